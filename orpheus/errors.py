@@ -1,0 +1,112 @@
+"""What can go wrong → one sentence for the person who must act, and where it lands outside.
+
+Raised deep, mapped to the outside once: HTTP by `status` and `body()`, the command line by `exit_code`.
+Knows nothing of HTTP frameworks.
+
+    OrpheusError
+    ├── SetupError            exit 2   a setting, a file or a port that must be changed before a start
+    │   └── WeightsError      exit 2   weights that cannot be found, fetched or used
+    ├── RequestError                   the caller must change the request
+    │   ├── BadRequest        400
+    │   ├── Unauthorized      401
+    │   ├── Forbidden         403
+    │   ├── NotFound          404
+    │   └── TooLarge          413
+    ├── AtCapacity            429      come back after `retry_after_s`
+    ├── NotReady              503      starting, or tier 1 is not reachable yet
+    └── EngineError           500      generation or decoding failed
+        └── UpstreamError     502      tier 1 answered wrongly, stalled or died in the middle
+"""
+
+from __future__ import annotations
+
+
+class OrpheusError(Exception):
+    """Base of all. `str(error)` is the sentence to show; it says what to do next."""
+
+    status = 500
+    exit_code = 1
+    type = "server_error"
+    code: str | None = None
+    param: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param if param is not None else type(self).param
+        self.code = code if code is not None else type(self).code
+
+    def body(self) -> dict[str, object]:
+        """The OpenAI error body: all four keys are required by its SDK."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": type(self).type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class SetupError(OrpheusError):
+    exit_code = 2
+
+
+class WeightsError(SetupError):
+    pass
+
+
+class RequestError(OrpheusError):
+    type = "invalid_request_error"
+
+
+class BadRequest(RequestError):
+    status = 400
+
+
+class Unauthorized(RequestError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    status = 403
+    type = "permission_error"
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class TooLarge(RequestError):
+    status = 413
+    code = "request_too_large"
+
+
+class AtCapacity(OrpheusError):
+    """Full, not broken: counted apart from failures."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, retry_after_s)
+
+
+class NotReady(OrpheusError):
+    status = 503
+    code = "not_ready"
+
+
+class EngineError(OrpheusError):
+    status = 500
+    code = "engine_error"
+
+
+class UpstreamError(EngineError):
+    status = 502
+    code = "upstream_error"

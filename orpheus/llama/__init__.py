@@ -1,0 +1,1 @@
+"""Tier 1: prompts in, audio tokens out, many streams through one llama.cpp context."""

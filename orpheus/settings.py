@@ -1,0 +1,182 @@
+"""Environment and `.env` → one frozen `Settings`, read once at the start and passed down.
+
+Every number a person may want to change stands here with its unit and its reason; nothing else reads the
+environment. Knows nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orpheus.errors import SetupError
+
+PREFIX = "ORPHEUS_"
+ENV_FILE = Path(".env")
+REAL_MODEL = "lex-au/Orpheus-3b-FT-Q8_0.gguf"  # a repository: its name does end in .gguf
+REAL_CODEC = "hubertsiuzdak/snac_24khz"
+EMBEDDED = "embedded"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",  # a .env is shared with others; unknown ORPHEUS_ names are warned about instead
+        frozen=True,
+    )
+
+    # weights
+    model: str | None = Field(
+        None,
+        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: the published Orpheus-3B where "
+        "llama.cpp can use a GPU, else 'embedded'",
+    )
+    codec: str | None = Field(
+        None,
+        description="'embedded', a SNAC folder, or owner/repo[@revision]. Unset: the one that belongs to the model",
+    )
+    model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
+
+    # addresses
+    host: str = Field("127.0.0.1", description="address tier 2 listens on")
+    port: int = Field(5005, ge=0, le=65535, description="port of tier 2; 0 takes a free one")
+    llama_host: str = Field("127.0.0.1", description="address tier 1 listens on")
+    llama_port: int = Field(5006, ge=0, le=65535, description="port of tier 1; 0 takes a free one")
+    llama_endpoint: str | None = Field(
+        None,
+        description="URL of tier 1 or of any OpenAI-compatible completions server, with or without /v1/completions",
+    )
+    llama_api_key: SecretStr | None = Field(None, description="bearer token sent to the completions endpoint")
+    fastapi_url: str | None = Field(
+        None, description="URL of a running tier 2, for `orpheus say` and the clients"
+    )
+
+    # sampling (defaults of a request that names none)
+    temperature: float = Field(0.6, ge=0, le=2, description="0 is greedy, which loops on Orpheus")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus of the legal codes")
+    top_k: int = Field(0, ge=0, description="0 is off")
+    min_p: float = Field(0.0, ge=0, le=1, description="0 is off")
+    repetition_penalty: float = Field(
+        1.1, ge=0.1, le=10, description="1 is off; Orpheus' makers ask for 1.1 or more"
+    )
+    max_tokens: int = Field(
+        8192,
+        ge=7,
+        description="most tokens generated for one piece of text (82 a second of speech)",
+    )
+
+    # tier 1
+    streams: int | None = Field(
+        None, ge=1, le=256, description="streams decoded together. Unset: 32 on a GPU, 8 without"
+    )
+    slot_tokens: int | None = Field(
+        None,
+        ge=256,
+        description="context of one stream, prompt and speech, in tokens. Unset: 2048, 25 s of speech",
+    )
+    llama_threads: int | None = Field(
+        None, ge=1, description="CPU threads of llama.cpp. Unset: half of the cores"
+    )
+    gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1 is all, 0 none")
+
+    # tier 2
+    sample_rate: int = Field(
+        24000, ge=8000, le=48000, description="samples a second of the audio sent, in Hz"
+    )
+    piece_chars: int | None = Field(
+        None,
+        ge=20,
+        le=1000,
+        description="most characters generated in one go. Unset: 280, or 110 with the embedded voice",
+    )
+    max_input_chars: int = Field(
+        4096, ge=1, description="longest input of a request, in characters; more is a 400"
+    )
+    max_requests: int = Field(64, ge=1, description="speech requests served at once; one more gets 429")
+    connect_timeout_s: float = Field(5.0, gt=0, description="to reach tier 1")
+    stall_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="longest silence of tier 1 within a generation before it counts as dead",
+    )
+    codec_device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'")
+    codec_threads: int | None = Field(
+        None, ge=1, description="CPU threads of the codec. Unset: half of the cores"
+    )
+    codec_noise: Literal["on", "off"] = Field(
+        "on",
+        description="SNAC's noise blocks; keyed by the seed, so the same request sounds the same",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
+
+    @property
+    def completions_url(self) -> str:
+        """The completions URL of tier 1, however the endpoint was written."""
+        url = self.llama_endpoint or f"http://{self.llama_host}:{self.llama_port}"
+        url = url.rstrip("/")
+        for ending in ("/v1/completions", "/completions"):
+            if url.endswith(ending):
+                return url
+        return f"{url}/completions" if url.endswith("/v1") else f"{url}/v1/completions"
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as `orpheus settings` prints it."""
+
+    name: str
+    value: str
+    source: str  # "environment" | ".env" | "default" | "option"
+    description: str
+
+
+def load_settings(**options: Any) -> Settings:
+    """Read the settings; `options` (from the command line, None meaning not given) win over all.
+
+    Raises SetupError with the setting's name and what it takes.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX + "…"
+        raise SetupError(f"{name}={first['input']!r} cannot be used: {first['msg']}.") from error
+
+
+def unknown_names() -> Iterator[str]:
+    """A sentence for each ORPHEUS_ name in the environment or `.env` that is no setting."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted({*os.environ, *_dotenv()}):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+            yield f"{name} is no setting and is ignored; did you mean {near[0]}?"
+
+
+def setting_rows(settings: Settings) -> Iterator[SettingRow]:
+    """All settings with their values and where each came from. Secrets are masked."""
+    environment = {name.upper(): value for name, value in os.environ.items() if value}
+    dotenv = {name.upper(): value for name, value in _dotenv().items() if value}
+    for field, info in Settings.model_fields.items():
+        name = PREFIX + field.upper()
+        source = "environment" if name in environment else ".env" if name in dotenv else "default"
+        value = getattr(settings, field)
+        if source == "default" and value != info.default:
+            source = "option"
+        yield SettingRow(name, "" if value is None else str(value), source, info.description or "")
+
+
+def _dotenv() -> dict[str, str | None]:
+    return dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}

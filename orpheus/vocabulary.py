@@ -1,0 +1,178 @@
+"""Token names and ids ↔ SNAC slots and codes. The only file that knows 128256, 4096, 10 and 7.
+
+Knows nothing of llama.cpp or of audio. "Number" below is the N of `<custom_token_N>`: the same in every
+checkpoint, while ids differ from one vocabulary to the next (published Orpheus: id = 128256 + N).
+Source: Orpheus-TTS decoder.py and the published tokenizer; checked against the embedded GGUF by tests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orpheus.errors import WeightsError
+
+SLOTS = 7  # tokens in a frame
+CODES_PER_SLOT = 4096  # numbers reserved for a slot, whatever the codebook's size
+FIRST_CODE = 10  # the number of code 0 of slot 0
+LAST_CODE = FIRST_CODE + SLOTS * CODES_PER_SLOT - 1  # 28681
+PUBLISHED_BASE_ID = 128256  # id of <custom_token_0> in the published vocabulary
+
+START_OF_SPEECH = 1
+END_OF_SPEECH = 2  # the true stop, whatever end token the file declares
+START_OF_HUMAN = 3
+END_OF_HUMAN = 4
+START_OF_AI = 5
+END_OF_AI = 6
+
+BEGIN_OF_TEXT = "<|begin_of_text|>"
+END_OF_TURN = "<|eot_id|>"
+LEGACY_AUDIO = "<|audio|>"  # older front ends open their prompts with it; the trained turn has no such token
+
+_TOKEN = re.compile(r"<custom_token_(\d{1,9})>")
+
+
+def token_text(number: int) -> str:
+    """The token's text, as llama.cpp renders it."""
+    return f"<custom_token_{number}>"
+
+
+def number_of(slot: int, code: int) -> int:
+    """The number of `code` (0 … 4095) in `slot` (0 … 6)."""
+    return FIRST_CODE + slot * CODES_PER_SLOT + code
+
+
+def slot_and_code(number: int) -> tuple[int, int] | None:
+    """(slot, code) from the token itself, or None where it is no audio token. Code 0 is legal."""
+    if not FIRST_CODE <= number <= LAST_CODE:
+        return None
+    return divmod(number - FIRST_CODE, CODES_PER_SLOT)
+
+
+class TokenTextParser:
+    """Text in pieces split anywhere → token numbers. Text between tokens is passed over."""
+
+    _LONGEST_TOKEN = len("<custom_token_>") + 9
+
+    def __init__(self) -> None:
+        self._tail = ""
+
+    def push(self, text: str) -> list[int]:
+        text = self._tail + text
+        end = 0
+        numbers = []
+        for match in _TOKEN.finditer(text):
+            numbers.append(int(match.group(1)))
+            end = match.end()
+        # Only what follows the last "<" can still grow into a token; bounded against endless text.
+        start = text.rfind("<", end)
+        self._tail = text[start:] if start >= 0 and len(text) - start < self._LONGEST_TOKEN else ""
+        return numbers
+
+
+def numbers_from_published_ids(ids: Iterable[int]) -> list[int]:
+    """Numbers of ids in the published numbering; ids below it (text tokens) are passed over."""
+    return [token - PUBLISHED_BASE_ID for token in ids if token >= PUBLISHED_BASE_ID]
+
+
+def frame_to_layers(frames: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+    """Codes of frames (n, 7) → SNAC's three code rows (n,), (2n,), (4n,), in time order.
+
+    Slot 0 is the coarse row; 1 and 4 the middle; 2, 3, 5, 6 the fine one.
+    """
+    frames = np.asarray(frames, dtype=np.int64).reshape(-1, SLOTS)
+    return [
+        frames[:, 0].copy(),
+        frames[:, [1, 4]].reshape(-1),
+        frames[:, [2, 3, 5, 6]].reshape(-1),
+    ]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids of one checkpoint, read from its own token list.
+
+    `code_ids[s]` is a contiguous run of ids: code c of slot s is `code_ids[s].start + c`. Small checkpoints
+    hold fewer codes than 4096 a slot; what exists is what is legal.
+    """
+
+    size: int
+    begin_of_text: int
+    end_of_turn: int
+    control: dict[int, int]  # number → id, for the control numbers below FIRST_CODE that exist
+    code_ids: tuple[range, ...]  # one range of ids a slot
+
+    @property
+    def end_of_speech(self) -> int:
+        return self.control[END_OF_SPEECH]
+
+    @property
+    def codes(self) -> int:
+        """Legal codes a slot."""
+        return len(self.code_ids[0])
+
+    def id_of(self, number: int) -> int:
+        """Id of a control number or of an audio token. KeyError where the checkpoint has none."""
+        place = slot_and_code(number)
+        if place is None:
+            return self.control[number]
+        slot, code = place
+        if code >= len(self.code_ids[slot]):
+            raise KeyError(number)
+        return self.code_ids[slot][code]
+
+    def number_of_id(self, token: int) -> int | None:
+        """Number of an id, or None for a text token."""
+        for slot, ids in enumerate(self.code_ids):
+            if token in ids:
+                return number_of(slot, token - ids.start)
+        for number, control_id in self.control.items():
+            if token == control_id:
+                return number
+        return None
+
+    @classmethod
+    def from_tokens(cls, tokens: Iterable[str], source: str) -> Vocabulary:
+        """Read a vocabulary from its token texts in id order. WeightsError where it cannot speak."""
+        numbers: dict[int, int] = {}
+        named: dict[str, int] = {}
+        size = 0
+        for token_id, text in enumerate(tokens):
+            size += 1
+            if text.startswith("<custom_token_") and (match := _TOKEN.fullmatch(text)):
+                numbers[int(match.group(1))] = token_id
+            elif text in (BEGIN_OF_TEXT, END_OF_TURN):
+                named[text] = token_id
+        needed = (
+            *range(START_OF_SPEECH, END_OF_AI),
+            *(number_of(slot, 0) for slot in range(SLOTS)),
+        )
+        missing = [token_text(number) for number in needed if number not in numbers]
+        missing += [text for text in (BEGIN_OF_TEXT, END_OF_TURN) if text not in named]
+        if missing:
+            raise WeightsError(
+                f"{source} is no Orpheus model: its vocabulary of {size} has no {missing[0]}. Set ORPHEUS_MODEL "
+                "to an Orpheus GGUF, such as lex-au/Orpheus-3b-FT-Q8_0.gguf, or to 'embedded'."
+            )
+        code_ids = []
+        for slot in range(SLOTS):
+            first, count = numbers[number_of(slot, 0)], 0
+            while count < CODES_PER_SLOT and numbers.get(number_of(slot, count)) == first + count:
+                count += 1
+            code_ids.append(range(first, first + count))
+        if len({len(ids) for ids in code_ids}) != 1:
+            raise WeightsError(
+                f"{source} has a damaged vocabulary: its seven slots hold different numbers of audio codes "
+                f"({', '.join(str(len(ids)) for ids in code_ids)}). Fetch the file again."
+            )
+        return cls(
+            size=size,
+            begin_of_text=named[BEGIN_OF_TEXT],
+            end_of_turn=named[END_OF_TURN],
+            control={number: numbers[number] for number in range(FIRST_CODE) if number in numbers},
+            code_ids=tuple(code_ids),
+        )

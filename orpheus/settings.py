@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         None,
         description="'embedded', a SNAC folder, or owner/repo[@revision]. Unset: the one that belongs to the model",
     )
+    hf_token: SecretStr | None = Field(
+        None, validation_alias="HF_TOKEN", description="Hugging Face token, for gated or private weights"
+    )
     model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
 
     # addresses
@@ -152,13 +155,18 @@ def load_settings(**options: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX + "…"
+        name = setting_name(str(first["loc"][0])) if first["loc"] else PREFIX + "…"
         raise SetupError(f"{name}={first['input']!r} cannot be used: {first['msg']}.") from error
+
+
+def setting_name(field: str) -> str:
+    """The environment's name of a field."""
+    return "HF_TOKEN" if field.lower() == "hf_token" else PREFIX + field.upper()
 
 
 def unknown_names() -> Iterator[str]:
     """A sentence for each ORPHEUS_ name in the environment or `.env` that is no setting."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {setting_name(field) for field in Settings.model_fields}
     for name in sorted({*os.environ, *_dotenv()}):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
@@ -170,7 +178,7 @@ def setting_rows(settings: Settings) -> Iterator[SettingRow]:
     environment = {name.upper(): value for name, value in os.environ.items() if value}
     dotenv = {name.upper(): value for name, value in _dotenv().items() if value}
     for field, info in Settings.model_fields.items():
-        name = PREFIX + field.upper()
+        name = setting_name(field)
         source = "environment" if name in environment else ".env" if name in dotenv else "default"
         value = getattr(settings, field)
         if source == "default" and value != info.default:

@@ -1,0 +1,1 @@
+"""WebSocket protocols, one file each, over one engine."""

@@ -1,0 +1,74 @@
+# Each target does all the set-up it needs. `make serve` and `make test` are the two commands of the README.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TEXT ?= Hello, I am Orpheus, and I run on this machine.
+VOICE ?= tara
+OUT ?= hello.wav
+
+# Without a GPU the CPU build of torch is wanted: a tenth of the size. Where PyTorch's own index cannot be
+# reached, or a GPU is there, the ordinary one answers.
+TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo "--extra-index-url https://download.pytorch.org/whl/cpu")
+# llama.cpp compiled for this machine, without the libraries that llama-cpp-python does not load.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
+
+.PHONY: help install serve say test check format bench clean
+
+help:
+	@echo "make serve   both tiers on http://127.0.0.1:5005"
+	@echo "make say     TEXT=\"...\" VOICE=tara OUT=hello.wav: one text into a file"
+	@echo "make test    the tests"
+	@echo "make check   lint, format and types"
+	@echo "make format  put the code into the format that check wants"
+	@echo "make bench   every benchmark, in its short form"
+	@echo "make clean   remove the virtual environment"
+
+serve: install
+	@$(BIN)/orpheus serve $(ARGS)
+
+say: install
+	@$(BIN)/orpheus say "$(TEXT)" --voice "$(VOICE)" --out "$(OUT)"
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/bench
+	@for name in engine codec; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+
+install: $(VENV)/installed
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Orpheus needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
+	@command -v cmake >/dev/null || { echo "Orpheus needs cmake and a C++ compiler to build llama.cpp."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Torch first, alone: only it takes the extra index. Then llama.cpp, a build of about two minutes on two cores,
+# verbosely enough to show that it is alive.
+$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): about 3 minutes the first time, most of them compiling llama.cpp."
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@touch $@

@@ -1,0 +1,3 @@
+from orpheus.cli import main
+
+main()

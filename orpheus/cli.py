@@ -1,0 +1,174 @@
+"""`orpheus serve | llama | speech | say | settings`: options → settings → the function that does it.
+
+Knows nothing else. An OrpheusError is one sentence on standard error and the error's exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orpheus import __version__
+from orpheus.errors import BadRequest, OrpheusError
+from orpheus.settings import Settings, load_settings, setting_rows, unknown_names
+
+app = typer.Typer(
+    help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on [ORPHEUS_HOST, 127.0.0.1].")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_PORT, 5005].")]
+LlamaHost = Annotated[str | None, typer.Option("--host", help="Address [ORPHEUS_LLAMA_HOST, 127.0.0.1].")]
+LlamaPort = Annotated[int | None, typer.Option(help="Port of tier 1 [ORPHEUS_LLAMA_PORT, 5006].")]
+Model = Annotated[
+    str | None, typer.Option(help="'embedded', a GGUF file or owner/repo[@revision][:file] [ORPHEUS_MODEL].")
+]
+Codec = Annotated[
+    str | None, typer.Option(help="'embedded', a SNAC folder or owner/repo[@revision] [ORPHEUS_CODEC].")
+]
+Supervised = Annotated[bool, typer.Option(hidden=True)]
+
+
+def main() -> None:
+    """Entry point of `orpheus` and of `python -m orpheus`."""
+    try:
+        app()
+    except OrpheusError as error:
+        console.print(f"orpheus: {error}", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Port = None,
+    llama_port: LlamaPort = None,
+    model: Model = None,
+    codec: Codec = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Both tiers in one process, with no HTTP between them.")
+    ] = False,
+) -> None:
+    """Start both tiers on this machine and keep them together until Ctrl-C."""
+    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
+    if in_process:
+        _serve_speech(settings, in_process=True)
+    else:
+        from orpheus.supervisor import supervise
+
+        sys.exit(supervise(settings, console))
+
+
+@app.command()
+def llama(
+    host: LlamaHost = None,
+    port: Annotated[int | None, typer.Option(help="Port [ORPHEUS_LLAMA_PORT, 5006].")] = None,
+    model: Model = None,
+    supervised: Supervised = False,
+) -> None:
+    """Tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
+    from orpheus import weights
+    from orpheus.llama.loop import Engine
+    from orpheus.llama.server import create_app
+    from orpheus.run import Process, end_with_parent, listen
+
+    settings = _settings(llama_host=host, llama_port=port, model=model)
+    bound = listen(settings.llama_host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
+    if supervised:
+        end_with_parent()
+    process = Process(settings)
+    load = process.ending_on_failure(lambda: Engine.load(weights.find_model(settings), settings))
+    process.serve(create_app(settings, load), bound)
+
+
+@app.command()
+def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised: Supervised = False) -> None:
+    """Tier 2 alone: text in, speech out; its tokens come from ORPHEUS_LLAMA_ENDPOINT."""
+    from orpheus.run import end_with_parent
+
+    if supervised:
+        end_with_parent()
+    _serve_speech(_settings(host=host, port=port, codec=codec), in_process=False)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="The text to speak; '-' reads standard input.")],
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    out: Annotated[
+        Path, typer.Option(help="File to write; its ending is the format: wav mp3 opus aac flac pcm.")
+    ] = Path("hello.wav"),
+    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="1 is as spoken.")] = 1.0,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A running server to ask [ORPHEUS_FASTAPI_URL]; else both tiers run here."),
+    ] = None,
+) -> None:
+    """Speak a text into a file, and say how fast that was."""
+    from orpheus.say import say as say_to_file
+
+    settings = _settings()
+    logging.getLogger("orpheus").setLevel(logging.WARNING)
+    if text == "-":
+        text = sys.stdin.read()
+    if not out.parent.is_dir():
+        raise BadRequest(f"There is no folder {out.parent}.")
+    spoken = asyncio.run(
+        say_to_file(
+            text,
+            voice=voice,
+            out=out,
+            speed=speed,
+            url=url or settings.fastapi_url,
+            settings=settings,
+            console=console,
+        )
+    )
+    print(f"{out}: {spoken}")
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting: its value, where that came from, and what it is for."""
+    table = Table("setting", "value", "from", "what it is", box=None, pad_edge=False)
+    for row in setting_rows(_settings()):
+        table.add_row(row.name, row.value, row.source, row.description)
+    wide = Console(width=None if sys.stdout.isatty() else 200)
+    wide.print(table, markup=False, highlight=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _settings(**options: object) -> Settings:
+    settings = load_settings(**options)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request is what uvicorn has already
+    for sentence in unknown_names():
+        console.print(f"orpheus: {sentence}", soft_wrap=True, highlight=False, markup=False)
+    return settings
+
+
+def _serve_speech(settings: Settings, *, in_process: bool) -> None:
+    from orpheus.run import Process, listen
+    from orpheus.speech.app import create_app
+    from orpheus.speech.service import SpeechService
+
+    bound = listen(settings.host, settings.port, "--port or ORPHEUS_PORT")
+    process = Process(settings)
+    make = SpeechService.in_process if in_process else SpeechService.over_http
+    process.serve(create_app(make(settings, process.ending_on_failure)), bound)

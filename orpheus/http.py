@@ -1,0 +1,76 @@
+"""Errors → HTTP answers in OpenAI's shape, the same in both tiers. The one place that maps them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
+
+log = logging.getLogger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every error of `app` leaves as `{"error": {message, type, param, code}}` with the right status."""
+
+    @app.exception_handler(OrpheusError)
+    async def known(request: Request, error: OrpheusError) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(_first_of(error))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> JSONResponse:
+        shaped = RequestError(f"{error.detail}: {request.method} {request.url.path}", code="unknown_url")
+        return JSONResponse(shaped.body(), error.status_code, headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        return error_response(OrpheusError(f"The server failed on this request: {error}"))
+
+
+class GeneratorResponse(StreamingResponse):
+    """A streaming response that closes its generator at once when the client leaves.
+
+    Starlette only drops it; where the client left during a send, what the generator holds (a stream of tier
+    1, a codec state, a place) would wait for the garbage collector.
+    """
+
+    body_iterator: AsyncGenerator[str | bytes]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.body_iterator.aclose()
+
+
+def error_response(error: OrpheusError) -> JSONResponse:
+    headers = {}
+    if isinstance(error, AtCapacity):
+        headers["Retry-After"] = str(error.retry_after_s)
+    elif isinstance(error, NotReady):
+        headers["Retry-After"] = "2"
+    if error.status >= 500:
+        log.error("%s", error)
+    return JSONResponse(error.body(), error.status, headers=headers)
+
+
+def _first_of(error: RequestValidationError) -> BadRequest:
+    """The first complaint of pydantic as OpenAI words it: a 400 that names the field."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return BadRequest("The body is not valid JSON.", code="invalid_json")
+    if not path:
+        return BadRequest(f"The body must be a JSON object: {first['msg']}.")
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return BadRequest(f"{'.'.join(path)}: {first['msg']}.", param=path[0], code=code)

@@ -1,0 +1,95 @@
+"""An ASGI application → a listening process that ends cleanly, with the right exit code.
+
+Knows nothing of what is served. A weights failure after the start ends the process too: a server that can
+never answer should not stay up looking healthy to whoever started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from orpheus.errors import OrpheusError, SetupError
+from orpheus.settings import Settings
+
+GRACE_S = 3  # for streams under way when told to stop
+
+T = TypeVar("T")
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A bound socket; SetupError in one sentence where the address cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(socket.SOMAXCONN)  # now, not later: two starts at once cannot both think they have it
+    except socket.gaierror as error:
+        raise SetupError(f"{host!r} is no address of this machine: {error.strerror}.") from error
+    except OSError as error:
+        raise SetupError(
+            f"{host}:{port} cannot be listened on ({error.strerror}): stop what uses it, or choose another "
+            f"port with {setting}."
+        ) from error
+    return bound
+
+
+class Process:
+    """One server in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._server: uvicorn.Server | None = None
+        self._failure: OrpheusError | None = None
+
+    def ending_on_failure(self, load: Callable[[], T]) -> Callable[[], T]:
+        """`load`, such that its failure also ends the process with the error's exit code."""
+
+        def loading() -> T:
+            try:
+                return load()
+            except OrpheusError as error:
+                self._failure = error
+                if self._server:
+                    self._server.should_exit = True
+                raise
+
+        return loading
+
+    def serve(self, app: ASGIApp, bound: socket.socket) -> None:
+        """Serve until told to stop. Raises the failure that ended it, if one did."""
+        config = uvicorn.Config(
+            app,
+            log_level=self._settings.log_level,
+            timeout_graceful_shutdown=GRACE_S,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,  # audio does not shrink, and it would cost a core
+            server_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        if self._failure is None:
+            self._server.run(sockets=[bound])
+        bound.close()
+        if self._failure is not None:
+            raise self._failure
+
+
+def end_with_parent() -> None:
+    """Stop when standard input closes: a supervisor that was killed leaves no orphan."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Timer(GRACE_S + 1, os._exit, (1,)).start()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

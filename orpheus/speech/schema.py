@@ -1,0 +1,63 @@
+"""Request bodies → checked values. Field names, limits and defaults are OpenAI's; unknown keys are accepted.
+
+Knows nothing of synthesis. What it refuses becomes a 400 in OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orpheus.encode import SPEED_MAX, SPEED_MIN, Format
+from orpheus.speech.service import Utterance
+
+
+class VoiceId(BaseModel):
+    id: str = Field(min_length=1, max_length=200)
+
+
+class SpeechRequest(BaseModel):
+    """`POST /v1/audio/speech`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str = Field("orpheus-tts", description="any name; one model is served")
+    input: str = Field(description="the text to speak")
+    voice: str | VoiceId = Field("tara", description="a voice's name, or an object with its id")
+    instructions: str | None = Field(
+        None, max_length=4096, description="accepted for compatibility; Orpheus follows tags in the text"
+    )
+    response_format: Format = "mp3"
+    speed: Annotated[float, Field(ge=SPEED_MIN, le=SPEED_MAX)] = 1.0
+    stream_format: Literal["audio", "sse"] = "audio"
+
+    # Ours, beyond OpenAI's: unset, the settings of the service are used.
+    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="the same request sounds the same")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    repetition_penalty: Annotated[float | None, Field(ge=0.1, le=10)] = None
+    max_tokens: Annotated[int | None, Field(ge=7, description="a piece of the text")] = None
+
+    @property
+    def voice_name(self) -> str:
+        return self.voice if isinstance(self.voice, str) else self.voice.id
+
+    def utterance(self) -> Utterance:
+        """The request in the service's own terms."""
+        names = ("seed", "temperature", "top_p", "repetition_penalty")
+        asked = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return Utterance(
+            text=self.input,
+            voice=self.voice_name,
+            format=self.response_format,
+            speed=self.speed,
+            sampling=asked,
+            max_tokens=self.max_tokens,
+        )
+
+
+class StreamRequest(SpeechRequest):
+    """`POST /v1/audio/speech/stream`: the same, raw samples unless asked otherwise."""
+
+    response_format: Format = "pcm"

@@ -1,0 +1,209 @@
+"""What every route of tier 2 shares: the pipeline once it is loaded, and how many may use it at once.
+
+Knows nothing of HTTP. Loading runs beside the server, so that health can say what is still missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from orpheus import weights
+from orpheus.codec import Codec
+from orpheus.encode import Format, encoded_rate, open_encoder
+from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
+from orpheus.sampling import Sampling
+from orpheus.settings import Settings
+from orpheus.synthesis import Synthesis, Usage
+from orpheus.tokens import TokenSource
+from orpheus.voices import DEFAULT_VOICE, Voice, find_voice
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What to speak and how: every protocol's request in one form."""
+
+    text: str
+    voice: str = DEFAULT_VOICE
+    format: Format = "pcm"
+    speed: float = 1.0
+    sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
+    max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An utterance in which nothing is wrong."""
+
+    pieces: list[str]
+    voice: Voice
+    sampling: Sampling
+    max_tokens: int
+    format: Format
+    speed: float
+    sample_rate: int  # Hz, as it will be encoded
+
+
+Load = Callable[[], Any]
+Guard = Callable[[Load], Load]  # wraps a load, to learn of its failure
+
+
+def unguarded(load: Load) -> Load:
+    return load
+
+
+class SpeechService:
+    """Settings, token source and codec of one running tier 2."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_source: Callable[[], TokenSource],
+        load_codec: Callable[[], Codec],
+    ) -> None:
+        """`open_source` and `load_codec` may block: they run in a thread, after the server listens."""
+        self.settings = settings
+        self._open_source, self._load_codec = open_source, load_codec
+        self._synthesis: Synthesis | None = None
+        self._source: TokenSource | None = None
+        self._codec: Codec | None = None
+        self._failure: OrpheusError | None = None
+        self._active = 0
+
+    @classmethod
+    def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
+        """Tier 2 in front of `ORPHEUS_LLAMA_ENDPOINT`."""
+        from orpheus.tokens import HttpTokens
+
+        return cls(settings, lambda: HttpTokens(settings), guard(lambda: _load_codec(settings)))
+
+    @classmethod
+    def in_process(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
+        """Both tiers in this process, with no HTTP between them."""
+        from orpheus.tokens import EngineTokens
+
+        def open_engine() -> TokenSource:
+            from orpheus.llama.loop import Engine
+
+            return EngineTokens(Engine.load(weights.find_model(settings), settings))
+
+        return cls(settings, guard(open_engine), guard(lambda: _load_codec(settings)))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Loads in the background while the body runs; frees everything after it."""
+        loading = asyncio.create_task(self._load())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            with suppress(asyncio.CancelledError):
+                await loading
+            if self._source:
+                await self._source.aclose()
+            if self._codec:
+                await asyncio.to_thread(self._codec.close)
+
+    async def _load(self) -> None:
+        try:
+            self._source = await asyncio.to_thread(self._open_source)
+            self._codec = await asyncio.to_thread(self._load_codec)
+            self._synthesis = Synthesis(self._source, self._codec, self.settings)
+        except OrpheusError as error:
+            log.error("%s", error)
+            self._failure = error
+        except Exception as error:
+            log.exception("loading failed")
+            self._failure = OrpheusError(f"Loading failed: {error}")
+
+    @property
+    def failure(self) -> OrpheusError | None:
+        """Why loading failed for good, if it did."""
+        return self._failure
+
+    def synthesis(self) -> Synthesis:
+        """The pipeline; NotReady until it is loaded."""
+        if self._synthesis is None:
+            raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
+        return self._synthesis
+
+    async def problem(self) -> str | None:
+        """What keeps a request from being served now, in a sentence; None where nothing does."""
+        try:
+            self.synthesis()
+            assert self._source is not None
+            await self._source.check()
+        except OrpheusError as error:
+            return str(error)
+        return None
+
+    def codec_report(self) -> dict[str, object]:
+        return self._codec.report() if self._codec else {}
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Holds one of ORPHEUS_MAX_REQUESTS places; AtCapacity where there is none."""
+        if self._active >= self.settings.max_requests:
+            raise AtCapacity(f"All {self.settings.max_requests} places are taken; try again in a moment.")
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+
+    def prepare(self, utterance: Utterance) -> Prepared:
+        """Everything about a request that can be wrong, checked before any work."""
+        settings, text = self.settings, utterance.text
+        if len(text) > settings.max_input_chars:
+            raise BadRequest(
+                f"input has {len(text)} characters; the most is {settings.max_input_chars}. Send it in parts, "
+                "or raise ORPHEUS_MAX_INPUT_CHARS.",
+                param="input",
+                code="string_above_max_length",
+            )
+        voice = find_voice(utterance.voice)
+        defaults = {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+            "min_p": settings.min_p,
+            "repetition_penalty": settings.repetition_penalty,
+        }
+        return Prepared(
+            pieces=self.synthesis().split(text, voice),
+            voice=voice,
+            sampling=Sampling(**(defaults | dict(utterance.sampling))),
+            max_tokens=utterance.max_tokens or settings.max_tokens,
+            format=utterance.format,
+            speed=utterance.speed,
+            sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
+        )
+
+    async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
+        """The encoded stream, as it is made; each chunk holds whole 16-bit samples where it is PCM."""
+        synthesis = self.synthesis()
+        with self.admitted():
+            encoder = open_encoder(
+                job.format,
+                source_rate=synthesis.sample_rate,
+                sample_rate=job.sample_rate,
+                speed=job.speed,
+            )
+            spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
+            async with aclosing(spoken) as samples:
+                async for pcm in samples:
+                    if chunk := await asyncio.to_thread(encoder.write, pcm):
+                        yield chunk
+            if chunk := await asyncio.to_thread(encoder.flush):
+                yield chunk
+
+
+def _load_codec(settings: Settings) -> Codec:
+    return Codec.load(weights.find_codec(settings), settings)

@@ -1,0 +1,193 @@
+"""What a setting names → files on this disk: the embedded voice, a path, or a Hugging Face repository.
+
+Knows nothing of what is in the files beyond GGUF's first bytes; llama/backend.py and codec.py read them.
+Every failure is one WeightsError whose sentence says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orpheus import embedded
+from orpheus.errors import WeightsError
+from orpheus.settings import EMBEDDED, REAL_CODEC, REAL_MODEL, Settings
+
+_REPOSITORY = re.compile(
+    r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./ -]+))?", re.ASCII
+)
+CODEC_FILES = ("config.json", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """`owner/repo[@revision][:file]`, taken apart."""
+
+    id: str
+    revision: str | None
+    file: str | None
+
+
+def parse_repository(name: str) -> Repository | None:
+    """The repository a setting names, or None where it has not that form."""
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or ".." in name:
+        return None
+    return Repository(match["repo"], match["revision"], match["file"])
+
+
+def model_name(settings: Settings) -> str:
+    """The model in use, as ORPHEUS_MODEL would name it."""
+    return settings.model or (REAL_MODEL if gpu_at_hand() else EMBEDDED)
+
+
+def codec_name(settings: Settings) -> str:
+    """The codec in use, as ORPHEUS_CODEC would name it: unset, the one the model was trained with."""
+    if settings.codec:
+        return settings.codec
+    return EMBEDDED if model_name(settings) == EMBEDDED else REAL_CODEC
+
+
+def gpu_at_hand() -> bool:
+    """Whether llama.cpp, as built here, sees a GPU: what makes the 3-billion model a sensible default."""
+    try:
+        import llama_cpp
+    except ImportError:
+        return _torch_sees_gpu()  # a machine of tier 2 alone
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def _torch_sees_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def find_model(settings: Settings) -> Path:
+    """The GGUF file. Fetches it where a repository is named; a kept copy needs no network."""
+    name = model_name(settings)
+    if name == EMBEDDED:
+        return embedded.MODEL
+    path = Path(name).expanduser()
+    if not path.exists():
+        repository = parse_repository(name)
+        if repository is None or name.startswith((".", "/", "~")):
+            raise WeightsError(
+                f"ORPHEUS_MODEL={name!r} is not a file here. Give the path of a GGUF file, owner/repo, "
+                f"or '{EMBEDDED}'."
+            )
+        path = _fetch(repository, repository.file or _only_gguf(repository, settings), settings)
+    check_gguf(path)
+    return path
+
+
+def find_codec(settings: Settings) -> Path:
+    """The folder of a SNAC checkpoint (config.json and pytorch_model.bin)."""
+    name = codec_name(settings)
+    if name == EMBEDDED:
+        return embedded.CODEC
+    path = Path(name).expanduser()
+    if not path.exists():
+        repository = parse_repository(name)
+        if repository is None or repository.file or name.startswith((".", "/", "~")):
+            raise WeightsError(
+                f"ORPHEUS_CODEC={name!r} is not a folder here. Give a folder with {' and '.join(CODEC_FILES)}, "
+                f"owner/repo such as {REAL_CODEC}, or '{EMBEDDED}'."
+            )
+        fetched = [_fetch(repository, file, settings, "ORPHEUS_CODEC") for file in CODEC_FILES]
+        path = fetched[0].parent
+    for file in CODEC_FILES:
+        if not (path / file).is_file():
+            raise WeightsError(f"ORPHEUS_CODEC={name!r} has no {file}: it is not a SNAC checkpoint's folder.")
+    return path
+
+
+def check_gguf(path: Path) -> None:
+    """WeightsError unless the file begins as a GGUF of a version llama.cpp reads."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(head) < 8 or head[:4] != b"GGUF":
+        raise WeightsError(
+            f"{path} is not a GGUF file. Set ORPHEUS_MODEL to one, for example {REAL_MODEL}, "
+            f"or to '{EMBEDDED}'."
+        )
+
+
+def _only_gguf(repository: Repository, settings: Settings) -> str:
+    """The GGUF of a repository that names none: same name as the repository, or the only one there."""
+    own_name = repository.id.split("/")[1]
+    if own_name.endswith(".gguf"):
+        return own_name
+    from huggingface_hub import HfApi
+
+    with _clear_errors(repository, "ORPHEUS_MODEL"):
+        info = HfApi(token=_token(settings)).model_info(repository.id, revision=repository.revision)
+    files = [sibling.rfilename for sibling in info.siblings or ()]
+    found = [file for file in files if file.endswith(".gguf")]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise WeightsError(f"{repository.id} has no GGUF file. Set ORPHEUS_MODEL to a repository with one.")
+    raise WeightsError(
+        f"{repository.id} has {len(found)} GGUF files. Name one: ORPHEUS_MODEL={repository.id}:{found[0]}"
+    )
+
+
+def _fetch(repository: Repository, file: str, settings: Settings, setting: str = "ORPHEUS_MODEL") -> Path:
+    """One file of a repository, from the cache or the hub, with the hub's own progress bar and resuming."""
+    from huggingface_hub import hf_hub_download
+
+    with _clear_errors(repository, setting, file):
+        return Path(
+            hf_hub_download(repository.id, file, revision=repository.revision, token=_token(settings))
+        )
+
+
+def _token(settings: Settings) -> str | None:
+    return settings.hf_token.get_secret_value() if settings.hf_token else None
+
+
+@contextmanager
+def _clear_errors(repository: Repository, setting: str, file: str | None = None) -> Iterator[None]:
+    """Turn whatever huggingface_hub raises into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise WeightsError(_hub_sentence(error, repository, setting, file)) from error
+
+
+def _hub_sentence(error: Exception, repository: Repository, setting: str, file: str | None) -> str:
+    from huggingface_hub import errors as hub
+
+    repo = repository.id
+    at = f" at revision {repository.revision!r}" if repository.revision else ""
+    match error:
+        case hub.GatedRepoError():
+            return (
+                f"{repo} is gated: accept its terms on its Hugging Face page and set HF_TOKEN to a token "
+                "of that account."
+            )
+        case hub.RepositoryNotFoundError():
+            return (
+                f"{setting} names {repo!r}, which is neither a path here nor a repository that can be "
+                "seen: check the spelling, or set HF_TOKEN if it is private."
+            )
+        case hub.RevisionNotFoundError():
+            return f"{repo} has no revision {repository.revision!r}: name a branch, tag or commit of it."
+        case hub.HFValidationError():
+            return f"{setting} names {repo!r}, which is no valid repository name."
+        case hub.EntryNotFoundError() if not isinstance(error, hub.LocalEntryNotFoundError):
+            return f"{repo} has no file {file!r}{at}: name one after a colon, {setting}={repo}:FILE."
+        case hub.HfHubHTTPError(response=response) if response is not None:
+            return f"The Hugging Face hub answered {response.status_code} for {repo}: try again, or check HF_TOKEN."
+        case _:  # no network, no name server, a proxy in between; or a disk that is full
+            return (
+                f"The Hugging Face hub cannot be reached to fetch {repo} ({type(error).__name__}): check the "
+                f"network and the disk, or set {setting} to a local path or to '{EMBEDDED}'."
+            )

@@ -1,0 +1,58 @@
+"""A Hugging Face hub of the tests: three repositories, one of them gated."""
+
+from __future__ import annotations
+
+import hashlib
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_the_right_one"
+
+
+class Hub:
+    """`files[repo][name]` are the contents; `asked` what was fetched; `gated` repositories want TOKEN."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.gated: set[str] = set()
+        self.asked: list[str] = []
+        self.app = Starlette(
+            routes=[
+                Route("/api/models/{owner}/{name}", self._info),
+                Route("/api/models/{owner}/{name}/revision/{revision}", self._info),
+                Route("/{owner}/{name}/resolve/{revision}/{file:path}", self._file),
+            ]
+        )
+
+    def _refusal(self, request: Request, repo: str) -> Response | None:
+        if repo not in self.files:
+            return Response(status_code=404, headers={"X-Error-Code": "RepoNotFound"})
+        if repo in self.gated and request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Response(status_code=401, headers={"X-Error-Code": "GatedRepo"})
+        if request.path_params.get("revision", "main") not in ("main", COMMIT):
+            return Response(status_code=404, headers={"X-Error-Code": "RevisionNotFound"})
+        return None
+
+    async def _info(self, request: Request) -> Response:
+        repo = "{owner}/{name}".format(**request.path_params)
+        if refusal := self._refusal(request, repo):
+            return refusal
+        siblings = [{"rfilename": name} for name in self.files[repo]]
+        return JSONResponse({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
+
+    async def _file(self, request: Request) -> Response:
+        repo = "{owner}/{name}".format(**request.path_params)
+        if refusal := self._refusal(request, repo):
+            return refusal
+        content = self.files[repo].get(request.path_params["file"])
+        if content is None:
+            return Response(status_code=404, headers={"X-Error-Code": "EntryNotFound"})
+        if request.method == "GET":
+            self.asked.append(f"{repo}/{request.path_params['file']}")
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers["Content-Length"] = str(len(content))
+        return Response(content, headers=headers)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from orpheus.codec import Codec
+from orpheus.settings import load_settings
+from orpheus.speech.app import create_app
+from orpheus.speech.service import SpeechService
+from orpheus.tokens import HttpTokens
+from tests.live import served
+from tests.upstream import Upstream
+
+
+class _SharedCodec:
+    """The session's codec, which one application's end must not close."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codec, name)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def _upstream_server() -> Iterator[tuple[Upstream, str]]:
+    upstream = Upstream()
+    with served(upstream.app) as url:
+        yield upstream, url
+
+
+@pytest.fixture(scope="session")
+def _plain_speech(_upstream_server: tuple[Upstream, str], codec: Codec) -> Iterator[httpx.Client]:
+    with ExitStack() as stack:
+        yield _start(stack, codec, _upstream_server[1])
+
+
+@pytest.fixture
+def upstream(_upstream_server: tuple[Upstream, str]) -> Iterator[Upstream]:
+    """The scripted tier 1, as good as new."""
+    upstream, _ = _upstream_server
+    upstream.reset()
+    yield upstream
+    upstream.go_on.set()
+
+
+@pytest.fixture
+def speech(
+    codec: Codec, upstream: Upstream, _upstream_server: tuple[Upstream, str], _plain_speech: httpx.Client
+) -> Iterator[Callable[..., httpx.Client]]:
+    """A client of tier 2 in front of the scripted tier 1; with options, of a tier 2 of its own."""
+    with ExitStack() as stack:
+        yield (
+            lambda **options: (
+                _start(stack, codec, _upstream_server[1], **options) if options else _plain_speech
+            )
+        )
+
+
+def _start(stack: ExitStack, codec: Codec, upstream_url: str, **options: Any) -> httpx.Client:
+    defaults = {"llama_endpoint": upstream_url, "model": "embedded", "codec_noise": "off"}
+    settings = load_settings(**(defaults | options))
+    service = SpeechService(settings, lambda: HttpTokens(settings), lambda: _SharedCodec(codec))
+    url = stack.enter_context(served(create_app(service)))
+    client = stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=30))
+    while "loading" in str(client.get("/health").json()["reason"]):
+        pass
+    return client

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+
+from tests.live import Pair
+from tests.test_encode import decode
+from tests.test_supervisor import orpheus
+
+
+def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:
+    out = tmp_path / "hello.wav"
+    done = orpheus("say", "The boat drifted slowly down the river.", "--out", str(out), "--voice", "tara")
+    assert done.returncode == 0, done.stderr
+    assert "first audio after" in done.stdout
+    assert "times real time" in done.stdout
+    with wave.open(str(out)) as file:
+        assert file.getframerate() == 24_000
+        assert file.getnframes() == (out.stat().st_size - 44) // 2 > 24_000
+
+
+@pytest.mark.parametrize("format", ["mp3", "opus", "flac", "aac", "pcm"])
+def test_say_asks_a_running_server_for_any_format(pair: Pair, tmp_path: Path, format: str) -> None:
+    out = tmp_path / f"hello.{format}"
+    done = orpheus("say", "Hello there.", "--out", str(out), "--url", pair.url, "--speed", "1.5")
+    assert done.returncode == 0, done.stderr
+    assert format == "pcm" or len(decode(out.read_bytes())[0]) > 5000
+
+
+def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "orpheus", "say", "-", "--url", pair.url, "--out", str(tmp_path / "x.wav")],
+        input="Hello from a pipe.",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["say", ""], "nothing to say", 1),
+        (["say", "Hi.", "--voice", "bob"], "no voice 'bob'", 1),
+        (["say", "Hi.", "--out", "x.docx"], ".mp3", 1),
+        (["say", "Hi.", "--out", "/no/such/x.wav"], "no folder", 1),
+        (["say", "Hi.", "--url", "http://127.0.0.1:1"], "Nothing answers", 1),
+        (["say", "Hi.", "--speed", "9"], "speed", 2),
+    ],
+)
+def test_say_tells_what_is_wrong_and_leaves_no_file(arguments: list[str], says: str, code: int) -> None:
+    done = orpheus(*arguments)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(Path.cwd().glob("*"))
+
+
+def test_settings_are_listed_with_their_source() -> None:
+    done = orpheus("settings", ORPHEUS_TOP_P="0.7", HF_TOKEN="hf_secret")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("ORPHEUS_TOP_P"))
+    assert "0.7" in line
+    assert "environment" in line
+    assert "hf_secret" not in done.stdout
+    assert "ORPHEUS_LLAMA_ENDPOINT" in done.stdout
+
+
+def test_a_misspelt_setting_is_warned_about() -> None:
+    done = orpheus("settings", ORPHEUS_TEMPRATURE="1")
+    assert "did you mean ORPHEUS_TEMPERATURE" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "serve", "llama", "speech", "say", "settings"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = orpheus(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout

@@ -1,0 +1,21 @@
+import inspect
+
+from orpheus import errors
+
+
+def test_every_error_has_the_four_keys_of_openai_and_a_place_in_the_drawing() -> None:
+    drawn = errors.__doc__ or ""
+    for name, kind in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(kind, errors.OrpheusError):
+            assert name in drawn
+            assert set(kind("x").body()["error"]) == {"message", "type", "param", "code"}  # type: ignore[call-overload]
+
+
+def test_the_drawing_tells_the_true_status_and_exit_code() -> None:
+    for line in (errors.__doc__ or "").splitlines():
+        words = line.replace("├", " ").replace("└", " ").replace("─", " ").replace("│", " ").split()
+        kind = getattr(errors, words[0], None) if words else None
+        if kind and len(words) > 1 and words[1].isdigit():
+            assert kind.status == int(words[1])
+        if kind and len(words) > 2 and words[1] == "exit":
+            assert kind.exit_code == int(words[2])

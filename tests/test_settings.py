@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from orpheus.errors import SetupError
+from orpheus.settings import load_settings, setting_rows, unknown_names
+
+
+def test_the_names_of_the_first_attempt_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ORPHEUS_FASTAPI_URL": "http://a:1",
+        "ORPHEUS_LLAMA_ENDPOINT": "http://b:2",
+        "ORPHEUS_MODEL_NAME": "m",
+        "ORPHEUS_MAX_TOKENS": "900",
+        "ORPHEUS_TEMPERATURE": "0.5",
+        "ORPHEUS_TOP_P": "0.8",
+        "ORPHEUS_SAMPLE_RATE": "16000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert (settings.fastapi_url, settings.model_name) == ("http://a:1", "m")
+    assert (settings.max_tokens, settings.temperature, settings.top_p) == (900, 0.5, 0.8)
+    assert settings.sample_rate == 16000
+    assert settings.completions_url == "http://b:2/v1/completions"
+
+
+def test_their_defaults_are_the_published_ones() -> None:
+    settings = load_settings()
+    assert (settings.max_tokens, settings.temperature, settings.top_p) == (8192, 0.6, 0.9)
+    assert (settings.host, settings.port, settings.llama_port) == ("127.0.0.1", 5005, 5006)
+
+
+@pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/completions"])
+def test_the_endpoint_may_be_written_in_every_usual_way(url: str) -> None:
+    assert load_settings(llama_endpoint=url).completions_url == "http://h:1/v1/completions"
+
+
+def test_the_environment_wins_over_dotenv_and_options_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ORPHEUS_PORT=1111\nORPHEUS_TOP_P=0.7\nOTHER=1\nHF_TOKEN=hf_secret\n")
+    monkeypatch.setenv("ORPHEUS_PORT", "2222")
+    settings = load_settings(host="0.0.0.0")
+    assert (settings.port, settings.top_p, settings.host) == (2222, 0.7, "0.0.0.0")
+    rows = {row.name: row for row in setting_rows(settings)}
+    assert rows["ORPHEUS_PORT"].source == "environment"
+    assert rows["ORPHEUS_TOP_P"].source == ".env"
+    assert rows["ORPHEUS_HOST"].source == "option"
+    assert rows["ORPHEUS_TEMPERATURE"].source == "default"
+    assert all(row.description for row in rows.values())
+    assert "hf_secret" not in "".join(row.value for row in rows.values())
+
+
+def test_a_value_out_of_range_is_one_sentence_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_TOP_P", "7")
+    with pytest.raises(SetupError, match="ORPHEUS_TOP_P='7'") as caught:
+        load_settings()
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
+    Path(".env").write_text("ORPHEUS_PROT=1\n")
+    said = "\n".join(unknown_names())
+    assert "ORPHEUS_TEMPERATURE?" in said
+    assert "ORPHEUS_PORT?" in said

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orpheus import vocabulary
+from orpheus.errors import WeightsError
+from orpheus.vocabulary import TokenTextParser, Vocabulary, number_of, slot_and_code, token_text
+
+
+@given(st.integers(0, 6), st.integers(0, 4095))
+def test_slot_and_code_are_read_back_from_the_token_itself(slot: int, code: int) -> None:
+    assert slot_and_code(number_of(slot, code)) == (slot, code)
+
+
+@pytest.mark.parametrize("number", [0, 2, 9, 28682, 10**9, -1])
+def test_numbers_outside_the_audio_range_have_no_slot(number: int) -> None:
+    assert slot_and_code(number) is None
+
+
+def test_the_edges_of_the_published_vocabulary() -> None:
+    assert slot_and_code(10) == (0, 0)
+    assert slot_and_code(28681) == (6, 4095)
+    assert vocabulary.numbers_from_published_ids([65, 128266, 156937, 128258]) == [10, 28681, 2]
+
+
+@given(st.lists(st.integers(0, 28681), max_size=30), st.data())
+def test_tokens_are_read_however_the_text_is_split(numbers: list[int], data: st.DataObject) -> None:
+    text = "".join(token_text(number) for number in numbers)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    parser = TokenTextParser()
+    read = []
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        read += parser.push(text[start:end])
+    assert read == numbers
+
+
+def test_text_around_tokens_and_endless_text_without_any_are_passed_over() -> None:
+    parser = TokenTextParser()
+    assert parser.push("hm <custom_token_12> <oops <custom_tok") == [12]
+    assert parser.push("en_13>") == [13]
+    assert parser.push("<" * 100_000) == []
+    assert parser.push("a" * 100_000) == []
+    assert parser.push("<custom_token_14>") == [14]
+
+
+def test_a_frame_goes_to_the_three_code_rows_in_time_order() -> None:
+    coarse, middle, fine = vocabulary.frame_to_layers(np.arange(14).reshape(2, 7))
+    assert coarse.tolist() == [0, 7]
+    assert middle.tolist() == [1, 4, 8, 11]
+    assert fine.tolist() == [2, 3, 5, 6, 9, 10, 12, 13]
+
+
+def _tokens(codes: int = 3) -> list[str]:
+    control = ["<|begin_of_text|>", "<|eot_id|>", *(token_text(n) for n in range(8))]
+    audio = [token_text(number_of(slot, code)) for slot in range(7) for code in range(codes)]
+    return ["a", "b", *control, *audio, "<|audio|>"]
+
+
+def test_ids_are_what_the_token_list_says_whatever_its_size() -> None:
+    found = Vocabulary.from_tokens(_tokens(), "x")
+    assert found.codes == 3
+    assert found.size == len(_tokens())
+    for token_id, text in enumerate(_tokens()):
+        number = found.number_of_id(token_id)
+        assert (token_text(number) if number is not None else None) == (
+            text if text.startswith("<custom") else None
+        )
+        if number is not None:
+            assert found.id_of(number) == token_id
+    with pytest.raises(KeyError):
+        found.id_of(number_of(0, 3))
+
+
+@pytest.mark.parametrize("missing", ["<custom_token_2>", "<custom_token_10>", "<|eot_id|>"])
+def test_a_vocabulary_that_cannot_speak_is_refused_with_the_token_it_lacks(missing: str) -> None:
+    tokens = ["gone" if token == missing else token for token in _tokens()]
+    with pytest.raises(WeightsError, match=r"ORPHEUS_MODEL") as caught:
+        Vocabulary.from_tokens(tokens, "some.gguf")
+    assert missing in str(caught.value)
+
+
+def test_a_vocabulary_with_unequal_slots_is_refused() -> None:
+    tokens = _tokens()
+    tokens[tokens.index(token_text(number_of(3, 2)))] = "gone"
+    with pytest.raises(WeightsError, match="damaged"):
+        Vocabulary.from_tokens(tokens, "some.gguf")

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orpheus import embedded, weights
+from orpheus.errors import WeightsError
+from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
+from tests.hub import COMMIT, TOKEN, Hub
+from tests.live import free_port, served
+
+GGUF = b"GGUF\x03\x00\x00\x00 and the rest"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub on this machine, and an empty cache."""
+    hub = Hub()
+    hub.files = {
+        "lex-au/Orpheus-3b-FT-Q8_0.gguf": {"Orpheus-3b-FT-Q8_0.gguf": GGUF},
+        "some/one": {"README.md": b"", "only.gguf": GGUF},
+        "some/two": {"a.gguf": GGUF, "b.gguf": GGUF},
+        "some/none": {"README.md": b""},
+        "some/page": {"model.gguf": b"<html>"},
+        "hubertsiuzdak/snac_24khz": {"config.json": b"{}", "pytorch_model.bin": b"x"},
+    }
+    with served(hub.app) as url:
+        _use_hub(monkeypatch, url, tmp_path)
+        yield hub
+
+
+def _use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+
+
+def model(name: str | None, **more: object) -> Path:
+    return weights.find_model(load_settings(model=name, **more))
+
+
+def test_without_a_gpu_the_embedded_voice_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "gpu_at_hand", lambda: False)
+    assert model(None) == embedded.MODEL
+    assert weights.find_codec(load_settings()) == embedded.CODEC
+
+
+def test_with_a_gpu_the_published_model_and_its_codec_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "gpu_at_hand", lambda: True)
+    assert weights.model_name(load_settings()) == REAL_MODEL
+    assert weights.codec_name(load_settings()) == REAL_CODEC
+    assert weights.codec_name(load_settings(model="embedded")) == "embedded"
+
+
+def test_this_machine_is_asked_whether_it_has_a_gpu() -> None:
+    assert weights.gpu_at_hand() in (True, False)
+
+
+def test_the_embedded_files_are_there_and_small() -> None:
+    sizes = [p.stat().st_size for p in (embedded.MODEL, *embedded.CODEC.iterdir())]
+    assert sum(sizes) <= 25_000_000
+
+
+def test_a_path_wins_over_a_repository_of_the_same_name(hub: Hub) -> None:
+    Path("some").mkdir()
+    Path("some/one").write_bytes(GGUF)
+    assert model("some/one") == Path("some/one")
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("lex-au/Orpheus-3b-FT-Q8_0.gguf", "Orpheus-3b-FT-Q8_0.gguf"),
+        ("lex-au/Orpheus-3b-FT-Q8_0.gguf@main", "Orpheus-3b-FT-Q8_0.gguf"),
+        ("some/one", "only.gguf"),
+        (f"some/two@{COMMIT}:b.gguf", "b.gguf"),
+    ],
+)
+def test_a_repository_is_fetched_once(hub: Hub, name: str, file: str) -> None:
+    path = model(name)
+    assert path.name == file
+    assert path.read_bytes() == GGUF
+    assert model(name) == path
+    assert len(hub.asked) == 1
+
+
+def test_a_codec_is_fetched_as_a_folder(hub: Hub) -> None:
+    folder = weights.find_codec(load_settings(model="x", codec="hubertsiuzdak/snac_24khz"))
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no/such", "neither a path here nor a repository"),
+        ("some/two", r"some/two:a\.gguf"),
+        ("some/none", "no GGUF file"),
+        ("some/one:gone.gguf", r"no file 'gone\.gguf'"),
+        ("some/one@v9", "no revision 'v9'"),
+        ("some/page:model.gguf", "is not a GGUF file"),
+        ("./nothing.gguf", "is not a file here"),
+        ("/nothing.gguf", "is not a file here"),
+        ("a/b/c.gguf", "is not a file here"),
+        ("..", "cannot be read"),
+        ("a--b/c..d", "is not a file here"),
+        ("-a/b-", "no valid repository name"),
+    ],
+)
+def test_each_wrong_name_is_one_sentence(hub: Hub, name: str, says: str) -> None:
+    with pytest.raises(WeightsError, match=says) as caught:
+        model(name)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gated_repository_asks_for_the_token_and_takes_it(hub: Hub) -> None:
+    hub.gated.add("some/one")
+    with pytest.raises(WeightsError, match="HF_TOKEN"):
+        model("some/one:only.gguf")
+    Path(".env").write_text(f"HF_TOKEN={TOKEN}\n")
+    assert model("some/one:only.gguf").read_bytes() == GGUF
+
+
+def test_a_hub_that_cannot_be_reached_says_so_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # its retries
+    for name in ("some/one", "some/one:only.gguf"):
+        with pytest.raises(WeightsError, match=r"cannot be reached.*'embedded'"):
+            model(name)
+    with pytest.raises(WeightsError, match="ORPHEUS_CODEC"):
+        weights.find_codec(load_settings(codec="some/snac"))
+
+
+def test_a_copy_that_was_kept_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = model("some/one:only.gguf")
+    _use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
+    assert model("some/one:only.gguf") == path
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04 zip", b"GGML....."])
+def test_a_file_that_is_no_gguf_is_refused(content: bytes) -> None:
+    Path("x.gguf").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a GGUF file"):
+        model("x.gguf")
+
+
+def test_a_folder_that_is_no_codec_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"no config\.json"):
+        weights.find_codec(load_settings(codec="."))
+    with pytest.raises(WeightsError, match="is not a folder here"):
+        weights.find_codec(load_settings(codec="./gone"))

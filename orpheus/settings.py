@@ -121,6 +121,18 @@ class Settings(BaseSettings):
         "on",
         description="SNAC's noise blocks; keyed by the seed, so the same request sounds the same",
     )
+    codec_gather_ms: float = Field(
+        2.0,
+        ge=0,
+        le=50,
+        description="longest a decoding step waits for the other open streams, in ms; a lone stream never waits",
+    )
+    lookahead: int = Field(
+        4,
+        ge=0,
+        description="latents (21 ms each) known beyond the first frame before it leaves, approximated: 4 is 54 dB from "
+        "exact, after 14 tokens. All that follows is exact; 10 or more: the first frame too",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
 

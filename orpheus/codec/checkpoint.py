@@ -1,0 +1,146 @@
+"""A SNAC folder (config.json + pytorch_model.bin) → its shape and its decoder's tensors, weight norm folded.
+
+Knows nothing of how they are run. The encoder's half of the file is mapped, never read into memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orpheus.errors import WeightsError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "pytorch_model.bin"
+VQ_STRIDES = (4, 2, 1)  # latents a code of each layer lasts: what seven slots a frame imply
+LATENTS_PER_FRAME = VQ_STRIDES[0]
+DILATIONS = (1, 3, 9)  # of a block's three residual units: snac.layers.DecoderBlock
+KERNEL = 7
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What config.json says, as far as decoding needs it."""
+
+    sample_rate: int  # Hz
+    latent_channels: int
+    channels: int  # after the first layer; each block halves it
+    strides: tuple[int, ...]  # samples each block makes of one
+    codes: int  # codebook size
+    code_channels: int
+    noise: bool
+    depthwise: bool
+
+    @property
+    def hop(self) -> int:
+        """Samples a latent."""
+        return math.prod(self.strides)
+
+    def channels_after(self, blocks: int) -> int:
+        return self.channels >> blocks
+
+
+def read_shape(folder: Path) -> Shape:
+    """config.json of `folder`. WeightsError where it is missing, damaged, or no codec this decoder can run."""
+    path = folder / CONFIG_FILE
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+        strides = tuple(int(rate) for rate in config["decoder_rates"])
+        latent = config.get("latent_dim") or config["encoder_dim"] * 2 ** len(config["encoder_rates"])
+        shape = Shape(
+            sample_rate=int(config["sampling_rate"]),
+            latent_channels=int(latent),
+            channels=int(config["decoder_dim"]),
+            strides=strides,
+            codes=int(config["codebook_size"]),
+            code_channels=int(config["codebook_dim"]),
+            noise=bool(config.get("noise", True)),
+            depthwise=bool(config.get("depthwise", True)),
+        )
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"No {CONFIG_FILE} in {folder}. Set ORPHEUS_CODEC to a SNAC folder or to 'embedded'."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} is no SNAC configuration ({type(error).__name__}: {error}). Fetch it again."
+        ) from error
+    # The package's own default is a window of 32, so a missing key is an attention layer too.
+    if (window := config.get("attn_window_size", 32)) is not None:
+        raise WeightsError(
+            f"{path} asks for attention (attn_window_size {window}): no exact streaming exists for it. Set "
+            "ORPHEUS_CODEC to a SNAC without attention, such as hubertsiuzdak/snac_24khz."
+        )
+    if tuple(config.get("vq_strides", ())) != VQ_STRIDES:
+        raise WeightsError(
+            f"{path} has vq_strides {config.get('vq_strides')}, but Orpheus' seven tokens a frame are "
+            f"{list(VQ_STRIDES)}. Set ORPHEUS_CODEC to hubertsiuzdak/snac_24khz."
+        )
+    if not strides or min(strides) < 2 or shape.channels % 2 ** len(strides) or shape.channels <= 0:
+        raise WeightsError(
+            f"{path} cannot be run: decoder_rates {list(strides)} must be 2 or more each, and decoder_dim "
+            f"{shape.channels} must halve once for each."
+        )
+    return shape
+
+
+class Checkpoint:
+    """pytorch_model.bin: hands out the decoder's tensors by the package's own names, checked and folded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / WEIGHTS_FILE
+        try:
+            self._tensors: dict[str, Tensor] = self._read(self.path)
+        except FileNotFoundError as error:
+            raise WeightsError(
+                f"No {WEIGHTS_FILE} in {folder}. Set ORPHEUS_CODEC to a SNAC folder or to 'embedded'."
+            ) from error
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise WeightsError(f"{self.path} cannot be read ({reason:.120}). Fetch it again.") from error
+        if not isinstance(self._tensors, dict):
+            raise WeightsError(f"{self.path} holds no weights by name. Fetch it again.")
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Tensor]:
+        try:  # mapped, so that the encoder's half stays on disk; files written before torch 1.6 cannot be
+            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return tensors
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A float32 copy of one tensor. WeightsError where it is missing or shaped otherwise than config.json says."""
+        tensor = self._tensors.get(name)
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "nothing"
+            raise WeightsError(
+                f"{self.path} does not fit its {CONFIG_FILE}: {name} should be {shape}, found {found}. "
+                "Fetch both files again."
+            )
+        return tensor.to(torch.float32, copy=True)
+
+    def take_normed(self, name: str, *shape: int) -> Tensor:
+        """The weight of a layer with weight norm: g · v / |v|, the norm over all but the first dimension.
+
+        Both of torch's spellings are read: parametrizations (now) and weight_g, weight_v (older files).
+        """
+        module, _, leaf = name.rpartition(".")
+        length = (shape[0], *(1 for _ in shape[1:]))
+        if f"{name}_g" in self._tensors:
+            g, v = self.take(f"{name}_g", *length), self.take(f"{name}_v", *shape)
+        elif f"{module}.parametrizations.{leaf}.original0" in self._tensors:
+            stem = f"{module}.parametrizations.{leaf}.original"
+            g, v = self.take(f"{stem}0", *length), self.take(f"{stem}1", *shape)
+        else:
+            return self.take(name, *shape)  # folded already
+        return torch._weight_norm(v, g, 0)

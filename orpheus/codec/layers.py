@@ -1,0 +1,211 @@
+"""A checkpoint → the decoder's layers as tensors ready to multiply: norms, biases and snakes folded into neighbours.
+
+Knows nothing of streams. Rows are samples and columns channels throughout.
+
+Folding snake: α · snake(x) = y + sin²(y) with y = αx. So the layer before is multiplied by α and the layer after
+divided by it, and what is left to compute is y + sin²(y): two passes instead of six. Inside a block the residual
+sum is kept in the scale of the first unit's snake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from orpheus.codec.checkpoint import DILATIONS, KERNEL, VQ_STRIDES, Checkpoint, Shape
+
+_SMALLEST_ALPHA = 1e-6  # α divides; below this snake(x) - x = αx² is under float32's resolution for |x| < 1
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True)
+class Snake:
+    """Scale of the sum it reads → its own: y = scale · x + shift. None: the scale is the same, no shift."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Seven taps over time, centred."""
+
+    weight: Tensor  # (channels out, channels in a group, 1, 7)
+    bias: Tensor
+    groups: int
+    dilation: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Residual unit: x += point(snake(conv(snake(x)))). The bias of `point` is in the next snake's shift."""
+
+    snake: Snake
+    conv: Conv
+    point: Tensor  # (channels in, channels out)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Snake, transposed convolution (kernel 2 · stride), noise, three residual units."""
+
+    stride: int
+    pad: int  # outputs cut at the front, so samples its output is late by
+    snake: Snake
+    near: Tensor  # (channels in, stride · channels out): an input's part in its own `stride` outputs
+    far: Tensor  # its part in the `stride` outputs after them
+    bias: Tensor  # (channels out,)
+    noise: Tensor | None  # (channels, channels)
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    table: Tensor  # (3 · codes, latent channels): each layer's codes, projected
+    first: Conv
+    widen: tuple[Tensor, Tensor] | None  # 1x1 weight (in, out) and bias, where `first` is depthwise
+    blocks: tuple[Block, ...]
+    snake: Snake
+    last: Tensor  # (channels, 7): to one channel, by tap
+    last_bias: Tensor  # (1,)
+
+
+def fold(shape: Shape, checkpoint: Checkpoint) -> Network:
+    """All of the quantizer's and decoder's weights, float32, on the CPU. WeightsError where some do not fit."""
+    model = "decoder.model"
+    tables = []
+    for layer in range(len(VQ_STRIDES)):
+        at = f"quantizer.quantizers.{layer}"
+        book = checkpoint.take(f"{at}.codebook.weight", shape.codes, shape.code_channels)
+        weight = checkpoint.take_normed(
+            f"{at}.out_proj.weight", shape.latent_channels, shape.code_channels, 1
+        )
+        bias = checkpoint.take(f"{at}.out_proj.bias", shape.latent_channels)
+        tables.append(torch.addmm(bias, book, weight[:, :, 0].t()))
+
+    channels = shape.channels
+    widen = None
+    if shape.depthwise:
+        first = _conv(checkpoint, f"{model}.0", shape.latent_channels, shape.latent_channels, depthwise=True)
+        weight, bias = _point(checkpoint, f"{model}.1", shape.latent_channels, channels)
+        widen, index = (weight, bias), 2
+    else:
+        first, index = _conv(checkpoint, f"{model}.0", shape.latent_channels, channels, depthwise=False), 1
+
+    blocks = []
+    scale: Tensor | None = None  # of the sum the next snake reads
+    shift: Tensor | None = None  # biases still missing in it, in that scale
+    for number, stride in enumerate(shape.strides):
+        block, scale, shift = _block(
+            checkpoint, f"{model}.{index + number}", shape, number, stride, scale, shift
+        )
+        blocks.append(block)
+    index += len(shape.strides)
+    channels = shape.channels_after(len(shape.strides))
+    snake, alpha = _snake(checkpoint, f"{model}.{index}", channels, scale, shift)
+    last = checkpoint.take_normed(f"{model}.{index + 1}.weight", 1, channels, KERNEL)[0] / alpha[:, None]
+    last_bias = checkpoint.take(f"{model}.{index + 1}.bias", 1)
+    return Network(torch.cat(tables), first, widen, tuple(blocks), snake, last.contiguous(), last_bias)
+
+
+def _block(
+    checkpoint: Checkpoint,
+    at: str,
+    shape: Shape,
+    number: int,
+    stride: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+) -> tuple[Block, Tensor, Tensor]:
+    """One block, the scale of the sum it leaves, and the biases still missing in that sum."""
+    wide, narrow = shape.channels_after(number), shape.channels_after(number + 1)
+    units_at = 3 if shape.noise else 2
+    snake, alpha = _snake(checkpoint, f"{at}.block.0", wide, scale, shift)
+    up = checkpoint.take_normed(f"{at}.block.1.weight", wide, narrow, 2 * stride) / alpha[:, None, None]
+    up_bias = checkpoint.take(f"{at}.block.1.bias", narrow)
+    scale = _alpha(checkpoint, f"{at}.block.{units_at}.block.0", narrow)
+    noise = None
+    if shape.noise:
+        noise, _ = _point(checkpoint, f"{at}.block.2.linear", narrow, narrow, bias=False)
+        noise = (noise / scale[:, None] * scale).contiguous()
+    units = []
+    shift = None
+    for place, dilation in enumerate(DILATIONS):
+        unit = f"{at}.block.{units_at + place}.block"
+        before, alpha_1 = _snake(checkpoint, f"{unit}.0", narrow, scale, shift)
+        conv = _conv(checkpoint, f"{unit}.1", narrow, narrow, depthwise=shape.depthwise, dilation=dilation)
+        alpha_2 = _alpha(checkpoint, f"{unit}.2", narrow)
+        divisor = alpha_1[:, None] if shape.depthwise else alpha_1
+        weight = conv.weight[:, :, 0] * alpha_2[:, None, None] / divisor[..., None]
+        conv = replace(conv, weight=_taps(weight), bias=conv.bias * alpha_2)
+        point, bias = _point(checkpoint, f"{unit}.3", narrow, narrow)
+        shift = bias if shift is None else shift + bias
+        units.append(Unit(before, conv, _transposed(point / alpha_2[:, None] * scale)))
+    assert shift is not None
+    up = up.permute(0, 2, 1) * scale  # (wide, 2 · stride, narrow)
+    block = Block(
+        stride=stride,
+        pad=-(-stride // 2),
+        snake=snake,
+        near=_transposed(up[:, :stride].reshape(wide, -1)),
+        far=_transposed(up[:, stride:].reshape(wide, -1)),
+        bias=up_bias * scale,
+        noise=noise,
+        units=tuple(units),
+    )
+    return block, scale, shift
+
+
+def _alpha(checkpoint: Checkpoint, at: str, channels: int) -> Tensor:
+    alpha = checkpoint.take(f"{at}.alpha", 1, channels, 1).reshape(-1)
+    return torch.where(alpha.abs() < _SMALLEST_ALPHA, _SMALLEST_ALPHA, alpha)
+
+
+def _snake(
+    checkpoint: Checkpoint, at: str, channels: int, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Snake, Tensor]:
+    """The snake that reads a sum in `scale` which lacks `shift` (unscaled biases), and its α."""
+    alpha = _alpha(checkpoint, at, channels)
+    same = scale is not None and torch.equal(scale, alpha)
+    ratio = None if same else alpha if scale is None else alpha / scale
+    return Snake(ratio, None if shift is None else shift * alpha), alpha
+
+
+def _conv(
+    checkpoint: Checkpoint, at: str, wide: int, narrow: int, *, depthwise: bool, dilation: int = 1
+) -> Conv:
+    weight = checkpoint.take_normed(f"{at}.weight", narrow, 1 if depthwise else wide, KERNEL)
+    return Conv(_taps(weight), checkpoint.take(f"{at}.bias", narrow), narrow if depthwise else 1, dilation)
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """(out, in, 7) → (out, in, 1, 7) with channels last: the layout the rows are in."""
+    return weight[:, :, None].contiguous(memory_format=torch.channels_last)
+
+
+def _point(
+    checkpoint: Checkpoint, at: str, wide: int, narrow: int, *, bias: bool = True
+) -> tuple[Tensor, Tensor]:
+    """A 1x1 convolution as (wide, narrow) and its bias."""
+    weight = checkpoint.take_normed(f"{at}.weight", narrow, wide, 1)[:, :, 0].t()
+    return weight, checkpoint.take(f"{at}.bias", narrow) if bias else torch.zeros(narrow)
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    """The same matrix, stored by output: MKL reads it a third faster for the few rows of one frame."""
+    return weight.t().contiguous().t()
+
+
+def to_device(part: _Part, device: torch.device) -> _Part:
+    """A copy of a layer, or of a tree of them, with its tensors on `device`."""
+    if isinstance(part, Tensor):
+        return cast(_Part, part.to(device))
+    if isinstance(part, tuple):
+        return cast(_Part, tuple(to_device(each, device) for each in part))
+    if is_dataclass(part) and not isinstance(part, type):
+        moved = {field.name: to_device(getattr(part, field.name), device) for field in fields(part)}
+        return replace(part, **moved)
+    return part

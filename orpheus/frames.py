@@ -1,0 +1,48 @@
+"""Numbers of `<custom_token_N>` as they arrive → codes of whole frames, flat, in slot order.
+
+Knows nothing of audio. The slot comes from the token itself, not from a running count, so a token that is missing
+or out of place costs the frame it stands in and nothing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orpheus.vocabulary import SLOTS, slot_and_code
+
+
+class FrameAssembler:
+    """Counts as it goes: `frames` given out, `resyncs` frames broken off, `dropped` audio tokens that made no frame."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.resyncs = 0
+        self.dropped = 0
+        self._partial: list[int] = []
+        self._in_step = (
+            True  # a broken frame is counted once, not for each token skipped on the way to slot 0
+        )
+
+    def push(self, numbers: Iterable[int]) -> list[int]:
+        """The codes of the frames that became whole, seven each. Numbers that are no audio token are passed over."""
+        whole: list[int] = []
+        for number in numbers:
+            place = slot_and_code(number)
+            if place is None:
+                continue
+            slot, code = place
+            if slot != len(self._partial):
+                self.resyncs += self._in_step
+                self._in_step = False
+                self.dropped += len(self._partial)
+                self._partial.clear()
+                if slot != 0:
+                    self.dropped += 1
+                    continue
+            self._in_step = True
+            self._partial.append(code)
+            if len(self._partial) == SLOTS:
+                whole += self._partial
+                self.frames += 1
+                self._partial.clear()
+        return whole

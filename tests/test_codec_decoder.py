@@ -1,0 +1,249 @@
+"""The synchronous core against the snac package's own decode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from snac import SNAC
+
+from orpheus.codec.decoder import Decoder
+from orpheus.codec.offline import OfflineDecoder
+from orpheus.codec.stream import StreamState, decode_all
+from orpheus.errors import EngineError
+
+EXACT = 1000  # more lookahead than any codec needs
+EMBEDDED = Path(__file__).parents[1] / "orpheus" / "embedded" / "snac"
+TINY = {
+    "sampling_rate": 24000,
+    "encoder_dim": 4,
+    "encoder_rates": [2, 2],
+    "decoder_dim": 32,
+    "decoder_rates": [4, 3],
+    "attn_window_size": None,
+    "codebook_size": 16,
+    "codebook_dim": 4,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+VARIANTS: dict[str, dict[str, object]] = {
+    "odd and even strides": {},
+    "full convolutions": {"depthwise": False, "decoder_rates": [2, 5]},
+    "no noise layers": {"noise": False, "decoder_rates": [3, 3, 2]},
+    "one block": {"decoder_rates": [7]},
+    "Orpheus' strides": {"decoder_rates": [8, 8, 4, 2]},
+}
+
+
+def save_random_snac(folder: Path, **changes: object) -> Path:
+    """A SNAC with random weights, as SNAC.from_pretrained reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**TINY, **changes}
+    torch.manual_seed(7)
+    model = SNAC(**config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("alpha"):  # trained codecs have alphas of either sign and any size
+                parameter.copy_(torch.randn_like(parameter) * 1.5)
+            elif name.endswith("bias"):
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_snac(tmp_path_factory.mktemp("snac") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tiny: Path) -> tuple[Decoder, OfflineDecoder]:
+    return Decoder.load(tiny), OfflineDecoder.load(tiny)
+
+
+@pytest.fixture(scope="session")
+def embedded_pair() -> tuple[Decoder, OfflineDecoder]:
+    return Decoder.load(EMBEDDED), OfflineDecoder.load(EMBEDDED)
+
+
+def random_codes(decoder: Decoder, count: int, seed: int = 0) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, decoder.shape.codes, count)
+
+
+def stream(
+    decoder: Decoder, codes: NDArray[np.int64], cuts: list[int], *, seed: int = 0, lookahead: int = EXACT
+) -> NDArray[np.float32]:
+    """Decode one stream, pushed in pieces cut at `cuts`."""
+    state = StreamState(decoder, seed, lookahead)
+    pieces, start = [], 0
+    for cut in [*sorted(cuts), len(codes)]:
+        state.push(codes[start : max(start, cut)])
+        start = max(start, cut)
+        pieces += decode_all(decoder, [state], 32)
+    state.finish()
+    return np.concatenate([*pieces, *decode_all(decoder, [state], 32)])
+
+
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_any_snac_without_attention_equals_the_packages_decode(
+    name: str, noise: bool, tmp_path: Path
+) -> None:
+    folder = save_random_snac(tmp_path, **VARIANTS[name])
+    decoder, offline = Decoder.load(folder, noise=noise), OfflineDecoder.load(folder, noise=noise)
+    codes = random_codes(decoder, 7 * 9)
+    expected = offline.decode(codes, seed=3)
+    assert np.abs(stream(decoder, codes, [], seed=3) - expected).max() < 1e-5
+    assert np.abs(stream(decoder, codes, list(range(0, 63, 4)), seed=3) - expected).max() < 1e-5
+
+
+def test_without_noise_it_equals_an_untouched_snac(tiny: Path) -> None:
+    decoder = Decoder.load(tiny, noise=False)
+    model = SNAC.from_pretrained(str(tiny)).eval()
+    for module in model.modules():
+        if type(module).__name__ == "NoiseBlock":
+            torch.nn.init.zeros_(module.linear.parametrizations.weight.original0)
+    codes = random_codes(decoder, 70)
+    frames = torch.from_numpy(codes.reshape(-1, 7))
+    rows = [frames[:, :1], frames[:, [1, 4]], frames[:, [2, 3, 5, 6]]]
+    with torch.inference_mode():
+        expected = model.decode([row.reshape(1, -1) for row in rows])[0, 0].numpy()
+    assert np.abs(stream(decoder, codes, [10, 33]) - expected).max() < 1e-5
+
+
+@settings(max_examples=40, deadline=None)
+@given(length=st.integers(0, 120), cuts=st.lists(st.integers(0, 120), max_size=8), seed=st.integers())
+def test_any_split_of_any_length_gives_the_offline_samples(
+    tiny_pair: tuple[Decoder, OfflineDecoder], length: int, cuts: list[int], seed: int
+) -> None:
+    decoder, offline = tiny_pair
+    codes = random_codes(decoder, length)
+    pcm, expected = stream(decoder, codes, cuts, seed=seed), offline.decode(codes, seed=seed)
+    assert pcm.shape == expected.shape
+    assert np.abs(pcm - expected).max(initial=0) < 1e-5
+
+
+@settings(max_examples=8, deadline=None)
+@given(frames=st.integers(0, 8), cuts=st.lists(st.integers(0, 56), max_size=4))
+def test_the_embedded_codec_is_exact(
+    embedded_pair: tuple[Decoder, OfflineDecoder], frames: int, cuts: list[int]
+) -> None:
+    decoder, offline = embedded_pair
+    codes = random_codes(decoder, 7 * frames)
+    expected = offline.decode(codes, seed=5)
+    assert np.abs(stream(decoder, codes, cuts, seed=5) - expected).max(initial=0) < 1e-5
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 80), min_size=1, max_size=6),
+    data=st.data(),
+    most_latents=st.integers(1, 40),
+)
+def test_streams_decoded_together_do_not_know_of_each_other(
+    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], data: st.DataObject, most_latents: int
+) -> None:
+    decoder, offline = tiny_pair
+    codes = [random_codes(decoder, length, seed) for seed, length in enumerate(lengths)]
+    states = [StreamState(decoder, seed, EXACT) for seed in range(len(lengths))]
+    pcm: list[list[NDArray[np.float32]]] = [[] for _ in lengths]
+    fed = [0] * len(lengths)
+    while not all(state.finished for state in states):
+        for row, state in enumerate(states):
+            if state.finished:
+                continue
+            count = data.draw(st.integers(0, 30))
+            state.push(codes[row][fed[row] : fed[row] + count])
+            fed[row] += count
+            if fed[row] >= lengths[row]:
+                state.finish()
+        for row, samples in enumerate(decode_all(decoder, states, most_latents)):
+            pcm[row].append(samples)
+    for row, pieces in enumerate(pcm):
+        expected = offline.decode(codes[row], seed=row)
+        got = np.concatenate(pieces)
+        assert got.shape == expected.shape
+        assert np.abs(got - expected).max(initial=0) < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(0, 150),
+    cuts=st.lists(st.integers(0, 150), max_size=8),
+    lookahead=st.integers(0, 25),
+)
+def test_an_early_first_frame_changes_nothing_after_it(
+    tiny_pair: tuple[Decoder, OfflineDecoder], length: int, cuts: list[int], lookahead: int
+) -> None:
+    decoder, offline = tiny_pair
+    codes = random_codes(decoder, length)
+    pcm, expected = stream(decoder, codes, cuts, lookahead=lookahead), offline.decode(codes)
+    assert pcm.shape == expected.shape
+    first = 4 * decoder.hop
+    assert np.abs(pcm[first:] - expected[first:]).max(initial=0) < 1e-5
+
+
+def test_the_first_frame_leaves_after_two_at_50_db(
+    embedded_pair: tuple[Decoder, OfflineDecoder],
+) -> None:
+    decoder, offline = embedded_pair
+    codes = random_codes(decoder, 7 * 8)
+    state = StreamState(decoder, 0, 4)
+    state.push(codes[:7])
+    assert [len(pcm) for pcm in decode_all(decoder, [state], 32)] == [0]
+    state.push(codes[7:14])
+    (early,) = decode_all(decoder, [state], 32)
+    exact = offline.decode(codes)[:2048]
+    assert len(early) == 2048
+    assert 10 * np.log10(np.square(exact).sum() / np.square(early - exact).sum()) > 45
+
+
+def test_with_a_lookahead_of_ten_the_first_exact_samples_leave_after_18_tokens(
+    embedded_pair: tuple[Decoder, OfflineDecoder],
+) -> None:
+    decoder, offline = embedded_pair
+    codes = random_codes(decoder, 28)
+    state = StreamState(decoder, 0, 10)
+    state.push(codes[:14])
+    assert [len(pcm) for pcm in decode_all(decoder, [state], 32)] == [0]
+    state.push(codes[14:18])
+    (first,) = decode_all(decoder, [state], 32)
+    assert len(first) == 363
+    assert np.abs(first - offline.decode(codes)[:363]).max() < 1e-5
+
+
+def test_a_half_frame_at_the_end_is_sound_and_what_is_less_is_counted(
+    tiny_pair: tuple[Decoder, OfflineDecoder],
+) -> None:
+    decoder, _ = tiny_pair
+    for extra, latents, dropped in ((0, 4, 0), (3, 4, 3), (4, 6, 0), (6, 6, 2)):
+        state = StreamState(decoder, 0, 10)
+        state.push(random_codes(decoder, 7 + extra))
+        state.finish()
+        assert [len(pcm) for pcm in decode_all(decoder, [state], 32)] == [latents * decoder.hop]
+        assert state.dropped == dropped
+
+
+def test_a_code_the_codec_has_not_is_named(tiny_pair: tuple[Decoder, OfflineDecoder]) -> None:
+    decoder, _ = tiny_pair
+    for wrong in (16, -1, 4095):
+        with pytest.raises(EngineError, match=f"Code {wrong} .*ORPHEUS_CODEC"):
+            StreamState(decoder, 0, 4).push([0, wrong])
+
+
+def test_a_streams_memory_is_fixed(embedded_pair: tuple[Decoder, OfflineDecoder]) -> None:
+    decoder, _ = embedded_pair
+    state = StreamState(decoder, 0, 4)
+    for _ in range(5):
+        state.push(random_codes(decoder, 70))
+        decode_all(decoder, [state], 32)
+        assert state.memory.nbytes == decoder.floats * 4 < 150_000
+        assert state.ready == 0

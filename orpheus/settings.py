@@ -92,6 +92,41 @@ class Settings(BaseSettings):
         None, ge=1, description="CPU threads of llama.cpp. Unset: half of the cores"
     )
     gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1 is all, 0 none")
+    waiting: int | None = Field(
+        None,
+        ge=0,
+        description="streams that may wait for a free place; one more gets 429. Unset: a quarter of the streams",
+    )
+    kv: Literal["split", "unified"] = Field(
+        "split",
+        description="cache of each stream apart, or one for all, where each stream reads past the others' tokens",
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="'auto': where the backend has it; a q8_0 type_v needs it"
+    )
+    type_k: Literal["f16", "q8_0"] = Field(
+        "f16", description="cached keys; q8_0 halves the cache read in each step, and is not bit-equal"
+    )
+    type_v: Literal["f16", "q8_0"] = Field("f16", description="cached values; as type_k")
+    batch_tokens: int = Field(
+        512,
+        ge=32,
+        le=4096,
+        description="most tokens in one step: a longer prompt is read over several, so that it holds nobody up",
+    )
+    stream_frames: int = Field(
+        64,
+        ge=2,
+        description="frames a reader may leave unread before its stream pauses (85 ms each: 5.5 s)",
+    )
+    pause_timeout_s: float = Field(
+        60.0, gt=0, description="a stream paused for this long is dropped: its reader is gone"
+    )
+    repetition_frames: int = Field(
+        64,
+        ge=0,
+        description="frames the repetition penalty looks back, within the same slot (85 ms each: 5.5 s)",
+    )
 
     # tier 2
     sample_rate: int = Field(

@@ -1,0 +1,221 @@
+"""Streams that wait, run and pause → the rows of the next step, and the moves that keep their ids dense.
+
+Pure bookkeeping: knows nothing of llama.cpp, sampling, threads or HTTP. Time is passed in, in seconds.
+
+With a split KV cache llama.cpp cuts a batch into one pass for each run of consecutive sequence ids (its
+`split_equal`), and each pass reads all weights again. So the ids of the streams that decode are kept dense:
+0 … n-1. One sequence more than there are streams leaves room to swap a paused stream out of the way.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from orpheus.sampling import Sampling
+
+FRAME_S = 2048 / 24000  # audio in a frame: what a stream must gain on the clock to be ahead of its listener
+HEAD_START_S = 0.25  # a stream this far ahead of its listener gives way to first frames
+PREFILLS = 2  # prompts read at once: with a split cache each costs a pass of its own
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stream's tokens in a batch. `wanted`: logits after the last of them."""
+
+    sequence: int
+    position: int
+    tokens: tuple[int, ...]
+    wanted: bool
+
+
+@dataclass(eq=False)
+class Job(Generic[Owner]):
+    """A stream as the decode thread sees it."""
+
+    owner: Owner
+    todo: tuple[int, ...]  # tokens whose keys and values are not in the cache yet
+    limit: int  # most tokens to generate
+    sampling: Sampling
+    first_slot: int = 0  # slot of the first token generated
+    place: int = -1  # where the sampler keeps it; fixed while it runs
+    sequence: int = -1  # llama.cpp's id; changes when ids are packed
+    position: int = 0  # tokens in the cache
+    generated: int = 0
+    frames: int = 0  # whole frames published
+    first_frame_at: float = 0.0
+    paused: bool = False  # its consumer does not read
+    starved: bool = False  # llama.cpp had no room for it; waits until another stream ends
+    frame: list[int] = field(default_factory=list)  # ids of the frame under way
+    numbers: list[int] = field(default_factory=list)  # and their numbers
+
+    @property
+    def prefilling(self) -> bool:
+        return self.generated == 0
+
+    def lead_s(self, now: float) -> float:
+        """Seconds of audio made beyond what a listener has heard since the first frame."""
+        return self.frames * FRAME_S - (now - self.first_frame_at)
+
+
+@dataclass(frozen=True)
+class Plan(Generic[Owner]):
+    """One step: free the caches of `forget`, then make the `moves`, then decode `rows` of `jobs`."""
+
+    forget: list[int]
+    moves: list[tuple[int, int]]
+    jobs: list[Job[Owner]]
+    rows: list[Row]
+
+
+class Scheduler(Generic[Owner]):
+    """Streams in first-come order. Used from one thread."""
+
+    def __init__(self, streams: int, batch_tokens: int, *, dense: bool) -> None:
+        self.streams = streams
+        self.sequences = streams + 1 if dense else streams
+        self._batch_tokens = batch_tokens
+        self._dense = dense
+        self.waiting: deque[Job[Owner]] = deque()
+        self.active: list[Job[Owner]] = []
+        self._free_places = list(range(streams - 1, -1, -1))
+        self._forget: list[int] = []
+
+    def add(self, job: Job[Owner]) -> None:
+        self.waiting.append(job)
+
+    def release(self, job: Job[Owner]) -> None:
+        """Take a stream out, whatever its state. Its cache is freed by the next plan."""
+        if job in self.waiting:
+            self.waiting.remove(job)
+        if job not in self.active:
+            return
+        self.active.remove(job)
+        self._free_places.append(job.place)
+        self._forget.append(job.sequence)
+        for other in self.active:
+            other.starved = False
+
+    def reset(self) -> list[Job[Owner]]:
+        """Take out every running stream because the context is lost; those that wait stay."""
+        lost = list(self.active)
+        for job in lost:
+            self.release(job)
+        self._forget.clear()
+        return lost
+
+    def admit(self) -> list[Job[Owner]]:
+        """Streams that begin now: while there is room and fewer than two prompts are being read."""
+        begun = []
+        reading = sum(job.prefilling for job in self.active)
+        while self.waiting and self._free_places and reading < PREFILLS:
+            job = self.waiting.popleft()
+            job.place = self._free_places.pop()
+            taken = {other.sequence for other in self.active}
+            job.sequence = next(number for number in itertools.count() if number not in taken)
+            self.active.append(job)
+            begun.append(job)
+            reading += 1
+        return begun
+
+    def plan(self, now: float) -> Plan[Owner]:
+        """The next step; no rows where nothing can run."""
+        ready = [job for job in self.active if not job.paused and not job.starved]
+        forget, self._forget = self._forget, []
+        moves = self._pack(ready) if self._dense else []
+        ready.sort(key=lambda job: job.sequence)
+        # With every place taken throughput is what shortens the queue; small steps would lengthen it.
+        jobs = _first_frames_first(ready, now) if self._free_places else ready
+        room = self._batch_tokens - sum(not job.prefilling for job in jobs)
+        rows, chosen = [], []
+        for job in jobs:
+            count = 1
+            if job.prefilling:
+                count = min(len(job.todo), room)
+                room -= count
+                if count == 0:
+                    continue
+            rows.append(Row(job.sequence, job.position, job.todo[:count], count == len(job.todo)))
+            chosen.append(job)
+        return Plan(forget, moves, chosen, rows)
+
+    def fed(self, jobs: Sequence[Job[Owner]], rows: Sequence[Row]) -> list[Job[Owner]]:
+        """Note that `rows` are in the cache; the jobs whose logits are there, in the order of the logits."""
+        done = []
+        for job, row in zip(jobs, rows, strict=True):
+            job.position += len(row.tokens)
+            job.todo = job.todo[len(row.tokens) :]
+            if row.wanted:
+                done.append(job)
+        return done
+
+    def _pack(self, ready: Iterable[Job[Owner]]) -> list[tuple[int, int]]:
+        by_id = {job.sequence: job for job in self.active}
+        moves = []
+        for source, target in packing({job.sequence for job in ready}, set(by_id), self.sequences):
+            job = by_id.pop(source)
+            job.sequence = target
+            by_id[target] = job
+            moves.append((source, target))
+        return moves
+
+
+def packing(ready: set[int], taken: set[int], sequences: int) -> list[tuple[int, int]]:
+    """Moves (source, target) that bring the `ready` ids to 0 … n-1; each target is free when its turn comes.
+
+    `ready` is part of `taken`; at least one of the `sequences` ids is free. The fewest moves: one a hole, two
+    where a paused stream sits in it.
+    """
+    count = len(ready)
+    above = sorted((number for number in ready if number >= count), reverse=True)
+    holes = sorted(number for number in range(count) if number not in ready)
+    holes.sort(key=lambda number: number in taken)  # empty holes first: filling them frees ids for the rest
+    free = set(range(count, sequences)) - taken
+    moves = []
+    for source, hole in zip(above, holes, strict=True):
+        if hole in taken:
+            refuge = min(free)
+            free.remove(refuge)
+            moves.append((hole, refuge))
+        moves.append((source, hole))
+        free.add(source)
+    return moves
+
+
+def passes(rows: Sequence[Row], batch_tokens: int, *, unified: bool) -> int:
+    """Forward passes llama.cpp makes of a batch (its split_simple and split_equal, checked by a test)."""
+    left = {row.sequence: len(row.tokens) for row in rows}
+    if unified:
+        return -(-sum(left.values()) // batch_tokens)
+    count = 0
+    while left:
+        run: list[int] = []
+        for sequence in sorted(left):
+            if run and sequence != run[-1] + 1:
+                break
+            run.append(sequence)
+        run = run[:batch_tokens]
+        taken = min(min(left[sequence] for sequence in run), max(1, batch_tokens // len(run)))
+        for sequence in run:
+            left[sequence] -= taken
+            if not left[sequence]:
+                del left[sequence]
+        count += 1
+    return count
+
+
+def _first_frames_first(ready: list[Job[Owner]], now: float) -> list[Job[Owner]]:
+    """Only the streams without a first frame, where all others are well ahead of their listeners.
+
+    A small batch is a quick one, so a new listener waits little; the rest lose nothing that can be heard, and
+    at the limit of capacity nobody is ahead and all run together.
+    """
+    new = [job for job in ready if not job.frames]
+    if new and all(job.lead_s(now) >= HEAD_START_S for job in ready if job.frames):
+        return new
+    return ready

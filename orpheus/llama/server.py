@@ -1,0 +1,149 @@
+"""HTTP → completions: OpenAI's `/v1/completions` and `/v1/models`, and `/health`, `/metrics`.
+
+Knows nothing of llama.cpp or of sound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from orpheus import __version__, embedded
+from orpheus.errors import AtCapacity, BadRequest, EngineError, NotFound, NotReady, OrpheusError
+from orpheus.llama.loop import Engine
+from orpheus.llama.replies import BufferedReply, StreamedReply
+from orpheus.llama.schema import CompletionRequest
+from orpheus.settings import EMBEDDED, Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Loading:
+    """The engine of one application: on its way, there, or failed and why."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.failure: OrpheusError | None = None
+
+    def ready(self) -> Engine:
+        """The engine; NotReady says why there is none."""
+        if self.failure is not None:
+            raise NotReady(f"The model could not be loaded: {self.failure}")
+        if self.engine is None:
+            raise NotReady("The model is loading: try again shortly.")
+        return self.engine
+
+
+def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> FastAPI:
+    """The application. `load` makes the engine, in a thread at startup; by default from ORPHEUS_MODEL's file."""
+    loading = Loading()
+
+    async def load_engine() -> None:
+        try:
+            loading.engine = await asyncio.to_thread(load or (lambda: _load(settings)))
+        except OrpheusError as error:
+            loading.failure = error
+            _log.error("The model could not be loaded: %s", error)
+        except Exception as error:
+            loading.failure = EngineError(f"{type(error).__name__}: {error}")
+            _log.exception("The model could not be loaded")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(load_engine())
+        yield
+        await task
+        if loading.engine is not None:
+            await asyncio.to_thread(loading.engine.close)
+
+    app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
+    app.state.loading = loading
+    shape_errors(app)
+
+    @app.post("/v1/completions", response_model=None)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        engine = loading.ready()
+        completion = body.completion(engine, settings)
+        reply = StreamedReply if body.stream else BufferedReply
+        return await reply.begin(engine, completion, body, settings.model_name, request.receive)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model_card(loading.ready(), settings)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        engine = loading.ready()
+        if name != settings.model_name:
+            raise NotFound(f"There is no model {name!r} here, only {settings.model_name!r}.", param="model")
+        return _model_card(engine, settings)
+
+    @app.get("/health")
+    async def health() -> Response:
+        try:
+            report = loading.ready().load_report()
+        except NotReady as error:
+            return JSONResponse({"status": "unavailable", **error.body()}, 503)
+        if report["dead"]:
+            return JSONResponse({"status": "dead", "error": report["dead"], **report}, 503)
+        return JSONResponse({"status": "ok", **report})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(loading.ready().metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def shape_errors(app: FastAPI) -> None:
+    """Every error leaves in OpenAI's shape."""
+
+    @app.exception_handler(OrpheusError)
+    async def ours(_: Request, error: OrpheusError) -> JSONResponse:
+        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, AtCapacity) else None
+        return JSONResponse(error.body(), error.status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"] if part != "body"]
+        name = where[0] if where and first["type"] != "json_invalid" else None
+        reason = f"{name}: {first['msg']}" if name else f"The body is no JSON object: {first['msg']}"
+        bad = BadRequest(f"{reason}.", param=name)
+        return JSONResponse(bad.body(), bad.status)
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> JSONResponse:
+        body = BadRequest(f"{request.method} {request.url.path}: {error.detail}.").body()
+        return JSONResponse(body, error.status_code, error.headers)
+
+
+def _load(settings: Settings) -> Engine:
+    path = embedded.MODEL if settings.model in (None, EMBEDDED) else Path(str(settings.model))
+    return Engine.load(path, settings)
+
+
+def _model_card(engine: Engine, settings: Settings) -> dict[str, Any]:
+    shape = engine.shape
+    return {
+        "id": settings.model_name,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": "orpheus",
+        "meta": {
+            "slots": shape.streams,
+            "slot_tokens": shape.slot_tokens,
+            "codes_per_slot": engine.vocabulary.codes,
+            "n_vocab": engine.vocabulary.size,
+        },
+    }

@@ -1,0 +1,69 @@
+"""Voice and text → the turn Orpheus was trained on, as text; and back, from the forms other front ends send.
+
+Knows nothing of token ids. Source of the turn: Orpheus-TTS `_format_prompt`; of the community forms:
+orpheus-tts-local, Orpheus-FastAPI (`<|audio|>…<|eot_id|>`) and orpheus-cpp (`…<|eot_id|><custom_token_4>`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from orpheus.vocabulary import (
+    BEGIN_OF_TEXT,
+    END_OF_HUMAN,
+    END_OF_TURN,
+    LEGACY_AUDIO,
+    START_OF_AI,
+    START_OF_HUMAN,
+    START_OF_SPEECH,
+    token_text,
+)
+
+_CONTROL = re.compile(r"<custom_token_\d+>|<\|[^<>]*\|>")
+_HEAD = token_text(START_OF_HUMAN) + BEGIN_OF_TEXT
+_TAIL = END_OF_TURN + "".join(map(token_text, (END_OF_HUMAN, START_OF_AI, START_OF_SPEECH)))
+
+_BOS = f"(?:{re.escape(BEGIN_OF_TEXT)})?"
+_TURN = re.compile(
+    rf"\s*{_BOS}(?:{token_text(START_OF_HUMAN)}{_BOS}|{re.escape(LEGACY_AUDIO)})"
+    rf"(?P<inner>.*){re.escape(END_OF_TURN)}"
+    rf"(?:{token_text(END_OF_HUMAN)}(?:{token_text(START_OF_AI)}(?:{token_text(START_OF_SPEECH)})?)?)?\s*",
+    re.DOTALL,
+)
+
+
+def turn_text(voice: str, text: str) -> str:
+    """The trained turn, ending where the first audio token is due.
+
+    An empty `voice` puts no prefix, as the pretrained model expects. Control strings inside are removed.
+    """
+    inner = f"{voice}: {text}" if voice else text
+    return _HEAD + strip_control(inner) + _TAIL
+
+
+def strip_control(text: str) -> str:
+    """`text` without `<custom_token_N>` and `<|…|>`, including those that appear once others are removed.
+
+    One pass, linear in the text: an attacker's nesting costs nothing extra. Tags such as `<laugh>` stay.
+    """
+    if "<" not in text:
+        return text
+    kept: list[str] = []
+    opened: list[int] = []  # where each "<" that may still begin a control string stands in `kept`
+    for character in text:
+        kept.append(character)
+        if character == "<":
+            opened.append(len(kept) - 1)
+        elif character == ">" and opened:
+            start = opened.pop()
+            if _CONTROL.fullmatch("".join(kept[start:])):
+                del kept[start:]
+            else:
+                opened.clear()  # no control string holds a ">" inside, so none can reach across this one
+    return "".join(kept)
+
+
+def read_turn(prompt: str) -> str | None:
+    """The "voice: text" inside a full turn or a community prompt; None for anything else."""
+    match = _TURN.fullmatch(prompt)
+    return match.group("inner") if match else None

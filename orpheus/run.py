@@ -6,10 +6,10 @@ never answer should not stay up looking healthy to whoever started it.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -75,6 +75,7 @@ class Process:
             ws_per_message_deflate=False,  # audio does not shrink, and it would cost a core
             server_header=False,
         )
+        logging.getLogger("uvicorn.access").addFilter(_not_a_probe)
         self._server = uvicorn.Server(config)
         if self._failure is None:
             self._server.run(sockets=[bound])
@@ -83,11 +84,17 @@ class Process:
             raise self._failure
 
 
+def _not_a_probe(record: logging.LogRecord) -> bool:
+    """Whether an access line is worth a line: health and metrics are asked for every few seconds."""
+    path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
+    return path not in ("/health", "/ready", "/metrics")
+
+
 def end_with_parent() -> None:
     """Stop when standard input closes: a supervisor that was killed leaves no orphan."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):  # not sys.stdin: its lock, held here, would break the interpreter's exit
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Timer(GRACE_S + 1, os._exit, (1,)).start()

@@ -19,8 +19,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from orpheus.encode import FORMATS, Format, wav_header
 from orpheus.errors import BadRequest, EngineError, NotReady
 from orpheus.settings import Settings
-from orpheus.speech.service import SpeechService, Utterance
-from orpheus.synthesis import Usage
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,10 @@ class _Started:
 async def _in_process(
     settings: Settings, text: str, voice: str, format: Format, speed: float, console: Console
 ) -> AsyncGenerator[bytes | _Started]:
+    # Here, not above: asking a server needs neither torch nor llama.cpp, whose import takes seconds.
+    from orpheus.speech.service import SpeechService, Utterance
+    from orpheus.synthesis import Usage
+
     service = SpeechService.in_process(settings)
     async with service.running():
         with console.status("Loading the weights"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import Pair
+from tests.live import Pair, clean_environment
 from tests.test_encode import decode
 from tests.test_supervisor import orpheus
 
@@ -35,6 +35,7 @@ def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "orpheus", "say", "-", "--url", pair.url, "--out", str(tmp_path / "x.wav")],
         input="Hello from a pipe.",
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,0 +1,77 @@
+"""The README's commands run, and what it shows of the tree is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live import ROOT, Pair, clean_environment, readme_blocks
+
+README = (ROOT / "README.md").read_text()
+SHELL = [line for block in readme_blocks("sh") for line in block.replace("\\\n", " ").strip().splitlines()]
+
+
+def test_the_make_commands_are_targets() -> None:
+    named = {match for line in SHELL for match in re.findall(r"make (\w+)", line)}
+    assert {"serve", "test", "say"} <= named
+    for target in named:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_make_serve_and_make_say_run_what_the_tests_ran() -> None:
+    for target, command in (("serve", "orpheus serve"), ("say", "orpheus say")):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert f".venv/bin/{command}" in done.stdout
+
+
+def test_the_curl_command_speaks(pair: Pair, tmp_path: Path) -> None:
+    (line,) = [line for line in SHELL if line.startswith("curl")]
+    command = [*shlex.split(line.replace("http://127.0.0.1:5005", pair.url)), "--noproxy", "*", "-s"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "hello.mp3").stat().st_size > 4000
+
+
+def test_the_settings_command_runs() -> None:
+    (line,) = [line for line in SHELL if "orpheus settings" in line]
+    done = subprocess.run(
+        [sys.executable, "-m", *line.removeprefix(".venv/bin/").split()],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ORPHEUS_MODEL" in done.stdout
+
+
+def test_the_python_snippet_speaks(pair: Pair, tmp_path: Path) -> None:
+    (snippet,) = readme_blocks("python")
+    subprocess.run(
+        [sys.executable, "-c", snippet.replace("http://127.0.0.1:5005", pair.url)],
+        cwd=tmp_path,
+        env=clean_environment(no_proxy="*"),
+        check=True,
+        timeout=60,
+    )
+    assert (tmp_path / "hello.wav").stat().st_size > 24_000
+
+
+@pytest.mark.parametrize("name", re.findall(r"\]\(([^)#h][^)]*)\)", README))
+def test_every_link_leads_somewhere(name: str) -> None:
+    assert (ROOT / name).exists()
+
+
+def test_every_file_of_the_tree_exists() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    for line in tree.strip().splitlines():
+        names = re.match(r"(\s*)((?:[\w./]+ )*[\w./]+)", line)
+        assert names
+        folder = ROOT / "orpheus" if names[1] else ROOT
+        for name in names[2].split():
+            if "." in name or name.endswith("/"):
+                assert (folder / name).exists(), name

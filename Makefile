@@ -8,8 +8,9 @@ VOICE ?= tara
 OUT ?= hello.wav
 
 # Without a GPU the CPU build of torch is wanted: a tenth of the size. Where PyTorch's own index cannot be
-# reached, or a GPU is there, the ordinary one answers.
-TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || echo "--extra-index-url https://download.pytorch.org/whl/cpu")
+# reached the ordinary one answers; asked once and for torch alone, so that it costs no time either.
+TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
+	echo "--extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10")
 # llama.cpp compiled for this machine, without the libraries that llama-cpp-python does not load.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -57,11 +58,11 @@ $(BIN)/python:
 	@command -v cmake >/dev/null || { echo "Orpheus needs cmake and a C++ compiler to build llama.cpp."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Torch first, alone: only it takes the extra index. Then llama.cpp, a build of about two minutes on two cores,
-# verbosely enough to show that it is alive.
+# Torch first, alone: only it takes the extra index. Then the rest with llama.cpp, a build of about two minutes
+# on two cores.
 $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about 3 minutes the first time, most of them compiling llama.cpp."
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt --no-deps $(TORCH_INDEX) torch
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 

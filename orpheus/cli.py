@@ -164,11 +164,14 @@ def _settings(**options: object) -> Settings:
 
 
 def _serve_speech(settings: Settings, *, in_process: bool) -> None:
-    from orpheus.run import Process, listen
+    from orpheus.run import Process, announce, listen
     from orpheus.speech.app import create_app
     from orpheus.speech.service import SpeechService
 
     bound = listen(settings.host, settings.port, "--port or ORPHEUS_PORT")
     process = Process(settings)
     make = SpeechService.in_process if in_process else SpeechService.over_http
-    process.serve(create_app(make(settings, process.ending_on_failure)), bound)
+    service = make(settings, process.ending_on_failure)
+    if in_process:  # else a supervisor says it, or whoever runs the tiers apart knows
+        service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
+    process.serve(create_app(service), bound)

@@ -15,10 +15,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import uvicorn
+from rich.console import Console
 from starlette.types import ASGIApp
 
+from orpheus import weights
 from orpheus.errors import OrpheusError, SetupError
 from orpheus.settings import Settings
+from orpheus.voices import DEFAULT_VOICE, VOICES
 
 GRACE_S = 3  # for streams under way when told to stop
 
@@ -88,6 +91,28 @@ def _not_a_probe(record: logging.LogRecord) -> bool:
     """Whether an access line is worth a line: health and metrics are asked for every few seconds."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
     return path not in ("/health", "/ready", "/metrics")
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL to call a server at that listens on `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce(settings: Settings, host: str, port: int, console: Console) -> None:
+    """Tell whoever started it where it is, what it speaks with, and what to try."""
+    url = url_of(host, port)
+    body = f'{{"input": "Hello, I am ready.", "voice": "{DEFAULT_VOICE}"}}'
+    console.print(
+        f"\nOrpheus is ready at {url}\n"
+        f"  model   {weights.model_name(settings)}, codec {weights.codec_name(settings)}\n"
+        f"  voice   {DEFAULT_VOICE} ({', '.join(VOICES)})\n"
+        f"  try     curl {url}/v1/audio/speech -H 'Content-Type: application/json' "
+        f"-d '{body}' -o hello.mp3\n",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
 
 
 def end_with_parent() -> None:

@@ -18,9 +18,8 @@ import httpx
 from rich.console import Console
 
 from orpheus import weights
-from orpheus.run import listen
+from orpheus.run import announce, listen, url_of
 from orpheus.settings import Settings
-from orpheus.voices import DEFAULT_VOICE, VOICES
 
 STOP_S = 4.0  # then a child is killed; `serve` itself is gone within 5 s
 POLL_S = 0.1
@@ -40,7 +39,7 @@ def supervise(settings: Settings, console: Console) -> int:
         "ORPHEUS_HOST": host,
         "ORPHEUS_PORT": str(port),
         "ORPHEUS_LLAMA_PORT": str(llama_port),
-        "ORPHEUS_LLAMA_ENDPOINT": f"http://{settings.llama_host}:{llama_port}",
+        "ORPHEUS_LLAMA_ENDPOINT": url_of(settings.llama_host, llama_port),
         # Resolved once here, so that both tiers are sure to mean the same weights.
         "ORPHEUS_MODEL": weights.model_name(settings),
         "ORPHEUS_CODEC": weights.codec_name(settings),
@@ -57,12 +56,12 @@ def supervise(settings: Settings, console: Console) -> int:
                     start_new_session=True,  # Ctrl-C reaches this process alone, which stops both
                 )
             urls = {
-                "llama": f"http://{_reachable(settings.llama_host)}:{llama_port}/health",
-                "speech": f"http://{_reachable(host)}:{port}/health",
+                "llama": f"{url_of(settings.llama_host, llama_port)}/health",
+                "speech": f"{url_of(host, port)}/health",
             }
             code = _wait_until_healthy(tiers, urls, console)
             if code is None:
-                _announce(environment, f"http://{_reachable(host)}:{port}", console)
+                announce(settings, host, port, console)
                 code = _wait_for_death(tiers)
             name = next(tier for tier, process in tiers.items() if process.poll() is not None)
             console.print(f"Tier {name} stopped by itself with exit code {code}; stopping the other.")
@@ -129,21 +128,6 @@ def _stop(tiers: dict[str, subprocess.Popen[bytes]]) -> None:
             process.stdin.close()
 
 
-def _announce(environment: dict[str, str], url: str, console: Console) -> None:
-    voices = ", ".join(VOICES)
-    body = f'{{"input": "Hello, I am ready.", "voice": "{DEFAULT_VOICE}"}}'
-    console.print(
-        f"\nOrpheus is ready at {url}\n"
-        f"  model   {environment['ORPHEUS_MODEL']}, codec {environment['ORPHEUS_CODEC']}\n"
-        f"  voice   {DEFAULT_VOICE} ({voices})\n"
-        f"  try     curl {url}/v1/audio/speech -H 'Content-Type: application/json' "
-        f"-d '{body}' -o hello.mp3\n",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-
-
 def _free_port(host: str, port: int, option: str) -> int:
     """The port itself, or a free one for 0; SetupError where it is taken."""
     bound = listen(host, port, option)
@@ -151,12 +135,6 @@ def _free_port(host: str, port: int, option: str) -> int:
         return int(bound.getsockname()[1])
     finally:
         bound.close()
-
-
-def _reachable(host: str) -> str:
-    """An address to call a server at that listens on `host`."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def running_pair(tmp_path: Path, *options: str, **environment: str) -> Iterator[
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 120
-        while not (healthy(url) and ("ready at" in log.read_text() or "--in-process" in options)):
+        while not (healthy(url) and "ready at" in log.read_text()):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)

@@ -70,6 +70,7 @@ class SpeechService:
     ) -> None:
         """`open_source` and `load_codec` may block: they run in a thread, after the server listens."""
         self.settings = settings
+        self.on_ready: Callable[[], None] = lambda: None
         self._open_source, self._load_codec = open_source, load_codec
         self._synthesis: Synthesis | None = None
         self._source: TokenSource | None = None
@@ -116,6 +117,7 @@ class SpeechService:
             self._source = await asyncio.to_thread(self._open_source)
             self._codec = await asyncio.to_thread(self._load_codec)
             self._synthesis = Synthesis(self._source, self._codec, self.settings)
+            self.on_ready()
         except OrpheusError as error:
             log.error("%s", error)
             self._failure = error

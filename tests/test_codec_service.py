@@ -32,7 +32,9 @@ EXACT = 1000
 
 
 def codec_settings(**changes: object) -> Settings:
-    return Settings(_env_file=None, **{"codec_device": "cpu", "lookahead": EXACT, **changes})  # type: ignore[arg-type]
+    return Settings(
+        _env_file=None, **{"codec_device": "cpu", "lookahead": EXACT, "codec_reserve_ms": 0, **changes}
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,24 @@ def test_streams_of_no_one_and_two_frames_end_with_all_their_samples(codec: Code
         pcm = asyncio.run(speak(codec, codes_of(7 * frames, 0), 0))
         assert pcm.dtype == np.float32
         assert pcm.shape == (frames * codec.samples_per_frame,)
+
+
+def test_with_audio_in_hand_frames_wait_for_the_fourth(
+    folder: Path, offline: OfflineDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.load(folder, codec_settings(codec_reserve_ms=1))
+    codes = codes_of(7 * 80, 0)  # 80 frames of 48 samples: 2 ms each
+
+    async def run() -> tuple[list[int], NDArray[np.float32]]:
+        monkeypatch.setattr("orpheus.codec.service.time.monotonic", lambda: 0.0)  # nothing is ever played
+        stream = codec.open(0)
+        pieces = [await stream.push(codes[start : start + 7]) for start in range(0, len(codes), 7)]
+        return [len(piece) for piece in pieces], np.concatenate([*pieces, await stream.finish()])
+
+    sizes, pcm = asyncio.run(run())
+    assert np.abs(pcm - offline.decode(codes)).max() < 1e-5
+    assert sizes[-8:].count(0) == 6
+    codec.close()
 
 
 def test_silence_in_a_push_is_an_empty_array(codec: Codec) -> None:

@@ -38,11 +38,12 @@ VARIANTS: dict[str, dict[str, object]] = {
     "full convolutions": {"depthwise": False, "decoder_rates": [2, 5]},
     "no noise layers": {"noise": False, "decoder_rates": [3, 3, 2]},
     "one block": {"decoder_rates": [7]},
+    "alphas all one": {"alphas": False},
     "Orpheus' strides": {"decoder_rates": [8, 8, 4, 2]},
 }
 
 
-def save_random_snac(folder: Path, **changes: object) -> Path:
+def save_random_snac(folder: Path, *, alphas: bool = True, **changes: object) -> Path:
     """A SNAC with random weights, as SNAC.from_pretrained reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {**TINY, **changes}
@@ -50,7 +51,7 @@ def save_random_snac(folder: Path, **changes: object) -> Path:
     model = SNAC(**config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("alpha"):  # trained codecs have alphas of either sign and any size
+            if name.endswith("alpha") and alphas:  # trained codecs have alphas of either sign and any size
                 parameter.copy_(torch.randn_like(parameter) * 1.5)
             elif name.endswith("bias"):
                 parameter.copy_(torch.randn_like(parameter) * 0.1)

@@ -162,6 +162,12 @@ class Settings(BaseSettings):
         le=50,
         description="longest a decoding step waits for the other open streams, in ms; a lone stream never waits",
     )
+    codec_reserve_ms: float = Field(
+        500.0,
+        ge=0,
+        description="with more audio than this in the listener's hand, in ms, frames are decoded four at a time, which "
+        "is cheaper; until then one by one. 0: always one by one",
+    )
     lookahead: int = Field(
         4,
         ge=0,

@@ -38,11 +38,12 @@ VARIANTS: dict[str, dict[str, object]] = {
     "full convolutions": {"depthwise": False, "decoder_rates": [2, 5]},
     "no noise layers": {"noise": False, "decoder_rates": [3, 3, 2]},
     "one block": {"decoder_rates": [7]},
+    "alphas all one": {"alphas": False},
     "Orpheus' strides": {"decoder_rates": [8, 8, 4, 2]},
 }
 
 
-def save_random_snac(folder: Path, **changes: object) -> Path:
+def save_random_snac(folder: Path, *, alphas: bool = True, **changes: object) -> Path:
     """A SNAC with random weights, as SNAC.from_pretrained reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {**TINY, **changes}
@@ -50,13 +51,19 @@ def save_random_snac(folder: Path, **changes: object) -> Path:
     model = SNAC(**config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("alpha"):  # trained codecs have alphas of either sign and any size
+            if name.endswith("alpha") and alphas:  # trained codecs have alphas of either sign and any size
                 parameter.copy_(torch.randn_like(parameter) * 1.5)
             elif name.endswith("bias"):
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads that wait for each other make no sense for tiny layers on a machine with other work."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -87,9 +94,9 @@ def stream(
     for cut in [*sorted(cuts), len(codes)]:
         state.push(codes[start : max(start, cut)])
         start = max(start, cut)
-        pieces += decode_all(decoder, [state], 32)
+        pieces += decode_all(decoder, [state])
     state.finish()
-    return np.concatenate([*pieces, *decode_all(decoder, [state], 32)])
+    return np.concatenate([*pieces, *decode_all(decoder, [state])])
 
 
 @pytest.mark.parametrize("noise", [True, False])
@@ -119,7 +126,7 @@ def test_without_noise_it_equals_an_untouched_snac(tiny: Path) -> None:
     assert np.abs(stream(decoder, codes, [10, 33]) - expected).max() < 1e-5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(length=st.integers(0, 120), cuts=st.lists(st.integers(0, 120), max_size=8), seed=st.integers())
 def test_any_split_of_any_length_gives_the_offline_samples(
     tiny_pair: tuple[Decoder, OfflineDecoder], length: int, cuts: list[int], seed: int
@@ -142,14 +149,13 @@ def test_the_embedded_codec_is_exact(
     assert np.abs(stream(decoder, codes, cuts, seed=5) - expected).max(initial=0) < 1e-5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 80), min_size=1, max_size=6),
     data=st.data(),
-    most_latents=st.integers(1, 40),
 )
 def test_streams_decoded_together_do_not_know_of_each_other(
-    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], data: st.DataObject, most_latents: int
+    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], data: st.DataObject
 ) -> None:
     decoder, offline = tiny_pair
     codes = [random_codes(decoder, length, seed) for seed, length in enumerate(lengths)]
@@ -165,7 +171,7 @@ def test_streams_decoded_together_do_not_know_of_each_other(
             fed[row] += count
             if fed[row] >= lengths[row]:
                 state.finish()
-        for row, samples in enumerate(decode_all(decoder, states, most_latents)):
+        for row, samples in enumerate(decode_all(decoder, states)):
             pcm[row].append(samples)
     for row, pieces in enumerate(pcm):
         expected = offline.decode(codes[row], seed=row)
@@ -198,9 +204,9 @@ def test_the_first_frame_leaves_after_two_at_50_db(
     codes = random_codes(decoder, 7 * 8)
     state = StreamState(decoder, 0, 4)
     state.push(codes[:7])
-    assert [len(pcm) for pcm in decode_all(decoder, [state], 32)] == [0]
+    assert [len(pcm) for pcm in decode_all(decoder, [state])] == [0]
     state.push(codes[7:14])
-    (early,) = decode_all(decoder, [state], 32)
+    (early,) = decode_all(decoder, [state])
     exact = offline.decode(codes)[:2048]
     assert len(early) == 2048
     assert 10 * np.log10(np.square(exact).sum() / np.square(early - exact).sum()) > 45
@@ -213,9 +219,9 @@ def test_with_a_lookahead_of_ten_the_first_exact_samples_leave_after_18_tokens(
     codes = random_codes(decoder, 28)
     state = StreamState(decoder, 0, 10)
     state.push(codes[:14])
-    assert [len(pcm) for pcm in decode_all(decoder, [state], 32)] == [0]
+    assert [len(pcm) for pcm in decode_all(decoder, [state])] == [0]
     state.push(codes[14:18])
-    (first,) = decode_all(decoder, [state], 32)
+    (first,) = decode_all(decoder, [state])
     assert len(first) == 363
     assert np.abs(first - offline.decode(codes)[:363]).max() < 1e-5
 
@@ -228,7 +234,7 @@ def test_a_half_frame_at_the_end_is_sound_and_what_is_less_is_counted(
         state = StreamState(decoder, 0, 10)
         state.push(random_codes(decoder, 7 + extra))
         state.finish()
-        assert [len(pcm) for pcm in decode_all(decoder, [state], 32)] == [latents * decoder.hop]
+        assert [len(pcm) for pcm in decode_all(decoder, [state])] == [latents * decoder.hop]
         assert state.dropped == dropped
 
 
@@ -244,6 +250,6 @@ def test_a_streams_memory_is_fixed(embedded_pair: tuple[Decoder, OfflineDecoder]
     state = StreamState(decoder, 0, 4)
     for _ in range(5):
         state.push(random_codes(decoder, 70))
-        decode_all(decoder, [state], 32)
+        decode_all(decoder, [state])
         assert state.memory.nbytes == decoder.floats * 4 < 150_000
         assert state.ready == 0

@@ -89,6 +89,8 @@ class _Place:
 class Decoder:
     """SNAC's quantizer and decoder with weight norm folded, float32, on one device. Stateless: memory is the caller's."""
 
+    most_latents = 32  # streams times latents of a step worth taking: more fall out of a core's cache
+
     def __init__(self, shape: Shape, network: Network, *, noise: bool, device: torch.device) -> None:
         self.shape, self.device = shape, device
         self.noise = noise and shape.noise
@@ -135,6 +137,10 @@ class Decoder:
         """float32 (streams, floats): before the first latent there is nothing but zeros."""
         return torch.zeros(streams, self.floats, device=self.device)
 
+    def fit(self, latents: int) -> int:
+        """The longest step within `latents` that runs well."""
+        return latents
+
     def warm_up(self) -> None:
         """Run one frame, so that the first listener does not pay for allocations and kernel choices."""
         codes = torch.zeros(1, LATENTS_PER_FRAME, 3, dtype=torch.int64)
@@ -159,7 +165,7 @@ class Decoder:
         latents = codes.shape[1]
         edges = RowEdges(positions, ends, latents, self.tail + 1)
         base = self.noise_bases(positions, seeds) if self.noise else None
-        return self.run(memory, codes, edges, base)
+        return self.run(memory, codes.to(self.device), edges, base)
 
     def noise_bases(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """int64 (blocks, streams): where each block's noise stands."""

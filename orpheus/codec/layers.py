@@ -23,7 +23,7 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True)
 class Snake:
-    """Scale of the sum it reads → its own: y = scale · x + shift. None: the scale is the same, no shift."""
+    """Scale of the sum it reads → its own: y = scale · x + shift. No scale: it is the same, and there is no shift."""
 
     scale: Tensor | None
     shift: Tensor | None
@@ -169,7 +169,7 @@ def _snake(
 ) -> tuple[Snake, Tensor]:
     """The snake that reads a sum in `scale` which lacks `shift` (unscaled biases), and its α."""
     alpha = _alpha(checkpoint, at, channels)
-    same = scale is not None and torch.equal(scale, alpha)
+    same = scale is not None and shift is None and torch.equal(scale, alpha)
     ratio = None if same else alpha if scale is None else alpha / scale
     return Snake(ratio, None if shift is None else shift * alpha), alpha
 

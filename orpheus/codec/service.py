@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,15 @@ from numpy.typing import NDArray
 from orpheus.codec.checkpoint import LATENTS_PER_FRAME
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device, set_threads
+from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.stream import Codes, StreamState, advance, checked, choose_step, start_early
 from orpheus.errors import EngineError
 from orpheus.settings import Settings
+from orpheus.vocabulary import SLOTS
 
-MOST_LATENTS_A_STEP = 32  # rows times latents; more makes the tensors fall out of the cores' caches
+HOLD_FRAMES = (
+    4  # frames decoded at once while the listener has audio in hand: three fifths of the cost of one by one
+)
 CLOSED = "The codec is closed: the service is stopping."
 STREAM_CLOSED = "This codec stream is closed."
 
@@ -65,6 +70,7 @@ class Codec:
         self.samples_per_frame = LATENTS_PER_FRAME * decoder.hop
         self.lookahead = settings.lookahead
         self._gather_s = settings.codec_gather_ms / 1000
+        self.reserve_s = settings.codec_reserve_ms / 1000
         self._streams: weakref.WeakSet[CodecStream] = weakref.WeakSet()
         self._queue: list[_Job] = []
         self._changed = threading.Condition()
@@ -78,7 +84,8 @@ class Codec:
         """From a SNAC folder; blocks until the first step has run. WeightsError or SetupError, one sentence each."""
         device = choose_device(settings.codec_device)
         set_threads(settings.codec_threads)
-        decoder = Decoder.load(folder, noise=settings.codec_noise == "on", device=device)
+        kind = GraphedDecoder if device.startswith("cuda") else Decoder
+        decoder = kind.load(folder, noise=settings.codec_noise == "on", device=device)
         decoder.warm_up()
         return cls(decoder, settings)
 
@@ -170,7 +177,7 @@ class Codec:
         states = {job.stream: job.stream._state for job in jobs}
         live = {stream: state for stream, state in states.items() if state is not None}
         try:
-            chosen, count = choose_step(live.values(), MOST_LATENTS_A_STEP)
+            chosen, count = choose_step(self.decoder, live.values())
             if chosen:
                 advance(self.decoder, chosen, count)
                 self._steps += 1
@@ -203,6 +210,9 @@ class CodecStream:
         self._reason = STREAM_CLOSED
         self._finished = False
         self._unread: list[NDArray[np.float32]] = []
+        self._held: list[NDArray[np.int64]] = []
+        self._emitted = 0  # samples the caller has
+        self._started_s = 0.0  # when it got the first of them
         self._lock = threading.Lock()
 
     async def push(self, codes: Codes) -> NDArray[np.float32]:
@@ -210,7 +220,8 @@ class CodecStream:
 
         Returns the samples that became final, (n,) float32, mono, about [-1, 1]; often none. EngineError for a code
         outside 0 … codes - 1, a closed stream, or a decoding failure. A cancelled push loses nothing: its samples
-        come with the next one.
+        come with the next one. While the listener has more than ORPHEUS_CODEC_RESERVE_MS in hand, counting from the
+        first sample returned, up to three frames are held back to be decoded with the fourth.
         """
         return await self._send(codes, last=False)
 
@@ -232,10 +243,22 @@ class CodecStream:
         if self._state is None:
             raise EngineError(self._reason)
         loop = asyncio.get_running_loop()
-        job = _Job(self, checked(codes, self._codec.codes), last, loop, loop.create_future())
+        self._held.append(checked(codes, self._codec.codes))
+        if not last and self._can_wait():
+            return self._take()
+        held, self._held = self._held, []
+        job = _Job(self, np.concatenate(held), last, loop, loop.create_future())
         self._codec._submit(job)
         await job.waiting
         return self._take()
+
+    def _can_wait(self) -> bool:
+        """Has the listener so much audio in hand that decoding can wait for a cheaper step?"""
+        if not self._codec.reserve_s or not self._emitted:
+            return False
+        played_s = time.monotonic() - self._started_s
+        in_hand_s = self._emitted / self._codec.sample_rate - played_s
+        return in_hand_s > self._codec.reserve_s and sum(map(len, self._held)) < HOLD_FRAMES * SLOTS
 
     def _fail(self, reason: str) -> None:
         self._reason = reason
@@ -248,4 +271,8 @@ class CodecStream:
     def _take(self) -> NDArray[np.float32]:
         with self._lock:
             pieces, self._unread = self._unread, []
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+        samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+        if len(samples) and not self._emitted:
+            self._started_s = time.monotonic()
+        self._emitted += len(samples)
+        return samples

@@ -125,16 +125,17 @@ def checked(codes: Codes, limit: int) -> NDArray[np.int64]:
     return flat
 
 
-def choose_step(states: Iterable[StreamState], most_latents: int) -> tuple[list[StreamState], int]:
-    """Which streams to decode together now, and how many latents of each: as many rows as `most_latents` allows.
+def choose_step(decoder: Decoder, states: Iterable[StreamState]) -> tuple[list[StreamState], int]:
+    """Which streams to decode together now, and how many latents of each.
 
-    All streams that have latents ready advance by what the least ready of them has, oldest first.
+    All streams that have latents ready advance by what the least ready of them has; oldest first, as many as
+    `decoder.most_latents` allows.
     """
     waiting = [state for state in states if state.ready]
     if not waiting:
         return [], 0
-    count = min(most_latents, *(state.ready for state in waiting))
-    return waiting[: max(1, most_latents // count)], count
+    count = decoder.fit(min(decoder.most_latents, *(state.ready for state in waiting)))
+    return waiting[: max(1, decoder.most_latents // count)], count
 
 
 def advance(decoder: Decoder, states: Sequence[StreamState], count: int) -> None:
@@ -173,12 +174,10 @@ def start_early(decoder: Decoder, states: Sequence[StreamState]) -> None:
         state.start_early(samples)
 
 
-def decode_all(
-    decoder: Decoder, states: Sequence[StreamState], most_latents: int
-) -> list[NDArray[np.float32]]:
+def decode_all(decoder: Decoder, states: Sequence[StreamState]) -> list[NDArray[np.float32]]:
     """Decode all that is ready in all streams; → the samples of each that became final."""
     while True:
-        chosen, count = choose_step(states, most_latents)
+        chosen, count = choose_step(decoder, states)
         if not chosen:
             break
         advance(decoder, chosen, count)

@@ -1,0 +1,250 @@
+"""Cost, exactness and capacity of streaming SNAC against its rivals → a table, pictures, one JSON line.
+
+    python -m benchmarks.codec [--quick] [--threads N]
+
+Every rival is run in turn in the same process, several rounds, and the least time of each counts. With one thread
+(the default) time is CPU time, which other work on the machine does not lengthen; with more it is wall time.
+The full size is SNAC-24k's architecture with random weights: cost does not depend on them. Rival "offline" is the snac
+package's own decode of ten seconds at once, with weight norm folded (`offline_package`: as the package loads it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from snac import SNAC
+
+from benchmarks import codec_pictures
+from orpheus.codec.decoder import OPEN_END, Decoder
+from orpheus.codec.offline import OfflineDecoder
+from orpheus.codec.stream import StreamState, decode_all
+from orpheus.vocabulary import SLOTS
+
+EMBEDDED = Path(__file__).parents[1] / "orpheus" / "embedded"
+FULL = {  # config.json of hubertsiuzdak/snac_24khz
+    "sampling_rate": 24000,
+    "encoder_dim": 48,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 1024,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+FRAME_S = 2048 / 24000
+CONCURRENT = (1, 4, 16, 64)
+
+
+def save_full_size(folder: Path) -> Path:
+    torch.manual_seed(0)
+    (folder / "config.json").write_text(json.dumps(FULL))
+    torch.save(SNAC(**FULL).state_dict(), folder / "pytorch_model.bin")
+    return folder
+
+
+def spoken_codes(text: str) -> NDArray[np.int64]:
+    """Codes the embedded voice says: fidelity on random codes would be another figure."""
+    import llama_cpp
+
+    from orpheus.frames import FrameAssembler
+    from orpheus.vocabulary import TokenTextParser, token_text
+
+    llama = llama_cpp.Llama(str(EMBEDDED / "model.gguf"), n_ctx=1024, n_threads=1, seed=5, verbose=False)
+    turn = f"{token_text(3)}<|begin_of_text|>tara: {text}<|eot_id|>" + "".join(map(token_text, (4, 5, 1)))
+    ids = llama.tokenize(turn.encode(), add_bos=False, special=True)
+    said = llama.create_completion(ids, max_tokens=700, temperature=0.4, stop=[token_text(2)])
+    return np.array(FrameAssembler().push(TokenTextParser().push(said["choices"][0]["text"])))
+
+
+class Costs:
+    """Least seconds per audio second of each named run, rounds interleaved."""
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._clock = time.process_time if threads == 1 else time.perf_counter
+
+    def measure(self, runs: dict[str, tuple[Callable[[], object], float]], rounds: int) -> dict[str, float]:
+        """`runs`: name → (what to run, seconds of audio it makes)."""
+        least = dict.fromkeys(runs, math.inf)
+        for turn in range(rounds + 1):
+            for name, (run, audio_s) in runs.items():
+                start = self._clock()
+                run()
+                if turn:  # the first round warms up
+                    least[name] = min(least[name], (self._clock() - start) / audio_s)
+        return least
+
+
+def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> tuple[Callable[[], object], float]:
+    memory = decoder.new_memory(streams)
+    codes = torch.randint(0, decoder.shape.codes, (streams, latents, 3))
+
+    def run() -> None:
+        for step in range(steps):
+            decoder.step(memory, codes, [64 + step * latents] * streams, [OPEN_END] * streams, [0] * streams)
+
+    return run, steps * streams * latents * FRAME_S / 4
+
+
+def cost_runs(folder: Path, seconds: float) -> dict[str, tuple[Callable[[], object], float]]:
+    """Every way to decode; each makes about the same length of audio a round."""
+    offline, decoder = OfflineDecoder.load(folder), Decoder.load(folder)
+    package = OfflineDecoder(SNAC.from_pretrained(str(folder)), folded=False)
+    frames = round(seconds / FRAME_S)
+    codes = np.random.default_rng(0).integers(0, decoder.shape.codes, (frames, SLOTS))
+    few = max(2, frames // 8)  # the dear ones get less work
+    return {
+        "offline": (lambda: offline.decode(codes), frames * FRAME_S),
+        "offline_package": (lambda: package.decode(codes), frames * FRAME_S),
+        "offline_1_4_s": (lambda: offline.decode(codes[:16]), 16 * FRAME_S),
+        "one_frame": step_run(decoder, 1, 4, frames // 2),
+        "two_frames": step_run(decoder, 1, 8, frames // 4),
+        "four_frames": step_run(decoder, 1, 16, frames // 8),
+        "batch8": step_run(decoder, 8, 4, max(1, frames // 16)),
+        "window28": (lambda: [offline.decode(codes[:4]) for _ in range(few)], few * FRAME_S),
+        "context3": (
+            lambda: [offline.decode(codes[:14]) for _ in range(max(1, few // 8))],
+            max(1, few // 8) * 8 * FRAME_S,
+        ),
+    }
+
+
+def stream_runs(folder: Path, rounds: int) -> dict[str, tuple[Callable[[], object], float]]:
+    """Rounds of one frame for each of n streams, through the code that serves them: together, and one by one."""
+    decoder = Decoder.load(folder)
+    runs: dict[str, tuple[Callable[[], object], float]] = {}
+    for streams in CONCURRENT:
+        states = [StreamState(decoder, seed, 4) for seed in range(streams)]
+        frame = np.random.default_rng(0).integers(0, decoder.shape.codes, SLOTS)
+        turns = max(1, rounds * 16 // streams)
+
+        def run(
+            states: list[StreamState] = states,
+            turns: int = turns,
+            frame: NDArray[np.int64] = frame,
+            together: bool = True,
+        ) -> None:
+            for _ in range(turns):
+                for state in states:
+                    state.push(frame)
+                for group in [states] if together else [[state] for state in states]:
+                    decode_all(decoder, group)
+
+        runs[f"{streams} batched"] = (run, turns * streams * FRAME_S)
+        runs[f"{streams} unbatched"] = (lambda run=run: run(together=False), turns * streams * FRAME_S)
+    return runs
+
+
+def worst_error(folder: Path, frames: int) -> float:
+    """Largest difference from the package's decode over random splits, keyed noise on both sides."""
+    decoder, offline = Decoder.load(folder), OfflineDecoder.load(folder)
+    dice = np.random.default_rng(1)
+    worst = 0.0
+    for seed in range(3):
+        codes = dice.integers(0, decoder.shape.codes, frames * SLOTS)
+        state, pieces = StreamState(decoder, seed, decoder.tail), []
+        for piece in np.split(codes, np.sort(dice.integers(0, len(codes), 6))):
+            state.push(piece)
+            pieces += decode_all(decoder, [state])
+        state.finish()
+        pcm = np.concatenate([*pieces, *decode_all(decoder, [state])])
+        worst = max(worst, float(np.abs(pcm - offline.decode(codes, seed=seed)).max()))
+    return worst
+
+
+def fidelity(codes: NDArray[np.int64]) -> tuple[dict[int, float], dict[str, float]]:
+    """SNR in dB of a frame that leaves with 0 … 10 latents known after it (median over frames), and the seam.
+
+    The seam: where an approximated first frame meets the exact second one, for starts anywhere in the speech.
+    """
+    decoder, offline = Decoder.load(EMBEDDED / "snac"), OfflineDecoder.load(EMBEDDED / "snac")
+    exact, hop = offline.decode(codes), decoder.hop
+    snr = {}
+    for lookahead in range(11):
+        values = []
+        for frame in range(4, len(codes) // SLOTS - 3):
+            known = 4 * frame + 4 + lookahead
+            whole = SLOTS * -(-known // 4)
+            state = StreamState(decoder, 0, decoder.tail)
+            state.push(codes[:whole])
+            state.end = known
+            state._latents = np.pad(state._latents[:known], ((0, decoder.tail), (0, 0)))
+            (pcm,) = decode_all(decoder, [state])
+            place = slice(4 * frame * hop, 4 * (frame + 1) * hop)
+            error = np.square(pcm[place] - exact[place]).sum()
+            values.append(10 * math.log10(np.square(exact[place]).sum() / error))
+        snr[lookahead] = round(float(np.median(values)), 1)
+    jumps, steps = [], []
+    for first in range(2, len(codes) // SLOTS - 6):
+        part = codes[first * SLOTS :]
+        state = StreamState(decoder, 0, 4)
+        state.push(part[: 2 * SLOTS])
+        (early,) = decode_all(decoder, [state])
+        true = offline.decode(part[: 8 * SLOTS])
+        jumps.append(abs(float(early[-1] - true[len(early) - 1])))
+        steps.append(float(np.abs(np.diff(true[: 2 * len(early)])).max()))
+    return snr, {"worst_jump": max(jumps), "median_largest_step_of_speech": float(np.median(steps))}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--quick", action="store_true", help="fewer rounds, shorter audio")
+    arguments.add_argument("--threads", type=int, default=1)
+    options = arguments.parse_args()
+    rounds, seconds = (2, 10.0) if options.quick else (6, 10.0)
+    costs = Costs(options.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        full = save_full_size(Path(temporary))
+        cost = {
+            "full": costs.measure(cost_runs(full, seconds), rounds),
+            "embedded": costs.measure(cost_runs(EMBEDDED / "snac", seconds), rounds),
+        }
+        streams = {
+            "full": costs.measure(stream_runs(full, 2 if options.quick else 4), min(rounds, 3)),
+            "embedded": costs.measure(stream_runs(EMBEDDED / "snac", 4), rounds),
+        }
+        error = max(worst_error(full, 20), worst_error(EMBEDDED / "snac", 40))
+    codes = spoken_codes("The boat drifted slowly down the river.")
+    snr, seam = fidelity(codes)
+    for size, values in cost.items():
+        print(f"\n{size} size: seconds of CPU for a second of audio, over offline ({options.threads} thread)")
+        for name, value in values.items():
+            print(f"  {name:16s} {value:7.4f} s  {value / values['offline']:5.2f}")
+    capacity = {
+        size: {name: round(1 / value, 1) for name, value in values.items()}
+        for size, values in streams.items()
+    }
+    for size, values in capacity.items():
+        print(f"\n{size} size: streams at real time with n open\n  {values}")
+    print(f"\nSNR by lookahead, embedded voice's own codes: {snr}\nseam of the early frame: {seam}")
+    codec_pictures.draw(cost, capacity, codes, EMBEDDED / "snac")
+    over = {name: round(value / cost["full"]["offline"], 3) for name, value in cost["full"].items()}
+    result = {f"{name}_over_offline": value for name, value in over.items() if name != "offline"}
+    small = {name: round(v / cost["embedded"]["offline"], 3) for name, v in cost["embedded"].items()}
+    result |= {
+        "embedded_over_offline": small,
+        "offline_s_per_s": round(cost["full"]["offline"], 4),
+        "max_abs_error": error,
+        "snr_db_by_lookahead": snr,
+        "seam": seam,
+        "streams_realtime_full": capacity["full"],
+        "streams_realtime_embedded": capacity["embedded"],
+        "threads": options.threads,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

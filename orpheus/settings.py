@@ -101,6 +101,11 @@ class Settings(BaseSettings):
         "split",
         description="cache of each stream apart, or one for all, where each stream reads past the others' tokens",
     )
+    even_batches: bool = Field(
+        True,
+        description="where llama.cpp's kernels differ for a stream alone (F16 weights on a CPU), decode an idle row "
+        "beside it, so that a seed gives the same speech alone and in company; off is faster for a stream alone",
+    )
     flash_attention: Literal["auto", "on", "off"] = Field(
         "auto", description="'auto': where the backend has it; a q8_0 type_v needs it"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Model:
         """Load `path`. WeightsError where it is missing, no GGUF, or speaks no Orpheus."""
         _check_file(path)
         _start()
-        self.path = path
+        self._open = threading.Lock()  # freed weights must not be read: that is no exception but a crash
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -81,16 +82,16 @@ class Model:
         except WeightsError:
             self.close()
             raise
-        declared = (llama_cpp.llama_vocab_eos(self._vocab), llama_cpp.llama_vocab_eot(self._vocab))
-        self.declared_ends = frozenset(token for token in declared if token >= 0)
-        self.trained_tokens: int = llama_cpp.llama_model_n_ctx_train(self._model)
 
     def tokenize(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Ids of `text`. `add_bos` adds what the file declares. User-defined tokens are parsed in any case."""
-        data = text.encode("utf-8", "surrogatepass")
+        data = text.encode("utf-8", "replace")
         room = len(data) + 2
         buffer = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, add_bos, parse_special)
+        with self._open:
+            count = llama_cpp.llama_tokenize(
+                self._loaded(), data, len(data), buffer, room, add_bos, parse_special
+            )
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes.")
         return buffer[:count]
@@ -102,15 +103,23 @@ class Model:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)
+            with self._open:
+                count = llama_cpp.llama_token_to_piece(self._loaded(), token, buffer, size, 0, True)
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
 
     def close(self) -> None:
-        if self._model:
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
+        """Free the weights. Idempotent; a call of another thread under way is waited for."""
+        with self._open:
+            if self._model:
+                llama_cpp.llama_model_free(self._model)
+                self._model = None
+
+    def _loaded(self) -> Any:
+        if not self._model:
+            raise EngineError("The engine is closed.")
+        return self._vocab
 
 
 class Context:

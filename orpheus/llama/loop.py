@@ -15,29 +15,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpheus.errors import AtCapacity, BadRequest, EngineError, OrpheusError
+from orpheus.errors import AtCapacity, EngineError, OrpheusError
+from orpheus.llama.intake import prompt_ids, room
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.scheduler import Job
 from orpheus.llama.shape import Shape, shape
 from orpheus.llama.steps import Steps
 from orpheus.llama.stream import Completion, Item, Stream, TokenChunk
-from orpheus.prompt import read_turn, strip_control
 from orpheus.settings import Settings
-from orpheus.vocabulary import (
-    END_OF_HUMAN,
-    SLOTS,
-    START_OF_AI,
-    START_OF_HUMAN,
-    START_OF_SPEECH,
-    slot_and_code,
-)
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context, Model
 
 __all__ = ["Completion", "Engine", "Stream", "TokenChunk"]
 
-LONGEST_PROMPT_CHARS = 65536  # tokenizing blocks the caller; no slot holds as much text
 PAUSE_CHECK_S = 0.25  # how often a thread with nothing but paused streams looks for readers that never return
 _log = logging.getLogger(__name__)
 
@@ -83,23 +74,7 @@ class Engine:
         A turn, whole or in a community form, becomes the trained ids, and nothing inside it can become a control
         token. Anything else is tokenized as llama-server does: specials parsed, and the BOS the file declares.
         """
-        if len(prompt) > LONGEST_PROMPT_CHARS:
-            raise BadRequest(
-                f"The prompt has {len(prompt)} characters; at most {LONGEST_PROMPT_CHARS} can be read.",
-                param="prompt",
-            )
-        inner = read_turn(prompt)
-        vocabulary, control = self.vocabulary, self.vocabulary.control
-        if inner is None:
-            return tuple(self._model.tokenize(prompt, add_bos=True, parse_special=True))
-        # llama.cpp parses user-defined tokens even where specials are not asked for, so they go from the text
-        # first, and any that is left from the ids.
-        ids = self._model.tokenize(strip_control(inner), add_bos=False, parse_special=False)
-        banned = {vocabulary.begin_of_text, vocabulary.end_of_turn}
-        text = [token for token in ids if token not in banned and vocabulary.number_of_id(token) is None]
-        head = (control[START_OF_HUMAN], vocabulary.begin_of_text)
-        tail = (control[END_OF_HUMAN], control[START_OF_AI], control[START_OF_SPEECH])
-        return (*head, *text, vocabulary.end_of_turn, *tail)
+        return prompt_ids(self._model, prompt)
 
     def tokenize_piece(self, text: str) -> list[int]:
         """Ids of a text between ids in a mixed prompt: specials parsed, nothing added."""
@@ -114,7 +89,7 @@ class Engine:
 
         BadRequest: it cannot fit a slot. AtCapacity: every place is taken. EngineError: the engine is dead.
         """
-        limit, first_slot = self._room(completion)
+        limit, first_slot = room(completion, self.vocabulary, self.shape.slot_tokens)
         sampling = completion.sampling
         if sampling.seed is None:
             sampling = sampling.with_seed(secrets.randbits(64))
@@ -146,6 +121,7 @@ class Engine:
             "slot_tokens": shape.slot_tokens,
             "kv": "unified" if shape.unified else "split",
             "threads": shape.threads,
+            "batch_invariant": self._steps.batch_invariant,
             "tokens": stats.tokens,
             "step_ms": round(busy_s / stats.steps * 1e3, 3) if stats.steps else None,
             "dead": str(self._dead) if self._dead else None,
@@ -158,35 +134,6 @@ class Engine:
             self._news.notify()
         self._thread.join()
         self._model.close()
-
-    def _room(self, completion: Completion) -> tuple[int, int]:
-        """Most tokens to generate, in whole frames, and the slot of the first. BadRequest where none fits."""
-        prompt, slot_tokens = completion.prompt, self.shape.slot_tokens
-        if not prompt:
-            raise BadRequest("The prompt is empty.", param="prompt")
-        if not all(0 <= token < self.vocabulary.size for token in prompt):
-            raise BadRequest(
-                f"The prompt holds an id outside the vocabulary of {self.vocabulary.size}.", param="prompt"
-            )
-        least = SLOTS if completion.constrained else 1
-        room = slot_tokens - len(prompt)
-        if room < least:
-            raise BadRequest(
-                f"The prompt has {len(prompt)} tokens and a stream holds {slot_tokens}: no frame of speech would "
-                "fit. Shorten the text, or raise ORPHEUS_SLOT_TOKENS.",
-                param="prompt",
-                code="context_length_exceeded",
-            )
-        if completion.max_tokens < least:
-            raise BadRequest(f"max_tokens must be {least} or more, one frame.", param="max_tokens")
-        limit = min(completion.max_tokens, room)
-        if not completion.constrained:
-            return limit, 0
-        # Audio tokens at the prompt's end: the frame they began goes on.
-        number = self.vocabulary.number_of_id(prompt[-1])
-        place = slot_and_code(number) if number is not None else None
-        first_slot = (place[0] + 1) % SLOTS if place else 0
-        return (limit + first_slot) // SLOTS * SLOTS - first_slot, first_slot
 
     def _gauges(self) -> dict[str, int]:
         active, paused = self._steps.counts

@@ -4,7 +4,14 @@ Pure bookkeeping: knows nothing of llama.cpp, sampling, threads or HTTP. Time is
 
 With a split KV cache llama.cpp cuts a batch into one pass for each run of consecutive sequence ids (its
 `split_equal`), and each pass reads all weights again. So the ids of the streams that decode are kept dense:
-0 … n-1. One sequence more than there are streams leaves room to swap a paused stream out of the way.
+0 … n-1. Two sequences more than there are streams leave room to swap a paused stream out of the way and for
+an idle row.
+
+Bit-equal logits: with a split cache, llama.cpp's CPU kernels give a stream the same logits in any batch, with
+one exception: some weight types (F16, not Q8_0) take another kernel for a pass with one token, or with one
+output (measured on an AMD EPYC, 2026-11-21). With `even` no such pass is made: a token that would be alone is
+decoded beside a neighbour's, or beside an idle row where there is none; and one prompt is read a step, in
+chunks of three tokens or more, so that its last pass has one output in any company.
 """
 
 from __future__ import annotations
@@ -19,7 +26,8 @@ from orpheus.sampling import Sampling
 
 FRAME_S = 2048 / 24000  # audio in a frame: what a stream must gain on the clock to be ahead of its listener
 HEAD_START_S = 0.25  # a stream this far ahead of its listener gives way to first frames
-PREFILLS = 2  # prompts read at once: with a split cache each costs a pass of its own
+PREFILLS = {"split": 1, "unified": 2}  # prompts read in a step: with a split cache each costs another pass
+SPARE = 2  # sequences of a split cache beyond the streams
 
 Owner = TypeVar("Owner")
 
@@ -71,6 +79,7 @@ class Plan(Generic[Owner]):
     moves: list[tuple[int, int]]
     jobs: list[Job[Owner]]
     rows: list[Row]
+    idle: Row | None = None  # a row of no stream, decoded last and forgotten
 
 
 class Scheduler(Generic[Owner]):
@@ -78,7 +87,9 @@ class Scheduler(Generic[Owner]):
 
     def __init__(self, streams: int, batch_tokens: int, *, dense: bool) -> None:
         self.streams = streams
-        self.sequences = streams + 1 if dense else streams
+        self.sequences = streams + SPARE if dense else streams
+        self.even = False
+        self._prefills = PREFILLS["split" if dense else "unified"]
         self._batch_tokens = batch_tokens
         self._dense = dense
         self.waiting: deque[Job[Owner]] = deque()
@@ -110,10 +121,10 @@ class Scheduler(Generic[Owner]):
         return lost
 
     def admit(self) -> list[Job[Owner]]:
-        """Streams that begin now: while there is room and fewer than two prompts are being read."""
+        """Streams that begin now, while there is room and few enough prompts are being read."""
         begun = []
         reading = sum(job.prefilling for job in self.active)
-        while self.waiting and self._free_places and reading < PREFILLS:
+        while self.waiting and self._free_places and reading < self._prefills:
             job = self.waiting.popleft()
             job.place = self._free_places.pop()
             taken = {other.sequence for other in self.active}
@@ -130,19 +141,21 @@ class Scheduler(Generic[Owner]):
         moves = self._pack(ready) if self._dense else []
         ready.sort(key=lambda job: job.sequence)
         # With every place taken throughput is what shortens the queue; small steps would lengthen it.
-        jobs = _first_frames_first(ready, now) if self._free_places else ready
-        room = self._batch_tokens - sum(not job.prefilling for job in jobs)
+        jobs = self._first_frames_first(ready, now) if self._free_places else ready
+        room = self._batch_tokens - 1 - sum(len(job.todo) == 1 for job in jobs)
         rows, chosen = [], []
         for job in jobs:
-            count = 1
-            if job.prefilling:
-                count = min(len(job.todo), room)
+            count = _chunk(len(job.todo), room) if len(job.todo) > 1 else 1
+            if count == 0:
+                continue
+            if count > 1:
                 room -= count
-                if count == 0:
-                    continue
             rows.append(Row(job.sequence, job.position, job.todo[:count], count == len(job.todo)))
             chosen.append(job)
-        return Plan(forget, moves, chosen, rows)
+        idle = None
+        if self.even and sum(len(row.tokens) == 1 for row in rows) == 1 and len(jobs) == len(ready):
+            idle = Row(len(ready), 0, rows[0].tokens[:1], True)
+        return Plan(forget, moves, chosen, rows, idle)
 
     def fed(self, jobs: Sequence[Job[Owner]], rows: Sequence[Row]) -> list[Job[Owner]]:
         """Note that `rows` are in the cache; the jobs whose logits are there, in the order of the logits."""
@@ -154,10 +167,28 @@ class Scheduler(Generic[Owner]):
                 done.append(job)
         return done
 
+    def _first_frames_first(self, ready: list[Job[Owner]], now: float) -> list[Job[Owner]]:
+        """Only the streams without a first frame, where all others are well ahead of their listeners.
+
+        A small batch is a quick one, so a new listener waits little; the rest lose nothing that can be heard,
+        and where nobody is ahead all run together.
+        """
+        new = [job for job in ready if not job.frames]
+        if not new or any(job.frames and job.lead_s(now) < HEAD_START_S for job in ready):
+            return ready
+        if not self._dense:
+            return new
+        start = new[0].sequence  # `ready` is 0 … n-1: all from here on stay consecutive
+        while start and sum(len(job.todo) == 1 for job in ready[start:]) == 1:
+            start -= 1
+        return ready[start:]
+
     def _pack(self, ready: Iterable[Job[Owner]]) -> list[tuple[int, int]]:
         by_id = {job.sequence: job for job in self.active}
         moves = []
-        for source, target in packing({job.sequence for job in ready}, set(by_id), self.sequences):
+        ids = {job.sequence for job in ready}
+        # The id after the last is kept free too, for an idle row.
+        for source, target in packing(ids, set(by_id), self.sequences, keep_free=self.even):
             job = by_id.pop(source)
             job.sequence = target
             by_id[target] = job
@@ -165,11 +196,13 @@ class Scheduler(Generic[Owner]):
         return moves
 
 
-def packing(ready: set[int], taken: set[int], sequences: int) -> list[tuple[int, int]]:
+def packing(
+    ready: set[int], taken: set[int], sequences: int, *, keep_free: bool = False
+) -> list[tuple[int, int]]:
     """Moves (source, target) that bring the `ready` ids to 0 … n-1; each target is free when its turn comes.
 
-    `ready` is part of `taken`; at least one of the `sequences` ids is free. The fewest moves: one a hole, two
-    where a paused stream sits in it.
+    `ready` is part of `taken`; at least one of the `sequences` ids is free, two where id n is to be kept free.
+    The fewest moves: one a hole, two where a paused stream sits in it.
     """
     count = len(ready)
     above = sorted((number for number in ready if number >= count), reverse=True)
@@ -179,11 +212,13 @@ def packing(ready: set[int], taken: set[int], sequences: int) -> list[tuple[int,
     moves = []
     for source, hole in zip(above, holes, strict=True):
         if hole in taken:
-            refuge = min(free)
+            refuge = max(free)
             free.remove(refuge)
             moves.append((hole, refuge))
         moves.append((source, hole))
         free.add(source)
+    if keep_free and count not in free and count < sequences:
+        moves.append((count, max(free)))
     return moves
 
 
@@ -194,12 +229,7 @@ def passes(rows: Sequence[Row], batch_tokens: int, *, unified: bool) -> int:
         return -(-sum(left.values()) // batch_tokens)
     count = 0
     while left:
-        run: list[int] = []
-        for sequence in sorted(left):
-            if run and sequence != run[-1] + 1:
-                break
-            run.append(sequence)
-        run = run[:batch_tokens]
+        run = _runs(sorted(left))[0][:batch_tokens]
         taken = min(min(left[sequence] for sequence in run), max(1, batch_tokens // len(run)))
         for sequence in run:
             left[sequence] -= taken
@@ -209,13 +239,21 @@ def passes(rows: Sequence[Row], batch_tokens: int, *, unified: bool) -> int:
     return count
 
 
-def _first_frames_first(ready: list[Job[Owner]], now: float) -> list[Job[Owner]]:
-    """Only the streams without a first frame, where all others are well ahead of their listeners.
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs
 
-    A small batch is a quick one, so a new listener waits little; the rest lose nothing that can be heard, and
-    at the limit of capacity nobody is ahead and all run together.
-    """
-    new = [job for job in ready if not job.frames]
-    if new and all(job.lead_s(now) >= HEAD_START_S for job in ready if job.frames):
-        return new
-    return ready
+
+def _chunk(left: int, room: int) -> int:
+    """How many of a prompt's `left` tokens (2 or more) to read in a step: 3 or more at a time, or one of two."""
+    if left == 2:
+        return min(1, room)
+    count = min(left, room)
+    if 0 < left - count < 3:
+        count = left - 3
+    return count if count >= 3 else 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from orpheus.errors import SetupError
+from orpheus.llama.scheduler import SPARE
 from orpheus.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Shape:
     batch_tokens: int
     threads: int
     unified: bool
+    even_batches: bool
     flash_attention: Literal["auto", "on", "off"]
     type_k: Literal["f16", "q8_0"]
     type_v: Literal["f16", "q8_0"]
@@ -36,14 +38,15 @@ class Shape:
     repetition_frames: int
 
     def context(self) -> ContextOptions:
-        """The options of llama.cpp's context. A split cache has one sequence to spare, to swap ids through."""
+        """The options of llama.cpp's context. A split cache has sequences to spare, to swap ids through."""
         from orpheus.llama.backend import ContextOptions
 
+        sequences = self.streams if self.unified else self.streams + SPARE
         return ContextOptions(
-            sequences=self.streams if self.unified else self.streams + 1,
+            sequences=sequences,
             sequence_tokens=self.slot_tokens,
             batch_tokens=self.batch_tokens,
-            outputs=self.streams if self.unified else self.streams + 1,  # one a sequence: it asserts as much
+            outputs=sequences,  # one each: 0 would reserve logits of the whole vocabulary a batch token
             threads=self.threads,
             unified=self.unified,
             flash_attention=self.flash_attention,
@@ -55,8 +58,8 @@ class Shape:
 def shape(settings: Settings, *, gpu: bool) -> Shape:
     """SetupError where settings contradict each other."""
     streams = settings.streams or (GPU_STREAMS if gpu else CPU_STREAMS)
-    if streams > 255 and settings.kv == "split":
-        raise SetupError("ORPHEUS_STREAMS must be 255 or less with ORPHEUS_KV=split: llama.cpp holds 256.")
+    if streams + SPARE > 256 and settings.kv == "split":
+        raise SetupError("ORPHEUS_STREAMS must be 254 or less with ORPHEUS_KV=split: llama.cpp holds 256.")
     if settings.type_v == "q8_0" and settings.flash_attention == "off":
         raise SetupError("ORPHEUS_TYPE_V=q8_0 needs flash attention: set ORPHEUS_FLASH_ATTENTION=auto or on.")
     return Shape(
@@ -66,6 +69,7 @@ def shape(settings: Settings, *, gpu: bool) -> Shape:
         batch_tokens=max(settings.batch_tokens, 2 * streams),
         threads=settings.llama_threads or max(1, (os.cpu_count() or 2) // 2),
         unified=settings.kv == "unified",
+        even_batches=settings.even_batches,
         flash_attention=settings.flash_attention,
         type_k=settings.type_k,
         type_v=settings.type_v,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from orpheus.errors import EngineError, OrpheusError
+from orpheus.errors import EngineError, OrpheusError, SetupError
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.sampler import Sampler
 from orpheus.llama.scheduler import Job, Row, Scheduler, passes
@@ -39,6 +39,7 @@ class Steps:
         metrics: EngineMetrics,
     ) -> None:
         self.counts = (0, 0)  # streams active and paused; one value, so that other threads may read it
+        self.batch_invariant = False  # whether a stream's tokens are the same in any company
         self._vocabulary = vocabulary
         self._open_context = open_context
         self._shape = shape
@@ -53,12 +54,34 @@ class Steps:
         self._codes = vocabulary.codes
 
     def open(self) -> None:
-        """Make the context and decode once, so that the first request finds everything allocated."""
-        context = self._context = self._open_context()
-        if context.decode([Row(0, 0, (self._vocabulary.begin_of_text,), True)]):
-            raise EngineError("llama.cpp has no room for a single token: raise ORPHEUS_SLOT_TOKENS.")
-        context.logits(1)
-        context.forget(0)
+        """Make the context and warm it up, so that the first request finds everything allocated.
+
+        The warm-up also finds out whether a stream's logits depend on its company: alone, beside one, and in a
+        full batch.
+        """
+        self._context = self._open_context()
+        streams = self._shape.streams
+        if streams == 1:
+            self.batch_invariant = True  # there is no company
+            self._first_logits(1)
+            return
+        alone, pair, full = (self._first_logits(n) for n in (1, 2, streams))
+        same_in_company = not self._shape.unified and bool((pair == full).all())
+        self._scheduler.even = (
+            self._shape.even_batches and same_in_company and not bool((alone == pair).all())
+        )
+        self.batch_invariant = same_in_company and (self._scheduler.even or bool((alone == pair).all()))
+
+    def _first_logits(self, streams: int) -> NDArray[np.float32]:
+        """Logits of one token decoded in `streams` streams at once: those of the first."""
+        assert self._context is not None
+        rows = [Row(n, 0, (self._vocabulary.begin_of_text,), True) for n in range(streams)]
+        if self._context.decode(rows):
+            raise SetupError("llama.cpp has no room for a token a stream: raise ORPHEUS_SLOT_TOKENS.")
+        first: NDArray[np.float32] = self._context.logits(streams)[0].copy()
+        for row in rows:
+            self._context.forget(row.sequence)
+        return first
 
     def reopen(self) -> None:
         self._stats.reloads += 1
@@ -128,12 +151,16 @@ class Steps:
         jobs, rows = plan.jobs, plan.rows
         if not rows:
             return []
-        while context.decode(rows) == NO_KV_SLOT:
+        batch = [*rows, plan.idle] if plan.idle else rows
+        while context.decode(batch) == NO_KV_SLOT:
             stats.no_room += 1
-            if len(rows) == 1:
+            if len(batch) == 1:
                 return self._no_room(jobs[0])
-            half = (len(rows) + 1) // 2
-            jobs, rows = jobs[:half], rows[:half]
+            half = len(batch) // 2
+            jobs, batch = jobs[:half], batch[:half]
+        rows = batch[: len(jobs)]
+        if plan.idle:
+            context.forget(plan.idle.sequence)
         done = scheduler.fed(jobs, rows)
         logits = context.logits(len(done))
         decoded = time.perf_counter()
@@ -159,7 +186,7 @@ class Steps:
         self._count()
         stats.steps += 1
         stats.rows += len(rows)
-        stats.passes += passes(rows, self._shape.batch_tokens, unified=self._shape.unified)
+        stats.passes += passes(batch, self._shape.batch_tokens, unified=self._shape.unified)
         stats.prompt_tokens += sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
         stats.tokens += len(done)
         parts = stats.part_s

@@ -1,0 +1,79 @@
+"""A prompt as text → its ids, safely; a completion → how much of it a stream can hold.
+
+Knows nothing of scheduling or HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orpheus.errors import BadRequest
+from orpheus.llama.stream import Completion
+from orpheus.prompt import read_turn, strip_control
+from orpheus.vocabulary import (
+    END_OF_HUMAN,
+    SLOTS,
+    START_OF_AI,
+    START_OF_HUMAN,
+    START_OF_SPEECH,
+    Vocabulary,
+    slot_and_code,
+)
+
+if TYPE_CHECKING:
+    from orpheus.llama.backend import Model
+
+LONGEST_PROMPT_CHARS = 65536  # tokenizing blocks the caller, and no stream holds as much text
+
+
+def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
+    """Ids of a text prompt: of a turn, whole or in a community form, the trained ids; else as llama-server does."""
+    if len(prompt) > LONGEST_PROMPT_CHARS:
+        raise BadRequest(
+            f"The prompt has {len(prompt)} characters; at most {LONGEST_PROMPT_CHARS} can be read.",
+            param="prompt",
+        )
+    vocabulary, control = model.vocabulary, model.vocabulary.control
+    inner = read_turn(prompt)
+    if inner is None:
+        return tuple(model.tokenize(prompt, add_bos=True, parse_special=True))
+    # llama.cpp parses user-defined tokens even where specials are not asked for, so they go from the text first,
+    # and any that is left from the ids.
+    ids = model.tokenize(strip_control(inner), add_bos=False, parse_special=False)
+    banned = {vocabulary.begin_of_text, vocabulary.end_of_turn}
+    text = [token for token in ids if token not in banned and vocabulary.number_of_id(token) is None]
+    head = (control[START_OF_HUMAN], vocabulary.begin_of_text)
+    tail = (control[END_OF_HUMAN], control[START_OF_AI], control[START_OF_SPEECH])
+    return (*head, *text, vocabulary.end_of_turn, *tail)
+
+
+def room(completion: Completion, vocabulary: Vocabulary, slot_tokens: int) -> tuple[int, int]:
+    """Most tokens to generate, in whole frames, and the slot of the first. BadRequest where none fits."""
+    prompt = completion.prompt
+    if not prompt:
+        raise BadRequest("The prompt is empty.", param="prompt")
+    if not all(0 <= token < vocabulary.size for token in prompt):
+        raise BadRequest(
+            f"The prompt holds an id outside the vocabulary of {vocabulary.size}.", param="prompt"
+        )
+    left = slot_tokens - len(prompt)
+    first_slot = 0
+    if completion.constrained:
+        # Audio tokens at the prompt's end: the frame they began goes on.
+        number = vocabulary.number_of_id(prompt[-1])
+        place = slot_and_code(number) if number is not None else None
+        first_slot = (place[0] + 1) % SLOTS if place else 0
+    least = SLOTS - first_slot if completion.constrained else 1
+    if left < least:
+        raise BadRequest(
+            f"The prompt has {len(prompt)} tokens and a stream holds {slot_tokens}: not one frame of speech would "
+            "fit. Shorten the text, or raise ORPHEUS_SLOT_TOKENS.",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    if completion.max_tokens < least:
+        raise BadRequest(f"max_tokens must be {least} or more: one frame.", param="max_tokens")
+    limit = min(completion.max_tokens, left)
+    if completion.constrained:
+        limit = (limit + first_slot) // SLOTS * SLOTS - first_slot
+    return limit, first_slot

@@ -22,7 +22,7 @@ from orpheus.http import GeneratorResponse
 from orpheus.speech.schema import SpeechRequest, StreamRequest
 from orpheus.speech.service import SpeechService
 from orpheus.synthesis import Usage
-from orpheus.voices import OPENAI_VOICES, VOICES
+from orpheus.voices import OPENAI_VOICES, voices_of
 
 MODEL_ID = "orpheus-tts"
 # OpenAI's names, which clients send unless told otherwise; all of them are the one model.
@@ -59,7 +59,7 @@ def routes(service: SpeechService) -> APIRouter:
     async def voices() -> dict[str, Any]:
         listed = [
             {"id": voice.id, "name": voice.id, "language": voice.language, "gender": voice.gender}
-            for voice in VOICES.values()
+            for voice in voices_of(service.languages)
         ]
         return {"voices": listed, "aliases": OPENAI_VOICES}
 

@@ -20,7 +20,7 @@ from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.synthesis import Synthesis, Usage
 from orpheus.tokens import TokenSource
-from orpheus.voices import DEFAULT_VOICE, Voice, find_voice
+from orpheus.voices import DEFAULT_VOICE, Voice, find_voice, languages_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class SpeechService:
     ) -> None:
         """`open_source` and `load_codec` may block: they run in a thread, after the server listens."""
         self.settings = settings
+        self.languages = languages_of(weights.model_name(settings))
         self.on_ready: Callable[[], None] = lambda: None
         self._open_source, self._load_codec = open_source, load_codec
         self._synthesis: Synthesis | None = None
@@ -170,7 +171,7 @@ class SpeechService:
                 param="input",
                 code="string_above_max_length",
             )
-        voice = find_voice(utterance.voice)
+        voice = find_voice(utterance.voice, self.languages)
         defaults = {
             "temperature": settings.temperature,
             "top_p": settings.top_p,

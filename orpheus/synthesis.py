@@ -1,6 +1,6 @@
 """Text → PCM: the stages in order, with cancellation. Read this file first.
 
-    text.split ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ samples
+    text.split ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
 
 Knows nothing of HTTP or of encodings. A text is spoken piece by piece: while one piece is heard the next is
 generated, order is kept, and leaving the generator cancels whatever is under way.
@@ -9,7 +9,6 @@ generated, order is kept, and leaving the generator cancels whatever is under wa
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -21,15 +20,15 @@ from numpy.typing import NDArray
 
 from orpheus import text as text_stage
 from orpheus import weights
+from orpheus.ahead import Ahead
 from orpheus.codec import Codec
-from orpheus.errors import AtCapacity, EngineError
-from orpheus.frames import FrameAssembler
+from orpheus.errors import AtCapacity, BadPiece
+from orpheus.frames import FrameAssembler, LoopWatch
+from orpheus.joining import Level, Trim
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
-from orpheus.tokens import Piece, TokenSource
+from orpheus.tokens import Numbers, Piece, TokenSource
 from orpheus.voices import Voice
-
-log = logging.getLogger(__name__)
 
 Pcm = NDArray[np.float32]
 
@@ -37,6 +36,8 @@ Pcm = NDArray[np.float32]
 # second), and four seconds for laughs, sighs and silence.
 TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
+RESERVE_S = 1.0  # of audio in the listener's hands, kept when a piece is held back
+RETRY_SEED = 1 << 40  # added to the seed of a piece that is generated again
 
 
 @dataclass
@@ -47,10 +48,32 @@ class Usage:
     audio_tokens: int = 0
     samples: int = 0
     pieces: int = 0
-    truncated_pieces: int = 0
+    regenerated_pieces: int = 0
     resyncs: int = 0
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
     started_s: float = field(default_factory=time.perf_counter)
+
+    def count(self, pcm: Pcm) -> Pcm:
+        """Samples on their way out."""
+        if self.first_audio_s is None:
+            self.first_audio_s = time.perf_counter() - self.started_s
+        self.samples += len(pcm)
+        return pcm
+
+    def in_hand_s(self, sample_rate: int) -> float:
+        """Seconds of audio a listener who plays in real time has not heard yet."""
+        heard_s = time.perf_counter() - self.started_s - (self.first_audio_s or 0.0)
+        return self.samples / sample_rate - heard_s
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a text is spoken, once everything about it was checked."""
+
+    voice: Voice
+    sampling: Sampling
+    max_tokens: int  # a piece
+    lead_silence_s: float
 
 
 class Synthesis:
@@ -63,80 +86,99 @@ class Synthesis:
         self.sample_rate = codec.sample_rate
         embedded = weights.codec_name(settings) == EMBEDDED
         self._piece_chars = settings.piece_chars or (110 if embedded else 280)
+        self._threshold = 10 ** (settings.silence_db / 20)
+        self._joins = settings.join == "on"
 
     def split(self, text: str, voice: Voice) -> list[str]:
         """The pieces a text is spoken in. BadRequest where there is nothing to say."""
         return text_stage.split(text, voice.language, self._piece_chars)
 
-    async def speak(
-        self, pieces: list[str], voice: Voice, sampling: Sampling, max_tokens: int, usage: Usage
-    ) -> AsyncGenerator[Pcm]:
+    async def speak(self, pieces: list[str], manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
         """Samples of all pieces in order, mono float32 at `sample_rate`, as soon as they are final.
 
-        `max_tokens` is the most a piece may take; what its length makes plausible limits it further.
         Piece n is sampled with seed + n, so a request with a seed is heard the same again.
         """
-        seed = random.getrandbits(63) if sampling.seed is None else sampling.seed
+        seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
         usage.pieces = len(pieces)
-        running: list[_Running] = []
+        running: list[Ahead[Pcm]] = []
+        level = Level(self.sample_rate, self._threshold)
 
         def start(index: int) -> None:
-            text = pieces[index]
-            budget = min(max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
-            piece = Piece(voice.id, text, sampling.with_seed(seed + index), budget)
-            running.append(_Running(self._say_later(piece, usage, wait=index > 0)))
+            """Begin a piece. It runs ahead of its listener, who is a piece behind at most."""
+
+            def attempt(number: int) -> AsyncGenerator[Pcm]:
+                usage.regenerated_pieces += number > 0
+                return self._say(pieces, index, manner, seed + index + number * RETRY_SEED, usage)
+
+            running.append(Ahead(attempt))
 
         try:
             start(0)
             for index in range(len(pieces)):
-                heard = False
-                async for pcm in running[index]:
-                    if usage.first_audio_s is None:
-                        usage.first_audio_s = time.perf_counter() - usage.started_s
-                    # The next piece starts once this one sounds: earlier it would only delay it.
-                    if not heard and index + 1 < len(pieces):
+                if index:
+                    if index + 1 < len(pieces):
                         start(index + 1)
-                    heard = True
-                    usage.samples += len(pcm)
-                    yield pcm
-                if not heard:
-                    raise EngineError(
-                        f"The model said nothing for {_shown(pieces[index])!r}. Try again, with another seed."
-                    )
+                    # While the listener has enough in hand, a piece is held until it is known to be good.
+                    await running[index].settled(usage.in_hand_s(self.sample_rate) - RESERVE_S)
+                async for pcm in running[index]:
+                    # The second piece starts once the first one sounds: earlier it would only delay it.
+                    if len(running) == 1 < len(pieces):
+                        start(1)
+                    if len(out := level.push(pcm) if self._joins else pcm):
+                        yield usage.count(out)
+                if self._joins and len(out := level.finish()):
+                    yield usage.count(out)
         finally:
-            await _Running.cancel(running)
+            await Ahead.cancel(running)
 
-    async def _say_later(self, piece: Piece, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
-        """One piece; all but the first wait for a free slot instead of failing the whole request."""
-        patience_ends = time.monotonic() + self._settings.stall_timeout_s
-        while True:
-            try:
-                async with aclosing(self._say(piece, usage)) as samples:
-                    async for pcm in samples:
-                        yield pcm
-                return
-            except AtCapacity as error:  # raised before any token, so nothing is said twice
-                if not wait or time.monotonic() > patience_ends:
-                    raise
-                await asyncio.sleep(min(error.retry_after_s, 0.2))
+    async def _say(
+        self, pieces: list[str], index: int, manner: Manner, seed: int, usage: Usage
+    ) -> AsyncGenerator[Pcm]:
+        """One piece, trimmed. BadPiece where what came is not the speech of its text."""
+        text = pieces[index]
+        budget = min(manner.max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
+        piece = Piece(manner.voice.id, text, manner.sampling.with_seed(seed), budget)
+        trim = Trim(
+            self.sample_rate,
+            threshold=self._threshold,
+            lead_s=0.0 if index else manner.lead_silence_s,
+            pause_s=text_stage.pause_after_s(text) if index + 1 < len(pieces) else 0.0,
+        )
+        said = 0
+        async with aclosing(self._decode(piece, usage, wait=index > 0)) as samples:
+            async for pcm in samples:
+                said += len(pcm)
+                out = trim.push(pcm)
+                if len(out := out if self._joins else pcm):
+                    yield out
+        if not said or (self._joins and not trim.heard):
+            raise BadPiece(f"The model said nothing for {_shown(text)!r}. Try again, with another seed.")
+        if self._joins and len(out := trim.finish()):
+            yield out
 
-    async def _say(self, piece: Piece, usage: Usage) -> AsyncGenerator[Pcm]:
-        """One piece: tokens to frames to samples."""
-        assembler = FrameAssembler()
+    async def _decode(self, piece: Piece, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
+        """Tokens to frames to samples."""
+        assembler, watch = FrameAssembler(), LoopWatch()
         decoder = self._codec.open(piece.sampling.seed or 0)
         try:
-            async with aclosing(self._source.generate(piece)) as tokens:
+            async with aclosing(self._tokens(piece, wait=wait)) as tokens:
                 async for chunk in tokens:
                     usage.audio_tokens += len(chunk.numbers)
                     if codes := assembler.push(chunk.numbers):
+                        if watch.push(codes):
+                            raise BadPiece(
+                                f"The model repeats itself in {_shown(piece.text)!r}. Try again, with another seed."
+                            )
                         pcm = await decoder.push(codes)
                         if len(pcm):
                             yield pcm
                     if chunk.finish_reason:
                         usage.prompt_tokens += chunk.prompt_tokens or 0
                     if chunk.finish_reason == "length":
-                        usage.truncated_pieces += 1
-                        log.warning("a piece of %d characters hit its token limit", len(piece.text))
+                        raise BadPiece(
+                            f"The model did not come to an end of {_shown(piece.text)!r} within "
+                            f"{piece.max_tokens} tokens. Try again, with another seed."
+                        )
             pcm = await decoder.finish()
             if len(pcm):
                 yield pcm
@@ -144,42 +186,19 @@ class Synthesis:
             decoder.close()
             usage.resyncs += assembler.resyncs
 
-
-class _Running:
-    """A generator that runs ahead of its reader. Bounded by what one piece can say."""
-
-    _END = None
-
-    def __init__(self, source: AsyncGenerator[Pcm]) -> None:
-        self._queue: asyncio.Queue[Pcm | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._run(source))
-
-    async def _run(self, source: AsyncGenerator[Pcm]) -> None:
-        try:
-            async with aclosing(source):
-                async for pcm in source:
-                    self._queue.put_nowait(pcm)
-        finally:
-            self._queue.put_nowait(self._END)
-
-    async def __aiter__(self) -> AsyncGenerator[Pcm]:
-        while (pcm := await self._queue.get()) is not self._END:
-            yield pcm
-        await self._task  # raises what ended it
-
-    @staticmethod
-    async def cancel(running: list[_Running]) -> None:
-        """End all of them and wait until they are gone."""
-        tasks = [piece._task for piece in running]
-        for task in tasks:
-            task.cancel()
-        # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would
-        # cancel the cleaning up too, and the connection to tier 1 would stay open.
-        if tasks:
-            await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # seen, so that asyncio does not report it as forgotten
+    async def _tokens(self, piece: Piece, *, wait: bool) -> AsyncGenerator[Numbers]:
+        """A piece's tokens; with `wait`, a full tier 1 is asked again instead of failing the whole request."""
+        patience_ends = time.monotonic() + self._settings.stall_timeout_s
+        while True:
+            try:
+                async with aclosing(self._source.generate(piece)) as tokens:
+                    async for chunk in tokens:
+                        yield chunk
+                return
+            except AtCapacity as error:  # raised before any token, so nothing is said twice
+                if not wait or time.monotonic() > patience_ends:
+                    raise
+                await asyncio.sleep(min(error.retry_after_s, 0.2))
 
 
 def _shown(text: str) -> str:

@@ -39,9 +39,12 @@ SAMPLING = {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}
 
 @pytest.fixture(scope="module")
 def exact_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Noise off, and no approximate first frame: every sample is the offline decode's."""
+    """No noise, no approximate first frame, nothing trimmed: every sample is the offline decode's."""
     with running_pair(
-        tmp_path_factory.mktemp("exact"), ORPHEUS_CODEC_NOISE="off", ORPHEUS_LOOKAHEAD="10"
+        tmp_path_factory.mktemp("exact"),
+        ORPHEUS_CODEC_NOISE="off",
+        ORPHEUS_LOOKAHEAD="10",
+        ORPHEUS_JOIN="off",
     ) as pair:
         yield pair
 

@@ -38,6 +38,7 @@ class SpeechRequest(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.1, le=10)] = None
     max_tokens: Annotated[int | None, Field(ge=7, description="a piece of the text")] = None
+    lead_silence_ms: Annotated[float | None, Field(ge=0, le=2000, description="before the first word")] = None
 
     @property
     def voice_name(self) -> str:
@@ -54,6 +55,7 @@ class SpeechRequest(BaseModel):
             speed=self.speed,
             sampling=asked,
             max_tokens=self.max_tokens,
+            lead_silence_ms=self.lead_silence_ms,
         )
 
 

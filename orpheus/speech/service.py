@@ -18,9 +18,9 @@ from orpheus.encode import Format, encoded_rate, open_encoder
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
-from orpheus.synthesis import Synthesis, Usage
+from orpheus.synthesis import Manner, Synthesis, Usage
 from orpheus.tokens import TokenSource
-from orpheus.voices import DEFAULT_VOICE, Voice, find_voice, languages_of
+from orpheus.voices import DEFAULT_VOICE, find_voice, languages_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Utterance:
     sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
     sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
     max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
+    lead_silence_ms: float | None = None  # None is ORPHEUS_LEAD_SILENCE_MS
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Prepared:
     """An utterance in which nothing is wrong."""
 
     pieces: list[str]
-    voice: Voice
-    sampling: Sampling
-    max_tokens: int
+    manner: Manner
     format: Format
     speed: float
     sample_rate: int  # Hz, as it will be encoded
@@ -181,9 +180,17 @@ class SpeechService:
         }
         return Prepared(
             pieces=self.synthesis().split(text, voice),
-            voice=voice,
-            sampling=Sampling(**(defaults | dict(utterance.sampling))),
-            max_tokens=utterance.max_tokens or settings.max_tokens,
+            manner=Manner(
+                voice=voice,
+                sampling=Sampling(**(defaults | dict(utterance.sampling))),
+                max_tokens=utterance.max_tokens or settings.max_tokens,
+                lead_silence_s=(
+                    settings.lead_silence_ms
+                    if utterance.lead_silence_ms is None
+                    else utterance.lead_silence_ms
+                )
+                / 1000,
+            ),
             format=utterance.format,
             speed=utterance.speed,
             sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
@@ -199,7 +206,7 @@ class SpeechService:
                 sample_rate=job.sample_rate,
                 speed=job.speed,
             )
-            spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
+            spoken = synthesis.speak(job.pieces, job.manner, usage)
             async with aclosing(spoken) as samples:
                 async for pcm in samples:
                     if chunk := await asyncio.to_thread(encoder.write, pcm):

@@ -50,6 +50,7 @@ class Usage:
     pieces: int = 0
     regenerated_pieces: int = 0
     resyncs: int = 0
+    edges: list[int] = field(default_factory=list)  # the sample each piece begins at
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
     started_s: float = field(default_factory=time.perf_counter)
 
@@ -120,6 +121,7 @@ class Synthesis:
                         start(index + 1)
                     # While the listener has enough in hand, a piece is held until it is known to be good.
                     await running[index].settled(usage.in_hand_s(self.sample_rate) - RESERVE_S)
+                usage.edges.append(usage.samples)
                 async for pcm in running[index]:
                     # The second piece starts once the first one sounds: earlier it would only delay it.
                     if len(running) == 1 < len(pieces):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,13 +100,12 @@ class SpeechService:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Loads in the background while the body runs; frees everything after it."""
-        loading = asyncio.create_task(self._load())
+        self._loading = asyncio.create_task(self._load())
         try:
             yield
         finally:
-            loading.cancel()
-            with suppress(asyncio.CancelledError):
-                await loading
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
             if self._source:
                 await self._source.aclose()
             if self._codec:
@@ -124,6 +123,12 @@ class SpeechService:
         except Exception as error:
             log.exception("loading failed")
             self._failure = OrpheusError(f"Loading failed: {error}")
+
+    async def loaded(self) -> None:
+        """Return once it is loaded; raise why it could not be. For use within `running`."""
+        await asyncio.wait([self._loading])
+        if self._failure:
+            raise self._failure
 
     @property
     def failure(self) -> OrpheusError | None:

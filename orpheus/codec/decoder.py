@@ -18,58 +18,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from orpheus.codec.checkpoint import KERNEL, LATENTS_PER_FRAME, Checkpoint, Shape, read_shape
+from orpheus.codec.edges import OPEN_END, Edges, RowEdges
 from orpheus.codec.layers import Block, Conv, Network, Snake, fold, to_device
 from orpheus.codec.noise import bases, counter_offsets, noise_from_counters, quantile_table
 
 LOOK = KERNEL // 2  # samples that a convolution of dilation 1 looks to each side
-OPEN_END = 1 << 40  # `end` of a stream whose last latent is not known: beyond any stream, and no overflow
-
-
-class Edges(Protocol):
-    """Where in a step the streams begin and end."""
-
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        """Zero the positions of (time, streams, channels) outside the stream, at `rate` a latent and `late`."""
-
-
-class RowEdges:
-    """Edges known on the host: touches only streams that begin or end in this step."""
-
-    def __init__(
-        self, positions: Sequence[int], ends: Sequence[int], latents: int, longest_delay: int
-    ) -> None:
-        self._streams = [
-            (stream, position, end)
-            for stream, (position, end) in enumerate(zip(positions, ends, strict=True))
-            if position < longest_delay or position + latents > end
-        ]
-
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        count = rows.shape[0]
-        for stream, position, end in self._streams:
-            first = position * rate - late  # where in the stream this step's first row lies
-            if first < 0:
-                rows[: min(-first, count), stream] = 0
-            if (after := end * rate - first) < count:
-                rows[max(after, 0) :, stream] = 0
-
-
-class MaskEdges:
-    """Edges held in tensors, for a graph captured once: touches every row of every stream."""
-
-    def __init__(self, positions: Tensor, ends: Tensor) -> None:
-        self._positions, self._ends = positions, ends
-
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        places = torch.arange(rows.shape[0], device=rows.device)[:, None] + (self._positions * rate - late)
-        rows.mul_(((places >= 0) & (places < self._ends * rate)).to(rows.dtype)[:, :, None])
 
 
 @dataclass(frozen=True)
@@ -117,8 +76,7 @@ class Decoder:
             self._places.append(_Place(self.floats, rows, channels))
             self.floats += rows * channels
 
-        shape, rate = self.shape, 1
-        late = LOOK
+        shape, rate, late = self.shape, 1, LOOK
         place(2 * LOOK, shape.latent_channels)
         for number, block in enumerate(self.network.blocks):
             narrow = shape.channels_after(number + 1)
@@ -143,8 +101,7 @@ class Decoder:
 
     def warm_up(self) -> None:
         """Run one frame, so that the first listener does not pay for allocations and kernel choices."""
-        codes = torch.zeros(1, LATENTS_PER_FRAME, 3, dtype=torch.int64)
-        self.step(self.new_memory(), codes, [0], [OPEN_END], [0])
+        self.step(self.new_memory(), torch.zeros(1, LATENTS_PER_FRAME, 3).long(), [0], [OPEN_END], [0])
 
     @torch.inference_mode()
     def step(
@@ -162,8 +119,7 @@ class Decoder:
         of the whole stream, or OPEN_END. Returns float32 (streams, latents · hop): samples
         position · hop - delay and on. Those before 0 or from end · hop on are no samples.
         """
-        latents = codes.shape[1]
-        edges = RowEdges(positions, ends, latents, self.tail + 1)
+        edges = RowEdges(positions, ends, codes.shape[1], self.tail + 1)
         base = self.noise_bases(positions, seeds) if self.noise else None
         return self.run(memory, codes.to(self.device), edges, base)
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from snac import SNAC
 
-from benchmarks.codec_fidelity import EMBEDDED, fidelity, spoken_codes, worst_error
+from benchmarks.codec_fidelity import EMBEDDED, bytes_equal, fidelity, spoken_codes, worst_error
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.edges import OPEN_END
 from orpheus.codec.offline import OfflineDecoder
@@ -152,6 +152,7 @@ def main() -> None:
             "full": costs.measure(stream_runs(full, 2 if options.quick else 4), min(rounds, 3)),
             "embedded": costs.measure(stream_runs(EMBEDDED / "snac", 4), rounds),
         }
+        equal = bytes_equal(full) and bytes_equal(EMBEDDED / "snac")
         error = max(worst_error(full, 20), worst_error(EMBEDDED / "snac", 40))
     codes = spoken_codes("The boat drifted slowly down the river.")
     snr, seam = fidelity(codes)
@@ -184,6 +185,7 @@ def main() -> None:
             size: {name: round(value, 4) for name, value in values.items()} for size, values in cost.items()
         },
         "max_abs_error": error,
+        "bytes_equal_however_split_and_batched": equal,
         "snr_db_by_lookahead": snr,
         "seam": seam,
         "streams_realtime_full": capacity["full"],

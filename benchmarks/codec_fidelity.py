@@ -48,6 +48,23 @@ def worst_error(folder: Path, frames: int) -> float:
     return worst
 
 
+def bytes_equal(folder: Path) -> bool:
+    """Are the samples of a stream the same to the last bit in steps of 1, 2, 3, 4 and 8 frames, alone and among eight?"""
+    decoder = Decoder.load(folder)
+    codes = np.random.default_rng(2).integers(0, decoder.shape.codes, 24 * SLOTS)
+    seen = set()
+    for step, streams in ((1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (0.5, 1), (1, 2), (1, 8), (4, 3)):
+        states, pieces = [StreamState(decoder, 7, decoder.tail) for _ in range(streams)], []
+        for piece in np.split(codes, [round(SLOTS * step * i) for i in range(1, int(24 / step))]):
+            for state in states:
+                state.push(piece)
+            pieces.append(decode_all(decoder, states)[-1])
+        for state in states:
+            state.finish()
+        seen.add(np.concatenate([*pieces, decode_all(decoder, states)[-1]]).tobytes())
+    return len(seen) == 1
+
+
 def fidelity(codes: NDArray[np.int64]) -> tuple[dict[int, float], dict[str, float]]:
     """SNR in dB of a frame that leaves with 0 … 10 latents known after it (median over frames), and the seam.
 

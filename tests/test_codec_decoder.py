@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_without_noise_it_equals_an_untouched_snac(tiny: Path) -> None:
     assert np.abs(stream(decoder, codes, [10, 33]) - expected).max() < 1e-5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(length=st.integers(0, 120), cuts=st.lists(st.integers(0, 120), max_size=8), seed=st.integers())
 def test_any_split_of_any_length_gives_the_offline_samples(
     tiny_pair: tuple[Decoder, OfflineDecoder], length: int, cuts: list[int], seed: int
@@ -114,23 +115,21 @@ def test_the_embedded_codec_is_exact(
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    lengths=st.lists(st.integers(0, 80), min_size=1, max_size=6),
-    data=st.data(),
-)
+@given(lengths=st.lists(st.integers(0, 80), min_size=1, max_size=5), splits=st.randoms(use_true_random=False))
 def test_streams_decoded_together_do_not_know_of_each_other(
-    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], data: st.DataObject
+    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], splits: random.Random
 ) -> None:
     decoder, offline = tiny_pair
+    dice = random.Random(splits.randint(0, 1 << 32))
     codes = [random_codes(decoder, length, seed) for seed, length in enumerate(lengths)]
     states = [StreamState(decoder, seed, EXACT) for seed in range(len(lengths))]
     pcm: list[list[NDArray[np.float32]]] = [[] for _ in lengths]
     fed = [0] * len(lengths)
     while not all(state.finished for state in states):
         for row, state in enumerate(states):
-            if state.finished:
+            if state.finished or dice.random() < 0.3:
                 continue
-            count = data.draw(st.integers(0, 30))
+            count = dice.randint(1, 30)
             state.push(codes[row][fed[row] : fed[row] + count])
             fed[row] += count
             if fed[row] >= lengths[row]:
@@ -144,7 +143,7 @@ def test_streams_decoded_together_do_not_know_of_each_other(
         assert np.abs(got - expected).max(initial=0) < 1e-5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     length=st.integers(0, 150),
     cuts=st.lists(st.integers(0, 150), max_size=8),

@@ -59,15 +59,14 @@ class Codec:
         device = choose_device(settings.codec_device)
         set_threads(settings.codec_threads)
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
-        decoder = kind.load(folder, noise=settings.codec_noise == "on", device=device)
-        return cls(decoder, settings)
+        return cls(kind.load(folder, noise=settings.codec_noise == "on", device=device), settings)
 
     def open(self, seed: int) -> CodecStream:
         """A new stream. Equal seeds and codes give equal noise."""
-        if self._closed:
-            raise EngineError(CLOSED)
         stream = CodecStream(self, seed)
         with self._changed:
+            if self._closed:
+                raise EngineError(CLOSED)
             self._streams.add(stream)
         return stream
 

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.churn import churn
 from benchmarks.load import measure
 from benchmarks.random_gguf import SMALL, VOCABULARY, write_gguf
-from benchmarks.servers import MissingRival, serve
+from benchmarks.servers import MissingRival, Server, serve
 from orpheus import embedded
 from orpheus.llama.sampler import Sampler
 from orpheus.prompt import turn_text
@@ -69,15 +69,19 @@ def compare(
     """Rows of each server at each number of streams, taken in turn so that a busy machine troubles all alike."""
     found: dict[str, list[dict[str, Any]]] = {}
     with contextlib.ExitStack() as running:
-        urls = {}
+        servers: dict[str, Server] = {}
         for name in NAMES:
             try:
-                urls[name] = running.enter_context(serve(name, model, max(counts), threads))
+                servers[name] = running.enter_context(serve(name, model, max(counts), threads))
             except MissingRival as missing:
                 print(missing, flush=True)
         for streams in counts:
-            for name, url in urls.items():
-                row = measure(url, BODY, streams, seconds).row()
+            for name, server in servers.items():
+                before = server.cpu_s()
+                load = measure(server.url, BODY, streams, seconds)
+                # Processor time is what a busy machine cannot blur; wall time is what a listener waits.
+                cpu_s = (server.cpu_s() - before) * load.seconds / (load.seconds + load.warm_s)
+                row = {**load.row(), "tokens_per_cpu_s": round(load.tokens / max(cpu_s, 1e-9), 1)}
                 found.setdefault(name, []).append(row)
                 print(f"  {name:17s} {json.dumps(row)}", flush=True)
     return found
@@ -87,16 +91,16 @@ def first_frame_ratio(model: Path, seconds: float, threads: int, streams: int = 
     """Median time to first frame of a newcomer at 75% load over that of the only client."""
     import threading
 
-    with serve("ours", model, streams, threads) as url:
+    with serve("ours", model, streams, threads) as server:
         body = {**BODY, "max_tokens": 35}
-        alone = measure(url, body, 1, seconds).row()["ttff_ms_p50"]
+        alone = measure(server.url, body, 1, seconds).row()["ttff_ms_p50"]
         busy = streams * 3 // 4 - 1
         others = threading.Thread(
-            target=measure, args=(url, {**BODY, "max_tokens": 420}, busy, seconds + 1.5)
+            target=measure, args=(server.url, {**BODY, "max_tokens": 420}, busy, seconds + 1.5)
         )
         others.start()
         time.sleep(1.0)
-        loaded = measure(url, body, 1, seconds - 0.5).row()["ttff_ms_p50"]
+        loaded = measure(server.url, body, 1, seconds - 0.5).row()["ttff_ms_p50"]
         others.join()
     return {"ttff_ms_alone": alone, "ttff_ms_at_75": loaded, "ttff_75_vs_alone": round(loaded / alone, 2)}
 
@@ -150,9 +154,9 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     picture(tables, memory, RESULTS / "engine.png")
 
-    def ratio(title: str, rival: str, streams: int) -> float | None:
+    def ratio(title: str, rival: str, streams: int, key: str = "tokens_per_s") -> float | None:
         rates = {
-            name: row["tokens_per_s"]
+            name: row[key]
             for name, rows in tables[title].items()
             for row in rows
             if row["streams"] == streams
@@ -164,6 +168,7 @@ def main() -> None:
         for rival in NAMES[1:]:
             for streams in (1, 16):
                 result[f"vs_{rival}_{streams}{suffix}"] = ratio(title, rival, streams)
+                result[f"vs_{rival}_{streams}{suffix}_cpu"] = ratio(title, rival, streams, "tokens_per_cpu_s")
     at_16 = next(row for row in tables["published vocabulary"]["ours"] if row["streams"] == 16)
     result |= {
         "sample_ms_per_token_32": round(sample_ms_per_token(32), 4),

@@ -24,6 +24,7 @@ class Load:
 
     streams: int
     seconds: float = 0.0
+    warm_s: float = 0.0
     tokens: int = 0
     first_frames_ms: list[float] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
@@ -58,7 +59,7 @@ async def _measure(url: str, body: dict[str, Any], streams: int, seconds: float,
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    load.seconds = seconds
+    load.seconds, load.warm_s = seconds, warm_s
     return load
 
 

@@ -6,6 +6,7 @@ The rivals come from the `bench` extra (llama-cpp-python[server], xllamacpp); Mi
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 SLOT_TOKENS = 512
@@ -52,9 +54,20 @@ class MissingRival(Exception):
     """A rival's package is not installed."""
 
 
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def cpu_s(self) -> float:
+        """Processor seconds used so far, by all its threads (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def serve(name: str, model: Path, streams: int, threads: int, kv: str = "split") -> Iterator[str]:
-    """The server's completions URL, once it answers."""
+def serve(name: str, model: Path, streams: int, threads: int, kv: str = "split") -> Iterator[Server]:
+    """The server, once it answers at its completions URL."""
     for module in NEEDS[name]:
         if importlib.util.find_spec(module) is None:
             raise MissingRival(f"{name} is left out: install the rivals with pip install '.[bench]'.")
@@ -70,7 +83,7 @@ def serve(name: str, model: Path, streams: int, threads: int, kv: str = "split")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _await_answer(f"http://127.0.0.1:{port}", process, name)
-        yield f"http://127.0.0.1:{port}/v1/completions"
+        yield Server(f"http://127.0.0.1:{port}/v1/completions", process)
     finally:
         process.terminate()
         try:

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.engine import sample_ms_per_token
 from benchmarks.random_gguf import ORPHEUS_3B, TINY, VOCABULARY, Body, write_gguf
 from orpheus.errors import OrpheusError
-from orpheus.llama.scheduler import Row, passes
+from orpheus.llama.batches import Row, passes
 
 TOKENS_PER_S = 7 / (2048 / 24000)  # of one real-time stream
 L40S_GB_S = 864.0  # NVIDIA's figure

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from orpheus.errors import SetupError
-from orpheus.llama.scheduler import SPARE
+from orpheus.llama.batches import SPARE
 from orpheus.settings import Settings
 
 if TYPE_CHECKING:

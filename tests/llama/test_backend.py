@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from orpheus.llama.scheduler import Row, passes
+from orpheus.llama.batches import Row, passes
 
 BATCHES = [
     [(n, 1) for n in range(8)],
@@ -24,7 +24,7 @@ import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
 from orpheus import embedded
 from orpheus.llama.backend import Context, ContextOptions, Model
-from orpheus.llama.scheduler import Row
+from orpheus.llama.batches import Row
 for unified in (False, True):
     model = Model(embedded.MODEL, 0)
     context = Context(model, ContextOptions(12, 256, 64, 12, 1, unified))

@@ -287,6 +287,25 @@ def test_while_loading_and_after_a_failed_load_health_says_why() -> None:
         assert "not a GGUF" in client.post("/v1/completions", json=BODY).json()["error"]["message"]
 
 
+def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
+    release = threading.Event()
+    loaded: list[Engine] = []
+
+    def load() -> Engine:
+        release.wait(10)
+        loaded.append(Engine.load(embedded.MODEL, settings()))
+        return loaded[0]
+
+    with serving(create_app(settings(), load)):
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    release.set()
+    deadline = time.monotonic() + 5
+    while not (loaded and not loaded[0]._thread.is_alive()):  # what came too late is closed
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_stop_string_split_over_chunks_is_found_and_nothing_of_it_leaks() -> None:
     words = {n: character.encode() for n, character in enumerate("one two é END three")}
     words[8], words[9] = b"\xc3", b"\xa9 "  # é in two tokens

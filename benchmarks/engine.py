@@ -87,7 +87,7 @@ def compare(
     return found
 
 
-def first_frame_ratio(model: Path, seconds: float, threads: int, streams: int = 16) -> dict[str, float]:
+def first_frame_ratio(model: Path, seconds: float, threads: int, streams: int = 16) -> dict[str, Any]:
     """Median time to first frame of a newcomer at 75% load over that of the only client."""
     import threading
 
@@ -102,7 +102,11 @@ def first_frame_ratio(model: Path, seconds: float, threads: int, streams: int = 
         time.sleep(1.0)
         loaded = measure(server.url, body, 1, seconds - 0.5).row()["ttff_ms_p50"]
         others.join()
-    return {"ttff_ms_alone": alone, "ttff_ms_at_75": loaded, "ttff_75_vs_alone": round(loaded / alone, 2)}
+    return {
+        "ttff_ms_alone": alone,
+        "ttff_ms_at_75": loaded,
+        "ttff_75_vs_alone": round(loaded / alone, 2) if loaded and alone else None,
+    }
 
 
 def picture(tables: dict[str, dict[str, list[dict[str, Any]]]], memory: list[float], path: Path) -> None:

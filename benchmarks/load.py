@@ -34,7 +34,7 @@ class Load:
     def tokens_per_s(self) -> float:
         return self.tokens / self.seconds
 
-    def row(self) -> dict[str, float]:
+    def row(self) -> dict[str, float | None]:
         return {
             "streams": self.streams,
             "tokens_per_s": round(self.tokens_per_s, 1),
@@ -105,5 +105,5 @@ async def _one(url: str, body: dict[str, Any], load: Load, begin: float, end: fl
         writer.close()
 
 
-def _percentile(values: list[float], percent: float) -> float:
-    return round(float(np.percentile(values, percent)), 1) if values else float("nan")
+def _percentile(values: list[float], percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 1) if values else None  # none came within the window

@@ -16,7 +16,7 @@ from orpheus.llama.batches import SPARE, Row, chunk, packing
 from orpheus.sampling import Sampling
 
 FRAME_S = 2048 / 24000  # audio in a frame: what a stream must gain on the clock to be ahead of its listener
-HEAD_START_S = 0.25  # a stream this far ahead of its listener gives way to first frames
+HEAD_START_S = 0.15  # a stream this far ahead of its listener gives way to first frames: seven small steps
 PREFILLS = {"split": 1, "unified": 2}  # prompts read in a step: with a split cache each costs another pass
 
 Owner = TypeVar("Owner")
@@ -148,17 +148,17 @@ class Scheduler(Generic[Owner]):
         return done
 
     def _first_frames_first(self, ready: list[Job[Owner]], now: float) -> list[Job[Owner]]:
-        """Only the streams without a first frame, where all others are well ahead of their listeners.
+        """While a stream has no first frame, leave out those well ahead of their listeners.
 
         A small batch is a quick one, so a new listener waits little; the rest lose nothing that can be heard,
         and where nobody is ahead all run together.
         """
-        new = [job for job in ready if not job.frames]
-        if not new or any(job.frames and job.lead_s(now) < HEAD_START_S for job in ready):
+        if all(job.frames for job in ready):
             return ready
+        urgent = [job for job in ready if not job.frames or job.lead_s(now) < HEAD_START_S]
         if not self._dense:
-            return new
-        start = new[0].sequence  # `ready` is 0 … n-1: all from here on stay consecutive
+            return urgent
+        start = urgent[0].sequence  # `ready` is 0 … n-1: all from here on stay consecutive
         while start and sum(len(job.todo) == 1 for job in ready[start:]) == 1:
             start -= 1
         return ready[start:]

@@ -1,6 +1,6 @@
 """Text → PCM: the stages in order, with cancellation. Read this file first.
 
-    text.split ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ samples
+    text.pieces ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ samples
 
 Knows nothing of HTTP or of encodings. A text is spoken piece by piece: while one piece is heard the next is
 generated, order is kept, and leaving the generator cancels whatever is under way.
@@ -47,6 +47,7 @@ class Usage:
     audio_tokens: int = 0
     samples: int = 0
     pieces: int = 0
+    removed_tags: int = 0  # <tags> of the text that mean nothing to the voice
     truncated_pieces: int = 0
     resyncs: int = 0
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
@@ -64,12 +65,12 @@ class Synthesis:
         embedded = weights.codec_name(settings) == EMBEDDED
         self._piece_chars = settings.piece_chars or (110 if embedded else 280)
 
-    def split(self, text: str, voice: Voice) -> list[str]:
+    def split(self, text: str, voice: Voice, *, normalize: bool = False) -> text_stage.Spoken:
         """The pieces a text is spoken in. BadRequest where there is nothing to say."""
-        return text_stage.split(text, voice.language, self._piece_chars)
+        return text_stage.pieces(text, voice.language, self._piece_chars, normalize=normalize)
 
     async def speak(
-        self, pieces: list[str], voice: Voice, sampling: Sampling, max_tokens: int, usage: Usage
+        self, spoken: text_stage.Spoken, voice: Voice, sampling: Sampling, max_tokens: int, usage: Usage
     ) -> AsyncGenerator[Pcm]:
         """Samples of all pieces in order, mono float32 at `sample_rate`, as soon as they are final.
 
@@ -77,7 +78,8 @@ class Synthesis:
         Piece n is sampled with seed + n, so a request with a seed is heard the same again.
         """
         seed = random.getrandbits(63) if sampling.seed is None else sampling.seed
-        usage.pieces = len(pieces)
+        pieces = [piece.text for piece in spoken.pieces]
+        usage.pieces, usage.removed_tags = len(pieces), spoken.removed_tags
         running: list[_Running] = []
 
         def start(index: int) -> None:

@@ -38,6 +38,9 @@ class SpeechRequest(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.1, le=10)] = None
     max_tokens: Annotated[int | None, Field(ge=7, description="a piece of the text")] = None
+    normalize: bool = Field(
+        False, description="write numbers, dates and prices out as words; by default the model reads them"
+    )
 
     @property
     def voice_name(self) -> str:
@@ -54,6 +57,7 @@ class SpeechRequest(BaseModel):
             speed=self.speed,
             sampling=asked,
             max_tokens=self.max_tokens,
+            normalize=self.normalize,
         )
 
 

@@ -19,6 +19,7 @@ from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.synthesis import Synthesis, Usage
+from orpheus.text import Spoken
 from orpheus.tokens import TokenSource
 from orpheus.voices import DEFAULT_VOICE, Voice, find_voice
 
@@ -36,13 +37,14 @@ class Utterance:
     sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
     sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
     max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
+    normalize: bool = False  # numbers written out before they reach the model
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An utterance in which nothing is wrong."""
 
-    pieces: list[str]
+    spoken: Spoken
     voice: Voice
     sampling: Sampling
     max_tokens: int
@@ -179,7 +181,7 @@ class SpeechService:
             "repetition_penalty": settings.repetition_penalty,
         }
         return Prepared(
-            pieces=self.synthesis().split(text, voice),
+            spoken=self.synthesis().split(text, voice, normalize=utterance.normalize),
             voice=voice,
             sampling=Sampling(**(defaults | dict(utterance.sampling))),
             max_tokens=utterance.max_tokens or settings.max_tokens,
@@ -198,7 +200,7 @@ class SpeechService:
                 sample_rate=job.sample_rate,
                 speed=job.speed,
             )
-            spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
+            spoken = synthesis.speak(job.spoken, job.voice, job.sampling, job.max_tokens, usage)
             async with aclosing(spoken) as samples:
                 async for pcm in samples:
                     if chunk := await asyncio.to_thread(encoder.write, pcm):

@@ -218,6 +218,8 @@ JUNK = {
     "marks": "\u0301\u0316",
     "joiners": "\u200d",
     "letters and joiners": "क\u200d",
+    "heaps of joiners": "क" + "\u200d" * 20_000,
+    "heaps of commas": "a" + "，" * 20_000,
     "emoji": "👩‍👧 ",
     "quotes": '"',
     "corners": "「",

@@ -32,12 +32,12 @@ _MAIL = re.compile(
     re.IGNORECASE,
 )
 _URL = re.compile(
-    rf"(?:\b(?:https?|ftp|wss?)://(?:[^\s/@<>]{{1,100}}@)?|{_BEFORE}(?=www\.))(?P<host>{_HOST})(?P<port>:\d{{1,5}})?"
+    rf"(?:(?<![A-Za-z0-9])(?:https?|ftp|wss?)://(?:[^\s/@<>]{{1,100}}@)?|{_BEFORE}(?=www\.))(?P<host>{_HOST})(?P<port>:\d{{1,5}})?"
     rf"(?P<path>[/?#]{_PATH}*)?"
-    rf"|{_BEFORE}(?P<bare>(?:{_LABEL}\.){{1,8}}{_BARE_ENDING})(?![\w-]|\.\w)(?P<bare_path>/{_PATH}*)?",
+    rf"|{_BEFORE}(?P<bare>(?:{_LABEL}\.){{1,8}}{_BARE_ENDING})(?![\w@-]|\.\w)(?P<bare_path>/{_PATH}*)?",
     re.IGNORECASE,
 )
-_READABLE = re.compile(r"[A-Za-zÀ-ɏ-]{2,20}|\d{1,4}")
+_READABLE = re.compile(r"[A-Za-zÀ-ɏ-]{1,20}|\d{1,4}")
 _MOST_PARTS = 3  # of a path; a longer one is for machines
 _AFTER = ".,;:!?'\")]*"  # ends the sentence, not the address
 
@@ -64,6 +64,6 @@ def spell(text: str, language: str) -> str:
             said += "".join(f" {slash} {part.replace('-', ' ')}" for part in parts)
         return said + path[len(address) :]
 
-    if "@" in text:
-        text = _MAIL.sub(mail, text)
-    return _URL.sub(url, text) if "." in text or "://" in text else text
+    if "." in text or "://" in text:
+        text = _URL.sub(url, text)  # first: a name and password before a host are no mail address
+    return _MAIL.sub(mail, text) if "@" in text else text

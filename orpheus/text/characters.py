@@ -25,7 +25,8 @@ _FANCY = (  # 𝓗, ﬁ, ７, Ｈ, ｈ; but no full-width punctuation, which is 
 _PICTURE = "\x1f"  # stands for one until the spaces around it are known
 MOST_MARKS = 4  # on one letter. Vietnamese takes two; sorting 30,000 takes NFC two seconds
 
-_STRAY_JOINER = re.compile(f"(?<![^\\W\\d_a-zA-Z\u093c\u094d])[{_JOINERS}]+|[{_JOINERS}]+(?!\\w)")
+_JOINER_RUN = re.compile(f"([{_JOINERS}])[{_JOINERS}]+")
+_STRAY_JOINER = re.compile(rf"(?<![^\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?![^\x00-\x7f])")
 _GUILLEMETS = re.compile("« ?| ?»")
 _HTML_BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 _GAP = re.compile(f"[ {_PICTURE}]+")
@@ -69,7 +70,7 @@ def plain(text: str) -> str:
     """`text` in NFC, with single spaces; pictures, controls and what cannot be seen are gone. Linear."""
     text = text.replace("\r\n", "\n").translate(_TABLE)
     if not text.isascii():
-        text = _STRAY_JOINER.sub("", text)
+        text = _STRAY_JOINER.sub("", _JOINER_RUN.sub(r"\1", text))
         text = unicodedata.normalize("NFC", _few_marks(text))
     text = _HTML_BREAK.sub("\n", text)
     text = _SPACES_AT_ENDS.sub("\n", _GAP.sub(_gap, text)).strip()

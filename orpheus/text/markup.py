@@ -103,6 +103,8 @@ def _unless_read(run: re.Match[str], text: str) -> str:
         return " "
     if before in ("", " ", "\n") and after in ("", " ", "\n"):
         return marks
+    if marks == "*" and before.isdigit():  # "a 5* hotel"
+        return marks
     if before.isalnum() and after.isalnum():
         return "" if marks == "**" and before.isalpha() and after.isalpha() else marks
     return ""

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 
 import sentencex
 
-from orpheus.text.tags import MARK, MARK_CHARS
+from orpheus.text.tags import MARK_CHARS, is_mark
 
 FEW_CHARS = 20  # less than this is a fragment ("Hi.") and is spoken with its neighbour where there is one
 FEW_WORDS = 5  # of a clause that may be spoken before the rest of its sentence
 WIDE_CHARS = 3  # a Chinese, Japanese or Korean character is spoken as long as three Latin ones
 
-_WIDE = re.compile(
-    "[\u1100-\u11ff\u2e80-\u2fff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-_MARK = re.compile(MARK)
+_WIDE = (
+    range(0x1100, 0x1200), range(0x2E80, 0x3000), range(0x3005, 0x3008), range(0x3040, 0x3100), range(0x3400, 0xA000),
+    range(0xAC00, 0xD7B0), range(0xF900, 0xFB00), range(0x20000, 0x40000),
+)  # fmt: skip
 _MAY_END = re.compile(r"[.!?。．！？।॥؟۔]")
 # sentencex has no abbreviations for French and few for Spanish and Italian.
 _ABBREVIATIONS = {
@@ -35,26 +37,36 @@ _ABBREVIATION = {
 }
 _SENTENCE_END = re.compile(r"[.!?।॥؟]+[\"')\]]*\s|[。！？][」』”\"')\]]*\s?")
 _CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،、，；：]")
+_EARLY_CHARS = 200  # where an early clause is looked for
 _MOST_AT_ONCE = (
     2_000  # sentencex takes 0.1 s for 5,000 tiny sentences at once, and much less for them in parts
 )
 
 
+class _Lengths(dict[str, int]):
+    """Of a character; decided once for each."""
+
+    def __missing__(self, character: str) -> int:
+        wide = any(ord(character) in block for block in _WIDE)
+        self[character] = chars = WIDE_CHARS if wide else MARK_CHARS if is_mark(character) else 1
+        return chars
+
+
+_length_of = _Lengths().__getitem__
+
+
 def length(text: str) -> int:
     """How long a text takes to say, in Latin characters."""
-    if text.isascii():
-        return len(text)
-    wide, marks = len(_WIDE.findall(text)), len(_MARK.findall(text))
-    return len(text) + wide * (WIDE_CHARS - 1) + marks * (MARK_CHARS - 1)
+    return len(text) if text.isascii() else sum(map(_length_of, text))
 
 
 def words(text: str) -> int:
     """About how many words; two of the wide characters count as one."""
-    return text.count(" ") + 1 + (0 if text.isascii() else len(_WIDE.findall(text)) // 2)
+    return text.count(" ") + 1 + (length(text) - len(text)) // (2 * (WIDE_CHARS - 1))
 
 
 def sentences(block: str, language: str) -> Iterator[str]:
-    """The sentences of a block; joined they are the block."""
+    """The sentences of a block, tiny ones together with the next; joined they are the block."""
     if not _MAY_END.search(block, 0, len(block) - 1):
         yield block
         return
@@ -62,6 +74,8 @@ def sentences(block: str, language: str) -> Iterator[str]:
     held = ""
     for sentence in _segments(block, language):
         held += sentence
+        if length(held) < FEW_CHARS:
+            continue
         if not abbreviation or len(held) > _MOST_AT_ONCE or not abbreviation.search(held[-20:].rstrip()):
             yield held
             held = ""
@@ -107,8 +121,8 @@ def cut(sentence: str, most: int) -> Iterator[str]:
 
 def early_clause(sentence: str) -> int:
     """Where a long sentence's first clause ends that can stand alone, leaving more than a fragment; 0 if none."""
-    for match in _CLAUSE_END.finditer(sentence):
-        clause, rest = sentence[: match.end()].rstrip(), sentence[match.end() :]
+    for match in _CLAUSE_END.finditer(sentence, 0, _EARLY_CHARS):
+        clause, rest = sentence[: match.end()].rstrip(), sentence[match.end() :][:FEW_CHARS]
         if length(rest) < FEW_CHARS:
             break
         if words(clause) >= FEW_WORDS and length(clause) >= FEW_CHARS:
@@ -119,14 +133,9 @@ def early_clause(sentence: str) -> int:
 def _reach(text: str, start: int, most: int) -> int:
     """The end of the longest part from `start` that is no longer than `most`."""
     window = text[start : start + most]
-    if length(window) <= most:
+    if window.isascii():
         return start + len(window)
-    taken = 0
-    for index, character in enumerate(window):
-        taken += length(character)
-        if taken > most:
-            return start + max(1, index)
-    return start + len(window)
+    return start + max(1, bisect_right(list(accumulate(map(_length_of, window))), most))
 
 
 def _between_letters(text: str, start: int, end: int) -> int:

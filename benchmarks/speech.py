@@ -135,13 +135,15 @@ async def seams(picture: Path) -> list[float]:
 
     figure, axes = pyplot.subplots(figsize=(12, 3.2), layout="constrained")
     axes.plot(np.arange(len(pcm)) / RATE, pcm, linewidth=0.3, color="#2b6cb0")
-    for edge, text in zip(usage.edges, job.pieces, strict=True):
+    for edge, piece in zip(usage.edges, job.spoken.pieces, strict=True):
         axes.axvline(edge / RATE, color="#c53030", linewidth=1)
-        axes.text(edge / RATE, 0.98, f" {text[:26]}…", fontsize=7, rotation=0, va="top", color="#c53030")
+        axes.text(
+            edge / RATE, 0.98, f" {piece.text[:26]}…", fontsize=7, rotation=0, va="top", color="#c53030"
+        )
     axes.set(
         ylim=(-1, 1),
         xlabel="seconds",
-        title=f"One text, {len(job.pieces)} pieces: pauses "
+        title=f"One text, {len(job.spoken.pieces)} pieces: pauses "
         + ", ".join(f"{pause * 1000:.0f}" for pause in pauses)
         + " ms",
     )

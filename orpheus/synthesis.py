@@ -1,6 +1,6 @@
 """Text → PCM: the stages in order, with cancellation. Read this file first.
 
-    text.split ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
+    text.pieces ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
 
 Knows nothing of HTTP or of encodings. A text is spoken piece by piece: while one piece is heard the next is
 generated, order is kept, and leaving the generator cancels whatever is under way.
@@ -27,7 +27,8 @@ from orpheus.frames import FrameAssembler, LoopWatch
 from orpheus.joining import Level, Trim
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
-from orpheus.tokens import Numbers, Piece, TokenSource
+from orpheus.text import Spoken
+from orpheus.tokens import Generation, Numbers, TokenSource
 from orpheus.voices import Voice
 
 Pcm = NDArray[np.float32]
@@ -49,6 +50,7 @@ class Usage:
     samples: int = 0
     pieces: int = 0
     regenerated_pieces: int = 0
+    removed_tags: int = 0
     resyncs: int = 0
     edges: list[int] = field(default_factory=list)  # the sample each piece begins at
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
@@ -87,20 +89,25 @@ class Synthesis:
         self.sample_rate = codec.sample_rate
         embedded = weights.codec_name(settings) == EMBEDDED
         self._piece_chars = settings.piece_chars or (110 if embedded else 280)
+        # The embedded voice learned single sentences: two in one go cost it a word in eight.
+        self._join_chars = 50 if embedded and not settings.piece_chars else None
         self._threshold = 10 ** (settings.silence_db / 20)
         self._joins = settings.join == "on"
 
-    def split(self, text: str, voice: Voice) -> list[str]:
+    def split(self, text: str, voice: Voice, *, normalize: bool = False) -> Spoken:
         """The pieces a text is spoken in. BadRequest where there is nothing to say."""
-        return text_stage.split(text, voice.language, self._piece_chars)
+        return text_stage.pieces(
+            text, voice.language, self._piece_chars, join_chars=self._join_chars, normalize=normalize
+        )
 
-    async def speak(self, pieces: list[str], manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
+    async def speak(self, spoken: Spoken, manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
         """Samples of all pieces in order, mono float32 at `sample_rate`, as soon as they are final.
 
         Piece n is sampled with seed + n, so a request with a seed is heard the same again.
         """
         seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
-        usage.pieces = len(pieces)
+        pieces = spoken.pieces
+        usage.pieces, usage.removed_tags = len(pieces), spoken.removed_tags
         running: list[Ahead[Pcm]] = []
         level = Level(self.sample_rate, self._threshold)
 
@@ -109,7 +116,8 @@ class Synthesis:
 
             def attempt(number: int) -> AsyncGenerator[Pcm]:
                 usage.regenerated_pieces += number > 0
-                return self._say(pieces, index, manner, seed + index + number * RETRY_SEED, usage)
+                piece_seed = seed + index + number * RETRY_SEED
+                return self._say(pieces[index], manner, piece_seed, usage, first=index == 0)
 
             running.append(Ahead(attempt))
 
@@ -134,20 +142,20 @@ class Synthesis:
             await Ahead.cancel(running)
 
     async def _say(
-        self, pieces: list[str], index: int, manner: Manner, seed: int, usage: Usage
+        self, piece: text_stage.Piece, manner: Manner, seed: int, usage: Usage, *, first: bool
     ) -> AsyncGenerator[Pcm]:
         """One piece, trimmed. BadPiece where what came is not the speech of its text."""
-        text = pieces[index]
+        text = piece.text
         budget = min(manner.max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
-        piece = Piece(manner.voice.id, text, manner.sampling.with_seed(seed), budget)
+        generation = Generation(manner.voice.id, text, manner.sampling.with_seed(seed), budget)
         trim = Trim(
             self.sample_rate,
             threshold=self._threshold,
-            lead_s=0.0 if index else manner.lead_silence_s,
-            pause_s=text_stage.pause_after_s(text) if index + 1 < len(pieces) else 0.0,
+            lead_s=manner.lead_silence_s if first else 0.0,
+            pause_s=piece.pause_ms / 1000,
         )
         said = 0
-        async with aclosing(self._decode(piece, usage, wait=index > 0)) as samples:
+        async with aclosing(self._decode(generation, usage, wait=not first)) as samples:
             async for pcm in samples:
                 said += len(pcm)
                 out = trim.push(pcm)
@@ -158,7 +166,7 @@ class Synthesis:
         if self._joins and len(out := trim.finish()):
             yield out
 
-    async def _decode(self, piece: Piece, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
+    async def _decode(self, piece: Generation, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
         """Tokens to frames to samples."""
         assembler, watch = FrameAssembler(), LoopWatch()
         decoder = self._codec.open(piece.sampling.seed or 0)
@@ -188,7 +196,7 @@ class Synthesis:
             decoder.close()
             usage.resyncs += assembler.resyncs
 
-    async def _tokens(self, piece: Piece, *, wait: bool) -> AsyncGenerator[Numbers]:
+    async def _tokens(self, piece: Generation, *, wait: bool) -> AsyncGenerator[Numbers]:
         """A piece's tokens; with `wait`, a full tier 1 is asked again instead of failing the whole request."""
         patience_ends = time.monotonic() + self._settings.stall_timeout_s
         while True:

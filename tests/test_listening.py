@@ -21,8 +21,8 @@ async def spoken(service: SpeechService, text: str, seed: int) -> list[tuple[str
     job = service.prepare(Utterance(text, sampling={"seed": seed, "temperature": 0.4}))
     samples = np.frombuffer(b"".join([chunk async for chunk in service.encoded(job, usage)]), "<i2")
     parts = np.split(samples, usage.edges[1:])
-    assert len(parts) == len(job.pieces)
-    return list(zip(job.pieces, parts, strict=True))
+    assert len(parts) == len(job.spoken.pieces)
+    return list(zip([piece.text for piece in job.spoken.pieces], parts, strict=True))
 
 
 async def test_a_text_of_forty_sentences_is_understood_as_well_as_each_alone() -> None:

@@ -14,7 +14,8 @@ from orpheus.errors import AtCapacity, BadPiece, EngineError
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.synthesis import Manner, Synthesis, Usage
-from orpheus.tokens import Numbers, Piece
+from orpheus.text import Piece, Spoken
+from orpheus.tokens import Generation, Numbers
 from orpheus.vocabulary import number_of
 from orpheus.voices import VOICES
 
@@ -26,15 +27,20 @@ def frame(codes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(number_of(slot, code) for slot, code in enumerate(codes))
 
 
+def spoken(*texts: str) -> Spoken:
+    last = len(texts) - 1
+    return Spoken(tuple(Piece(text, 250 if n < last else 0) for n, text in enumerate(texts)), 0)
+
+
 class Scripted:
     """A token source that says, for each piece and attempt, what `script` returns."""
 
     def __init__(self, script: Callable[[str, int], list[Any]]) -> None:
         self.script = script
-        self.asked: list[Piece] = []
+        self.asked: list[Generation] = []
         self.closed = 0
 
-    async def generate(self, piece: Piece) -> AsyncGenerator[Numbers]:
+    async def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
         self.asked.append(piece)
         attempt = sum(asked.text == piece.text for asked in self.asked) - 1
         try:
@@ -64,7 +70,7 @@ async def speak(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     synthesis = Synthesis(source, codec, load_settings(model="embedded", **{"join": "off", **settings}))
     manner = Manner(VOICES["tara"], Sampling(seed=11), 900, 0.03)
-    parts = [pcm async for pcm in synthesis.speak(pieces, manner, usage or Usage())]
+    parts = [pcm async for pcm in synthesis.speak(spoken(*pieces), manner, usage or Usage())]
     return np.concatenate(parts)
 
 
@@ -83,7 +89,7 @@ async def test_the_next_piece_is_generated_while_one_is_heard_and_no_more(codec:
     source = Scripted(lambda text, attempt: speech(4))
     synthesis = Synthesis(source, codec, load_settings(model="embedded", join="off"))
     manner = Manner(VOICES["tara"], Sampling(), 900, 0)
-    stream = synthesis.speak(["a", "b", "c", "d"], manner, Usage())
+    stream = synthesis.speak(spoken("a", "b", "c", "d"), manner, Usage())
     await anext(stream)
     await asyncio.sleep(0.2)
     assert [piece.text for piece in source.asked] == ["a", "b"]
@@ -143,7 +149,9 @@ async def test_an_error_of_a_later_piece_comes_after_the_audio_before_it(codec: 
     synthesis = Synthesis(source, codec, load_settings(model="embedded", join="off"))
     heard = 0
     with pytest.raises(EngineError, match="broke"):
-        async for pcm in synthesis.speak(["a", "b"], Manner(VOICES["tara"], Sampling(), 900, 0), Usage()):
+        async for pcm in synthesis.speak(
+            spoken("a", "b"), Manner(VOICES["tara"], Sampling(), 900, 0), Usage()
+        ):
             heard += len(pcm)
     assert heard == 4 * 2048
 
@@ -151,7 +159,7 @@ async def test_an_error_of_a_later_piece_comes_after_the_audio_before_it(codec: 
 async def test_leaving_closes_every_generation_and_every_codec_stream(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: [*speech(4)[:-1], "wait"])
     synthesis = Synthesis(source, codec, load_settings(model="embedded", join="off"))
-    stream = synthesis.speak(["a", "b"], Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
+    stream = synthesis.speak(spoken("a", "b"), Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
     await anext(stream)
     await asyncio.sleep(0.05)
     await stream.aclose()

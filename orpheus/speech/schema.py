@@ -38,6 +38,10 @@ class SpeechRequest(BaseModel):
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.1, le=10)] = None
     max_tokens: Annotated[int | None, Field(ge=7, description="a piece of the text")] = None
+    normalize: Annotated[
+        bool,
+        Field(description="write numbers out before they reach the model, which reads most of them itself"),
+    ] = False
     lead_silence_ms: Annotated[float | None, Field(ge=0, le=2000, description="before the first word")] = None
 
     @property
@@ -55,6 +59,7 @@ class SpeechRequest(BaseModel):
             speed=self.speed,
             sampling=asked,
             max_tokens=self.max_tokens,
+            normalize=self.normalize,
             lead_silence_ms=self.lead_silence_ms,
         )
 

@@ -19,6 +19,7 @@ from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.synthesis import Manner, Synthesis, Usage
+from orpheus.text import Spoken
 from orpheus.tokens import TokenSource
 from orpheus.voices import DEFAULT_VOICE, find_voice, languages_of
 
@@ -36,6 +37,7 @@ class Utterance:
     sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
     sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
     max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
+    normalize: bool = False  # numbers written out before they reach the model
     lead_silence_ms: float | None = None  # None is ORPHEUS_LEAD_SILENCE_MS
 
 
@@ -43,7 +45,7 @@ class Utterance:
 class Prepared:
     """An utterance in which nothing is wrong."""
 
-    pieces: list[str]
+    spoken: Spoken
     manner: Manner
     format: Format
     speed: float
@@ -184,7 +186,7 @@ class SpeechService:
             "repetition_penalty": settings.repetition_penalty,
         }
         return Prepared(
-            pieces=self.synthesis().split(text, voice),
+            spoken=self.synthesis().split(text, voice, normalize=utterance.normalize),
             manner=Manner(
                 voice=voice,
                 sampling=Sampling(**(defaults | dict(utterance.sampling))),
@@ -211,7 +213,7 @@ class SpeechService:
                 sample_rate=job.sample_rate,
                 speed=job.speed,
             )
-            spoken = synthesis.speak(job.pieces, job.manner, usage)
+            spoken = synthesis.speak(job.spoken, job.manner, usage)
             async with aclosing(spoken) as samples:
                 async for pcm in samples:
                     if chunk := await asyncio.to_thread(encoder.write, pcm):

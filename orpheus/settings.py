@@ -147,6 +147,31 @@ class Settings(BaseSettings):
         4096, ge=1, description="longest input of a request, in characters; more is a 400"
     )
     max_requests: int = Field(64, ge=1, description="speech requests served at once; one more gets 429")
+    max_requests_per_key: int | None = Field(
+        None, ge=1, description="of one key at once; one more gets 429. Unset: as ORPHEUS_MAX_REQUESTS"
+    )
+    max_body_bytes: int = Field(
+        1 << 20, ge=1024, description="longest request body, in bytes; more is a 413. 1 MiB is a long chapter"
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="keys that may speak, comma separated. Unset: everybody may"
+    )
+    lists_open: bool = Field(
+        True,
+        description="models and voices need no key, as some clients ask for them without; false closes them",
+    )
+    cors_origins: str | None = Field(
+        None, description="origins whose web pages may call, comma separated, or '*'. Unset: none"
+    )
+    cache_mb: int = Field(
+        0, ge=0, description="memory for finished answers to requests with a seed, in MB; 0 is off"
+    )
+    drain_s: int = Field(
+        3,
+        ge=0,
+        description="streams under way when told to stop get this many seconds to end, then they are broken; 3 lets "
+        "`orpheus serve` end within 5",
+    )
     connect_timeout_s: float = Field(5.0, gt=0, description="to reach tier 1")
     stall_timeout_s: float = Field(
         30.0,
@@ -181,6 +206,10 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="'json': one object a line, for a log collector"
+    )
+    log_text: bool = Field(False, description="write what users have spoken into the log")
 
     @property
     def completions_url(self) -> str:

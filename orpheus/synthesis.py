@@ -48,6 +48,7 @@ class Usage:
     samples: int = 0
     pieces: int = 0
     truncated_pieces: int = 0
+    regenerated_pieces: int = 0
     resyncs: int = 0
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
     started_s: float = field(default_factory=time.perf_counter)
@@ -101,7 +102,8 @@ class Synthesis:
                     yield pcm
                 if not heard:
                     raise EngineError(
-                        f"The model said nothing for {_shown(pieces[index])!r}. Try again, with another seed."
+                        f"The model said nothing for piece {index + 1} of {len(pieces)}. "
+                        "Try again, with another seed."
                     )
         finally:
             await _Running.cancel(running)
@@ -180,7 +182,3 @@ class _Running:
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # seen, so that asyncio does not report it as forgotten
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 40 else text[:40] + "…"

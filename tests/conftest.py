@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from orpheus.codec import Codec
 
+from orpheus.codec import Codec
 from orpheus.settings import Settings, load_settings
 from tests.live import Pair, running_pair
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from orpheus.encode import Format, encoded_rate, open_encoder
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
+from orpheus.speech import record
+from orpheus.speech.metrics import SpeechMetrics
 from orpheus.synthesis import Synthesis, Usage
 from orpheus.tokens import TokenSource
 from orpheus.voices import DEFAULT_VOICE, Voice, find_voice
@@ -36,12 +39,14 @@ class Utterance:
     sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
     sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
     max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
+    whole: bool = False  # all at once, in a container with its true length
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An utterance in which nothing is wrong."""
 
+    text: str
     pieces: list[str]
     voice: Voice
     sampling: Sampling
@@ -49,7 +54,11 @@ class Prepared:
     format: Format
     speed: float
     sample_rate: int  # Hz, as it will be encoded
+    whole: bool
 
+
+BREAK_S = 0.3  # a few frames: time to notice, and to say so where the protocol has a way
+STOPPING = "The server is stopping; try again in a moment."
 
 Load = Callable[[], Any]
 Guard = Callable[[Load], Load]  # wraps a load, to learn of its failure
@@ -77,6 +86,9 @@ class SpeechService:
         self._codec: Codec | None = None
         self._failure: OrpheusError | None = None
         self._active = 0
+        self._draining = self._stopped = False
+        self.metrics = SpeechMetrics()
+        self.metrics.gauge("codec_streams", "Codec streams open now", self._codec_streams)
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
@@ -131,7 +143,9 @@ class SpeechService:
         return self._failure
 
     def synthesis(self) -> Synthesis:
-        """The pipeline; NotReady until it is loaded."""
+        """The pipeline; NotReady until it is loaded, and once the server stops."""
+        if self._draining:
+            raise NotReady(STOPPING)
         if self._synthesis is None:
             raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
         return self._synthesis
@@ -149,6 +163,9 @@ class SpeechService:
     def codec_report(self) -> dict[str, object]:
         return self._codec.report() if self._codec else {}
 
+    def _codec_streams(self) -> float:
+        return float(str(self.codec_report().get("open_streams", 0)))
+
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Holds one of ORPHEUS_MAX_REQUESTS places; AtCapacity where there is none."""
@@ -159,6 +176,20 @@ class SpeechService:
             yield
         finally:
             self._active -= 1
+
+    async def drain(self, hurry: Callable[[], bool]) -> None:
+        """Take nothing new; streams under way get ORPHEUS_DRAIN_S, or until `hurry`, and are then broken."""
+        self._draining = True
+        if self._active:
+            log.info("stopping: %d utterances get %d s to end", self._active, self.settings.drain_s)
+        await self._none_active(self.settings.drain_s, hurry)
+        self._stopped = True
+        await self._none_active(BREAK_S, hurry)
+
+    async def _none_active(self, within_s: float, hurry: Callable[[], bool]) -> None:
+        ends_s = time.monotonic() + within_s
+        while self._active and time.monotonic() < ends_s and not hurry():  # noqa: ASYNC110 - a signal sets it
+            await asyncio.sleep(0.02)
 
     def prepare(self, utterance: Utterance) -> Prepared:
         """Everything about a request that can be wrong, checked before any work."""
@@ -178,7 +209,8 @@ class SpeechService:
             "min_p": settings.min_p,
             "repetition_penalty": settings.repetition_penalty,
         }
-        return Prepared(
+        job = Prepared(
+            text=text,
             pieces=self.synthesis().split(text, voice),
             voice=voice,
             sampling=Sampling(**(defaults | dict(utterance.sampling))),
@@ -186,25 +218,46 @@ class SpeechService:
             format=utterance.format,
             speed=utterance.speed,
             sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
+            whole=utterance.whole,
         )
+        if (known := record.current.get()) is not None:
+            known.voice, known.format = voice.id, job.format
+            known.chars += len(text)
+            known.text = text if settings.log_text else None
+        return job
 
     async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
         """The encoded stream, as it is made; each chunk holds whole 16-bit samples where it is PCM."""
         synthesis = self.synthesis()
-        with self.admitted():
-            encoder = open_encoder(
-                job.format,
-                source_rate=synthesis.sample_rate,
-                sample_rate=job.sample_rate,
-                speed=job.speed,
-            )
-            spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
-            async with aclosing(spoken) as samples:
-                async for pcm in samples:
-                    if chunk := await asyncio.to_thread(encoder.write, pcm):
-                        yield chunk
-            if chunk := await asyncio.to_thread(encoder.flush):
-                yield chunk
+        heard_rate = synthesis.sample_rate * job.speed
+        with self.admitted(), self.metrics.speaking(usage, job.format, heard_rate) as heard:
+            async with aclosing(self._encode(synthesis, job, usage)) as chunks:
+                async for chunk in chunks:
+                    heard.sending(chunk)
+                    yield chunk
+                    heard.resumed()
+
+    async def _encode(self, synthesis: Synthesis, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
+        encoder = open_encoder(
+            job.format,
+            source_rate=synthesis.sample_rate,
+            sample_rate=job.sample_rate,
+            speed=job.speed,
+            whole=job.whole,
+        )
+        held: list[bytes] = []  # of a whole answer
+        spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
+        async with aclosing(spoken) as samples:
+            async for pcm in samples:
+                if self._stopped:
+                    raise NotReady("The server stopped before this was finished. Try again.")
+                chunk = await asyncio.to_thread(encoder.write, pcm)
+                if job.whole:
+                    held.append(chunk)
+                elif chunk:
+                    yield chunk
+        if chunk := b"".join(held) + await asyncio.to_thread(encoder.flush):
+            yield chunk
 
 
 def _load_codec(settings: Settings) -> Codec:

@@ -15,15 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from orpheus import __version__
 from orpheus.http import install_error_handlers
 from orpheus.speech import health, lists, openai
+from orpheus.speech.aliases import Aliases
 from orpheus.speech.documents import describe
 from orpheus.speech.keys import Keys
 from orpheus.speech.limits import BodyLimit
 from orpheus.speech.request_log import RequestLog
 from orpheus.speech.service import SpeechService
 from orpheus.speech.sockets import plain
-
-# People write the base URL with and without /v1, and some clients add their own: all of them are heard.
-ALIASES = ("", "/v1/v1")
 
 
 def create_app(service: SpeechService) -> FastAPI:
@@ -39,11 +37,8 @@ def create_app(service: SpeechService) -> FastAPI:
     install_error_handlers(app)
     _add_layers(app, service)
     app.include_router(health.routes(service))
-    app.add_api_route("/v1/", lists.root)
-    for router in (openai.routes(service), lists.routes()):
-        app.include_router(router, prefix="/v1")
-        for alias in ALIASES:
-            app.include_router(router, prefix=alias, include_in_schema=False)
+    app.include_router(lists.routes())
+    app.include_router(openai.routes(service))
     app.include_router(plain.routes(service))
     return app
 
@@ -70,3 +65,4 @@ def _add_layers(app: FastAPI, service: SpeechService) -> None:
             ],
         )
     app.add_middleware(RequestLog, metrics=service.metrics)
+    app.add_middleware(Aliases)

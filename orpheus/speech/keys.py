@@ -34,8 +34,7 @@ _OPEN = frozenset(
         "/openapi.json",
     )
 )
-_PREFIXES = ("/v1/v1", "/v1", "")
-_LISTS = ("/models", "/audio/models", "/audio/voices", "/test", "/")
+_LISTS = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
 
 
 class Keys:
@@ -83,7 +82,7 @@ class Keys:
         if path in _OPEN:
             return True
         looks: bool = scope["method"] in ("GET", "HEAD")
-        return self._lists_open and looks and _is_list(path)
+        return self._lists_open and looks and (path in _LISTS or path.startswith("/v1/models/"))
 
     def _key_of(self, scope: Scope) -> int | None:
         """Which key was given. Every pair is compared, in constant time, whether one fits or not."""
@@ -106,14 +105,6 @@ def _presented(scope: Scope) -> Iterator[str]:
             yield value
     if scope["type"] == "websocket":
         yield from parse_qs(scope.get("query_string", b"").decode("latin-1")).get("api_key", ())
-
-
-def _is_list(path: str) -> bool:
-    for prefix in _PREFIXES:
-        rest = path.removeprefix(prefix) if path.startswith(prefix) else ""
-        if rest in _LISTS or rest.startswith("/models/"):
-            return True
-    return False
 
 
 def _speaks(scope: Scope) -> bool:

@@ -24,23 +24,24 @@ CREATED = 1742342400  # 2025-03-19, when Orpheus-3B was published
 def routes() -> APIRouter:
     router = APIRouter(responses=errors(401))
 
-    @router.get("/models")
+    @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model, under every name it answers to."""
         return {"object": "list", "data": [_model(name) for name in MODELS]}
 
-    @router.get("/models/{model_id}", responses=errors(404))
+    @router.get("/v1/models/{model_id}", responses=errors(404))
     async def model(model_id: str) -> dict[str, Any]:
+        """One of them."""
         if model_id not in MODELS:
             raise NotFound(f"There is no model {model_id[:60]!r}; {MODEL_ID} is.", code="model_not_found")
         return _model(model_id)
 
-    @router.get("/audio/models")
+    @router.get("/v1/audio/models")
     async def audio_models() -> dict[str, Any]:
         """The same for clients that ask for speech models alone."""
         return {"models": [{"id": name, "name": name} for name in MODELS]}
 
-    @router.get("/audio/voices")
+    @router.get("/v1/audio/voices")
     async def voices(legacy: str = "") -> dict[str, Any]:
         """All voices; with `legacy=true` their names alone, for clients that want strings."""
         if legacy.lower() in ("true", "1"):
@@ -51,17 +52,17 @@ def routes() -> APIRouter:
         ]
         return {"voices": listed, "aliases": OPENAI_VOICES}
 
-    @router.get("/test")
+    @router.get("/v1/test")
     async def test() -> dict[str, str]:
         """`{"status": "ok"}`, by which some clients know that voices can be listed."""
         return {"status": "ok"}
 
+    @router.get("/v1/")
+    async def root() -> dict[str, str]:
+        """LiveKit opens its connection with it before it has anything to say."""
+        return {"status": "ok"}
+
     return router
-
-
-def root() -> dict[str, str]:
-    """`GET /v1/`: LiveKit opens its connection with it before it has anything to say."""
-    return {"status": "ok"}
 
 
 def _model(name: str) -> dict[str, Any]:

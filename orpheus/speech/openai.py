@@ -37,12 +37,12 @@ def routes(service: SpeechService) -> APIRouter:
     names = (weights.model_name(settings), weights.codec_name(settings))
     speak = _Speak(service, AnswerCache(settings.cache_mb * 1_000_000, names))
 
-    @router.post("/audio/speech", response_class=Response, responses=audio())
+    @router.post("/v1/audio/speech", response_class=Response, responses=audio())
     async def speech(request: Request, body: SpeechRequest) -> Response:
         """Speak `input`; the bytes leave while they are made."""
         return await speak(request, body)
 
-    @router.post("/audio/speech/stream", response_class=Response, responses=audio())
+    @router.post("/v1/audio/speech/stream", response_class=Response, responses=audio())
     async def speech_stream(request: Request, body: StreamRequest) -> Response:
         """The same with raw 16-bit mono samples by default."""
         return await speak(request, body)

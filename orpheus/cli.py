@@ -17,7 +17,8 @@ from rich.table import Table
 
 from orpheus import __version__, logs
 from orpheus.errors import BadRequest, OrpheusError
-from orpheus.settings import Settings, load_settings, setting_rows, unknown_names
+from orpheus.settings import Settings, load_settings
+from orpheus.settings_table import setting_rows, unknown_names
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",

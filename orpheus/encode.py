@@ -163,7 +163,7 @@ class _Container:
         muxer, codec, bit_rate, sample_format, options = _CONTAINERS[format]
         self._sink = _SeekableSink() if whole else _Sink()
         if whole:  # a Xing header has the exact length, and where the encoder's padding begins
-            options = {name: value for name, value in options.items() if name != "write_xing"}
+            options = {**options, "write_xing": "1"} if format == "mp3" else options
         self._container = av.open(self._sink, "w", format=muxer, options={**options, "flush_packets": "1"})
         stream: Any = self._container.add_stream(codec, rate=sample_rate, layout="mono", format=sample_format)
         if bit_rate:
@@ -189,7 +189,7 @@ class _Container:
             self._container.mux(self._stream.encode(converted))
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._sink.getvalue() if isinstance(self._sink, _SeekableSink) else self._sink.take()
+        return self._sink.take() if isinstance(self._sink, _Sink) else self._sink.getvalue()
 
 
 class _Filtered:

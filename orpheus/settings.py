@@ -6,14 +6,9 @@ environment. Knows nothing of what the settings are used for.
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -222,16 +217,6 @@ class Settings(BaseSettings):
         return f"{url}/completions" if url.endswith("/v1") else f"{url}/v1/completions"
 
 
-@dataclass(frozen=True)
-class SettingRow:
-    """One setting as `orpheus settings` prints it."""
-
-    name: str
-    value: str
-    source: str  # "environment" | ".env" | "default" | "option"
-    description: str
-
-
 def load_settings(**options: Any) -> Settings:
     """Read the settings; `options` (from the command line, None meaning not given) win over all.
 
@@ -249,29 +234,3 @@ def load_settings(**options: Any) -> Settings:
 def setting_name(field: str) -> str:
     """The environment's name of a field."""
     return "HF_TOKEN" if field.lower() == "hf_token" else PREFIX + field.upper()
-
-
-def unknown_names() -> Iterator[str]:
-    """A sentence for each ORPHEUS_ name in the environment or `.env` that is no setting."""
-    known = {setting_name(field) for field in Settings.model_fields}
-    for name in sorted({*os.environ, *_dotenv()}):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
-            yield f"{name} is no setting and is ignored; did you mean {near[0]}?"
-
-
-def setting_rows(settings: Settings) -> Iterator[SettingRow]:
-    """All settings with their values and where each came from. Secrets are masked."""
-    environment = {name.upper(): value for name, value in os.environ.items() if value}
-    dotenv = {name.upper(): value for name, value in _dotenv().items() if value}
-    for field, info in Settings.model_fields.items():
-        name = setting_name(field)
-        source = "environment" if name in environment else ".env" if name in dotenv else "default"
-        value = getattr(settings, field)
-        if source == "default" and value != info.default:
-            source = "option"
-        yield SettingRow(name, "" if value is None else str(value), source, info.description or "")
-
-
-def _dotenv() -> dict[str, str | None]:
-    return dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}

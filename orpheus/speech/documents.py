@@ -38,6 +38,11 @@ _ERROR = {
     },
 }
 _BINARY = {"type": "string", "format": "binary"}
+_EVENT = {  # each event of the stream: `data` is JSON of type speech.audio.delta, speech.audio.done or error
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string"}},
+}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -57,7 +62,7 @@ def audio() -> dict[int | str, dict[str, Any]]:
     }
     ok = {
         "description": "The audio while it is made, or events that carry it",
-        "content": {**kinds, "text/event-stream": {"schema": {"type": "string"}}},
+        "content": {**kinds, "text/event-stream": {"schema": _EVENT}},
         "headers": headers,
     }
     return {200: ok, **errors(400, 401, 413, 429, 500, 502, 503)}

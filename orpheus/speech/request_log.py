@@ -77,14 +77,15 @@ class RequestLog:
         # A client may ask for any path: unrouted ones share a label, or each would be a series of its own.
         labels = (route or "unrouted", str(exchange.status or 0), known.format or "")
         self._metrics.requests.labels(*labels).inc()
-        if exchange.status in _FULL:
+        if outcome == "refused" and exchange.status in _FULL:
             self._metrics.rejected.inc()
         if outcome == "cancelled":
             self._metrics.cancelled.inc()
-        if outcome == "failed":
+        # A probe that says "not ready" has done its work.
+        probe = scope["path"] in _PROBES and exchange.error is None
+        if outcome == "failed" and not probe:
             self._metrics.failed.inc()
-        quiet = outcome != "failed" and scope["path"] in _PROBES
-        level = logging.DEBUG if quiet else logging.ERROR if exchange.broken else logging.INFO
+        level = logging.DEBUG if probe else logging.ERROR if exchange.broken else logging.INFO
         fields = {
             "route": route or scope["path"],
             "status": exchange.status,
@@ -150,5 +151,8 @@ class _Exchange:
             return "done" if self.websocket and self.status in (1000, 1001) else "cancelled"
         status = self.status or 0
         if self.websocket and status >= 1000:
-            return "done" if status in (1000, 1001) else "failed" if status == 1011 else "refused"
+            if status in (1000, 1001):
+                return "done"
+            # A server that stops asks to come back (1013) too, but what it had begun has failed.
+            return "failed" if status == 1011 or self._known.audio_s else "refused"
         return "failed" if status >= 500 else "refused" if status >= 400 else "done"

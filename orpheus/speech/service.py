@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from orpheus import weights
 from orpheus.codec import Codec
 from orpheus.encode import Format, encoded_rate, open_encoder
-from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
+from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
+from orpheus.speech.places import Places
 from orpheus.synthesis import Synthesis, Usage
 from orpheus.tokens import TokenSource
 from orpheus.voices import DEFAULT_VOICE, Voice, find_voice
@@ -57,9 +57,6 @@ class Prepared:
     whole: bool
 
 
-BREAK_S = 0.3  # a few frames: time to notice, and to say so where the protocol has a way
-STOPPING = "The server is stopping; try again in a moment."
-
 Load = Callable[[], Any]
 Guard = Callable[[Load], Load]  # wraps a load, to learn of its failure
 
@@ -85,8 +82,8 @@ class SpeechService:
         self._source: TokenSource | None = None
         self._codec: Codec | None = None
         self._failure: OrpheusError | None = None
-        self._active = 0
-        self._draining = self._stopped = False
+        self._places = Places(settings.max_requests, settings.drain_s)
+        self.admitted, self.drain = self._places.admitted, self._places.drain
         self.metrics = SpeechMetrics()
         self.metrics.gauge("codec_streams", "Codec streams open now", self._codec_streams)
 
@@ -144,8 +141,7 @@ class SpeechService:
 
     def synthesis(self) -> Synthesis:
         """The pipeline; NotReady until it is loaded, and once the server stops."""
-        if self._draining:
-            raise NotReady(STOPPING)
+        self._places.check_open()
         if self._synthesis is None:
             raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
         return self._synthesis
@@ -165,31 +161,6 @@ class SpeechService:
 
     def _codec_streams(self) -> float:
         return float(str(self.codec_report().get("open_streams", 0)))
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Holds one of ORPHEUS_MAX_REQUESTS places; AtCapacity where there is none."""
-        if self._active >= self.settings.max_requests:
-            raise AtCapacity(f"All {self.settings.max_requests} places are taken; try again in a moment.")
-        self._active += 1
-        try:
-            yield
-        finally:
-            self._active -= 1
-
-    async def drain(self, hurry: Callable[[], bool]) -> None:
-        """Take nothing new; streams under way get ORPHEUS_DRAIN_S, or until `hurry`, and are then broken."""
-        self._draining = True
-        if self._active:
-            log.info("stopping: %d utterances get %d s to end", self._active, self.settings.drain_s)
-        await self._none_active(self.settings.drain_s, hurry)
-        self._stopped = True
-        await self._none_active(BREAK_S, hurry)
-
-    async def _none_active(self, within_s: float, hurry: Callable[[], bool]) -> None:
-        ends_s = time.monotonic() + within_s
-        while self._active and time.monotonic() < ends_s and not hurry():  # noqa: ASYNC110 - a signal sets it
-            await asyncio.sleep(0.02)
 
     def prepare(self, utterance: Utterance) -> Prepared:
         """Everything about a request that can be wrong, checked before any work."""
@@ -249,8 +220,7 @@ class SpeechService:
         spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
         async with aclosing(spoken) as samples:
             async for pcm in samples:
-                if self._stopped:
-                    raise NotReady("The server stopped before this was finished. Try again.")
+                self._places.check_not_broken()
                 chunk = await asyncio.to_thread(encoder.write, pcm)
                 if job.whole:
                     held.append(chunk)

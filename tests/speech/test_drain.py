@@ -131,7 +131,7 @@ def test_told_to_stop_it_ends_what_it_can_and_breaks_the_rest(
     assert "traceback" not in log
     lines = [json.loads(line) for line in log.splitlines()]
     outcomes = sorted(line["outcome"] for line in lines if line.get("route", "").startswith(PATH))
-    assert outcomes == ["done", "failed", "failed", "refused"]
+    assert outcomes == ["done", "failed", "failed", "failed"]
 
 
 def test_with_nothing_under_way_it_stops_at_once(process: tuple[subprocess.Popen[bytes], str]) -> None:

@@ -29,7 +29,7 @@ KEYS = "first-key, second-key"
     ],
 )
 def test_a_key_is_taken_wherever_a_client_puts_it(speech: Start, headers: dict[str, str]) -> None:
-    response = speech(api_keys=KEYS).post(PATH, json=ask(response_format="pcm"), headers=headers)
+    response = speech(keep=True, api_keys=KEYS).post(PATH, json=ask(response_format="pcm"), headers=headers)
     assert response.status_code == 200
     assert len(response.content) == SAMPLES * 2
 
@@ -49,7 +49,7 @@ def test_a_key_is_taken_wherever_a_client_puts_it(speech: Start, headers: dict[s
 def test_anything_else_is_a_401_in_openais_shape(
     speech: Start, upstream: Upstream, headers: dict[str, str]
 ) -> None:
-    client = speech(api_keys=KEYS)
+    client = speech(keep=True, api_keys=KEYS)
     for path in (PATH, f"{PATH}/stream", "/audio/speech", "/v1/v1/audio/speech"):
         response = client.post(path, json=ask(), headers=headers)
         assert response.status_code == 401
@@ -59,11 +59,11 @@ def test_anything_else_is_a_401_in_openais_shape(
 
 
 def test_a_key_in_a_query_is_for_websockets_alone(speech: Start) -> None:
-    assert speech(api_keys=KEYS).post(f"{PATH}?api_key=first-key", json=ask()).status_code == 401
+    assert speech(keep=True, api_keys=KEYS).post(f"{PATH}?api_key=first-key", json=ask()).status_code == 401
 
 
 def test_lists_are_open_unless_closed_and_health_always_is(speech: Start) -> None:
-    open_lists, closed = speech(api_keys=KEYS), speech(api_keys=KEYS, lists_open=False)
+    open_lists, closed = speech(keep=True, api_keys=KEYS), speech(keep=True, api_keys=KEYS, lists_open=False)
     for path in ("/v1/models", "/v1/models/tts-1", "/v1/audio/voices", "/audio/models", "/v1/v1/models"):
         assert open_lists.get(path).status_code == 200
         assert closed.get(path).status_code == 401
@@ -82,7 +82,7 @@ def socket_url(client: httpx.Client, query: str) -> str:
 
 
 def test_a_websocket_without_a_key_is_refused_before_it_is_accepted(speech: Start) -> None:
-    client = speech(api_keys=KEYS)
+    client = speech(keep=True, api_keys=KEYS)
     for query in ("", "?api_key=wrong"):
         with (
             pytest.raises(websockets.InvalidStatus) as refused,
@@ -103,7 +103,7 @@ def test_a_websocket_without_a_key_is_refused_before_it_is_accepted(speech: Star
 
 def test_one_key_cannot_take_all_places(speech: Start, upstream: Upstream) -> None:
     upstream.events, upstream.pause_s = whole(500), 0.02
-    client = speech(api_keys=KEYS, max_requests_per_key=1)
+    client = speech(keep=True, api_keys=KEYS, max_requests_per_key=1)
     first, second = ({"x-api-key": key} for key in ("first-key", "second-key"))
     with client.stream("POST", PATH, json=ask(), headers=first) as held:
         chunks = held.iter_raw()
@@ -125,7 +125,7 @@ def test_one_key_cannot_take_all_places(speech: Start, upstream: Upstream) -> No
 
 def test_no_key_is_ever_logged(speech: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="orpheus")
-    client = speech(api_keys=KEYS)
+    client = speech(keep=True, api_keys=KEYS)
     client.post(PATH, json=ask(), headers={"x-api-key": "first-key"})
     client.post(PATH, json=ask(), headers={"x-api-key": "a-wrong-key"})
     with connect(socket_url(client, "?api_key=first-key"), proxy=None) as socket:

@@ -24,7 +24,7 @@ def in_parts(content: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_the_limit_is_a_413(speech: Start, upstream: Upstream, chunked: bool) -> None:
-    client = speech(max_body_bytes=LIMIT)
+    client = speech(keep=True, max_body_bytes=LIMIT)
     content = json.dumps(ask(note="x" * LIMIT)).encode()
     response = client.post(PATH, content=in_parts(content) if chunked else content)
     assert response.status_code == 413
@@ -35,7 +35,7 @@ def test_a_body_over_the_limit_is_a_413(speech: Start, upstream: Upstream, chunk
 
 
 def test_an_endless_body_is_answered_while_it_still_comes(speech: Start) -> None:
-    client = speech(max_body_bytes=LIMIT)
+    client = speech(keep=True, max_body_bytes=LIMIT)
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -55,7 +55,9 @@ def test_a_body_within_the_limit_arrives_whole(speech: Start, upstream: Upstream
     content = json.dumps(ask(note="x" * (LIMIT - 200))).encode()
     headers = {"content-type": "application/json"}
     body = in_parts(content) if chunked else content
-    assert speech(max_body_bytes=LIMIT).post(PATH, content=body, headers=headers).status_code == 200
+    assert (
+        speech(keep=True, max_body_bytes=LIMIT).post(PATH, content=body, headers=headers).status_code == 200
+    )
     assert "Hello there." in upstream.requests[0]["prompt"]
 
 

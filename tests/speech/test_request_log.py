@@ -113,7 +113,7 @@ def test_with_every_layer_on_a_failure_in_the_middle_still_breaks_the_body(
     upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
     body = ask(response_format=format, seed=1)
     with (
-        speech(**ALL_LAYERS).stream("POST", PATH, json=body, headers=KEY) as response,
+        speech(keep=True, **ALL_LAYERS).stream("POST", PATH, json=body, headers=KEY) as response,
         pytest.raises(httpx.RemoteProtocolError),
     ):
         assert response.status_code == 200

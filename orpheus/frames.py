@@ -6,9 +6,13 @@ or out of place costs the frame it stands in and nothing after it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from orpheus.vocabulary import SLOTS, slot_and_code
+
+LOOP_FRAMES = 48  # four seconds
+LOOP_PERIOD = 8  # frames; the loops that models fall into are shorter than a second
 
 
 class FrameAssembler:
@@ -46,3 +50,19 @@ class FrameAssembler:
                 self.frames += 1
                 self._partial.clear()
         return whole
+
+
+class LoopWatch:
+    """Tells when a generation has caught itself in a loop: four seconds of nothing but the same few frames."""
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[int, ...]] = deque(maxlen=LOOP_FRAMES)
+
+    def push(self, codes: list[int]) -> bool:
+        """Take the codes of whole frames; True where what came last is a loop."""
+        for start in range(0, len(codes), SLOTS):
+            self._latest.append(tuple(codes[start : start + SLOTS]))
+        if len(self._latest) < LOOP_FRAMES:
+            return False
+        frames = list(self._latest)
+        return any(frames[period:] == frames[:-period] for period in range(1, LOOP_PERIOD + 1))

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from orpheus import weights
 from orpheus.errors import OrpheusError, SetupError
 from orpheus.settings import Settings
-from orpheus.voices import DEFAULT_VOICE, VOICES
+from orpheus.voices import languages_of, voices_of
 
 STOP_S = 1.0  # from the end of draining to the end of the process
 Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # is told how to learn that there is a hurry
@@ -125,11 +125,12 @@ def url_of(host: str, port: int) -> str:
 def announce(settings: Settings, host: str, port: int, console: Console) -> None:
     """Tell whoever started it where it is, what it speaks with, and what to try."""
     url = url_of(host, port)
-    body = f'{{"input": "Hello, I am ready.", "voice": "{DEFAULT_VOICE}"}}'
+    voices = [voice.id for voice in voices_of(languages_of(weights.model_name(settings)))]
+    body = f'{{"input": "Hello, I am ready.", "voice": "{voices[0]}"}}'
     console.print(
         f"\nOrpheus is ready at {url}\n"
         f"  model   {weights.model_name(settings)}, codec {weights.codec_name(settings)}\n"
-        f"  voice   {DEFAULT_VOICE} ({', '.join(VOICES)})\n"
+        f"  voice   {voices[0]} ({', '.join(voices)})\n"
         f"  try     curl {url}/v1/audio/speech -H 'Content-Type: application/json' "
         f"-d '{body}' -o hello.mp3\n",
         soft_wrap=True,

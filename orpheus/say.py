@@ -5,7 +5,6 @@ Knows nothing of the stages; it asks a running server, or runs both tiers in thi
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -97,10 +96,7 @@ async def _in_process(
     service = SpeechService.in_process(settings)
     async with service.running():
         with console.status("Loading the weights"):
-            while await service.problem():
-                if service.failure:
-                    raise service.failure
-                await asyncio.sleep(0.01)
+            await service.loaded()
         job = service.prepare(Utterance(text, voice, format, speed))
         yield _Started(job.sample_rate)
         async with aclosing(service.encoded(job, Usage())) as chunks:

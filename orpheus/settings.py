@@ -138,6 +138,17 @@ class Settings(BaseSettings):
         le=1000,
         description="most characters generated in one go. Unset: 280, or 110 with the embedded voice",
     )
+    join: Literal["on", "off"] = Field(
+        "on",
+        description="trims the silence around each piece, sets the pauses between them and evens their loudness; "
+        "off sends the model's samples as they are",
+    )
+    silence_db: float = Field(
+        -45, ge=-90, le=-20, description="RMS under which 10 ms of sound are silence, in dB of full scale"
+    )
+    lead_silence_ms: float = Field(
+        30, ge=0, le=2000, description="silence before the first word; Orpheus itself leaves 400 to 600 ms"
+    )
     max_input_chars: int = Field(
         4096, ge=1, description="longest input of a request, in characters; more is a 400"
     )

@@ -1,6 +1,6 @@
 """Text → PCM: the stages in order, with cancellation. Read this file first.
 
-    text.split ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ samples
+    text.pieces ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
 
 Knows nothing of HTTP or of encodings. A text is spoken piece by piece: while one piece is heard the next is
 generated, order is kept, and leaving the generator cancels whatever is under way.
@@ -9,7 +9,6 @@ generated, order is kept, and leaving the generator cancels whatever is under wa
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -21,15 +20,16 @@ from numpy.typing import NDArray
 
 from orpheus import text as text_stage
 from orpheus import weights
+from orpheus.ahead import Ahead
 from orpheus.codec import Codec
-from orpheus.errors import AtCapacity, EngineError
-from orpheus.frames import FrameAssembler
+from orpheus.errors import AtCapacity, BadPiece
+from orpheus.frames import FrameAssembler, LoopWatch
+from orpheus.joining import Level, Trim
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
-from orpheus.tokens import Piece, TokenSource
+from orpheus.text import Spoken
+from orpheus.tokens import Generation, Numbers, TokenSource
 from orpheus.voices import Voice
-
-log = logging.getLogger(__name__)
 
 Pcm = NDArray[np.float32]
 
@@ -37,6 +37,8 @@ Pcm = NDArray[np.float32]
 # second), and four seconds for laughs, sighs and silence.
 TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
+RESERVE_S = 1.0  # of audio in the listener's hands, kept when a piece is held back
+RETRY_SEED = 1 << 40  # added to the seed of a piece that is generated again
 
 
 @dataclass
@@ -47,11 +49,35 @@ class Usage:
     audio_tokens: int = 0
     samples: int = 0
     pieces: int = 0
-    truncated_pieces: int = 0
     regenerated_pieces: int = 0
+    truncated_pieces: int = 0
+    removed_tags: int = 0
     resyncs: int = 0
+    edges: list[int] = field(default_factory=list)  # the sample each piece begins at
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
     started_s: float = field(default_factory=time.perf_counter)
+
+    def count(self, pcm: Pcm) -> Pcm:
+        """Samples on their way out."""
+        if self.first_audio_s is None:
+            self.first_audio_s = time.perf_counter() - self.started_s
+        self.samples += len(pcm)
+        return pcm
+
+    def in_hand_s(self, sample_rate: int) -> float:
+        """Seconds of audio a listener who plays in real time has not heard yet."""
+        heard_s = time.perf_counter() - self.started_s - (self.first_audio_s or 0.0)
+        return self.samples / sample_rate - heard_s
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a text is spoken, once everything about it was checked."""
+
+    voice: Voice
+    sampling: Sampling
+    max_tokens: int  # a piece
+    lead_silence_s: float
 
 
 class Synthesis:
@@ -64,73 +90,96 @@ class Synthesis:
         self.sample_rate = codec.sample_rate
         embedded = weights.codec_name(settings) == EMBEDDED
         self._piece_chars = settings.piece_chars or (110 if embedded else 280)
+        # The embedded voice learned single sentences: two in one go cost it a word in eight.
+        self._join_chars = 50 if embedded and not settings.piece_chars else None
+        self._threshold = 10 ** (settings.silence_db / 20)
+        self._joins = settings.join == "on"
 
-    def split(self, text: str, voice: Voice) -> list[str]:
+    def split(self, text: str, voice: Voice, *, normalize: bool = False) -> Spoken:
         """The pieces a text is spoken in. BadRequest where there is nothing to say."""
-        return text_stage.split(text, voice.language, self._piece_chars)
+        return text_stage.pieces(
+            text, voice.language, self._piece_chars, join_chars=self._join_chars, normalize=normalize
+        )
 
-    async def speak(
-        self, pieces: list[str], voice: Voice, sampling: Sampling, max_tokens: int, usage: Usage
-    ) -> AsyncGenerator[Pcm]:
+    async def speak(self, spoken: Spoken, manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
         """Samples of all pieces in order, mono float32 at `sample_rate`, as soon as they are final.
 
-        `max_tokens` is the most a piece may take; what its length makes plausible limits it further.
         Piece n is sampled with seed + n, so a request with a seed is heard the same again.
         """
-        seed = random.getrandbits(63) if sampling.seed is None else sampling.seed
-        usage.pieces = len(pieces)
-        running: list[_Running] = []
+        seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
+        pieces = spoken.pieces
+        usage.pieces, usage.removed_tags = len(pieces), spoken.removed_tags
+        running: list[Ahead[Pcm]] = []
+        level = Level(self.sample_rate, self._threshold)
 
         def start(index: int) -> None:
-            text = pieces[index]
-            budget = min(max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
-            piece = Piece(voice.id, text, sampling.with_seed(seed + index), budget)
-            running.append(_Running(self._say_later(piece, usage, wait=index > 0)))
+            """Begin a piece. It runs ahead of its listener, who is a piece behind at most."""
+
+            def attempt(number: int) -> AsyncGenerator[Pcm]:
+                usage.regenerated_pieces += number > 0
+                piece_seed = seed + index + number * RETRY_SEED
+                return self._say(pieces[index], manner, piece_seed, usage, first=index == 0)
+
+            running.append(Ahead(attempt))
 
         try:
             start(0)
             for index in range(len(pieces)):
-                heard = False
-                async for pcm in running[index]:
-                    if usage.first_audio_s is None:
-                        usage.first_audio_s = time.perf_counter() - usage.started_s
-                    # The next piece starts once this one sounds: earlier it would only delay it.
-                    if not heard and index + 1 < len(pieces):
+                if index:
+                    if index + 1 < len(pieces):
                         start(index + 1)
-                    heard = True
-                    usage.samples += len(pcm)
-                    yield pcm
-                if not heard:
-                    raise EngineError(
-                        f"The model said nothing for piece {index + 1} of {len(pieces)}. "
-                        "Try again, with another seed."
-                    )
+                    # While the listener has enough in hand, a piece is held until it is known to be good.
+                    await running[index].settled(usage.in_hand_s(self.sample_rate) - RESERVE_S)
+                usage.edges.append(usage.samples)
+                async for pcm in running[index]:
+                    # The second piece starts once the first one sounds: earlier it would only delay it.
+                    if len(running) == 1 < len(pieces):
+                        start(1)
+                    if len(out := level.push(pcm) if self._joins else pcm):
+                        yield usage.count(out)
+                if self._joins and len(out := level.finish()):
+                    yield usage.count(out)
         finally:
-            await _Running.cancel(running)
+            await Ahead.cancel(running)
 
-    async def _say_later(self, piece: Piece, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
-        """One piece; all but the first wait for a free slot instead of failing the whole request."""
-        patience_ends = time.monotonic() + self._settings.stall_timeout_s
-        while True:
-            try:
-                async with aclosing(self._say(piece, usage)) as samples:
-                    async for pcm in samples:
-                        yield pcm
-                return
-            except AtCapacity as error:  # raised before any token, so nothing is said twice
-                if not wait or time.monotonic() > patience_ends:
-                    raise
-                await asyncio.sleep(min(error.retry_after_s, 0.2))
+    async def _say(
+        self, piece: text_stage.Piece, manner: Manner, seed: int, usage: Usage, *, first: bool
+    ) -> AsyncGenerator[Pcm]:
+        """One piece, trimmed. BadPiece where what came is not the speech of its text."""
+        text = piece.text
+        budget = min(manner.max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
+        generation = Generation(manner.voice.id, text, manner.sampling.with_seed(seed), budget)
+        trim = Trim(
+            self.sample_rate,
+            threshold=self._threshold,
+            lead_s=manner.lead_silence_s if first else 0.0,
+            pause_s=piece.pause_ms / 1000,
+        )
+        said = 0
+        async with aclosing(self._decode(generation, usage, wait=not first)) as samples:
+            async for pcm in samples:
+                said += len(pcm)
+                out = trim.push(pcm)
+                if len(out := out if self._joins else pcm):
+                    yield out
+        if not said or (self._joins and not trim.heard):
+            raise BadPiece(f"The model said nothing for {_named(text)}. Try again, with another seed.")
+        if self._joins and len(out := trim.finish()):
+            yield out
 
-    async def _say(self, piece: Piece, usage: Usage) -> AsyncGenerator[Pcm]:
-        """One piece: tokens to frames to samples."""
-        assembler = FrameAssembler()
+    async def _decode(self, piece: Generation, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
+        """Tokens to frames to samples."""
+        assembler, watch = FrameAssembler(), LoopWatch()
         decoder = self._codec.open(piece.sampling.seed or 0)
         try:
-            async with aclosing(self._source.generate(piece)) as tokens:
+            async with aclosing(self._tokens(piece, wait=wait)) as tokens:
                 async for chunk in tokens:
                     usage.audio_tokens += len(chunk.numbers)
                     if codes := assembler.push(chunk.numbers):
+                        if watch.push(codes):
+                            raise BadPiece(
+                                f"The model repeats itself in {_named(piece.text)}. Try again, with another seed."
+                            )
                         pcm = await decoder.push(codes)
                         if len(pcm):
                             yield pcm
@@ -138,7 +187,10 @@ class Synthesis:
                         usage.prompt_tokens += chunk.prompt_tokens or 0
                     if chunk.finish_reason == "length":
                         usage.truncated_pieces += 1
-                        log.warning("a piece of %d characters hit its token limit", len(piece.text))
+                        raise BadPiece(
+                            f"The model did not come to an end of {_named(piece.text)} within "
+                            f"{piece.max_tokens} tokens. Try again, with another seed."
+                        )
             pcm = await decoder.finish()
             if len(pcm):
                 yield pcm
@@ -146,39 +198,21 @@ class Synthesis:
             decoder.close()
             usage.resyncs += assembler.resyncs
 
+    async def _tokens(self, piece: Generation, *, wait: bool) -> AsyncGenerator[Numbers]:
+        """A piece's tokens; with `wait`, a full tier 1 is asked again instead of failing the whole request."""
+        patience_ends = time.monotonic() + self._settings.stall_timeout_s
+        while True:
+            try:
+                async with aclosing(self._source.generate(piece)) as tokens:
+                    async for chunk in tokens:
+                        yield chunk
+                return
+            except AtCapacity as error:  # raised before any token, so nothing is said twice
+                if not wait or time.monotonic() > patience_ends:
+                    raise
+                await asyncio.sleep(min(error.retry_after_s, 0.2))
 
-class _Running:
-    """A generator that runs ahead of its reader. Bounded by what one piece can say."""
 
-    _END = None
-
-    def __init__(self, source: AsyncGenerator[Pcm]) -> None:
-        self._queue: asyncio.Queue[Pcm | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._run(source))
-
-    async def _run(self, source: AsyncGenerator[Pcm]) -> None:
-        try:
-            async with aclosing(source):
-                async for pcm in source:
-                    self._queue.put_nowait(pcm)
-        finally:
-            self._queue.put_nowait(self._END)
-
-    async def __aiter__(self) -> AsyncGenerator[Pcm]:
-        while (pcm := await self._queue.get()) is not self._END:
-            yield pcm
-        await self._task  # raises what ended it
-
-    @staticmethod
-    async def cancel(running: list[_Running]) -> None:
-        """End all of them and wait until they are gone."""
-        tasks = [piece._task for piece in running]
-        for task in tasks:
-            task.cancel()
-        # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would
-        # cancel the cleaning up too, and the connection to tier 1 would stay open.
-        if tasks:
-            await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # seen, so that asyncio does not report it as forgotten
+def _named(text: str) -> str:
+    """A piece in an error, which may be logged: never its text."""
+    return f"a piece of {len(text)} characters"

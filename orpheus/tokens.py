@@ -28,8 +28,8 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What one generation speaks."""
+class Generation:
+    """What to ask for: one piece of a text, spoken by a voice."""
 
     voice: str
     text: str
@@ -49,7 +49,7 @@ class Numbers:
 class TokenSource(Protocol):
     """What tier 2 asks of tier 1."""
 
-    def generate(self, piece: Piece) -> AsyncGenerator[Numbers]:
+    def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
         """Tokens of one piece; the last has a finish reason. Raises OrpheusError."""
 
     async def check(self) -> None:
@@ -64,7 +64,7 @@ class EngineTokens:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def generate(self, piece: Piece) -> AsyncGenerator[Numbers]:
+    async def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
         from orpheus.llama.loop import Completion
 
         prompt = self._engine.tokenize_prompt(turn_text(piece.voice, piece.text))
@@ -95,7 +95,7 @@ class HttpTokens:
         )
         self._stall_timeout_s = settings.stall_timeout_s
 
-    async def generate(self, piece: Piece) -> AsyncGenerator[Numbers]:
+    async def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
         body = {
             "model": self._model,
             "prompt": turn_text(piece.voice, piece.text),

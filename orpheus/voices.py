@@ -1,25 +1,45 @@
-"""A voice name as a client says it → an Orpheus voice.
+"""A voice name as a client says it → an Orpheus voice of the checkpoint in use.
 
-Knows nothing of models or audio: a voice is a name the model was trained on, put before the text.
+Knows nothing of audio: a voice is a name the model was trained on, put before the text. Each language is a
+checkpoint of its own, so a voice can be known and still not be there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from orpheus.errors import BadRequest
 
 
 @dataclass(frozen=True)
 class Voice:
-    id: str
+    id: str  # what the model was trained on
     language: str  # ISO 639-1
     gender: str  # "female" | "male"
+    ascii: str = ""  # another spelling, for clients that cannot send the first
 
 
-DEFAULT_VOICE = "tara"
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published model and the languages it speaks."""
 
-# In the order of realism their makers give (Orpheus-TTS README).
+    repository: str
+    mark: str  # what its file names have in common, in every quantisation; empty for the English one
+    languages: tuple[str, ...]
+
+
+CHECKPOINTS = (
+    Checkpoint("lex-au/Orpheus-3b-French-FT-Q8_0.gguf", "french", ("fr",)),
+    Checkpoint("lex-au/Orpheus-3b-German-FT-Q8_0.gguf", "german", ("de",)),
+    Checkpoint("lex-au/Orpheus-3b-Korean-FT-Q8_0.gguf", "korean", ("ko",)),
+    Checkpoint("lex-au/Orpheus-3b-Hindi-FT-Q8_0.gguf", "hindi", ("hi",)),
+    Checkpoint("lex-au/Orpheus-3b-Chinese-FT-Q8_0.gguf", "chinese", ("zh",)),
+    Checkpoint("lex-au/Orpheus-3b-Italian_Spanish-FT-Q8_0.gguf", "italian_spanish", ("es", "it")),
+    Checkpoint("lex-au/Orpheus-3b-FT-Q8_0.gguf", "", ("en",)),
+)
+
+# In the order of realism their makers give (Orpheus-TTS README); the first of a language is its default.
 VOICES: dict[str, Voice] = {
     voice.id: voice
     for voice in (
@@ -31,10 +51,29 @@ VOICES: dict[str, Voice] = {
         Voice("mia", "en", "female"),
         Voice("zac", "en", "male"),
         Voice("zoe", "en", "female"),
+        Voice("pierre", "fr", "male"),
+        Voice("amelie", "fr", "female"),
+        Voice("marie", "fr", "female"),
+        Voice("jana", "de", "female"),
+        Voice("thomas", "de", "male"),
+        Voice("max", "de", "male"),
+        Voice("유나", "ko", "female", "yuna"),
+        Voice("준서", "ko", "male", "junseo"),
+        Voice("ऋतिका", "hi", "female", "ritika"),
+        Voice("长乐", "zh", "female", "changle"),
+        Voice("白芷", "zh", "female", "baizhi"),
+        Voice("javi", "es", "male"),
+        Voice("sergio", "es", "male"),
+        Voice("maria", "es", "female"),
+        Voice("pietro", "it", "male"),
+        Voice("giulia", "it", "female"),
+        Voice("carlo", "it", "male"),
     )
 }
+DEFAULT_VOICE = "tara"
 
-# OpenAI's thirteen names, which clients send by default, to a voice of the same gender.
+# OpenAI's thirteen names, which clients send unless told otherwise, to an English voice of the same gender.
+# Elsewhere they are spread over the checkpoint's own voices of that gender.
 OPENAI_VOICES: dict[str, str] = {
     "alloy": "tara",
     "ash": "leo",
@@ -50,17 +89,54 @@ OPENAI_VOICES: dict[str, str] = {
     "shimmer": "zoe",
     "verse": "dan",
 }
+_ASCII = {voice.ascii: voice.id for voice in VOICES.values() if voice.ascii}
 
 
-def find_voice(name: str) -> Voice:
-    """The voice of a name (Orpheus' or OpenAI's, any case). BadRequest names those there are."""
+def languages_of(model: str) -> tuple[str, ...]:
+    """The languages of a model as ORPHEUS_MODEL names it; English where the name says nothing."""
+    name = PurePath(model.split("@")[0]).name.lower().replace("-", "_")
+    return next(checkpoint.languages for checkpoint in CHECKPOINTS if checkpoint.mark in name)
+
+
+def voices_of(languages: tuple[str, ...]) -> list[Voice]:
+    """The voices that can speak now, the default first."""
+    return [voice for voice in VOICES.values() if voice.language in languages]
+
+
+def find_voice(name: str, languages: tuple[str, ...] = ("en",)) -> Voice:
+    """The voice of a name: Orpheus' own, its ASCII spelling, or OpenAI's, in any case.
+
+    BadRequest, naming those there are, for an unknown one; naming the setting, for one of another checkpoint.
+    """
+    here = voices_of(languages)
     key = name.strip().lower()
-    voice = VOICES.get(OPENAI_VOICES.get(key, key))
+    if key in OPENAI_VOICES:
+        return _openai_voice(key, here)
+    if key == DEFAULT_VOICE and here[0].id != DEFAULT_VOICE:
+        return here[0]  # what a request without a voice asks for, in whatever language is loaded
+    voice = VOICES.get(_ASCII.get(key, key))
     if voice is None:
         shown = name if len(name) <= 60 else name[:60] + "…"
         raise BadRequest(
-            f"There is no voice {shown!r}. Use one of {', '.join(VOICES)}, or an OpenAI name such as alloy.",
+            f"There is no voice {shown!r}. Use one of {', '.join(v.ascii or v.id for v in here)}, or an "
+            "OpenAI name such as alloy.",
             param="voice",
             code="voice_not_found",
         )
+    if voice not in here:
+        checkpoint = next(c for c in CHECKPOINTS if voice.language in c.languages)
+        raise BadRequest(
+            f"The voice {name.strip()!r} belongs to another checkpoint: set ORPHEUS_MODEL to "
+            f"{checkpoint.repository}. Loaded now: {', '.join(v.ascii or v.id for v in here)}.",
+            param="voice",
+            code="voice_not_loaded",
+        )
     return voice
+
+
+def _openai_voice(name: str, here: list[Voice]) -> Voice:
+    meant = VOICES[OPENAI_VOICES[name]]
+    if meant in here:
+        return meant
+    same = [voice for voice in here if voice.gender == meant.gender] or here
+    return same[list(OPENAI_VOICES).index(name) % len(same)]

@@ -16,7 +16,8 @@ from orpheus.encode import open_encoder
 def _recogniser() -> Any:
     from pocketsphinx import Decoder
 
-    return Decoder(samprate=16_000, loglevel="FATAL")
+    # cmn batch: by default what it heard before changes what it hears next
+    return Decoder(samprate=16_000, cmn="batch", loglevel="FATAL")
 
 
 def hear(samples: NDArray[np.int16], rate: int = 24_000) -> str:

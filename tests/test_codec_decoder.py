@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +17,8 @@ from orpheus.codec.decoder import Decoder
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
 from orpheus.errors import EngineError
+from tests.random_snac import EMBEDDED, EXACT, random_codes, save_random_snac
 
-EXACT = 1000  # more lookahead than any codec needs
-EMBEDDED = Path(__file__).parents[1] / "orpheus" / "embedded" / "snac"
-TINY = {
-    "sampling_rate": 24000,
-    "encoder_dim": 4,
-    "encoder_rates": [2, 2],
-    "decoder_dim": 32,
-    "decoder_rates": [4, 3],
-    "attn_window_size": None,
-    "codebook_size": 16,
-    "codebook_dim": 4,
-    "vq_strides": [4, 2, 1],
-    "noise": True,
-    "depthwise": True,
-}
 VARIANTS: dict[str, dict[str, object]] = {
     "odd and even strides": {},
     "full convolutions": {"depthwise": False, "decoder_rates": [2, 5]},
@@ -41,23 +27,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "alphas all one": {"alphas": False},
     "Orpheus' strides": {"decoder_rates": [8, 8, 4, 2]},
 }
-
-
-def save_random_snac(folder: Path, *, alphas: bool = True, **changes: object) -> Path:
-    """A SNAC with random weights, as SNAC.from_pretrained reads it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {**TINY, **changes}
-    torch.manual_seed(7)
-    model = SNAC(**config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("alpha") and alphas:  # trained codecs have alphas of either sign and any size
-                parameter.copy_(torch.randn_like(parameter) * 1.5)
-            elif name.endswith("bias"):
-                parameter.copy_(torch.randn_like(parameter) * 0.1)
-    (folder / "config.json").write_text(json.dumps(config))
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,10 +48,6 @@ def tiny_pair(tiny: Path) -> tuple[Decoder, OfflineDecoder]:
 @pytest.fixture(scope="session")
 def embedded_pair() -> tuple[Decoder, OfflineDecoder]:
     return Decoder.load(EMBEDDED), OfflineDecoder.load(EMBEDDED)
-
-
-def random_codes(decoder: Decoder, count: int, seed: int = 0) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, decoder.shape.codes, count)
 
 
 def stream(
@@ -126,7 +91,7 @@ def test_without_noise_it_equals_an_untouched_snac(tiny: Path) -> None:
     assert np.abs(stream(decoder, codes, [10, 33]) - expected).max() < 1e-5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(length=st.integers(0, 120), cuts=st.lists(st.integers(0, 120), max_size=8), seed=st.integers())
 def test_any_split_of_any_length_gives_the_offline_samples(
     tiny_pair: tuple[Decoder, OfflineDecoder], length: int, cuts: list[int], seed: int
@@ -150,23 +115,21 @@ def test_the_embedded_codec_is_exact(
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    lengths=st.lists(st.integers(0, 80), min_size=1, max_size=6),
-    data=st.data(),
-)
+@given(lengths=st.lists(st.integers(0, 80), min_size=1, max_size=5), splits=st.randoms(use_true_random=False))
 def test_streams_decoded_together_do_not_know_of_each_other(
-    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], data: st.DataObject
+    tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], splits: random.Random
 ) -> None:
     decoder, offline = tiny_pair
+    dice = random.Random(splits.randint(0, 1 << 32))
     codes = [random_codes(decoder, length, seed) for seed, length in enumerate(lengths)]
     states = [StreamState(decoder, seed, EXACT) for seed in range(len(lengths))]
     pcm: list[list[NDArray[np.float32]]] = [[] for _ in lengths]
     fed = [0] * len(lengths)
     while not all(state.finished for state in states):
         for row, state in enumerate(states):
-            if state.finished:
+            if state.finished or dice.random() < 0.3:
                 continue
-            count = data.draw(st.integers(0, 30))
+            count = dice.randint(1, 30)
             state.push(codes[row][fed[row] : fed[row] + count])
             fed[row] += count
             if fed[row] >= lengths[row]:
@@ -180,7 +143,7 @@ def test_streams_decoded_together_do_not_know_of_each_other(
         assert np.abs(got - expected).max(initial=0) < 1e-5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     length=st.integers(0, 150),
     cuts=st.lists(st.integers(0, 150), max_size=8),
@@ -195,6 +158,23 @@ def test_an_early_first_frame_changes_nothing_after_it(
     assert pcm.shape == expected.shape
     first = 4 * decoder.hop
     assert np.abs(pcm[first:] - expected[first:]).max(initial=0) < 1e-5
+
+
+def test_the_same_codes_give_the_same_s16_samples_however_chunked_and_batched(
+    embedded_pair: tuple[Decoder, OfflineDecoder],
+) -> None:
+    decoder, _ = embedded_pair
+    codes = random_codes(decoder, 7 * 12)
+    alone = np.round(stream(decoder, codes, [], seed=1) * 32767)
+    by_frame = np.round(stream(decoder, codes, list(range(0, 84, 7)), seed=1) * 32767)
+    states = [StreamState(decoder, 1, EXACT) for _ in range(3)]
+    for state in states:
+        state.push(codes)
+        state.finish()
+    batched = np.round(decode_all(decoder, states)[1] * 32767)
+    # Bytes are equal where MKL and oneDNN are as measured in the benchmark; one step in 65,536 elsewhere.
+    assert np.abs(by_frame - alone).max() <= 1
+    assert np.abs(batched - alone).max() <= 1
 
 
 def test_the_first_frame_leaves_after_two_at_50_db(

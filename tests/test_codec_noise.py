@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.noise import bases, keyed_noise, quantile_table
-from tests.test_codec_decoder import EMBEDDED
+from tests.random_snac import EMBEDDED
 
 TABLE = quantile_table()
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import random
-import shutil
-import threading
-import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orpheus.codec import Codec
-from orpheus.codec.checkpoint import Checkpoint, read_shape
 from orpheus.codec.offline import OfflineDecoder
-from orpheus.errors import EngineError, SetupError, WeightsError
+from orpheus.errors import EngineError
 from orpheus.settings import Settings
-from tests.test_codec_decoder import EMBEDDED, save_random_snac
+from tests.random_snac import EMBEDDED, save_random_snac
 
 EXACT = 1000
 
@@ -196,74 +191,6 @@ def test_a_wrong_code_names_the_setting_and_leaves_the_stream_usable(codec: Code
     assert asyncio.run(run()) == codec.samples_per_frame
 
 
-def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    codec = Codec.load(folder, codec_settings())
-
-    def broken(*_: object) -> None:
-        raise RuntimeError("out of memory")
-
-    async def run() -> None:
-        stream = codec.open(0)
-        with monkeypatch.context() as patch:
-            patch.setattr(codec.decoder, "step", broken)
-            with pytest.raises(EngineError, match="out of memory"):
-                await stream.push(codes_of(14, 0))
-        with pytest.raises(EngineError, match="out of memory"):
-            await stream.push(codes_of(14, 0))
-        assert len(await speak(codec, codes_of(14, 0), 0)) == 2 * codec.samples_per_frame
-
-    asyncio.run(run())
-    codec.close()
-
-
-def test_the_event_loop_runs_on_while_a_step_is_decoded(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    codec = Codec.load(folder, codec_settings())
-    step = codec.decoder.step
-
-    def slow(*arguments: object) -> object:
-        time.sleep(0.2)
-        return step(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(codec.decoder, "step", slow)
-
-    async def run() -> int:
-        push = asyncio.ensure_future(codec.open(0).push(codes_of(7, 0)))
-        turns = 0
-        while not push.done():
-            await asyncio.sleep(0.001)
-            turns += 1
-        return turns
-
-    assert asyncio.run(run()) > 20
-    codec.close()
-
-
-def test_closing_the_codec_ends_what_is_pending_and_its_thread(folder: Path) -> None:
-    threads = threading.active_count()
-    codec = Codec.load(folder, codec_settings(codec_gather_ms=50))
-
-    async def run() -> None:
-        codec.open(1)
-        other = codec.open(1)
-        push = asyncio.ensure_future(codec.open(0).push(codes_of(7, 0)))
-        await asyncio.sleep(0)
-        await asyncio.to_thread(codec.close)
-        with contextlib.suppress(EngineError):  # or it was done before
-            await push
-        with pytest.raises(EngineError, match="closed"):
-            await other.push([0])
-        with pytest.raises(EngineError, match="closed"):
-            codec.open(0)
-
-    asyncio.run(run())
-    codec.close()
-    assert threading.active_count() <= threads
-
-
 def test_the_report_says_what_it_runs_on(codec: Codec) -> None:
     report = codec.report()
     assert report["device"] == "cpu"
@@ -277,70 +204,3 @@ def test_the_embedded_codec_loads_with_the_default_settings() -> None:
     pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
     assert pcm.shape == (6 * 2048,)
     codec.close()
-
-
-def edit_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-@pytest.mark.parametrize(
-    ("damage", "sentence"),
-    [
-        (lambda folder: (folder / "config.json").unlink(), "No config.json in .*ORPHEUS_CODEC"),
-        (lambda folder: (folder / "config.json").write_text("{"), "no SNAC configuration .*Fetch it again"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "no SNAC configuration .*Fetch it again"),
-        (lambda folder: (folder / "pytorch_model.bin").unlink(), "No pytorch_model.bin in .*ORPHEUS_CODEC"),
-        (
-            lambda folder: (folder / "pytorch_model.bin").write_bytes(b"<html>"),
-            "cannot be read .*Fetch it again",
-        ),
-        (lambda folder: (folder / "pytorch_model.bin").write_bytes(b""), "cannot be read .*Fetch it again"),
-        (lambda folder: torch.save([1], folder / "pytorch_model.bin"), "holds no weights by name"),
-        (lambda folder: torch.save({}, folder / "pytorch_model.bin"), "should be .* found nothing"),
-        (lambda folder: edit_config(folder, attn_window_size=32), "attention .*attn_window_size 32"),
-        (lambda folder: edit_config(folder, vq_strides=[8, 4, 2, 1]), "vq_strides .*seven tokens"),
-        (lambda folder: edit_config(folder, decoder_rates=[4, 1]), "decoder_rates .* must be 2 or more"),
-        (lambda folder: edit_config(folder, decoder_rates=[]), "decoder_rates .* must be 2 or more"),
-        (lambda folder: edit_config(folder, decoder_dim=64), "does not fit its config.json"),
-    ],
-)
-def test_a_checkpoint_that_cannot_be_used_says_why_in_one_sentence(
-    damage: object, sentence: str, folder: Path, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    damage(copy)  # type: ignore[operator]
-    with pytest.raises(WeightsError, match=sentence) as error:
-        Codec.load(copy, codec_settings())
-    assert "\n" not in str(error.value)
-
-
-def test_a_pickle_that_would_run_code_is_refused(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    torch.save({"decoder": threading.Event}, copy / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match="cannot be read"):
-        Codec.load(copy, codec_settings())
-
-
-def test_older_checkpoints_with_weight_g_and_weight_v_load_the_same(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    old = {
-        name.replace("parametrizations.weight.original0", "weight_g").replace(
-            "parametrizations.weight.original1", "weight_v"
-        ): tensor
-        for name, tensor in tensors.items()
-    }
-    torch.save(old, copy / "pytorch_model.bin")
-    name = "decoder.model.1.weight"
-    shape = read_shape(folder)
-    wanted = (shape.channels, shape.latent_channels, 1)
-    assert torch.equal(
-        Checkpoint(copy).take_normed(name, *wanted), Checkpoint(folder).take_normed(name, *wanted)
-    )
-
-
-@pytest.mark.parametrize("name", ["tpu", "cuda:99", "nonsense:1", "mps"])
-def test_a_device_that_is_not_there_is_a_setup_error(name: str, folder: Path) -> None:
-    with pytest.raises(SetupError, match="ORPHEUS_CODEC_DEVICE"):
-        Codec.load(folder, codec_settings(codec_device=name))

@@ -76,3 +76,17 @@ def test_every_audio_token_is_given_out_dropped_or_still_held(numbers: list[int]
     audio = sum(FIRST_CODE <= number <= LAST_CODE for number in numbers)
     assert len(out) == 7 * assembler.frames
     assert 0 <= audio - len(out) - assembler.dropped < 7
+
+
+def test_four_seconds_of_the_same_few_frames_are_a_loop_and_speech_is_not() -> None:
+    from orpheus.frames import LoopWatch
+
+    for period in (1, 3, 8):
+        watch = LoopWatch()
+        loops = [watch.push([frame % period] * 7) for frame in range(60)]
+        assert loops.index(True) >= 47
+        assert loops[-1]
+    watch = LoopWatch()
+    assert not any(watch.push([frame % 9] * 7) for frame in range(200))
+    watch = LoopWatch()
+    assert not any(watch.push([7] * 7 * 40 + [8] * 7) for _ in range(5))

@@ -12,13 +12,13 @@ from orpheus.errors import AtCapacity, BadRequest, NotReady, UpstreamError
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
-from orpheus.tokens import HttpTokens, Piece
+from orpheus.tokens import Generation, HttpTokens
 from orpheus.vocabulary import number_of
 from tests.live import free_port, served
 from tests.upstream import Upstream, event, frame_text, whole
 
 pytestmark = pytest.mark.anyio
-PIECE = Piece("tara", "Hello.", Sampling(seed=7), 700)
+PIECE = Generation("tara", "Hello.", Sampling(seed=7), 700)
 FRAME = [number_of(slot, slot + 1) for slot in range(7)]
 
 

@@ -1,32 +1,69 @@
 import pytest
 
 from orpheus.errors import BadRequest
-from orpheus.voices import OPENAI_VOICES, VOICES, find_voice
+from orpheus.voices import CHECKPOINTS, OPENAI_VOICES, VOICES, find_voice, languages_of, voices_of
 
-OPENAI = [
-    "alloy",
-    "ash",
-    "ballad",
-    "cedar",
-    "coral",
-    "echo",
-    "fable",
-    "marin",
-    "nova",
-    "onyx",
-    "sage",
-    "shimmer",
-    "verse",
-]
+OPENAI = {
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
+}  # fmt: skip
+ENGLISH = [voice.id for voice in voices_of(("en",))]
 
 
-@pytest.mark.parametrize("name", [*VOICES, *OPENAI, "TARA", " Nova "])
+@pytest.mark.parametrize("name", [*ENGLISH, *sorted(OPENAI), "TARA", " Nova "])
 def test_every_name_a_client_may_send_is_a_voice(name: str) -> None:
-    assert find_voice(name).id in VOICES
+    assert find_voice(name).id in ENGLISH
 
 
 def test_the_thirteen_openai_names_are_all_there() -> None:
-    assert sorted(OPENAI_VOICES) == sorted(OPENAI)
+    assert set(OPENAI_VOICES) == OPENAI
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.languages[0])
+def test_every_checkpoint_answers_to_openai_names_with_the_same_gender(checkpoint) -> None:  # type: ignore[no-untyped-def]
+    here = voices_of(checkpoint.languages)
+    for name, english in OPENAI_VOICES.items():
+        voice = find_voice(name, checkpoint.languages)
+        assert voice in here
+        if any(other.gender == VOICES[english].gender for other in here):
+            assert voice.gender == VOICES[english].gender
+
+
+def test_eight_languages_and_their_voices() -> None:
+    assert {voice.language for voice in VOICES.values()} == {"en", "fr", "de", "ko", "hi", "zh", "es", "it"}
+    assert all(voice.id.isascii() or voice.ascii.isascii() for voice in VOICES.values())
+    for checkpoint in CHECKPOINTS:
+        assert voices_of(checkpoint.languages)
+
+
+@pytest.mark.parametrize(
+    ("model", "languages"),
+    [
+        ("embedded", ("en",)),
+        ("lex-au/Orpheus-3b-FT-Q8_0.gguf", ("en",)),
+        ("/models/Orpheus-3b-French-FT-Q4_K_M.gguf", ("fr",)),
+        ("lex-au/Orpheus-3b-Italian_Spanish-FT-Q8_0.gguf@main", ("es", "it")),
+        ("someone/else:orpheus-3b-chinese-ft.gguf", ("zh",)),
+        ("/models/my-own.gguf", ("en",)),
+    ],
+)
+def test_a_models_name_tells_its_languages(model: str, languages: tuple[str, ...]) -> None:
+    assert languages_of(model) == languages
+
+
+@pytest.mark.parametrize(("name", "setting"), [("pierre", "French"), ("yuna", "Korean"), ("长乐", "Chinese")])
+def test_a_voice_of_another_checkpoint_names_the_setting(name: str, setting: str) -> None:
+    with pytest.raises(BadRequest, match=rf"ORPHEUS_MODEL to lex-au/Orpheus-3b-{setting}") as caught:
+        find_voice(name)
+    assert caught.value.code == "voice_not_loaded"
+
+
+def test_ascii_spellings_and_their_own_are_one_voice() -> None:
+    assert find_voice("yuna", ("ko",)) == find_voice("유나", ("ko",))
+    assert find_voice("yuna", ("ko",)).id == "유나"
+
+
+def test_a_request_without_a_voice_gets_the_checkpoints_first() -> None:
+    assert find_voice("tara", ("fr",)).id == "pierre"
 
 
 @pytest.mark.parametrize("name", ["", "bob", "tara:", "../etc", "x" * 10_000])

@@ -20,28 +20,21 @@ from orpheus.prompt import turn_text
 from orpheus.vocabulary import frame_to_layers, slot_and_code
 from tests.listen import hear, word_error_rate
 from tests.live import Pair, running_pair
+from tests.sentences import SENTENCES as FORTY
 from tests.test_encode import decode
 
-SENTENCES = [
-    "The boat drifted slowly down the river.",
-    "She put the letter on the kitchen table.",
-    "We will meet again on Monday morning.",
-    "The children played in the garden all day.",
-    "He closed the door and walked away.",
-    "A cold wind was blowing from the north.",
-    "Please bring me a glass of water.",
-    "The old man told us a long story.",
-    "My brother works in a small office.",
-    "They bought a new house near the sea.",
-]
+SENTENCES = FORTY[:10]
 SAMPLING = {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}
 
 
 @pytest.fixture(scope="module")
 def exact_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Noise off, and no approximate first frame: every sample is the offline decode's."""
+    """No noise, no approximate first frame, nothing trimmed: every sample is the offline decode's."""
     with running_pair(
-        tmp_path_factory.mktemp("exact"), ORPHEUS_CODEC_NOISE="off", ORPHEUS_LOOKAHEAD="10"
+        tmp_path_factory.mktemp("exact"),
+        ORPHEUS_CODEC_NOISE="off",
+        ORPHEUS_LOOKAHEAD="10",
+        ORPHEUS_JOIN="off",
     ) as pair:
         yield pair
 

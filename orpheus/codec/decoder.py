@@ -16,74 +16,21 @@ the delay, so nothing is moved to line a sum up with its delayed operand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from orpheus.codec.checkpoint import KERNEL, LATENTS_PER_FRAME, Checkpoint, Shape, read_shape
+from orpheus.codec.edges import OPEN_END, Edges, RowEdges
 from orpheus.codec.layers import Block, Conv, Network, Snake, fold, to_device
+from orpheus.codec.layout import LOOK, Place, lay_out
 from orpheus.codec.noise import bases, counter_offsets, noise_from_counters, quantile_table
 
-LOOK = KERNEL // 2  # samples that a convolution of dilation 1 looks to each side
-OPEN_END = 1 << 40  # `end` of a stream whose last latent is not known: beyond any stream, and no overflow
-
-
-class Edges(Protocol):
-    """Where in a step the streams begin and end."""
-
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        """Zero the positions of (time, streams, channels) outside the stream, at `rate` a latent and `late`."""
-
-
-class RowEdges:
-    """Edges known on the host: touches only streams that begin or end in this step."""
-
-    def __init__(
-        self, positions: Sequence[int], ends: Sequence[int], latents: int, longest_delay: int
-    ) -> None:
-        self._streams = [
-            (stream, position, end)
-            for stream, (position, end) in enumerate(zip(positions, ends, strict=True))
-            if position < longest_delay or position + latents > end
-        ]
-
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        count = rows.shape[0]
-        for stream, position, end in self._streams:
-            first = position * rate - late  # where in the stream this step's first row lies
-            if first < 0:
-                rows[: min(-first, count), stream] = 0
-            if (after := end * rate - first) < count:
-                rows[max(after, 0) :, stream] = 0
-
-
-class MaskEdges:
-    """Edges held in tensors, for a graph captured once: touches every row of every stream."""
-
-    def __init__(self, positions: Tensor, ends: Tensor) -> None:
-        self._positions, self._ends = positions, ends
-
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        places = torch.arange(rows.shape[0], device=rows.device)[:, None] + (self._positions * rate - late)
-        rows.mul_(((places >= 0) & (places < self._ends * rate)).to(rows.dtype)[:, :, None])
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where in a stream's memory one history lies."""
-
-    start: int  # floats
-    rows: int
-    channels: int
-
-    def view(self, memory: Tensor) -> Tensor:
-        """(rows, streams, channels) of memory (streams, floats)."""
-        part = memory[:, self.start : self.start + self.rows * self.channels]
-        return part.view(memory.shape[0], self.rows, self.channels).transpose(0, 1)
+# MKL's matrix product rounds a row the same way among 4 rows as among 4,000, but otherwise among fewer (x86 with
+# AVX-512, 2026-11-21). So with 4 or more the same codes give the same bytes however they were chunked and batched.
+FEWEST_ROWS = 4
 
 
 class Decoder:
@@ -96,9 +43,8 @@ class Decoder:
         self.noise = noise and shape.noise
         self.hop = shape.hop
         self.network = to_device(network, device)
-        self._places: list[_Place] = []
-        self.floats = 0  # memory of one stream
-        self.delay = self._lay_out()  # samples an output is late by
+        self._places, self.delay = lay_out(shape, network)  # samples an output is late by
+        self.floats = self._places[-1].stop  # memory of one stream
         self.tail = -(-self.delay // self.hop)  # latents of nothing that push the last sample out
         self._table = quantile_table().to(device)
         self._layer_offsets = torch.arange(3, device=device) * shape.codes
@@ -110,29 +56,6 @@ class Decoder:
         shape = read_shape(folder)
         return cls(shape, fold(shape, Checkpoint(folder)), noise=noise, device=torch.device(device))
 
-    def _lay_out(self) -> int:
-        """Give every history its place in a stream's memory, in the order they are used; → the whole delay."""
-
-        def place(rows: int, channels: int) -> None:
-            self._places.append(_Place(self.floats, rows, channels))
-            self.floats += rows * channels
-
-        shape, rate = self.shape, 1
-        late = LOOK
-        place(2 * LOOK, shape.latent_channels)
-        for number, block in enumerate(self.network.blocks):
-            narrow = shape.channels_after(number + 1)
-            place(1, shape.channels_after(number))
-            rate *= block.stride
-            late = late * block.stride + block.pad
-            looks = [LOOK * unit.conv.dilation for unit in block.units]
-            place(sum(looks), narrow)  # the residual sum, once for all three units
-            for look in looks:
-                place(2 * look, narrow)
-            late += sum(looks)
-        place(2 * LOOK, shape.channels_after(len(shape.strides)))
-        return late + LOOK
-
     def new_memory(self, streams: int = 1) -> Tensor:
         """float32 (streams, floats): before the first latent there is nothing but zeros."""
         return torch.zeros(streams, self.floats, device=self.device)
@@ -143,8 +66,7 @@ class Decoder:
 
     def warm_up(self) -> None:
         """Run one frame, so that the first listener does not pay for allocations and kernel choices."""
-        codes = torch.zeros(1, LATENTS_PER_FRAME, 3, dtype=torch.int64)
-        self.step(self.new_memory(), codes, [0], [OPEN_END], [0])
+        self.step(self.new_memory(), torch.zeros(1, LATENTS_PER_FRAME, 3).long(), [0], [OPEN_END], [0])
 
     @torch.inference_mode()
     def step(
@@ -162,7 +84,13 @@ class Decoder:
         of the whole stream, or OPEN_END. Returns float32 (streams, latents · hop): samples
         position · hop - delay and on. Those before 0 or from end · hop on are no samples.
         """
-        latents = codes.shape[1]
+        streams, latents = codes.shape[:2]
+        if (short := -(-FEWEST_ROWS // latents) - streams) > 0:  # streams that are empty make up the rows
+            memories, more = torch.cat([memory, self.new_memory(short)]), [0] * short
+            codes = F.pad(codes, (0, 0, 0, 0, 0, short))
+            pcm = self.step(memories, codes, [*positions, *more], [*ends, *more], [*seeds, *more])
+            memory.copy_(memories[:streams])
+            return pcm[:streams]
         edges = RowEdges(positions, ends, latents, self.tail + 1)
         base = self.noise_bases(positions, seeds) if self.noise else None
         return self.run(memory, codes.to(self.device), edges, base)
@@ -232,7 +160,7 @@ class Decoder:
         pcm = taps.as_strided((samples, KERNEL), (KERNEL, KERNEL * streams + 1)).sum(1)
         return pcm.add_(network.last_bias).tanh_().view(-1, streams).t()
 
-    def _with_history(self, memory: Tensor, place: _Place, count: int) -> Tensor:
+    def _with_history(self, memory: Tensor, place: Place, count: int) -> Tensor:
         """(place.rows + count, streams, channels), the first rows filled from memory."""
         rows = memory.new_empty(place.rows + count, memory.shape[0], place.channels)
         rows[: place.rows].copy_(place.view(memory))
@@ -254,9 +182,10 @@ class Decoder:
         """(history + count, streams, channels) → (count · streams, channels). Seven taps, as an image one pixel high."""
         streams, channels = rows.shape[1:]
         image = rows.view(1, 1, -1, channels).permute(0, 3, 1, 2)
-        out = F.conv2d(
-            image, conv.weight, conv.bias, dilation=(1, conv.dilation * streams), groups=conv.groups
-        )
+        # The 2 dilates nothing, the kernel being one high: it keeps oneDNN to one kernel, so to one order of rounding,
+        # also where a lone stream's dilation is 1.
+        dilation = (2, conv.dilation * streams)
+        out = F.conv2d(image, conv.weight, conv.bias, dilation=dilation, groups=conv.groups)
         return out.permute(0, 2, 3, 1).reshape(-1, out.shape[1])
 
     def _upsample(self, block: Block, rows: Tensor, noise: Tensor | None, out: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from orpheus.codec.checkpoint import LATENTS_PER_FRAME, Shape
-from orpheus.codec.decoder import Decoder, MaskEdges
+from orpheus.codec.decoder import Decoder
+from orpheus.codec.edges import MaskEdges
 from orpheus.codec.layers import Network
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

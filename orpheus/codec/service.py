@@ -7,11 +7,9 @@ stream's state is touched by the decoding thread alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,41 +20,16 @@ from orpheus.codec.checkpoint import LATENTS_PER_FRAME
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device, set_threads
 from orpheus.codec.graphs import GraphedDecoder
+from orpheus.codec.job import Job
 from orpheus.codec.stream import Codes, StreamState, advance, checked, choose_step, start_early
 from orpheus.errors import EngineError
 from orpheus.settings import Settings
 from orpheus.vocabulary import SLOTS
 
-HOLD_FRAMES = (
-    4  # frames decoded at once while the listener has audio in hand: three fifths of the cost of one by one
-)
+# Decoded at once while the listener has audio in hand: three quarters of the cost of one by one.
+HOLD_FRAMES = 4
 CLOSED = "The codec is closed: the service is stopping."
 STREAM_CLOSED = "This codec stream is closed."
-
-
-@dataclass(eq=False)
-class _Job:
-    """One push or finish on its way. Everything but `waiting` belongs to the decoding thread once queued."""
-
-    stream: CodecStream
-    codes: NDArray[np.int64]
-    last: bool
-    loop: asyncio.AbstractEventLoop
-    waiting: asyncio.Future[None]
-
-    def end(self, error: EngineError | None = None) -> None:
-        """Wake the caller, from any thread. A caller that was cancelled, or whose loop is gone, is passed over."""
-
-        def wake() -> None:
-            if self.waiting.done():
-                return
-            if error is None:
-                self.waiting.set_result(None)
-            else:
-                self.waiting.set_exception(error)
-
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(wake)
 
 
 class Codec:
@@ -72,11 +45,12 @@ class Codec:
         self._gather_s = settings.codec_gather_ms / 1000
         self.reserve_s = settings.codec_reserve_ms / 1000
         self._streams: weakref.WeakSet[CodecStream] = weakref.WeakSet()
-        self._queue: list[_Job] = []
+        self._queue: list[Job] = []
         self._changed = threading.Condition()
         self._closed = False
         self._steps = self._rows = self._latents = self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="orpheus-codec", daemon=True)
+        decoder.warm_up()
         self._thread.start()
 
     @classmethod
@@ -85,16 +59,14 @@ class Codec:
         device = choose_device(settings.codec_device)
         set_threads(settings.codec_threads)
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
-        decoder = kind.load(folder, noise=settings.codec_noise == "on", device=device)
-        decoder.warm_up()
-        return cls(decoder, settings)
+        return cls(kind.load(folder, noise=settings.codec_noise == "on", device=device), settings)
 
     def open(self, seed: int) -> CodecStream:
         """A new stream. Equal seeds and codes give equal noise."""
-        if self._closed:
-            raise EngineError(CLOSED)
         stream = CodecStream(self, seed)
         with self._changed:
+            if self._closed:
+                raise EngineError(CLOSED)
             self._streams.add(stream)
         return stream
 
@@ -121,7 +93,7 @@ class Codec:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: Job) -> None:
         with self._changed:
             if self._closed:
                 raise EngineError(CLOSED)
@@ -137,7 +109,7 @@ class Codec:
         for job in gone:
             job.end(EngineError(STREAM_CLOSED))
 
-    def _gather(self, idle: bool) -> list[_Job]:
+    def _gather(self, idle: bool) -> list[Job]:
         """The queued jobs. When idle, wait for one, and then `codec_gather_ms` for the other open streams."""
         with self._changed:
             if idle:
@@ -153,14 +125,14 @@ class Codec:
             return jobs
 
     def _run(self) -> None:
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         while not self._closed:
             jobs += [job for job in self._gather(idle=not jobs) if self._started(job)]
             jobs = self._decode(jobs)
         for job in jobs + self._gather(idle=False):
             job.end(EngineError(CLOSED))
 
-    def _started(self, job: _Job) -> bool:
+    def _started(self, job: Job) -> bool:
         """Hand a job's codes to its stream's state; False where the stream is gone."""
         state = job.stream._state
         if state is None:
@@ -172,7 +144,7 @@ class Codec:
             self._dropped += state.dropped
         return True
 
-    def _decode(self, jobs: list[_Job]) -> list[_Job]:
+    def _decode(self, jobs: list[Job]) -> list[Job]:
         """One step for the jobs' streams; ends the jobs that have nothing more to decode, returns the others."""
         states = {job.stream: job.stream._state for job in jobs}
         live = {stream: state for stream, state in states.items() if state is not None}
@@ -247,7 +219,7 @@ class CodecStream:
         if not last and self._can_wait():
             return self._take()
         held, self._held = self._held, []
-        job = _Job(self, np.concatenate(held), last, loop, loop.create_future())
+        job = Job(self, np.concatenate(held), last, loop, loop.create_future())
         self._codec._submit(job)
         await job.waiting
         return self._take()

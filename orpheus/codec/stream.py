@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from orpheus.codec.checkpoint import LATENTS_PER_FRAME, VQ_STRIDES
-from orpheus.codec.decoder import OPEN_END, Decoder
+from orpheus.codec.decoder import Decoder
+from orpheus.codec.edges import OPEN_END
 from orpheus.errors import EngineError
 from orpheus.vocabulary import SLOTS, frame_to_layers
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, SetupError, WeightsError
-from orpheus.llama.scheduler import Row
+from orpheus.llama.batches import Row
 from orpheus.vocabulary import Vocabulary
 
 NO_KV_SLOT = 1  # llama_decode: no room in the cache; nothing was changed, try fewer rows
@@ -146,6 +146,7 @@ class Context:
                 "attention is off."
             )
         self._memory = llama_cpp.llama_get_memory(self._context)
+        self.sequences = options.sequences
         self._batch_tokens = options.batch_tokens
         self._make_batch(options.batch_tokens)
         self._logits = np.empty((0, model.n_vocab), np.float32)

@@ -28,6 +28,8 @@ LONGEST_PROMPT_CHARS = 65536  # tokenizing blocks the caller, and no stream hold
 
 def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
     """Ids of a text prompt: of a turn, whole or in a community form, the trained ids; else as llama-server does."""
+    if not prompt:
+        raise BadRequest("The prompt is empty.", param="prompt")
     if len(prompt) > LONGEST_PROMPT_CHARS:
         raise BadRequest(
             f"The prompt has {len(prompt)} characters; at most {LONGEST_PROMPT_CHARS} can be read.",

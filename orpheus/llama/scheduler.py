@@ -1,17 +1,7 @@
 """Streams that wait, run and pause → the rows of the next step, and the moves that keep their ids dense.
 
 Pure bookkeeping: knows nothing of llama.cpp, sampling, threads or HTTP. Time is passed in, in seconds.
-
-With a split KV cache llama.cpp cuts a batch into one pass for each run of consecutive sequence ids (its
-`split_equal`), and each pass reads all weights again. So the ids of the streams that decode are kept dense:
-0 … n-1. Two sequences more than there are streams leave room to swap a paused stream out of the way and for
-an idle row.
-
-Bit-equal logits: with a split cache, llama.cpp's CPU kernels give a stream the same logits in any batch, with
-one exception: some weight types (F16, not Q8_0) take another kernel for a pass with one token, or with one
-output (measured on an AMD EPYC, 2026-11-21). With `even` no such pass is made: a token that would be alone is
-decoded beside a neighbour's, or beside an idle row where there is none; and one prompt is read a step, in
-chunks of three tokens or more, so that its last pass has one output in any company.
+Why ids are packed and rows kept company is told in batches.py.
 """
 
 from __future__ import annotations
@@ -22,24 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from orpheus.llama.batches import SPARE, Row, chunk, packing
 from orpheus.sampling import Sampling
 
 FRAME_S = 2048 / 24000  # audio in a frame: what a stream must gain on the clock to be ahead of its listener
-HEAD_START_S = 0.25  # a stream this far ahead of its listener gives way to first frames
+HEAD_START_S = 0.15  # a stream this far ahead of its listener gives way to first frames: seven small steps
 PREFILLS = {"split": 1, "unified": 2}  # prompts read in a step: with a split cache each costs another pass
-SPARE = 2  # sequences of a split cache beyond the streams
 
 Owner = TypeVar("Owner")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One stream's tokens in a batch. `wanted`: logits after the last of them."""
-
-    sequence: int
-    position: int
-    tokens: tuple[int, ...]
-    wanted: bool
 
 
 @dataclass(eq=False)
@@ -145,7 +125,7 @@ class Scheduler(Generic[Owner]):
         room = self._batch_tokens - 1 - sum(len(job.todo) == 1 for job in jobs)
         rows, chosen = [], []
         for job in jobs:
-            count = _chunk(len(job.todo), room) if len(job.todo) > 1 else 1
+            count = chunk(len(job.todo), room) if len(job.todo) > 1 else 1
             if count == 0:
                 continue
             if count > 1:
@@ -168,17 +148,17 @@ class Scheduler(Generic[Owner]):
         return done
 
     def _first_frames_first(self, ready: list[Job[Owner]], now: float) -> list[Job[Owner]]:
-        """Only the streams without a first frame, where all others are well ahead of their listeners.
+        """While a stream has no first frame, leave out those well ahead of their listeners.
 
         A small batch is a quick one, so a new listener waits little; the rest lose nothing that can be heard,
         and where nobody is ahead all run together.
         """
-        new = [job for job in ready if not job.frames]
-        if not new or any(job.frames and job.lead_s(now) < HEAD_START_S for job in ready):
+        if all(job.frames for job in ready):
             return ready
+        urgent = [job for job in ready if not job.frames or job.lead_s(now) < HEAD_START_S]
         if not self._dense:
-            return new
-        start = new[0].sequence  # `ready` is 0 … n-1: all from here on stay consecutive
+            return urgent
+        start = urgent[0].sequence  # `ready` is 0 … n-1: all from here on stay consecutive
         while start and sum(len(job.todo) == 1 for job in ready[start:]) == 1:
             start -= 1
         return ready[start:]
@@ -194,66 +174,3 @@ class Scheduler(Generic[Owner]):
             by_id[target] = job
             moves.append((source, target))
         return moves
-
-
-def packing(
-    ready: set[int], taken: set[int], sequences: int, *, keep_free: bool = False
-) -> list[tuple[int, int]]:
-    """Moves (source, target) that bring the `ready` ids to 0 … n-1; each target is free when its turn comes.
-
-    `ready` is part of `taken`; at least one of the `sequences` ids is free, two where id n is to be kept free.
-    The fewest moves: one a hole, two where a paused stream sits in it.
-    """
-    count = len(ready)
-    above = sorted((number for number in ready if number >= count), reverse=True)
-    holes = sorted(number for number in range(count) if number not in ready)
-    holes.sort(key=lambda number: number in taken)  # empty holes first: filling them frees ids for the rest
-    free = set(range(count, sequences)) - taken
-    moves = []
-    for source, hole in zip(above, holes, strict=True):
-        if hole in taken:
-            refuge = max(free)
-            free.remove(refuge)
-            moves.append((hole, refuge))
-        moves.append((source, hole))
-        free.add(source)
-    if keep_free and count not in free and count < sequences:
-        moves.append((count, max(free)))
-    return moves
-
-
-def passes(rows: Sequence[Row], batch_tokens: int, *, unified: bool) -> int:
-    """Forward passes llama.cpp makes of a batch (its split_simple and split_equal, checked by a test)."""
-    left = {row.sequence: len(row.tokens) for row in rows}
-    if unified:
-        return -(-sum(left.values()) // batch_tokens)
-    count = 0
-    while left:
-        run = _runs(sorted(left))[0][:batch_tokens]
-        taken = min(min(left[sequence] for sequence in run), max(1, batch_tokens // len(run)))
-        for sequence in run:
-            left[sequence] -= taken
-            if not left[sequence]:
-                del left[sequence]
-        count += 1
-    return count
-
-
-def _runs(numbers: Sequence[int]) -> list[list[int]]:
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return runs
-
-
-def _chunk(left: int, room: int) -> int:
-    """How many of a prompt's `left` tokens (2 or more) to read in a step: 3 or more at a time, or one of two."""
-    if left == 2:
-        return min(1, room)
-    count = min(left, room)
-    if 0 < left - count < 3:
-        count = left - 3
-    return count if count >= 3 else 0

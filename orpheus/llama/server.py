@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -31,43 +32,60 @@ _log = logging.getLogger(__name__)
 class Loading:
     """The engine of one application: on its way, there, or failed and why."""
 
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-        self.failure: OrpheusError | None = None
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._closed = False
+        self._engine: Engine | None = None
+        self._failure: OrpheusError | None = None
+
+    def start(self) -> None:
+        # A thread that does not hold up the end of the process: a load may be a download of gigabytes.
+        threading.Thread(target=self._run, name="orpheus-load", daemon=True).start()
 
     def ready(self) -> Engine:
         """The engine; NotReady says why there is none."""
-        if self.failure is not None:
-            raise NotReady(f"The model could not be loaded: {self.failure}")
-        if self.engine is None:
+        if self._failure is not None:
+            raise NotReady(f"The model could not be loaded: {self._failure}")
+        if self._engine is None:
             raise NotReady("The model is loading: try again shortly.")
-        return self.engine
+        return self._engine
+
+    def close(self) -> None:
+        """Close the engine, now or as soon as it is loaded."""
+        with self._lock:
+            self._closed = True
+        if self._engine is not None:
+            self._engine.close()
+
+    def _run(self) -> None:
+        try:
+            engine = self._load()
+        except OrpheusError as error:
+            self._failure = error
+            _log.error("The model could not be loaded: %s", error)
+        except Exception as error:
+            self._failure = EngineError(f"{type(error).__name__}: {error}")
+            _log.exception("The model could not be loaded")
+        else:
+            with self._lock:
+                self._engine = engine
+                closed = self._closed
+            if closed:
+                engine.close()
 
 
 def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> FastAPI:
     """The application. `load` makes the engine, in a thread at startup; by default from ORPHEUS_MODEL's file."""
-    loading = Loading()
-
-    async def load_engine() -> None:
-        try:
-            loading.engine = await asyncio.to_thread(load or (lambda: _load(settings)))
-        except OrpheusError as error:
-            loading.failure = error
-            _log.error("The model could not be loaded: %s", error)
-        except Exception as error:
-            loading.failure = EngineError(f"{type(error).__name__}: {error}")
-            _log.exception("The model could not be loaded")
+    loading = Loading(load or (lambda: _load(settings)))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(load_engine())
+        loading.start()
         yield
-        await task
-        if loading.engine is not None:
-            await asyncio.to_thread(loading.engine.close)
+        await asyncio.to_thread(loading.close)
 
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
-    app.state.loading = loading
     shape_errors(app)
 
     @app.post("/v1/completions", response_model=None)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from orpheus.errors import EngineError, OrpheusError, SetupError
+from orpheus.errors import EngineError, OrpheusError
+from orpheus.llama.batches import passes
+from orpheus.llama.company import company
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.sampler import Sampler
-from orpheus.llama.scheduler import Job, Row, Scheduler, passes
+from orpheus.llama.scheduler import Job, Scheduler
 from orpheus.llama.shape import Shape
 from orpheus.llama.stream import FinishReason, Item, Stream, TokenChunk
 from orpheus.vocabulary import SLOTS, Vocabulary, number_of
@@ -54,34 +56,13 @@ class Steps:
         self._codes = vocabulary.codes
 
     def open(self) -> None:
-        """Make the context and warm it up, so that the first request finds everything allocated.
-
-        The warm-up also finds out whether a stream's logits depend on its company: alone, beside one, and in a
-        full batch.
-        """
+        """Make the context and warm it up by looking whether logits depend on company."""
         self._context = self._open_context()
         streams = self._shape.streams
-        if streams == 1:
-            self.batch_invariant = True  # there is no company
-            self._first_logits(1)
-            return
-        alone, pair, full = (self._first_logits(n) for n in (1, 2, streams))
-        same_in_company = not self._shape.unified and bool((pair == full).all())
-        self._scheduler.even = (
-            self._shape.even_batches and same_in_company and not bool((alone == pair).all())
-        )
-        self.batch_invariant = same_in_company and (self._scheduler.even or bool((alone == pair).all()))
-
-    def _first_logits(self, streams: int) -> NDArray[np.float32]:
-        """Logits of one token decoded in `streams` streams at once: those of the first."""
-        assert self._context is not None
-        rows = [Row(n, 0, (self._vocabulary.begin_of_text,), True) for n in range(streams)]
-        if self._context.decode(rows):
-            raise SetupError("llama.cpp has no room for a token a stream: raise ORPHEUS_SLOT_TOKENS.")
-        first: NDArray[np.float32] = self._context.logits(streams)[0].copy()
-        for row in rows:
-            self._context.forget(row.sequence)
-        return first
+        found = company(self._context, self._vocabulary.begin_of_text, streams)
+        same = streams == 1 or (found.same_in_company and not self._shape.unified)
+        self._scheduler.even = same and found.differs_alone and self._shape.even_batches and streams > 1
+        self.batch_invariant = same and (streams == 1 or self._scheduler.even or not found.differs_alone)
 
     def reopen(self) -> None:
         self._stats.reloads += 1

@@ -37,7 +37,7 @@ def create_app(service: SpeechService) -> FastAPI:
     install_error_handlers(app)
     _add_layers(app, service)
     app.include_router(health.routes(service))
-    app.include_router(lists.routes())
+    app.include_router(lists.routes(service))
     app.include_router(openai.routes(service))
     app.include_router(plain.routes(service))
     return app

@@ -36,7 +36,7 @@ class AnswerCache:
 
     def takes(self, job: Prepared) -> bool:
         """Whether answers to `job` can be kept at all."""
-        return self._most_bytes > 0 and job.sampling.seed is not None
+        return self._most_bytes > 0 and job.manner.sampling.seed is not None
 
     def find(self, job: Prepared) -> Answer | None:
         return self._answers.get(self._key(job))
@@ -55,12 +55,18 @@ class AnswerCache:
                 else:
                     parts.clear()
                 yield chunk
-        if size + 1024 <= self._most_bytes and not usage.truncated_pieces:
+        if size + 1024 <= self._most_bytes:
             answer = Answer(b"".join(parts), usage.prompt_tokens, usage.audio_tokens)
             self._answers[self._key(job)] = answer
 
     def _key(self, job: Prepared) -> tuple[object, ...]:
         return (
-            self._weights, job.text, job.voice.id, job.format, job.speed, job.sample_rate,
-            job.whole, job.sampling, job.max_tokens,
-        )  # fmt: skip
+            self._weights,
+            job.text,
+            job.spoken,
+            job.manner,
+            job.format,
+            job.speed,
+            job.sample_rate,
+            job.whole,
+        )

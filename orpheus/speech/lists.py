@@ -12,7 +12,8 @@ from fastapi import APIRouter
 
 from orpheus.errors import NotFound
 from orpheus.speech.documents import errors
-from orpheus.voices import OPENAI_VOICES, VOICES
+from orpheus.speech.service import SpeechService
+from orpheus.voices import OPENAI_VOICES, voices_of
 
 MODEL_ID = "orpheus-tts"  # "tts" in it: some clients find speech models by their name
 # OpenAI's names, which clients send unless told otherwise; all of them are the one model.
@@ -21,7 +22,7 @@ MODELS = (MODEL_ID, *MODEL_ALIASES)
 CREATED = 1742342400  # 2025-03-19, when Orpheus-3B was published
 
 
-def routes() -> APIRouter:
+def routes(service: SpeechService) -> APIRouter:
     router = APIRouter(responses=errors(401))
 
     @router.get("/v1/models")
@@ -45,10 +46,10 @@ def routes() -> APIRouter:
     async def voices(legacy: str = "") -> dict[str, Any]:
         """All voices; with `legacy=true` their names alone, for clients that want strings."""
         if legacy.lower() in ("true", "1"):
-            return {"voices": list(VOICES)}
+            return {"voices": [voice.id for voice in voices_of(service.languages)]}
         listed = [
             {"id": voice.id, "name": voice.id, "language": voice.language, "gender": voice.gender}
-            for voice in VOICES.values()
+            for voice in voices_of(service.languages)
         ]
         return {"voices": listed, "aliases": OPENAI_VOICES}
 

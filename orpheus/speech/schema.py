@@ -49,6 +49,11 @@ class SpeechRequest(BaseModel):
     stream: Annotated[
         bool, Field(description="false: sent when all is made, with its true length in header and container")
     ] = True
+    normalize: Annotated[
+        bool,
+        Field(description="write numbers out before they reach the model, which reads most of them itself"),
+    ] = False
+    lead_silence_ms: Annotated[float | None, Field(ge=0, le=2000, description="before the first word")] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +86,8 @@ class SpeechRequest(BaseModel):
             max_tokens=self.max_tokens,
             sample_rate=self.sample_rate,
             whole=not self.stream and self.stream_format == "audio",
+            normalize=self.normalize,
+            lead_silence_ms=self.lead_silence_ms,
         )
 
 

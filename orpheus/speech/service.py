@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,10 @@ from orpheus.settings import Settings
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
 from orpheus.speech.places import Places
-from orpheus.synthesis import Synthesis, Usage
+from orpheus.synthesis import Manner, Synthesis, Usage
+from orpheus.text import Spoken
 from orpheus.tokens import TokenSource
-from orpheus.voices import DEFAULT_VOICE, Voice, find_voice
+from orpheus.voices import DEFAULT_VOICE, find_voice, languages_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Utterance:
     sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
     sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
     max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
+    normalize: bool = False  # numbers written out before they reach the model
+    lead_silence_ms: float | None = None  # None is ORPHEUS_LEAD_SILENCE_MS
     whole: bool = False  # all at once, in a container with its true length
 
 
@@ -47,10 +50,8 @@ class Prepared:
     """An utterance in which nothing is wrong."""
 
     text: str
-    pieces: list[str]
-    voice: Voice
-    sampling: Sampling
-    max_tokens: int
+    spoken: Spoken
+    manner: Manner
     format: Format
     speed: float
     sample_rate: int  # Hz, as it will be encoded
@@ -76,6 +77,7 @@ class SpeechService:
     ) -> None:
         """`open_source` and `load_codec` may block: they run in a thread, after the server listens."""
         self.settings = settings
+        self.languages = languages_of(weights.model_name(settings))
         self.on_ready: Callable[[], None] = lambda: None
         self._open_source, self._load_codec = open_source, load_codec
         self._synthesis: Synthesis | None = None
@@ -109,13 +111,12 @@ class SpeechService:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Loads in the background while the body runs; frees everything after it."""
-        loading = asyncio.create_task(self._load())
+        self._loading = asyncio.create_task(self._load())
         try:
             yield
         finally:
-            loading.cancel()
-            with suppress(asyncio.CancelledError):
-                await loading
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
             if self._source:
                 await self._source.aclose()
             if self._codec:
@@ -133,6 +134,12 @@ class SpeechService:
         except Exception as error:
             log.exception("loading failed")
             self._failure = OrpheusError(f"Loading failed: {error}")
+
+    async def loaded(self) -> None:
+        """Return once it is loaded; raise why it could not be. For use within `running`."""
+        await asyncio.wait([self._loading])
+        if self._failure:
+            raise self._failure
 
     @property
     def failure(self) -> OrpheusError | None:
@@ -172,7 +179,7 @@ class SpeechService:
                 param="input",
                 code="string_above_max_length",
             )
-        voice = find_voice(utterance.voice)
+        voice = find_voice(utterance.voice, self.languages)
         defaults = {
             "temperature": settings.temperature,
             "top_p": settings.top_p,
@@ -182,10 +189,18 @@ class SpeechService:
         }
         job = Prepared(
             text=text,
-            pieces=self.synthesis().split(text, voice),
-            voice=voice,
-            sampling=Sampling(**(defaults | dict(utterance.sampling))),
-            max_tokens=utterance.max_tokens or settings.max_tokens,
+            spoken=self.synthesis().split(text, voice, normalize=utterance.normalize),
+            manner=Manner(
+                voice=voice,
+                sampling=Sampling(**(defaults | dict(utterance.sampling))),
+                max_tokens=utterance.max_tokens or settings.max_tokens,
+                lead_silence_s=(
+                    settings.lead_silence_ms
+                    if utterance.lead_silence_ms is None
+                    else utterance.lead_silence_ms
+                )
+                / 1000,
+            ),
             format=utterance.format,
             speed=utterance.speed,
             sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
@@ -217,7 +232,7 @@ class SpeechService:
             whole=job.whole,
         )
         held: list[bytes] = []  # of a whole answer
-        spoken = synthesis.speak(job.pieces, job.voice, job.sampling, job.max_tokens, usage)
+        spoken = synthesis.speak(job.spoken, job.manner, usage)
         async with aclosing(spoken) as samples:
             async for pcm in samples:
                 self._places.check_not_broken()

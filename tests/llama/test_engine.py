@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from orpheus.llama.steps import NO_KV_SLOT
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS
+from tests.live import clean_environment
 from tests.llama.conftest import TEXT, collect, completion, engine_of, settings, until
 
 SENTENCES = [
@@ -338,8 +341,6 @@ def test_files_that_cannot_speak_are_refused_with_one_sentence(tmp_path: Path) -
 
 
 def test_nothing_of_llama_cpp_is_loaded_before_an_engine_is() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, orpheus.llama.server; sys.exit('llama_cpp' in sys.modules or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=clean_environment())
+    assert done.returncode == 0

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orpheus.llama.scheduler import FRAME_S, Job, Plan, Row, Scheduler, _chunk, packing, passes
+from orpheus.llama.batches import Row, chunk, packing, passes
+from orpheus.llama.scheduler import FRAME_S, Job, Plan, Scheduler
 from orpheus.sampling import Sampling
 
 STREAMS, BATCH = 5, 48
@@ -182,6 +183,6 @@ def test_streams_well_ahead_of_their_listeners_give_way_to_a_first_frame() -> No
 
 @given(st.integers(2, 500), st.integers(0, 100))
 def test_a_chunk_never_leaves_one_or_two_tokens_of_a_long_prompt(left: int, room: int) -> None:
-    count = _chunk(left, room)
+    count = chunk(left, room)
     assert 0 <= count <= min(left, max(room, 0))
     assert left == 2 or (left - count) not in (1, 2)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from orpheus import embedded
-from orpheus.llama.loop import Engine
+from orpheus.errors import EngineError, WeightsError
+from orpheus.llama.loop import Engine, TokenChunk
 from orpheus.llama.server import create_app
+from orpheus.llama.text import ChunkText
 from tests.llama.conftest import TEXT, serving, settings
 
 BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
@@ -78,3 +83,236 @@ def test_ids_and_text_and_a_batch_of_one_and_a_mixture_give_the_same_tokens(
     mixed = [ids[0], ids[1], "tara: The boat drifted slowly down the river.", *ids[-4:]]
     for prompt in (ids, [ids], [TEXT], mixed):
         assert choice_of(client, prompt=prompt)["token_ids"] == by_text
+
+
+def test_what_is_unread_by_other_front_ends_changes_nothing(client: httpx.Client) -> None:
+    """Keys of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
+    extra = {
+        "add_special_tokens": False,
+        "cache_prompt": True,
+        "stop": ["<custom_token_2>", "<custom_token_7>"],
+    }
+    assert choice_of(client, **extra)["token_ids"] == choice_of(client)["token_ids"]
+
+
+def test_a_stop_token_ends_the_answer_before_the_frame_it_is_in(client: httpx.Client) -> None:
+    ids = choice_of(client)["token_ids"]
+    choice = choice_of(client, stop_token_ids=[ids[30]])
+    assert choice["finish_reason"] == "stop"
+    assert choice["token_ids"] == ids[: len(choice["token_ids"])]
+    assert len(choice["token_ids"]) % 7 == 0
+    assert ids[30] not in choice["token_ids"]
+
+
+def test_repeat_penalty_is_repetition_penalty(client: httpx.Client) -> None:
+    options = {"temperature": 0, "max_tokens": 490}
+    ours = choice_of(client, repetition_penalty=1.6, **options)
+    assert choice_of(client, repeat_penalty=1.6, **options)["text"] == ours["text"]
+    assert choice_of(client, repeat_penalty=1.0, **options)["text"] != ours["text"]
+
+
+def test_plain_text_prompts_run_unconstrained_and_stop_at_a_string(client: httpx.Client) -> None:
+    options = {"prompt": "Once upon", "constrained": False, "temperature": 1.5, "max_tokens": 60}
+    whole = choice_of(client, **options)
+    assert whole["text"]
+    stop = whole["text"][5:8]
+    cut = choice_of(client, stop=stop, **options)
+    assert cut["finish_reason"] == "stop"
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [1] * 600}, "prompt"),
+        ({"prompt": [10**9]}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [[1], [2]]}, "prompt"),
+        ({"prompt": {"a": 1}}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"max_tokens": 3}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": 2}, "n"),
+        ({"echo": True}, "echo"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"seed": -5}, "seed"),
+        ({"stop": 3}, "stop"),
+    ],
+)
+def test_a_wrong_request_is_a_400_that_names_the_key(
+    client: httpx.Client, body: dict[str, Any], param: str
+) -> None:
+    response = client.post("/v1/completions", json={**BODY, **body})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+def test_errors_have_one_shape_whatever_went_wrong(client: httpx.Client) -> None:
+    for response, status in (
+        (client.post("/v1/completions", content=b"{"), 400),
+        (client.post("/v1/completions", content=b"[1]"), 400),
+        (client.get("/nowhere"), 404),
+        (client.get("/v1/completions"), 405),
+        (client.get("/v1/models/other"), 404),
+    ):
+        assert response.status_code == status
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_model_list_says_what_a_stream_holds(client: httpx.Client) -> None:
+    card = client.get("/v1/models").json()["data"][0]
+    assert card["meta"] == {"slots": 4, "slot_tokens": 512, "codes_per_slot": 512, "n_vocab": 3849}
+    assert client.get(f"/v1/models/{card['id']}").json()["id"] == card["id"]
+
+
+def test_metrics_are_prometheus_text_with_every_part_of_a_step(client: httpx.Client) -> None:
+    choice_of(client)
+    text = client.get("/metrics").text
+    families = {family.name for family in text_string_to_metric_families(text)}
+    assert {"orpheus_step_seconds", "orpheus_first_frame_seconds", "orpheus_passes"} <= families
+    for part in ("decode", "copy", "sample", "publish"):
+        assert re.search(rf'orpheus_step_seconds_sum{{part="{part}"}} [0-9.e-]+', text)
+    for name in ("streams_active", "streams_waiting", "rejected_total", "cancelled_total", "tokens_total"):
+        assert f"orpheus_{name} " in text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_slot(client: httpx.Client, stream: bool) -> None:
+    body = json.dumps({**BODY, "max_tokens": 480, "stream": stream, "constrained": False, "temperature": 2})
+    before = client.get("/health").json()
+    cancelled = _count(client, "orpheus_cancelled_total")
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body.encode())
+        )
+        if stream:
+            connection.recv(100)
+        else:
+            time.sleep(0.03)
+    deadline = time.monotonic() + 3
+    while client.get("/health").json()["active"]:
+        assert time.monotonic() < deadline
+    assert before["active"] == 0
+    assert _count(client, "orpheus_cancelled_total") == cancelled + 1
+
+
+def _count(client: httpx.Client, name: str) -> float:
+    found = re.search(rf"^{name} ([0-9.]+)$", client.get("/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def test_past_capacity_is_429_with_retry_after() -> None:
+    chosen = settings(streams=1, waiting=0)
+    engines: list[Engine] = []
+
+    def load() -> Engine:
+        engines.append(Engine.load(embedded.MODEL, chosen))
+        return engines[0]
+
+    with serving(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        wait_for_health(client)
+        hold = threading.Event()
+        context = engines[0]._steps._context
+        assert context is not None
+        decode = context.decode
+        context.decode = lambda rows: (hold.wait(10), decode(rows))[1]  # type: ignore[method-assign]
+        first = threading.Thread(target=choice_of, args=(client,))
+        first.start()
+        while not engines[0].load_report()["active"]:
+            time.sleep(0.005)
+        full = client.post("/v1/completions", json=BODY)
+        assert full.status_code == 429
+        assert int(full.headers["retry-after"]) >= 1
+        assert full.json()["error"]["code"] == "rate_limit_exceeded"
+        hold.set()
+        first.join()
+        assert choice_of(client)["text"]
+
+
+def test_an_error_after_the_start_is_an_event_and_a_broken_body() -> None:
+    chosen = settings()
+    engines: list[Engine] = []
+
+    def load() -> Engine:
+        engines.append(Engine.load(embedded.MODEL, chosen))
+        return engines[0]
+
+    def fail(rows: Any) -> int:
+        raise EngineError("llama.cpp could not decode (status -3).")
+
+    with serving(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        wait_for_health(client)
+        received: list[str] = []
+
+        def read() -> None:
+            body = {**BODY, "max_tokens": 480, "stream": True}
+            with client.stream("POST", "/v1/completions", json=body) as answer:
+                for text in answer.iter_text():
+                    received.append(text)
+                    context = engines[0]._steps._context
+                    if context is not None and engines[0].stats.reloads == 0:
+                        context.decode = fail  # type: ignore[method-assign]
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            read()
+        last = json.loads("".join(received).strip().split("\n\n")[-1].removeprefix("data: "))
+        assert last["error"]["code"] == "engine_error"
+        assert "[DONE]" not in "".join(received)
+        assert choice_of(client)["text"]  # the next request works
+
+
+def test_while_loading_and_after_a_failed_load_health_says_why() -> None:
+    release = threading.Event()
+
+    def load() -> Engine:
+        release.wait(10)
+        raise WeightsError("x.gguf is not a GGUF file: set ORPHEUS_MODEL to one.")
+
+    with serving(create_app(settings(), load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        loading = client.get("/health")
+        assert (loading.status_code, "loading" in loading.text) == (503, True)
+        assert client.post("/v1/completions", json=BODY).status_code == 503
+        release.set()
+        deadline = time.monotonic() + 5
+        while "not a GGUF" not in client.get("/health").text:
+            assert time.monotonic() < deadline
+        assert client.get("/health").status_code == 503
+        assert "not a GGUF" in client.post("/v1/completions", json=BODY).json()["error"]["message"]
+
+
+def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
+    release = threading.Event()
+    loaded: list[Engine] = []
+
+    def load() -> Engine:
+        release.wait(10)
+        loaded.append(Engine.load(embedded.MODEL, settings()))
+        return loaded[0]
+
+    with serving(create_app(settings(), load)):
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    release.set()
+    deadline = time.monotonic() + 5
+    while not (loaded and not loaded[0]._thread.is_alive()):  # what came too late is closed
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_stop_string_split_over_chunks_is_found_and_nothing_of_it_leaks() -> None:
+    words = {n: character.encode() for n, character in enumerate("one two é END three")}
+    words[8], words[9] = b"\xc3", b"\xa9 "  # é in two tokens
+    text = ChunkText(words.__getitem__, ["END"], constrained=False)
+    out = ""
+    for ids in ((0, 1, 2, 3, 4, 5, 6), (7, 8), (9, 10), (11, 12), (13, 14)):
+        out += text.push(TokenChunk(ids, (), None))
+        if text.stopped:
+            break
+    assert (out, text.stopped) == ("one two é ", True)

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import JSONResponse
 
 from tests.speech.test_openai import PATH, SAMPLES, ask
-from tests.upstream import Upstream, whole
+from tests.upstream import Upstream, event, whole
 
 Start = Callable[..., httpx.Client]
 
@@ -89,6 +89,16 @@ def test_failures_are_counted_apart_from_refusals(speech: Start, upstream: Upstr
     client.post(PATH, json=ask(voice="bob"))
     seen = scraped(client)
     assert (seen["rejected_total"], seen["failed_total"], seen["waiting"]) == (1, 1, 0)
+
+
+def test_a_piece_that_comes_to_no_end_is_counted_with_its_second_try(
+    speech: Start, upstream: Upstream
+) -> None:
+    upstream.events = [event(reason="length"), "data: [DONE]\n\n"]
+    client = speech(max_requests=9)
+    assert client.post(PATH, json=ask()).status_code == 500
+    seen = scraped(client)
+    assert (seen["truncated_total"], seen["regenerated_total"]) == (2, 1)
 
 
 def test_paths_nobody_serves_make_no_series_of_their_own(speech: Start) -> None:

@@ -110,6 +110,24 @@ def test_a_long_text_is_spoken_piece_by_piece_in_order(speech: Start, upstream: 
     assert len(response.content) == len(said) * SAMPLES * 2
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            {"input": "**Hi** Ann 🎉, see https://example.com/a <b>now</b> <LAUGH>"},
+            "Hi Ann, see example dot com slash a now <laugh>",
+        ),
+        ({"input": "I have 21 of them."}, "I have 21 of them."),
+        ({"input": "I have 21 of them.", "normalize": True}, "I have twenty-one of them."),
+    ],
+)
+def test_the_model_is_given_what_a_person_would_read(
+    speech: Start, upstream: Upstream, body: dict[str, Any], said: str
+) -> None:
+    assert speech().post(PATH, json=ask(**body)).status_code == 200
+    assert f"tara: {said}<|eot_id|>" in upstream.requests[0]["prompt"]
+
+
 def test_a_speed_and_an_object_voice_are_taken(speech: Start) -> None:
     client = speech()
     fast = client.post(PATH, json=ask(speed=2.0, voice={"id": "leo"}, response_format="pcm"))

@@ -50,7 +50,7 @@ def test_it_is_24_khz_whatever_the_setting(speech: Start) -> None:
 
 
 def test_frames_stay_within_64_kib(speech: Start, upstream: Upstream) -> None:
-    upstream.events = ["".join(whole(60))]
+    upstream.events = ["".join(whole(40))]
     with open_socket(speech(), "?speed=0.25") as socket:
         socket.send("Hello there.")
         assert max(map(len, socket)) <= 64 * 1024

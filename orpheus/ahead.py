@@ -1,0 +1,75 @@
+"""A generator → the same items, made ahead of their reader, and made again where the first attempt fails.
+
+Knows nothing of sound. What is held is bounded by what one generator makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+from orpheus.errors import BadPiece
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+ATTEMPTS = 2
+
+
+class Ahead(Generic[T]):
+    """Runs `attempt(0)` at once, in a task of its own; a BadPiece before anything was read runs `attempt(1)`."""
+
+    def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
+        self._items: deque[T] = deque()
+        self._read = False  # something left for the listener: it cannot be taken back
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._run(attempt))
+        self._task.add_done_callback(lambda _: self._changed.set())
+
+    async def _run(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
+        for number in range(ATTEMPTS):
+            try:
+                async with aclosing(attempt(number)) as items:
+                    async for item in items:
+                        self._items.append(item)
+                        self._changed.set()
+                return
+            except BadPiece as error:
+                if self._read or number + 1 == ATTEMPTS:
+                    raise
+                log.warning("generated again: %s", error)
+                self._items.clear()
+
+    async def __aiter__(self) -> AsyncGenerator[T]:
+        while True:
+            while self._items:
+                self._read = True
+                yield self._items.popleft()
+            if self._task.done():
+                await self._task  # raises what ended it
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def settled(self, within_s: float) -> None:
+        """Return once everything was made, well or not, or after `within_s` seconds."""
+        if within_s > 0:
+            await asyncio.wait([self._task], timeout=within_s)
+
+    @staticmethod
+    async def cancel(running: Sequence[Ahead[Any]]) -> None:
+        """End all of them and wait until they are gone."""
+        tasks = [ahead._task for ahead in running]
+        for task in tasks:
+            task.cancel()
+        # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would
+        # cancel the cleaning up too, and the connection to tier 1 would stay open.
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # seen, so that asyncio does not report it as forgotten

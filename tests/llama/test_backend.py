@@ -1,0 +1,69 @@
+"""What is believed of llama.cpp, checked against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from orpheus.llama.batches import Row, passes
+
+BATCHES = [
+    [(n, 1) for n in range(8)],
+    [(n, 1) for n in (0, 2, 4, 6)],
+    [(n, 1) for n in (0, 1, 2, 3, 8, 9)],
+    [*((n, 1) for n in range(8)), (8, 40)],
+    [(3, 20), (4, 30), (5, 1)],
+    [(0, 100), (1, 100)],
+]
+# One decode a batch in a process of its own: llama.cpp reads LLAMA_BATCH_DEBUG once.
+PROGRAM = f"""
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
+from orpheus import embedded
+from orpheus.llama.backend import Context, ContextOptions, Model
+from orpheus.llama.batches import Row
+for unified in (False, True):
+    model = Model(embedded.MODEL, 0)
+    context = Context(model, ContextOptions(12, 256, 64, 12, 1, unified))
+    for n, batch in enumerate({BATCHES!r}):
+        if sum(tokens for _, tokens in batch) > 64:
+            continue
+        print("BATCH", unified, n, file=sys.stderr, flush=True)
+        assert context.decode([Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in batch]) == 0
+        context.logits(len(batch))
+        for sequence, _ in batch:
+            context.forget(sequence)
+    print("BATCH end", file=sys.stderr, flush=True)
+    context.close()
+    model.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[tuple[bool, int], int]:
+    """Forward passes llama.cpp says it made, by kind of cache and batch."""
+    environment = {**os.environ, "LLAMA_BATCH_DEBUG": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
+    )
+    counts: dict[tuple[bool, int], int] = {}
+    at: tuple[bool, int] | None = None
+    for line in run.stderr.splitlines():
+        if line.startswith("BATCH"):
+            words = line.split()
+            at = (words[1] == "True", int(words[2])) if len(words) == 3 else None
+            if at:
+                counts[at] = 0
+        elif at and "added ubatch to split" in line:
+            counts[at] += 1
+    return counts
+
+
+def test_the_count_of_passes_is_llama_cpps_own(counted: dict[tuple[bool, int], int]) -> None:
+    assert len(counted) == 10
+    for (unified, n), count in counted.items():
+        rows = [Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in BATCHES[n]]
+        assert passes(rows, 64, unified=unified) == count, (unified, BATCHES[n])

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+
+from orpheus.ahead import Ahead
+from orpheus.errors import BadPiece, EngineError
+
+pytestmark = pytest.mark.anyio
+
+
+def scripted(*attempts: list[int | Exception]) -> Callable[[int], AsyncGenerator[int]]:
+    async def attempt(number: int) -> AsyncGenerator[int]:
+        for item in attempts[number]:
+            await asyncio.sleep(0)
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    return attempt
+
+
+async def test_items_come_in_order_and_ahead_of_the_reader() -> None:
+    ahead = Ahead(scripted([1, 2, 3]))
+    await asyncio.sleep(0.01)
+    assert [item async for item in ahead] == [1, 2, 3]
+
+
+async def test_a_bad_piece_nobody_heard_is_made_again_without_a_trace() -> None:
+    ahead = Ahead(scripted([1, 2, BadPiece("no")], [7, 8]))
+    await asyncio.sleep(0.01)
+    assert [item async for item in ahead] == [7, 8]
+
+
+async def test_a_bad_piece_somebody_heard_is_an_error() -> None:
+    ahead = Ahead(scripted([1, 2, BadPiece("no")], [7, 8]))
+    heard = []
+    with pytest.raises(BadPiece):
+        async for item in ahead:
+            heard.append(item)
+    assert heard[0] == 1
+    assert 7 not in heard
+
+
+async def test_two_bad_attempts_are_an_error() -> None:
+    ahead = Ahead(scripted([BadPiece("no")], [BadPiece("no again")]))
+    with pytest.raises(BadPiece, match="again"):
+        _ = [item async for item in ahead]
+
+
+async def test_other_errors_are_not_tried_again() -> None:
+    ahead = Ahead(scripted([EngineError("broken")], [1]))
+    with pytest.raises(EngineError):
+        _ = [item async for item in ahead]
+
+
+async def test_cancelling_closes_what_runs() -> None:
+    closed = []
+
+    async def endless(number: int) -> AsyncGenerator[int]:
+        try:
+            while True:
+                yield number
+                await asyncio.sleep(0.001)
+        finally:
+            await asyncio.sleep(0.01)
+            closed.append(number)
+
+    running = [Ahead(endless), Ahead(endless)]
+    await asyncio.sleep(0.01)
+    await Ahead.cancel(running)
+    assert closed == [0, 0]
+    await Ahead.cancel([])

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from orpheus.joining import LEVEL_MOST, Level, Trim
+
+RATE = 24_000
+QUIET = 10 ** (-45 / 20)
+Pcm = NDArray[np.float32]
+
+
+def voice(seconds: float, loud: float = 0.3) -> Pcm:
+    return (loud * np.sin(2 * np.pi * 220 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def silence(seconds: float) -> Pcm:
+    return np.full(round(seconds * RATE), 1e-4, np.float32)
+
+
+def trimmed(pcm: Pcm, cuts: list[int] | None = None, lead_s: float = 0.03, pause_s: float = 0.25) -> Pcm:
+    trim = Trim(RATE, threshold=QUIET, lead_s=lead_s, pause_s=pause_s)
+    parts = [trim.push(part) for part in np.split(pcm, cuts or [])]
+    return np.concatenate([*parts, trim.finish()])
+
+
+def level(*pieces: Pcm, step: int = 2048) -> list[Pcm]:
+    evener = Level(RATE, QUIET)
+    out = []
+    for piece in pieces:
+        parts = [evener.push(piece[start : start + step]) for start in range(0, len(piece), step)]
+        out.append(np.concatenate([*parts, evener.finish()]))
+    return out
+
+
+def rms(pcm: Pcm) -> float:
+    return float(np.sqrt(np.mean(pcm.astype(np.float64) ** 2)))
+
+
+def test_leading_and_trailing_silence_become_what_was_asked_for() -> None:
+    out = trimmed(np.concatenate([silence(0.6), voice(1.0), silence(0.2)]))
+    assert len(out) == pytest.approx((0.03 + 1.0 + 0.25) * RATE, abs=RATE * 0.02)
+
+
+def test_a_short_pause_is_lengthened_and_a_long_lead_given() -> None:
+    out = trimmed(voice(1.0), lead_s=0.4, pause_s=0.5)
+    assert len(out) == pytest.approx(1.9 * RATE, abs=RATE * 0.02)
+    assert not out[: round(0.39 * RATE)].any()
+
+
+def test_a_pause_within_a_piece_stays_as_it_is() -> None:
+    pcm = np.concatenate([voice(0.5), silence(0.7), voice(0.5)])
+    out = trimmed(pcm, lead_s=0, pause_s=0)
+    assert len(out) >= len(pcm)
+    assert np.array_equal(out[300 : len(pcm) - 300], pcm[300:-300])
+
+
+def test_the_cuts_do_not_click() -> None:
+    out = trimmed(np.concatenate([silence(0.3), voice(0.5), silence(0.5)]))
+    assert abs(out[0]) < 1e-4
+    assert abs(out[-1]) < 1e-4
+    assert np.max(np.abs(np.diff(out))) < 0.03
+
+
+def test_a_piece_without_a_voice_is_nothing() -> None:
+    trim = Trim(RATE, threshold=QUIET, lead_s=0.1, pause_s=0.3)
+    assert len(trim.push(silence(3))) == 0
+    assert len(trim.finish()) == 0
+    assert not trim.heard
+
+
+def test_no_voice_is_ever_lost() -> None:
+    for seconds in (0.011, 0.1, 0.5):
+        pcm = np.concatenate([silence(0.5), voice(seconds), silence(0.5)])
+        assert np.sum(trimmed(pcm) ** 2) > 0.8 * np.sum(pcm**2)
+
+
+@effort(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 40_000), max_size=6), st.integers(0, 3))
+def test_the_result_is_the_same_however_the_samples_arrive(cuts: list[int], shape: int) -> None:
+    parts = [silence(0.2), voice(0.4), silence(0.35), voice(0.3), silence(0.3)]
+    pcm = np.concatenate(parts[shape:])
+    assert np.array_equal(trimmed(pcm, sorted(min(cut, len(pcm)) for cut in cuts)), trimmed(pcm))
+
+
+def test_later_pieces_are_as_loud_as_the_first_within_three_decibels() -> None:
+    first, softer, much_louder = level(voice(1, 0.2), voice(1, 0.16), voice(1, 0.8))
+    assert np.array_equal(first, voice(1, 0.2))
+    assert rms(softer) == pytest.approx(rms(first), rel=0.01)
+    assert rms(much_louder) == pytest.approx(rms(voice(1, 0.8)) / LEVEL_MOST, rel=0.01)
+
+
+def test_a_level_changes_no_length_and_no_chunking_changes_it() -> None:
+    pieces = [voice(0.7), voice(0.3, 0.25), silence(0.2), voice(1.1, 0.4)]
+    for fine, coarse in zip(level(*pieces, step=777), level(*pieces, step=10**6), strict=True):
+        assert np.array_equal(fine, coarse)
+    assert [len(piece) for piece in level(*pieces)] == [len(piece) for piece in pieces]

@@ -1,0 +1,44 @@
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orpheus.text.characters import MOST_MARKS, plain
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("“It’s on…”  he said", '"It\'s on..." he said'),
+        ("« Bonjour », dit-elle", '"Bonjour", dit-elle'),
+        ("here—there", "here - there"),
+        ("Great 🎉 job 👩‍👩‍👧!", "Great job!"),
+        ("1️⃣ first, 👍🏽 ok 🇫🇷", "1 first, ok"),
+        ("20 °C © 2020 ™", "20 °C © 2020 ™"),
+        ("A\u200bB soft\u00adhyphen \ufeffx", "AB softhyphen x"),
+        ("\u202eright to left\u202c", "right to left"),
+        ("𝓗𝓮𝓵𝓵𝓸 Ｈｉ ７ ﬁne", "Hello Hi 7 fine"),
+        ("你好！怎么样？", "你好！怎么样？"),
+        ("क\u094d\u200dष", "क\u094d\u200dष"),
+        ("a\x00b\ud800c\ue000d", "a b c d"),
+        ("one\r\ntwo\u2028three\u2029 four", "one\ntwo\nthree\nfour"),
+        ("cafe\u0301", "café"),
+    ],
+)
+def test_characters_become_those_the_model_knows(text: str, said: str) -> None:
+    assert plain(text) == said
+
+
+def test_a_letter_keeps_few_of_a_heap_of_marks() -> None:
+    assert len(unicodedata.normalize("NFD", plain("e" + "\u0301\u0316" * 50_000))) <= 1 + MOST_MARKS
+
+
+@given(st.text())
+def test_cleaning_twice_changes_nothing_and_ascii_letters_stay(text: str) -> None:
+    once = plain(text)
+    assert plain(once) == once
+    assert "  " not in once
+    assert len([c for c in once if c.isascii() and c.isalnum()]) >= len(
+        [c for c in unicodedata.normalize("NFC", text) if c.isascii() and c.isalnum()]
+    )

@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orpheus import __version__
+from orpheus import __version__, logs
 from orpheus.errors import BadRequest, OrpheusError
-from orpheus.settings import Settings, load_settings, setting_rows, unknown_names
+from orpheus.settings import Settings, load_settings
+from orpheus.settings_table import setting_rows, unknown_names
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
@@ -86,7 +87,7 @@ def llama(
     settings = _settings(llama_host=host, llama_port=port, model=model)
     bound = listen(settings.llama_host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
     if supervised:
-        end_with_parent()
+        end_with_parent(settings.drain_s)
     process = Process(settings)
     load = process.ending_on_failure(lambda: Engine.load(weights.find_model(settings), settings))
     process.serve(create_app(settings, load), bound)
@@ -97,9 +98,10 @@ def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised
     """Tier 2 alone: text in, speech out; its tokens come from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.run import end_with_parent
 
+    settings = _settings(host=host, port=port, codec=codec)
     if supervised:
-        end_with_parent()
-    _serve_speech(_settings(host=host, port=port, codec=codec), in_process=False)
+        end_with_parent(settings.drain_s)
+    _serve_speech(settings, in_process=False)
 
 
 @app.command()
@@ -156,8 +158,7 @@ def version() -> None:
 
 def _settings(**options: object) -> Settings:
     settings = load_settings(**options)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request is what uvicorn has already
+    logs.configure(settings)
     for sentence in unknown_names():
         console.print(f"orpheus: {sentence}", soft_wrap=True, highlight=False, markup=False)
     return settings
@@ -174,4 +175,4 @@ def _serve_speech(settings: Settings, *, in_process: bool) -> None:
     service = make(settings, process.ending_on_failure)
     if in_process:  # else a supervisor says it, or whoever runs the tiers apart knows
         service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
-    process.serve(create_app(service), bound)
+    process.serve(create_app(service), bound, service.drain)

@@ -6,6 +6,7 @@ sentence, so that no padding falls between sentences. Encoding, tempo and resamp
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 from collections.abc import Iterator
@@ -52,16 +53,24 @@ class Encoder(Protocol):
 
 
 def open_encoder(
-    format: Format, *, source_rate: int, sample_rate: int | None = None, speed: float = 1.0
+    format: Format,
+    *,
+    source_rate: int,
+    sample_rate: int | None = None,
+    speed: float = 1.0,
+    whole: bool = False,
 ) -> Encoder:
-    """An encoder of mono samples at `source_rate` Hz into `format` at `sample_rate` (default: the same)."""
+    """An encoder of mono samples at `source_rate` Hz into `format` at `sample_rate` (default: the same).
+
+    With `whole`, a container's bytes come only from `flush`, and its header holds its true length.
+    """
     rate = encoded_rate(format, sample_rate or source_rate)
     if format == "pcm":
         encoder: Encoder = _Raw(b"")
     elif format == "wav":
-        encoder = _Raw(wav_header(rate))
+        encoder = _WholeWav(rate) if whole else _Raw(wav_header(rate))
     else:
-        encoder = _Container(format, rate)
+        encoder = _Container(format, rate, whole)
     if speed == 1.0 and rate == source_rate:
         return encoder  # bypassed, so that the samples stay what the codec made
     return _Filtered(encoder, source_rate, rate, speed)
@@ -98,6 +107,22 @@ class _Raw:
         return header
 
 
+class _WholeWav:
+    """A WAV whose header waits for its length."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._parts: list[bytes] = []
+
+    def write(self, pcm: Pcm) -> bytes:
+        self._parts.append(to_int16(pcm).tobytes())
+        return b""
+
+    def flush(self) -> bytes:
+        data = b"".join(self._parts)
+        return wav_header(self._sample_rate, len(data)) + data
+
+
 class _Sink:
     """A file that can only be written: a muxer that cannot seek back cannot patch bytes already sent."""
 
@@ -114,6 +139,13 @@ class _Sink:
         return taken
 
 
+class _SeekableSink(io.BytesIO):
+    """A file a muxer may go back in, to write lengths it knows at the end; nothing can leave before."""
+
+    def take(self) -> bytes:
+        return b""
+
+
 # muxer, codec, bits a second, sample format, muxer options. No Xing header and no ID3 tag: both want a
 # seek back, and clients join MP3 streams. 20 ms pages: by default Ogg holds a second back.
 _CONTAINERS: dict[str, tuple[str, str, int | None, str, dict[str, str]]] = {
@@ -127,9 +159,11 @@ _CONTAINERS: dict[str, tuple[str, str, int | None, str, dict[str, str]]] = {
 class _Container:
     """One of FFmpeg's encoders in its container."""
 
-    def __init__(self, format: Format, sample_rate: int) -> None:
+    def __init__(self, format: Format, sample_rate: int, whole: bool) -> None:
         muxer, codec, bit_rate, sample_format, options = _CONTAINERS[format]
-        self._sink = _Sink()
+        self._sink = _SeekableSink() if whole else _Sink()
+        if whole:  # a Xing header has the exact length, and where the encoder's padding begins
+            options = {**options, "write_xing": "1"} if format == "mp3" else options
         self._container = av.open(self._sink, "w", format=muxer, options={**options, "flush_packets": "1"})
         stream: Any = self._container.add_stream(codec, rate=sample_rate, layout="mono", format=sample_format)
         if bit_rate:
@@ -155,7 +189,7 @@ class _Container:
             self._container.mux(self._stream.encode(converted))
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._sink.take()
+        return self._sink.take() if isinstance(self._sink, _Sink) else self._sink.getvalue()
 
 
 class _Filtered:

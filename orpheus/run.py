@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import uvicorn
@@ -23,7 +23,8 @@ from orpheus.errors import OrpheusError, SetupError
 from orpheus.settings import Settings
 from orpheus.voices import languages_of, voices_of
 
-GRACE_S = 3  # for streams under way when told to stop
+STOP_S = 1.0  # from the end of draining to the end of the process
+Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # is told how to learn that there is a hurry
 
 T = TypeVar("T")
 
@@ -68,23 +69,45 @@ class Process:
 
         return loading
 
-    def serve(self, app: ASGIApp, bound: socket.socket) -> None:
-        """Serve until told to stop. Raises the failure that ended it, if one did."""
+    def serve(self, app: ASGIApp, bound: socket.socket, drain: Drain | None = None) -> None:
+        """Serve until told to stop. Raises the failure that ended it, if one did.
+
+        With `drain`, which ends what is under way as its protocols ask, requests are told by `app` itself in
+        the log; without, uvicorn gives them ORPHEUS_DRAIN_S.
+        """
         config = uvicorn.Config(
             app,
-            log_level=self._settings.log_level,
-            timeout_graceful_shutdown=GRACE_S,
+            log_config=None,  # orpheus.logs has set the one form for all
+            access_log=drain is None,
+            timeout_graceful_shutdown=1 if drain else self._settings.drain_s,
             ws="websockets-sansio",
             ws_per_message_deflate=False,  # audio does not shrink, and it would cost a core
             server_header=False,
         )
         logging.getLogger("uvicorn.access").addFilter(_not_a_probe)
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config, drain)
         if self._failure is None:
             self._server.run(sockets=[bound])
         bound.close()
         if self._failure is not None:
             raise self._failure
+
+
+class _Server(uvicorn.Server):
+    """Drains before it shuts down: uvicorn alone would close WebSockets in the middle of a word."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain | None) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._drain is not None:
+            for listener in self.servers:
+                listener.close()
+            await self._drain(lambda: self.force_exit)
+            for task in self.server_state.tasks:
+                task.cancel()  # those that gave no sign of life in all that time
+        await super().shutdown(sockets)
 
 
 def _not_a_probe(record: logging.LogRecord) -> bool:
@@ -116,13 +139,13 @@ def announce(settings: Settings, host: str, port: int, console: Console) -> None
     )
 
 
-def end_with_parent() -> None:
+def end_with_parent(drain_s: float) -> None:
     """Stop when standard input closes: a supervisor that was killed leaves no orphan."""
 
     def watch() -> None:
         while os.read(0, 4096):  # not sys.stdin: its lock, held here, would break the interpreter's exit
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Timer(GRACE_S + 1, os._exit, (1,)).start()
+        threading.Timer(drain_s + STOP_S, os._exit, (1,)).start()
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

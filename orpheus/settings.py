@@ -6,14 +6,9 @@ environment. Knows nothing of what the settings are used for.
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -158,6 +153,31 @@ class Settings(BaseSettings):
         4096, ge=1, description="longest input of a request, in characters; more is a 400"
     )
     max_requests: int = Field(64, ge=1, description="speech requests served at once; one more gets 429")
+    max_requests_per_key: int | None = Field(
+        None, ge=1, description="of one key at once; one more gets 429. Unset: as ORPHEUS_MAX_REQUESTS"
+    )
+    max_body_bytes: int = Field(
+        1 << 20, ge=1024, description="longest request body, in bytes; more is a 413. 1 MiB is a long chapter"
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="keys that may speak, comma separated. Unset: everybody may"
+    )
+    lists_open: bool = Field(
+        True,
+        description="models and voices need no key, as some clients ask for them without; false closes them",
+    )
+    cors_origins: str | None = Field(
+        None, description="origins whose web pages may call, comma separated, or '*'. Unset: none"
+    )
+    cache_mb: int = Field(
+        0, ge=0, description="memory for finished answers to requests with a seed, in MB; 0 is off"
+    )
+    drain_s: int = Field(
+        3,
+        ge=0,
+        description="streams under way when told to stop get this many seconds to end, then they are broken; 3 lets "
+        "`orpheus serve` end within 5",
+    )
     connect_timeout_s: float = Field(5.0, gt=0, description="to reach tier 1")
     stall_timeout_s: float = Field(
         30.0,
@@ -192,6 +212,10 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="'json': one object a line, for a log collector"
+    )
+    log_text: bool = Field(False, description="write what users have spoken into the log")
 
     @property
     def completions_url(self) -> str:
@@ -202,16 +226,6 @@ class Settings(BaseSettings):
             if url.endswith(ending):
                 return url
         return f"{url}/completions" if url.endswith("/v1") else f"{url}/v1/completions"
-
-
-@dataclass(frozen=True)
-class SettingRow:
-    """One setting as `orpheus settings` prints it."""
-
-    name: str
-    value: str
-    source: str  # "environment" | ".env" | "default" | "option"
-    description: str
 
 
 def load_settings(**options: Any) -> Settings:
@@ -231,29 +245,3 @@ def load_settings(**options: Any) -> Settings:
 def setting_name(field: str) -> str:
     """The environment's name of a field."""
     return "HF_TOKEN" if field.lower() == "hf_token" else PREFIX + field.upper()
-
-
-def unknown_names() -> Iterator[str]:
-    """A sentence for each ORPHEUS_ name in the environment or `.env` that is no setting."""
-    known = {setting_name(field) for field in Settings.model_fields}
-    for name in sorted({*os.environ, *_dotenv()}):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
-            yield f"{name} is no setting and is ignored; did you mean {near[0]}?"
-
-
-def setting_rows(settings: Settings) -> Iterator[SettingRow]:
-    """All settings with their values and where each came from. Secrets are masked."""
-    environment = {name.upper(): value for name, value in os.environ.items() if value}
-    dotenv = {name.upper(): value for name, value in _dotenv().items() if value}
-    for field, info in Settings.model_fields.items():
-        name = setting_name(field)
-        source = "environment" if name in environment else ".env" if name in dotenv else "default"
-        value = getattr(settings, field)
-        if source == "default" and value != info.default:
-            source = "option"
-        yield SettingRow(name, "" if value is None else str(value), source, info.description or "")
-
-
-def _dotenv() -> dict[str, str | None]:
-    return dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}

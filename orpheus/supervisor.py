@@ -21,7 +21,7 @@ from orpheus import weights
 from orpheus.run import announce, listen, url_of
 from orpheus.settings import Settings
 
-STOP_S = 4.0  # then a child is killed; `serve` itself is gone within 5 s
+KILL_S = 1.5  # after ORPHEUS_DRAIN_S a child is killed: by default `serve` itself is gone within 5 s
 POLL_S = 0.1
 
 
@@ -70,7 +70,7 @@ def supervise(settings: Settings, console: Console) -> int:
             console.print("Stopping.")
             return 0
         finally:
-            _stop(tiers)
+            _stop(tiers, settings.drain_s + KILL_S)
 
 
 def _wait_until_healthy(
@@ -112,15 +112,15 @@ def _dead(tiers: dict[str, subprocess.Popen[bytes]]) -> int | None:
     return next((p.returncode for p in tiers.values() if p.poll() is not None), None)
 
 
-def _stop(tiers: dict[str, subprocess.Popen[bytes]]) -> None:
-    # Tier 2 first in the signal order, so that it ends its streams before tier 1 goes away.
+def _stop(tiers: dict[str, subprocess.Popen[bytes]], within_s: float) -> None:
+    """Tier 2 first: until its streams have ended they need tier 1."""
+    deadline = time.monotonic() + within_s
     for process in reversed(tiers.values()):
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + STOP_S
-    for process in tiers.values():
         try:
-            process.wait(max(0.0, deadline - time.monotonic()))
+            # What is left of the time, and enough for a tier that has nothing under way any more.
+            process.wait(max(0.4, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -50,6 +50,7 @@ class Usage:
     samples: int = 0
     pieces: int = 0
     regenerated_pieces: int = 0
+    truncated_pieces: int = 0
     removed_tags: int = 0
     resyncs: int = 0
     edges: list[int] = field(default_factory=list)  # the sample each piece begins at
@@ -162,7 +163,7 @@ class Synthesis:
                 if len(out := out if self._joins else pcm):
                     yield out
         if not said or (self._joins and not trim.heard):
-            raise BadPiece(f"The model said nothing for {_shown(text)!r}. Try again, with another seed.")
+            raise BadPiece(f"The model said nothing for {_named(text)}. Try again, with another seed.")
         if self._joins and len(out := trim.finish()):
             yield out
 
@@ -177,7 +178,7 @@ class Synthesis:
                     if codes := assembler.push(chunk.numbers):
                         if watch.push(codes):
                             raise BadPiece(
-                                f"The model repeats itself in {_shown(piece.text)!r}. Try again, with another seed."
+                                f"The model repeats itself in {_named(piece.text)}. Try again, with another seed."
                             )
                         pcm = await decoder.push(codes)
                         if len(pcm):
@@ -185,8 +186,9 @@ class Synthesis:
                     if chunk.finish_reason:
                         usage.prompt_tokens += chunk.prompt_tokens or 0
                     if chunk.finish_reason == "length":
+                        usage.truncated_pieces += 1
                         raise BadPiece(
-                            f"The model did not come to an end of {_shown(piece.text)!r} within "
+                            f"The model did not come to an end of {_named(piece.text)} within "
                             f"{piece.max_tokens} tokens. Try again, with another seed."
                         )
             pcm = await decoder.finish()
@@ -211,5 +213,6 @@ class Synthesis:
                 await asyncio.sleep(min(error.retry_after_s, 0.2))
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= 40 else text[:40] + "…"
+def _named(text: str) -> str:
+    """A piece in an error, which may be logged: never its text."""
+    return f"a piece of {len(text)} characters"

@@ -1,24 +1,27 @@
-"""A speech service → the ASGI application: routes, sockets, errors in OpenAI's shape.
+"""A speech service → the ASGI application: routes, sockets, and the layers every request passes.
 
-Knows nothing of what a route does. No middleware is used: one that wraps responses would turn a failure in
+Knows nothing of what a route does. Every layer is pure ASGI: one that wraps responses would turn a failure in
 the middle of a stream into a clean end.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from orpheus import __version__
 from orpheus.http import install_error_handlers
-from orpheus.speech import openai
+from orpheus.speech import health, lists, openai
+from orpheus.speech.aliases import Aliases
+from orpheus.speech.documents import describe
+from orpheus.speech.keys import Keys
+from orpheus.speech.limits import BodyLimit
+from orpheus.speech.request_log import RequestLog
 from orpheus.speech.service import SpeechService
 from orpheus.speech.sockets import plain
-
-log = logging.getLogger(__name__)
 
 
 def create_app(service: SpeechService) -> FastAPI:
@@ -30,7 +33,36 @@ def create_app(service: SpeechService) -> FastAPI:
             yield
 
     app = FastAPI(title="Orpheus speech", version=__version__, lifespan=lifespan)
+    describe(app, keys=service.settings.api_keys is not None)
     install_error_handlers(app)
+    _add_layers(app, service)
+    app.include_router(health.routes(service))
+    app.include_router(lists.routes(service))
     app.include_router(openai.routes(service))
     app.include_router(plain.routes(service))
     return app
+
+
+def _add_layers(app: FastAPI, service: SpeechService) -> None:
+    """The last one added is the outermost."""
+    settings = service.settings
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Keys, settings=settings)
+    if settings.cors_origins:
+        origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+        # Outside the keys: a browser asks for permission without one, and must be able to read a 401.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[
+                "x-request-id",
+                "x-sample-rate",
+                "x-cache",
+                "retry-after",
+                "openai-processing-ms",
+            ],
+        )
+    app.add_middleware(RequestLog, metrics=service.metrics)
+    app.add_middleware(Aliases)

@@ -1,4 +1,4 @@
-"""The REST routes: OpenAI's speech API, its streaming variant, and the lists clients look things up in.
+"""The REST routes that speak: OpenAI's speech API and its streaming variant.
 
 Knows nothing of tokens or samples: a route checks, plans and streams bytes. The first audio is in hand before
 a 200 is sent; what fails after that breaks the body visibly, never a clean end.
@@ -14,82 +14,88 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from orpheus import weights
 from orpheus.encode import CONTENT_TYPES
-from orpheus.errors import NotFound, OrpheusError
+from orpheus.errors import OrpheusError
 from orpheus.http import GeneratorResponse
+from orpheus.speech import record
+from orpheus.speech.cache import Answer, AnswerCache
+from orpheus.speech.documents import audio
 from orpheus.speech.schema import SpeechRequest, StreamRequest
-from orpheus.speech.service import SpeechService
+from orpheus.speech.service import Prepared, SpeechService
 from orpheus.synthesis import Usage
-from orpheus.voices import OPENAI_VOICES, voices_of
 
-MODEL_ID = "orpheus-tts"
-# OpenAI's names, which clients send unless told otherwise; all of them are the one model.
-MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
-CREATED = 1742342400  # 2025-03-19, when Orpheus-3B was published
 # A proxy that gathers a response before passing it on would undo the streaming.
 NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def routes(service: SpeechService) -> APIRouter:
     router = APIRouter()
+    settings = service.settings
+    names = (weights.model_name(settings), weights.codec_name(settings))
+    speak = _Speak(service, AnswerCache(settings.cache_mb * 1_000_000, names))
 
-    @router.post("/v1/audio/speech", response_class=Response)
+    @router.post("/v1/audio/speech", response_class=Response, responses=audio())
     async def speech(request: Request, body: SpeechRequest) -> Response:
         """Speak `input`; the bytes leave while they are made."""
-        return await _speak(service, request, body)
+        return await speak(request, body)
 
-    @router.post("/v1/audio/speech/stream", response_class=Response)
+    @router.post("/v1/audio/speech/stream", response_class=Response, responses=audio())
     async def speech_stream(request: Request, body: StreamRequest) -> Response:
         """The same with raw 16-bit mono samples by default."""
-        return await _speak(service, request, body)
-
-    @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(name) for name in (MODEL_ID, *MODEL_ALIASES)]}
-
-    @router.get("/v1/models/{model_id}")
-    async def model(model_id: str) -> dict[str, Any]:
-        if model_id not in (MODEL_ID, *MODEL_ALIASES):
-            raise NotFound(f"There is no model {model_id[:60]!r}; {MODEL_ID} is.", code="model_not_found")
-        return _model(model_id)
-
-    @router.get("/v1/audio/voices")
-    async def voices() -> dict[str, Any]:
-        listed = [
-            {"id": voice.id, "name": voice.id, "language": voice.language, "gender": voice.gender}
-            for voice in voices_of(service.languages)
-        ]
-        return {"voices": listed, "aliases": OPENAI_VOICES}
-
-    @router.get("/health")
-    async def health() -> JSONResponse:
-        problem = await service.problem()
-        state = "ready" if problem is None else "failed" if service.failure else "not ready"
-        body = {"status": state, "reason": problem, "codec": service.codec_report()}
-        return JSONResponse(body, 200 if problem is None else 503)
+        return await speak(request, body)
 
     return router
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": CREATED, "owned_by": "orpheus"}
+class _Speak:
+    """A checked body → its response."""
+
+    def __init__(self, service: SpeechService, cache: AnswerCache) -> None:
+        self._service = service
+        self._cache = cache
+
+    async def __call__(self, request: Request, body: SpeechRequest) -> Response:
+        job = self._service.prepare(body.utterance())
+        usage = Usage()
+        headers = _headers(job)
+        chunks = self._service.encoded(job, usage)
+        if self._cache.takes(job):
+            answer = self._cache.find(job)
+            self._note("miss" if answer is None else "hit", headers)
+            if answer is not None:
+                return _from_cache(answer, job, body, headers)
+            chunks = self._cache.keeping(job, usage, chunks)
+        first = await _unless_disconnected(request, anext(chunks))
+        if first is None:
+            await chunks.aclose()
+            return Response(status_code=499)  # nobody is there to read it
+        if job.whole:
+            await anext(chunks, None)  # the one chunk was all; this ends what made it
+            return Response(first, media_type=CONTENT_TYPES[job.format], headers=headers)
+        stream = _with_first(first, chunks)
+        if body.stream_format == "sse":
+            return GeneratorResponse(_events(stream, usage), media_type="text/event-stream", headers=headers)
+        return GeneratorResponse(stream, media_type=CONTENT_TYPES[job.format], headers=headers)
+
+    def _note(self, result: str, headers: dict[str, str]) -> None:
+        headers["X-Cache"] = result
+        self._service.metrics.cache.labels(result).inc()
+        if (known := record.current.get()) is not None:
+            known.cache = result
 
 
-async def _speak(service: SpeechService, request: Request, body: SpeechRequest) -> Response:
-    job = service.prepare(body.utterance())
-    usage = Usage()
-    chunks = service.encoded(job, usage)
-    first = await _unless_disconnected(request, anext(chunks))
-    if first is None:
-        await chunks.aclose()
-        return Response(status_code=499)  # nobody is there to read it
-    headers = {**NO_BUFFERING, "X-Sample-Rate": str(job.sample_rate)}
-    stream = _with_first(first, chunks)
-    if body.stream_format == "sse":
-        return GeneratorResponse(_events(stream, usage), media_type="text/event-stream", headers=headers)
-    return GeneratorResponse(stream, media_type=CONTENT_TYPES[job.format], headers=headers)
+def _headers(job: Prepared) -> dict[str, str]:
+    return {**NO_BUFFERING, "X-Sample-Rate": str(job.sample_rate), "X-Channels": "1", "X-Bit-Depth": "16"}
+
+
+def _from_cache(answer: Answer, job: Prepared, body: SpeechRequest, headers: dict[str, str]) -> Response:
+    if body.stream_format == "audio":
+        return Response(answer.body, media_type=CONTENT_TYPES[job.format], headers=headers)
+    content = _delta(answer.body) + _done(answer.prompt_tokens, answer.audio_tokens)
+    return Response(content, media_type="text/event-stream", headers=headers)
 
 
 async def _with_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -104,16 +110,24 @@ async def _events(chunks: AsyncGenerator[bytes], usage: Usage) -> AsyncGenerator
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(chunk).decode()})
+                yield _delta(chunk)
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
         raise  # and break the body: a client that reads no events must not take this for the end
+    yield _done(usage.prompt_tokens, usage.audio_tokens)
+
+
+def _delta(chunk: bytes) -> str:
+    return _event({"type": "speech.audio.delta", "audio": base64.b64encode(chunk).decode()})
+
+
+def _done(prompt_tokens: int, audio_tokens: int) -> str:
     counts = {
-        "input_tokens": usage.prompt_tokens,
-        "output_tokens": usage.audio_tokens,
-        "total_tokens": usage.prompt_tokens + usage.audio_tokens,
+        "input_tokens": prompt_tokens,
+        "output_tokens": audio_tokens,
+        "total_tokens": prompt_tokens + audio_tokens,
     }
-    yield _event({"type": "speech.audio.done", "usage": counts})
+    return _event({"type": "speech.audio.done", "usage": counts})
 
 
 def _event(data: dict[str, Any], name: str | None = None) -> str:

@@ -5,9 +5,9 @@ Knows nothing of synthesis. What it refuses becomes a 400 in OpenAI's shape.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orpheus.encode import SPEED_MAX, SPEED_MIN, Format
 from orpheus.speech.service import Utterance
@@ -37,12 +37,37 @@ class SpeechRequest(BaseModel):
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.1, le=10)] = None
-    max_tokens: Annotated[int | None, Field(ge=7, description="a piece of the text")] = None
+    max_tokens: Annotated[int | None, Field(ge=7, lt=2**31, description="a piece of the text")] = None
+    sample_rate: Annotated[
+        int | None,
+        Field(
+            ge=8000,
+            le=48000,
+            description="Hz; mp3, opus and aac take the next rate they have, see X-Sample-Rate",
+        ),
+    ] = None
+    stream: Annotated[
+        bool, Field(description="false: sent when all is made, with its true length in header and container")
+    ] = True
     normalize: Annotated[
         bool,
         Field(description="write numbers out before they reach the model, which reads most of them itself"),
     ] = False
     lead_silence_ms: Annotated[float | None, Field(ge=0, le=2000, description="before the first word")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def null_is_unset(cls, body: Any) -> Any:
+        """Clients that build their body from empty settings send null for what they do not set."""
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None}
+
+    @field_validator("instructions")
+    @classmethod
+    def nothing_is_unset(cls, said: str | None) -> str | None:
+        """Home Assistant sends the text "None" for no instructions."""
+        return None if said in ("", "None") else said
 
     @property
     def voice_name(self) -> str:
@@ -59,6 +84,8 @@ class SpeechRequest(BaseModel):
             speed=self.speed,
             sampling=asked,
             max_tokens=self.max_tokens,
+            sample_rate=self.sample_rate,
+            whole=not self.stream and self.stream_format == "audio",
             normalize=self.normalize,
             lead_silence_ms=self.lead_silence_ms,
         )

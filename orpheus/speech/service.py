@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from orpheus import weights
 from orpheus.codec import Codec
 from orpheus.encode import Format, encoded_rate, open_encoder
-from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
+from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
+from orpheus.speech import record
+from orpheus.speech.metrics import SpeechMetrics
+from orpheus.speech.places import Places
 from orpheus.synthesis import Manner, Synthesis, Usage
 from orpheus.text import Spoken
 from orpheus.tokens import TokenSource
@@ -39,17 +42,20 @@ class Utterance:
     max_tokens: int | None = None  # a piece; None is ORPHEUS_MAX_TOKENS
     normalize: bool = False  # numbers written out before they reach the model
     lead_silence_ms: float | None = None  # None is ORPHEUS_LEAD_SILENCE_MS
+    whole: bool = False  # all at once, in a container with its true length
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An utterance in which nothing is wrong."""
 
+    text: str
     spoken: Spoken
     manner: Manner
     format: Format
     speed: float
     sample_rate: int  # Hz, as it will be encoded
+    whole: bool
 
 
 Load = Callable[[], Any]
@@ -78,7 +84,10 @@ class SpeechService:
         self._source: TokenSource | None = None
         self._codec: Codec | None = None
         self._failure: OrpheusError | None = None
-        self._active = 0
+        self._places = Places(settings.max_requests, settings.drain_s)
+        self.admitted, self.drain = self._places.admitted, self._places.drain
+        self.metrics = SpeechMetrics()
+        self.metrics.gauge("codec_streams", "Codec streams open now", self._codec_streams)
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
@@ -138,7 +147,8 @@ class SpeechService:
         return self._failure
 
     def synthesis(self) -> Synthesis:
-        """The pipeline; NotReady until it is loaded."""
+        """The pipeline; NotReady until it is loaded, and once the server stops."""
+        self._places.check_open()
         if self._synthesis is None:
             raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
         return self._synthesis
@@ -156,16 +166,8 @@ class SpeechService:
     def codec_report(self) -> dict[str, object]:
         return self._codec.report() if self._codec else {}
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Holds one of ORPHEUS_MAX_REQUESTS places; AtCapacity where there is none."""
-        if self._active >= self.settings.max_requests:
-            raise AtCapacity(f"All {self.settings.max_requests} places are taken; try again in a moment.")
-        self._active += 1
-        try:
-            yield
-        finally:
-            self._active -= 1
+    def _codec_streams(self) -> float:
+        return float(str(self.codec_report().get("open_streams", 0)))
 
     def prepare(self, utterance: Utterance) -> Prepared:
         """Everything about a request that can be wrong, checked before any work."""
@@ -185,7 +187,8 @@ class SpeechService:
             "min_p": settings.min_p,
             "repetition_penalty": settings.repetition_penalty,
         }
-        return Prepared(
+        job = Prepared(
+            text=text,
             spoken=self.synthesis().split(text, voice, normalize=utterance.normalize),
             manner=Manner(
                 voice=voice,
@@ -201,25 +204,45 @@ class SpeechService:
             format=utterance.format,
             speed=utterance.speed,
             sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
+            whole=utterance.whole,
         )
+        if (known := record.current.get()) is not None:
+            known.voice, known.format = voice.id, job.format
+            known.chars += len(text)
+            known.text = text if settings.log_text else None
+        return job
 
     async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
         """The encoded stream, as it is made; each chunk holds whole 16-bit samples where it is PCM."""
         synthesis = self.synthesis()
-        with self.admitted():
-            encoder = open_encoder(
-                job.format,
-                source_rate=synthesis.sample_rate,
-                sample_rate=job.sample_rate,
-                speed=job.speed,
-            )
-            spoken = synthesis.speak(job.spoken, job.manner, usage)
-            async with aclosing(spoken) as samples:
-                async for pcm in samples:
-                    if chunk := await asyncio.to_thread(encoder.write, pcm):
-                        yield chunk
-            if chunk := await asyncio.to_thread(encoder.flush):
-                yield chunk
+        heard_rate = synthesis.sample_rate * job.speed
+        with self.admitted(), self.metrics.speaking(usage, job.format, heard_rate) as heard:
+            async with aclosing(self._encode(synthesis, job, usage)) as chunks:
+                async for chunk in chunks:
+                    heard.sending(chunk)
+                    yield chunk
+                    heard.resumed()
+
+    async def _encode(self, synthesis: Synthesis, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
+        encoder = open_encoder(
+            job.format,
+            source_rate=synthesis.sample_rate,
+            sample_rate=job.sample_rate,
+            speed=job.speed,
+            whole=job.whole,
+        )
+        held: list[bytes] = []  # of a whole answer
+        spoken = synthesis.speak(job.spoken, job.manner, usage)
+        async with aclosing(spoken) as samples:
+            async for pcm in samples:
+                self._places.check_not_broken()
+                chunk = await asyncio.to_thread(encoder.write, pcm)
+                if job.whole:
+                    held.append(chunk)
+                elif chunk:
+                    yield chunk
+        if chunk := b"".join(held) + await asyncio.to_thread(encoder.flush):
+            yield chunk
 
 
 def _load_codec(settings: Settings) -> Codec:

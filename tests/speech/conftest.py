@@ -51,17 +51,37 @@ def upstream(_upstream_server: tuple[Upstream, str]) -> Iterator[Upstream]:
     upstream.go_on.set()
 
 
+@pytest.fixture(scope="session")
+def _kept_speech() -> Iterator[tuple[ExitStack, dict[str, httpx.Client]]]:
+    with ExitStack() as stack:
+        yield stack, {}
+
+
 @pytest.fixture
 def speech(
-    codec: Codec, upstream: Upstream, _upstream_server: tuple[Upstream, str], _plain_speech: httpx.Client
+    codec: Codec,
+    upstream: Upstream,
+    _upstream_server: tuple[Upstream, str],
+    _plain_speech: httpx.Client,
+    _kept_speech: tuple[ExitStack, dict[str, httpx.Client]],
 ) -> Iterator[Callable[..., httpx.Client]]:
-    """A client of tier 2 in front of the scripted tier 1; with options, of a tier 2 of its own."""
+    """A client of tier 2 in front of the scripted tier 1; with options, of a tier 2 of its own.
+
+    With `keep` the tests that ask for the same options share one, as starting it takes half a second.
+    """
     with ExitStack() as stack:
-        yield (
-            lambda **options: (
-                _start(stack, codec, _upstream_server[1], **options) if options else _plain_speech
-            )
-        )
+
+        def make(*, keep: bool = False, **options: Any) -> httpx.Client:
+            if not options:
+                return _plain_speech
+            if not keep:
+                return _start(stack, codec, _upstream_server[1], **options)
+            kept_stack, kept = _kept_speech
+            if repr(options) not in kept:
+                kept[repr(options)] = _start(kept_stack, codec, _upstream_server[1], **options)
+            return kept[repr(options)]
+
+        yield make
 
 
 def _start(stack: ExitStack, codec: Codec, upstream_url: str, **options: Any) -> httpx.Client:

@@ -289,22 +289,6 @@ def test_a_client_that_leaves_cancels_tier_1(speech: Start, upstream: Upstream, 
     assert upstream.left == 1
 
 
-def test_the_lists_have_the_shapes_clients_index(speech: Start) -> None:
-    client = speech()
-    models = client.get("/v1/models").json()
-    assert models["object"] == "list"
-    ids = [model["id"] for model in models["data"]]
-    assert {"orpheus-tts", "tts-1", "gpt-4o-mini-tts"} <= set(ids)
-    for name in ids:
-        assert client.get(f"/v1/models/{name}").json()["id"] == name
-    missing = client.get("/v1/models/none")
-    assert missing.status_code == 404
-    assert error_of(missing)["code"] == "model_not_found"
-    voices = client.get("/v1/audio/voices").json()["voices"]
-    assert {voice["id"] for voice in voices} == {voice["name"] for voice in voices}
-    assert len(voices) == 8
-
-
 def test_codes_of_another_codec_are_a_clear_error(speech: Start, upstream: Upstream) -> None:
     upstream.events = [event(frame_text((4000, 1, 2, 3, 4, 5, 6))), *whole()]
     response = speech().post(PATH, json=ask())

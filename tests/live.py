@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,16 @@ def served(app: ASGIApp) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         bound.close()
-        assert not thread.is_alive(), "the server did not stop"
+        assert not thread.is_alive(), f"the server did not stop: {_whereabouts(thread, server)}"
+
+
+def _whereabouts(thread: threading.Thread, server: uvicorn.Server) -> str:
+    """Where a server that should have ended stands, and what it waits for."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = "".join(traceback.format_stack(frame)[-6:]) if frame else "ended just now"
+    threads = ", ".join(other.name for other in threading.enumerate())
+    tasks = "\n".join(str(task)[:300] for task in asyncio.tasks._all_tasks)  # type: ignore[attr-defined]
+    return f"{server.server_state.connections}\n{stack}\nthreads: {threads}\ntasks: {tasks}"
 
 
 @dataclass

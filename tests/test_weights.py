@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,7 +135,8 @@ def test_a_hub_that_cannot_be_reached_says_so_and_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # its retries
+    unhurried = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})  # its retries wait 15 s
+    monkeypatch.setattr("huggingface_hub.utils._http.time", unhurried)
     for name in ("some/one", "some/one:only.gguf"):
         with pytest.raises(WeightsError, match=r"cannot be reached.*'embedded'"):
             model(name)

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orpheus.errors import TooLarge
 from orpheus.http import error_response
 
+THROWN_AWAY_BYTES = 1 << 20
+
 
 class BodyLimit:
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -44,9 +46,14 @@ class BodyLimit:
         await self._app(scope, replayed, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None where it is too long, known before or found while it comes."""
+        """The whole body; None where it is too long.
+
+        A little of what is too much is read and thrown away: closing a connection on bytes that were not read
+        resets it, and the client would never see the answer.
+        """
         claimed = Headers(scope=scope).get("content-length", "")
-        if claimed.isdecimal() and int(claimed) > self._max_bytes:
+        most = self._max_bytes + THROWN_AWAY_BYTES
+        if claimed.isdecimal() and int(claimed) > most:
             return None
         parts: list[bytes] = []
         size = 0
@@ -54,9 +61,11 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._max_bytes:
-                return None
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._max_bytes:
+                parts.append(part)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return b"".join(parts) if size <= self._max_bytes else None
+            if size > most:
+                return None

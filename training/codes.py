@@ -1,0 +1,164 @@
+"""features/ → codes/NNNNN.npz: each sentence as frames of seven codes, without its speaker.
+
+Knows nothing of waveforms. The coarse code is a melody of 85 ms (its speaker is added when one is chosen); middle
+and fine codes are the envelope and voicing, the same for all speakers, who differ in the coarse code alone. So a
+sentence spoken once teaches the language model all eight voices, and no voice can drift into another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from training import features
+from training.alignment import place_and_phone
+from training.coder import Coder
+from training.features import Sentence
+from training.files import save_arrays, save_checkpoint
+from training.speakers import SPEAKERS
+
+LATENTS = 4  # latents a frame; two analysis frames each
+_SCALE = 3.0  # nepers; brings the bands near unit variance
+_VOICED_WEIGHT = 0.3  # of voicing against a band
+
+
+@dataclass(frozen=True)
+class Size:
+    codes: int = 512  # a slot, of each kind
+    width: int = 160
+    dim: int = 32
+    steps: int = 2500
+    batch: int = 24
+    latents: int = 96  # of a training piece
+    shards: int = 40  # trained on: two hours are plenty for a network this small
+
+    @property
+    def melodies(self) -> int:
+        return self.codes // len(SPEAKERS)
+
+
+def latent_features(sentence: Sentence, mean: np.ndarray) -> np.ndarray:
+    """(latents, 162): two frames of bands, two of voicing."""
+    bands = ((sentence.bands - mean) / _SCALE).reshape(-1, 2 * features.BANDS)
+    return np.concatenate([bands, sentence.voiced.reshape(-1, 2)], axis=1).astype(np.float32)
+
+
+def melody_vectors(sentence: Sentence) -> tuple[np.ndarray, np.ndarray]:
+    """(frames, 4) log pitch ratio of each latent, and (frames,) how much of the frame is voiced."""
+    melody = sentence.melody.reshape(-1, LATENTS, 2).mean(axis=2)
+    return melody, sentence.voiced.reshape(len(melody), -1).mean(axis=1)
+
+
+def melody_centres(sentences: list[Sentence], count: int, seed: int) -> np.ndarray:
+    """(count, 4) by Lloyd's k-means over voiced frames, sorted by mean pitch."""
+    vectors, weights = map(np.concatenate, zip(*map(melody_vectors, sentences), strict=True))
+    vectors = vectors[weights > 0.3]
+    draw = np.random.default_rng(seed)
+    vectors = vectors[draw.permutation(len(vectors))[:20000]]
+    centres = vectors[np.argsort(vectors.mean(axis=1))[np.linspace(0, len(vectors) - 1, count).astype(int)]]
+    for _ in range(25):
+        nearest = ((vectors[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
+        for one in range(count):
+            if (nearest == one).any():
+                centres[one] = vectors[nearest == one].mean(axis=0)
+    return centres[np.argsort(centres.mean(axis=1))]
+
+
+def train(out: Path, size: Size, seed: int) -> Path:
+    """Train the coder on the first shards; codes/coder.pt holds it, the mean bands and the melody centres."""
+    target = out / "codes" / "coder.pt"
+    if target.exists():
+        return target
+    torch.manual_seed(seed)
+    sentences = [one for name in features.shards(out)[: size.shards] for one in features.read(out, name)]
+    mean = np.concatenate([one.bands for one in sentences]).mean(axis=0)
+    stream = torch.from_numpy(np.concatenate([latent_features(one, mean) for one in sentences]).T.copy())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    coder = Coder(stream.shape[0], size.codes, size.width, size.dim).to(device)
+    optimizer = torch.optim.AdamW(coder.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=size.steps, pct_start=0.05)
+    weights = torch.ones(stream.shape[0], 1, device=device)
+    weights[2 * features.BANDS :] = _VOICED_WEIGHT * features.BANDS / 2
+    errors = []
+    for step in track(range(size.steps), "coder"):
+        starts = torch.randint(stream.shape[1] - size.latents, (size.batch,)) // 2 * 2
+        batch = torch.stack([stream[:, at : at + size.latents] for at in starts.tolist()]).to(device)
+        rebuilt, _, _, distance = coder(batch)
+        # Speech is what must be right: a quiet frame counts a quarter of a loud one.
+        loud = torch.sigmoid(2 * batch[:, : 2 * features.BANDS].mean(dim=1, keepdim=True)) * 0.75 + 0.25
+        error = ((rebuilt - batch) ** 2 * weights * loud).mean()
+        loss = error + 0.25 * distance
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        errors.append(error.item())
+        if step % 100 == 99:
+            print(f"coder step {step + 1}: error {np.mean(errors[-100:]):.4f}", flush=True)
+    state = {
+        "size": size.__dict__,
+        "coder": {name: value.cpu() for name, value in coder.state_dict().items()},
+        "mean": torch.from_numpy(mean),
+        "melodies": torch.from_numpy(melody_centres(sentences, size.melodies, seed)),
+        "error": float(np.mean(errors[-100:])),
+    }
+    save_checkpoint(target, state)
+    return target
+
+
+def load(out: Path) -> tuple[Coder, np.ndarray, np.ndarray]:
+    """(coder, mean bands (80,), melody centres (m, 4))."""
+    state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
+    size = Size(**state["size"])
+    coder = Coder(2 * features.BANDS + 2, size.codes, size.width, size.dim)
+    coder.load_state_dict(state["coder"])
+    return coder.eval(), state["mean"].numpy(), state["melodies"].numpy()
+
+
+@torch.inference_mode()
+def encode(sentence: Sentence, coder: Coder, mean: np.ndarray, melodies: np.ndarray) -> np.ndarray:
+    """(frames, 7) codes in slot order; slot 0 holds the melody alone, as if of the first speaker."""
+    _, middle, fine, _ = coder(torch.from_numpy(latent_features(sentence, mean).T[None].copy()))
+    vectors, _ = melody_vectors(sentence)
+    coarse = ((vectors[:, None] - melodies) ** 2).sum(axis=2).argmin(axis=1)
+    frames = np.empty((len(coarse), 7), np.uint16)
+    frames[:, 0] = coarse
+    frames[:, [1, 4]] = middle.numpy().reshape(-1, 2)
+    frames[:, [2, 3, 5, 6]] = fine.numpy().reshape(-1, 4)
+    return frames
+
+
+def as_speaker(frames: np.ndarray, speaker: int, codes: int) -> np.ndarray:
+    """The same frames said by speaker number `speaker`."""
+    spoken = frames.astype(np.int64)
+    spoken[:, 0] += speaker * (codes // len(SPEAKERS))
+    return spoken
+
+
+def make(out: Path, size: Size, seed: int) -> None:
+    """Train the coder once, then encode every described shard not encoded yet."""
+    train(out, size, seed)
+    coder, mean, melodies = load(out)
+    for name in track(features.shards(out), "codes"):
+        target = out / "codes" / f"{name}.npz"
+        if target.exists():
+            continue
+        sentences = features.read(out, name)
+        frames = [encode(one, coder, mean, melodies) for one in sentences]
+        aligned = [
+            place_and_phone(one.line, LATENTS * len(codes))
+            for one, codes in zip(sentences, frames, strict=True)
+        ]
+        save_arrays(
+            target,
+            ids=np.array([one.line["id"] for one in sentences], np.int32),
+            lengths=np.array([len(one) for one in frames], np.int32),
+            frames=np.concatenate(frames),
+            places=np.concatenate([place for place, _ in aligned]),
+            phones=np.concatenate([phone for _, phone in aligned]),
+        )

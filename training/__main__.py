@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from training import codec, codes, features, gguf_file, language, shifted, speech, texts, turns
+from training import codec, codes, features, gguf_file, language, samples, shifted, speech, texts
 from training.llama import Shape
 
 SEED = 20261121
@@ -68,7 +68,7 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
     elif stage == "codec":
         codec.train(out, codec.pieces(out, recipe.coder.codes), recipe.codec, SEED)
     elif stage == "language":
-        language.train(out, turns.read(out), recipe.language, SEED)
+        language.train(out, samples.read(out / "codes"), recipe.language, SEED)
     elif stage == "gguf":
         gguf_file.write(language.load(out / "language.pt"), out / "model.gguf")
     elif stage == "listen":

@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib.resources
 import json
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from training import shift, speech
+from training.clock import LATENT_SAMPLES, RATE_HZ, TEACHER_HZ, UNIT_SAMPLES
 
-LATENT_SAMPLES = 512
 PHONES = 256  # more than the teacher has; 0 is silence
 
 
@@ -42,11 +42,11 @@ def letter_of_phonemes(text: str, phonemes: list[str]) -> np.ndarray:
     return share / max(sum(spoken), 1) * len(text)
 
 
-def place_and_phone(line: dict, latents: int) -> tuple[np.ndarray, np.ndarray]:
+def place_and_phone(line: dict[str, Any], latents: int) -> tuple[np.ndarray, np.ndarray]:
     """(latents,) letter of line["text"], and (latents,) number of the phoneme, at each latent's middle."""
     phonemes = [phone for phone, _ in line["phonemes"]]
-    ends = np.cumsum([units for _, units in line["phonemes"]]) * speech.UNIT_SAMPLES / speech.RATE_HZ
-    middles = (np.arange(latents) + 0.5) * LATENT_SAMPLES / shift.RATE_HZ
+    ends = np.cumsum([units for _, units in line["phonemes"]]) * UNIT_SAMPLES / TEACHER_HZ
+    middles = (np.arange(latents) + 0.5) * LATENT_SAMPLES / RATE_HZ
     at = np.minimum(np.searchsorted(ends, middles), len(phonemes) - 1)
     letters = letter_of_phonemes(line["text"], phonemes)
     numbers = np.array([phone_ids().get(phone, 0) for phone in phonemes])

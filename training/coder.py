@@ -16,6 +16,11 @@ _STALE = 0.05  # a centre used less than this share of an even use is moved onto
 class Codebook(nn.Module):
     """k-means by moving averages; the gradient goes straight through. (b, d, t) → (b, d, t), codes (b, t)."""
 
+    centres: Tensor
+    sums: Tensor
+    counts: Tensor
+    started: Tensor
+
     def __init__(self, codes: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("centres", torch.randn(codes, dim))
@@ -92,4 +97,5 @@ class Coder(nn.Module):
         """Features (b, features, t) from codes alone."""
         middle = self.middle.centres[middle_codes].transpose(1, 2)
         fine = self.fine.centres[fine_codes].transpose(1, 2)
-        return self.decoder(self.from_middle(middle) + self.from_fine(fine))
+        rebuilt: Tensor = self.decoder(self.from_middle(middle) + self.from_fine(fine))
+        return rebuilt

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from training import features
+from training import features, samples
 from training.alignment import place_and_phone
+from training.bands import BANDS
+from training.clock import LATENTS
 from training.coder import Coder
 from training.features import Sentence
-from training.files import save_arrays, save_checkpoint
+from training.files import save_checkpoint
+from training.samples import Sample
 from training.speakers import SPEAKERS
 
-LATENTS = 4  # latents a frame; two analysis frames each
 _SCALE = 3.0  # nepers; brings the bands near unit variance
 _VOICED_WEIGHT = 0.3  # of voicing against a band
 
@@ -29,9 +31,9 @@ _VOICED_WEIGHT = 0.3  # of voicing against a band
 @dataclass(frozen=True)
 class Size:
     codes: int = 512  # a slot, of each kind
-    width: int = 160
+    width: int = 192
     dim: int = 32
-    steps: int = 2500
+    steps: int = 2000
     batch: int = 24
     latents: int = 96  # of a training piece
     shards: int = 40  # trained on: two hours are plenty for a network this small
@@ -43,7 +45,7 @@ class Size:
 
 def latent_features(sentence: Sentence, mean: np.ndarray) -> np.ndarray:
     """(latents, 162): two frames of bands, two of voicing."""
-    bands = ((sentence.bands - mean) / _SCALE).reshape(-1, 2 * features.BANDS)
+    bands = ((sentence.bands - mean) / _SCALE).reshape(-1, 2 * BANDS)
     return np.concatenate([bands, sentence.voiced.reshape(-1, 2)], axis=1).astype(np.float32)
 
 
@@ -82,14 +84,14 @@ def train(out: Path, size: Size, seed: int) -> Path:
     optimizer = torch.optim.AdamW(coder.parameters(), lr=2e-3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=size.steps, pct_start=0.05)
     weights = torch.ones(stream.shape[0], 1, device=device)
-    weights[2 * features.BANDS :] = _VOICED_WEIGHT * features.BANDS / 2
+    weights[2 * BANDS :] = _VOICED_WEIGHT * BANDS / 2
     errors = []
     for step in track(range(size.steps), "coder"):
         starts = torch.randint(stream.shape[1] - size.latents, (size.batch,)) // 2 * 2
         batch = torch.stack([stream[:, at : at + size.latents] for at in starts.tolist()]).to(device)
         rebuilt, _, _, distance = coder(batch)
         # Speech is what must be right: a quiet frame counts a quarter of a loud one.
-        loud = torch.sigmoid(2 * batch[:, : 2 * features.BANDS].mean(dim=1, keepdim=True)) * 0.75 + 0.25
+        loud = torch.sigmoid(2 * batch[:, : 2 * BANDS].mean(dim=1, keepdim=True)) * 0.75 + 0.25
         error = ((rebuilt - batch) ** 2 * weights * loud).mean()
         loss = error + 0.25 * distance
         optimizer.zero_grad()
@@ -115,7 +117,7 @@ def load(out: Path) -> tuple[Coder, np.ndarray, np.ndarray]:
     """(coder, mean bands (80,), melody centres (m, 4))."""
     state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
     size = Size(**state["size"])
-    coder = Coder(2 * features.BANDS + 2, size.codes, size.width, size.dim)
+    coder = Coder(2 * BANDS + 2, size.codes, size.width, size.dim)
     coder.load_state_dict(state["coder"])
     return coder.eval(), state["mean"].numpy(), state["melodies"].numpy()
 
@@ -133,13 +135,6 @@ def encode(sentence: Sentence, coder: Coder, mean: np.ndarray, melodies: np.ndar
     return frames
 
 
-def as_speaker(frames: np.ndarray, speaker: int, codes: int) -> np.ndarray:
-    """The same frames said by speaker number `speaker`."""
-    spoken = frames.astype(np.int64)
-    spoken[:, 0] += speaker * (codes // len(SPEAKERS))
-    return spoken
-
-
 def make(out: Path, size: Size, seed: int) -> None:
     """Train the coder once, then encode every described shard not encoded yet."""
     train(out, size, seed)
@@ -149,16 +144,12 @@ def make(out: Path, size: Size, seed: int) -> None:
         if target.exists():
             continue
         sentences = features.read(out, name)
-        frames = [encode(one, coder, mean, melodies) for one in sentences]
-        aligned = [
-            place_and_phone(one.line, LATENTS * len(codes))
-            for one, codes in zip(sentences, frames, strict=True)
-        ]
-        save_arrays(
+        samples.write(
             target,
-            ids=np.array([one.line["id"] for one in sentences], np.int32),
-            lengths=np.array([len(one) for one in frames], np.int32),
-            frames=np.concatenate(frames),
-            places=np.concatenate([place for place, _ in aligned]),
-            phones=np.concatenate([phone for _, phone in aligned]),
+            [
+                Sample(one.line["id"], one.line["text"], one.line["rate"], one.line["test"], said, *aligned)
+                for one in sentences
+                for said in [encode(one, coder, mean, melodies)]
+                for aligned in [place_and_phone(one.line, LATENTS * len(said))]
+            ],
         )

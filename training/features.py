@@ -6,17 +6,17 @@ Knows nothing of codebooks or speakers: these are the teacher's own, whose timin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import track
 
 from training import shift, speech
+from training.bands import mel_weights
+from training.clock import TEACHER_HZ
 from training.files import save_arrays
 
-BANDS = 80
-FRAMES_PER_CODE_FRAME = shift.FRAME_SAMPLES // shift.HOP_SAMPLES  # 8 analysis frames in 7 codes
 _FLOOR = -15.0  # natural log of the quietest band power kept
 _STEPS = 12  # stored steps a neper
 
@@ -25,27 +25,15 @@ _STEPS = 12  # stored steps a neper
 class Sentence:
     """One sentence at hop 256: bands (n, 80) log power; voiced (n,) 0 … 1; melody (n,) log pitch ratio."""
 
-    line: dict
+    line: dict[str, Any]
     bands: np.ndarray
     voiced: np.ndarray
     melody: np.ndarray
 
 
-@cache
-def mel_weights(bins: int, bands: int = BANDS, low_hz: float = 40.0, high_hz: float = 11500.0) -> np.ndarray:
-    """Triangles (bins, bands) on the mel scale, each of weight one."""
-    edges_mel = np.linspace(2595 * np.log10(1 + low_hz / 700), 2595 * np.log10(1 + high_hz / 700), bands + 2)
-    edges = 700 * (10 ** (edges_mel / 2595) - 1)
-    hz = np.arange(bins) * (shift.RATE_HZ / 2) / (bins - 1)
-    up = (hz[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    down = (edges[2:] - hz[:, None]) / (edges[2:] - edges[1:-1])
-    weights = np.maximum(0, np.minimum(up, down))
-    return weights / np.maximum(weights.sum(axis=0), 1e-9)
-
-
 def describe(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bands, voiced, melody) of the teacher's int16 samples."""
-    analysis = shift.analyse(shift.prepare(samples, speech.RATE_HZ))
+    analysis = shift.analyse(shift.prepare(samples, TEACHER_HZ))
     # A smooth envelope instead of a spectrum: harmonics would spend codes on a pitch the first code carries.
     power = analysis.envelope @ mel_weights(analysis.envelope.shape[1])
     count = len(analysis.f0) - 1

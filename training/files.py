@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """A compressed .npz, whole or not there."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())
 
 

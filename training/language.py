@@ -23,7 +23,8 @@ from orpheus.vocabulary import SLOTS
 from training import turns
 from training.files import save_checkpoint
 from training.llama import HEAD_SIZE, Llama, Shape
-from training.turns import Sample, Turn
+from training.samples import Sample
+from training.turns import Turn
 
 VALIDATION_TURNS = 64
 

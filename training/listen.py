@@ -12,7 +12,7 @@ import numpy as np
 import pocketsphinx
 import soxr
 
-from training.shift import RATE_HZ
+from training.clock import RATE_HZ
 
 _LISTENER_HZ = 16000
 

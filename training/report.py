@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -14,9 +15,11 @@ from rich.progress import track
 from snac import SNAC
 
 from orpheus.vocabulary import SLOTS
-from training import codec, codes, shift, speech, turns
+from training import codec, samples, shift, speech, turns
+from training.clock import TEACHER_HZ
 from training.files import write_atomically
 from training.listen import Listener, is_plain, word_error_rate
+from training.samples import as_speaker
 from training.speakers import SPEAKERS
 
 LONGEST_TOKENS = 1400
@@ -71,25 +74,26 @@ def sample(logits: np.ndarray, temperature: float, top_p: float, draw: np.random
     return int(draw.choice(kept, p=share[kept] / share[kept].sum()))
 
 
-def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float = 0.9) -> dict:
+def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float = 0.9) -> dict[str, Any]:
     """Write and return the word error rates over `sentences` held-out sentences a voice."""
-    samples = [one for one in turns.read(out) if one.test and is_plain(one.text)]
+    held_out = [one for one in samples.read(out / "codes") if one.test and is_plain(one.text)]
     snac = SNAC.from_pretrained(str(out / "snac"))
     reader = Reader(out / "model.gguf", snac.codebook_size) if (out / "model.gguf").exists() else None
     listener = Listener()
     recorded = {
         line["id"]: audio
-        for shard in speech.shards(out)[: 1 + max((one.number for one in samples), default=0) // 100]
+        for shard in speech.shards(out)[: 1 + max((one.number for one in held_out), default=0) // 100]
         for line, audio in speech.read(shard)
     }
-    result: dict = {"sentences": sentences, "temperature": temperature, "voices": {}}
+    result: dict[str, Any] = {"sentences": sentences, "temperature": temperature, "voices": {}}
     for number, speaker in enumerate(track(SPEAKERS, "listening")):
-        chosen = [one for one in samples if one.rate == speaker.rate][:sentences]
-        texts, heard, ended = [one.text for one in chosen], {"teacher": [], "codec": [], "voice": []}, 0
+        chosen = [one for one in held_out if one.rate == speaker.rate][:sentences]
+        texts, ended = [one.text for one in chosen], 0
+        heard: dict[str, list[str]] = {"teacher": [], "codec": [], "voice": []}
         for one in chosen:
-            analysis = shift.analyse(shift.prepare(recorded[one.number], speech.RATE_HZ))
+            analysis = shift.analyse(shift.prepare(recorded[one.number], TEACHER_HZ))
             heard["teacher"].append(listener.hear(shift.speak(analysis, speaker)))
-            frames = codes.as_speaker(one.frames, number, snac.codebook_size)
+            frames = as_speaker(one.frames, number, snac.codebook_size)
             heard["codec"].append(listener.hear(codec.decode(snac, frames)))
             if reader:
                 frames, by_itself = reader.frames(one.text, speaker.name, temperature, top_p, one.number)

@@ -12,11 +12,9 @@ import parselmouth
 import pyworld
 import soxr
 
+from training.clock import FRAME_SAMPLES, HOP_SAMPLES, RATE_HZ
 from training.speakers import Speaker
 
-RATE_HZ = 24000
-HOP_SAMPLES = 256  # two analysis frames a latent of SNAC
-FRAME_SAMPLES = 2048  # a frame of seven codes
 TEACHER_PITCH_HZ = 88.0  # geometric mean of joe's voiced frames
 LOUDNESS = 0.08  # RMS of the louder half of a sentence, full scale 1
 _PITCH_HZ = (55.0, 180.0)  # joe's range; a wider one finds his octave instead of him

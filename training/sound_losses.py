@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.features import mel_weights
+from training.bands import mel_weights
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 _QUIET = 1e-3

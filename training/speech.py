@@ -9,6 +9,7 @@ import importlib.resources
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,12 +20,11 @@ from piper.patch_voice_with_alignment import add_alignment_output
 from rich.progress import track
 
 from training import texts
+from training.clock import TEACHER_HZ, UNIT_SAMPLES
 from training.files import write_atomically
 from training.speakers import RATES
 
-RATE_HZ = 22050
 SENTENCES_PER_SHARD = 100
-UNIT_SAMPLES = 256  # the teacher's own frame; phoneme lengths are whole numbers of it
 
 
 def load_teacher() -> PiperVoice:
@@ -69,13 +69,13 @@ def make(out: Path) -> None:
         start, audio, spoken = 0, [], []
         for line in lines[first : first + SENTENCES_PER_SHARD]:
             samples, phonemes = speak(voice, line["spoken"], line["rate"])
-            if not phonemes or len(samples) > 20 * RATE_HZ:
+            if not phonemes or len(samples) > 20 * TEACHER_HZ:
                 continue
             spoken.append({**line, "start": start, "samples": len(samples), "phonemes": phonemes})
             audio.append(samples)
             start += len(samples)
         buffer = io.BytesIO()
-        soundfile.write(buffer, np.concatenate(audio), RATE_HZ, format="FLAC", subtype="PCM_16")
+        soundfile.write(buffer, np.concatenate(audio), TEACHER_HZ, format="FLAC", subtype="PCM_16")
         write_atomically(name.with_suffix(".flac"), buffer.getvalue())
         write_atomically(name.with_suffix(".json"), json.dumps(spoken).encode())
 
@@ -85,12 +85,13 @@ def shards(out: Path) -> list[Path]:
     return [path.with_suffix("") for path in sorted((out / "speech").glob("*.json"))]
 
 
-def read(shard: Path) -> list[tuple[dict, np.ndarray]]:
+def read(shard: Path) -> list[tuple[dict[str, Any], np.ndarray]]:
     """(line, int16 samples) of each sentence of a shard."""
     audio, _ = soundfile.read(shard.with_suffix(".flac"), dtype="int16")
     return [(line, audio[line["start"] : line["start"] + line["samples"]]) for line in read_lines(shard)]
 
 
-def read_lines(shard: Path) -> list[dict]:
+def read_lines(shard: Path) -> list[dict[str, Any]]:
     """The lines of a shard: those of texts.jsonl with `start`, `samples` and `phonemes`."""
-    return json.loads(shard.with_suffix(".json").read_text())
+    lines: list[dict[str, Any]] = json.loads(shard.with_suffix(".json").read_text())
+    return lines

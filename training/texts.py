@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from training.files import write_atomically
 from training.templates import Templates
@@ -161,6 +162,6 @@ def make(out: Path, sources: Path | None, limit: int) -> Path:
     return target
 
 
-def read(out: Path) -> list[dict]:
+def read(out: Path) -> list[dict[str, Any]]:
     """The lines of texts.jsonl."""
     return [json.loads(line) for line in (out / "texts.jsonl").read_text().splitlines()]

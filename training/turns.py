@@ -6,14 +6,13 @@ Knows nothing of networks. Token names and order are the published ones; text is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
 
 from orpheus.vocabulary import BEGIN_OF_TEXT, END_OF_TURN, LEGACY_AUDIO, SLOTS, number_of, token_text
-from training import speech
-from training.codes import LATENTS
+from training.clock import LATENTS
+from training.samples import Sample, as_speaker
 from training.speakers import SPEAKERS
 
 BYTES = 256
@@ -54,19 +53,6 @@ def token_texts(codes: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sentence as codes stored it: frames (n, 7) without a speaker, letter and phoneme of each latent."""
-
-    number: int
-    text: str
-    rate: int
-    test: bool
-    frames: np.ndarray
-    places: np.ndarray
-    phones: np.ndarray
-
-
-@dataclass(frozen=True)
 class Turn:
     """Token ids (t,), and for each: its loss weight, the token of text it speaks, its phoneme; -1 where none."""
 
@@ -76,25 +62,6 @@ class Turn:
     phone: np.ndarray
     text_start: int
     text_end: int
-
-
-def read(out: Path) -> list[Sample]:
-    """All encoded sentences, in order."""
-    samples = []
-    for file in sorted((out / "codes").glob("*.npz")):
-        stored = np.load(file)
-        lines = {line["id"]: line for line in speech.read_lines(out / "speech" / file.stem)}
-        ends = np.cumsum(stored["lengths"])
-        frames, places, phones = stored["frames"], stored["places"], stored["phones"]
-        for number, end, length in zip(stored["ids"], ends, stored["lengths"], strict=True):
-            line, part = lines[int(number)], slice((end - length) * LATENTS, end * LATENTS)
-            samples.append(
-                Sample(
-                    int(number), line["text"], line["rate"], line["test"],
-                    frames[end - length : end], places[part], phones[part],
-                )
-            )  # fmt: skip
-    return samples
 
 
 def prompt(text: str, voice: str) -> list[int]:
@@ -121,8 +88,7 @@ def turn(sample: Sample, codes: int, draw: Random, vary: bool = True) -> Turn:
         ids = [BEGIN, legacy_audio(codes), *ids[2:]]
     weight = np.zeros(len(ids), np.float32)
     weight[-3:] = 1.0  # the older form leaves the opening of speech to the model
-    frames = sample.frames.astype(np.int64)
-    frames[:, 0] += speaker * (codes // len(SPEAKERS))
+    frames = as_speaker(sample.frames, speaker, codes)
     spoken = (frames + FIRST_CODE_ID + np.arange(SLOTS) * codes).reshape(-1)
     latents = (np.arange(len(frames))[:, None] * LATENTS + SLOT_LATENT).reshape(-1)
     none = np.full(len(ids), NO_PLACE, np.float32)

@@ -39,6 +39,7 @@ class Plan:
     rate: float = 1e-3
     adversarial_from: float = 1.1  # share of the schedule after which critics join; above 1: never
     save_minutes: float = 3.0
+    stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
 
     def config(self) -> dict[str, Any]:
         """SNAC's own configuration."""
@@ -168,9 +169,9 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         write_snac(snac, plan, out / "snac")
 
     # The noise of SNAC's decoder hides small gradients at first; it is part of the format and stays on.
-    saved = last = time.monotonic()
+    began = saved = last = time.monotonic()
     heard: list[float] = []
-    while progress < 1:
+    while progress < 1 and not (plan.stop_minutes and last - began > plan.stop_minutes * 60):
         rate = plan.rate * min(1.0, (step + 1) / 100, (1 - progress) / 0.4)
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -5,12 +5,31 @@ Knows nothing of waveforms or speakers. SNAC's decoder later learns to speak fro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.speakers import SPEAKERS
+
 _DECAY = 0.98  # of the moving averages behind the codebooks
 _STALE = 0.05  # a centre used less than this share of an even use is moved onto a sample
+
+
+@dataclass(frozen=True)
+class Size:
+    codes: int = 512  # a slot, of each kind
+    width: int = 192
+    dim: int = 32
+    steps: int = 2000
+    batch: int = 24
+    latents: int = 96  # of a training piece
+    shards: int = 40  # trained on: two hours are plenty for a network this small
+
+    @property
+    def melodies(self) -> int:
+        return self.codes // len(SPEAKERS)
 
 
 class Codebook(nn.Module):

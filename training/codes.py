@@ -7,7 +7,6 @@ sentence spoken once teaches the language model all eight voices, and no voice c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +17,13 @@ from training import features, samples
 from training.alignment import place_and_phone
 from training.bands import BANDS
 from training.clock import LATENTS
-from training.coder import Coder
+from training.coder import Coder, Size
 from training.features import Sentence
 from training.files import save_checkpoint
 from training.samples import Sample
-from training.speakers import SPEAKERS
 
 _SCALE = 3.0  # nepers; brings the bands near unit variance
 _VOICED_WEIGHT = 0.3  # of voicing against a band
-
-
-@dataclass(frozen=True)
-class Size:
-    codes: int = 512  # a slot, of each kind
-    width: int = 192
-    dim: int = 32
-    steps: int = 2000
-    batch: int = 24
-    latents: int = 96  # of a training piece
-    shards: int = 40  # trained on: two hours are plenty for a network this small
-
-    @property
-    def melodies(self) -> int:
-        return self.codes // len(SPEAKERS)
 
 
 def latent_features(sentence: Sentence, mean: np.ndarray) -> np.ndarray:

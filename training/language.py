@@ -44,6 +44,7 @@ class Plan:
     phone: float = 0.2  # weight of the phoneme read-out
     window: float = 3.0  # letters either side that the guided head may look at for nothing
     save_minutes: float = 3.0
+    stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
     seen = 0
     sums = np.zeros(3)
     for batch_turns in batches(taught, plan.shape.codes, plan.batch_tokens, seed, step):
-        if progress >= 1:
+        if progress >= 1 or (plan.stop_minutes and time.monotonic() - began > plan.stop_minutes * 60):
             break
         for group in optimizer.param_groups:
             group["lr"] = rate_at(progress, step, plan)

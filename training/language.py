@@ -8,6 +8,8 @@ hardly used for the first thousand steps), a phoneme is read out half-way up, a 
 from __future__ import annotations
 
 import math
+import queue
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -102,6 +104,25 @@ def batches(samples: list[Sample], codes: int, tokens: int, seed: int, first: in
         epoch += 1
 
 
+def ahead(source: Iterator[list[Turn]], device: str) -> Iterator[Batch]:
+    """Collate in a thread, a few batches ahead: a GPU is done with a batch before Python has made the next."""
+    made: queue.Queue[Batch | Exception] = queue.Queue(maxsize=4)
+
+    def fill() -> None:
+        try:
+            for one in source:
+                made.put(collate(one, device))
+        except Exception as error:
+            made.put(error)  # raised where the batch is waited for
+
+    threading.Thread(target=fill, daemon=True).start()
+    while True:
+        batch = made.get()
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
 def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
     """Replace a share of the codes by another of the same slot; the speaker part of a coarse code stays."""
     place = ids - turns.FIRST_CODE_ID
@@ -182,12 +203,11 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
     began = saved = last = time.monotonic()
     seen = 0
     sums = np.zeros(3)
-    for batch_turns in batches(taught, plan.shape.codes, plan.batch_tokens, seed, step):
+    for batch in ahead(batches(taught, plan.shape.codes, plan.batch_tokens, seed, step), device):
         if progress >= 1 or (plan.stop_minutes and time.monotonic() - began > plan.stop_minutes * 60):
             break
         for group in optimizer.param_groups:
             group["lr"] = rate_at(progress, step, plan)
-        batch = collate(batch_turns, device)
         model.train()
         with precise:
             told, missed, heard = losses(model, batch, plan, training=True)

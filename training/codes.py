@@ -7,7 +7,9 @@ sentence spoken once teaches the language model all eight voices, and no voice c
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +24,25 @@ from training.features import Sentence
 from training.files import save_checkpoint
 from training.samples import Sample
 
+SHAPES = 32  # cosines kept of the 80 bands
 _SCALE = 3.0  # nepers; brings the bands near unit variance
 _VOICED_WEIGHT = 0.3  # of voicing against a band
 
 
+@cache
+def shape_basis() -> np.ndarray:
+    """(80, 32) cosines over the bands, weighted by what a listener needs: formants most, fine ripple least."""
+    order = np.arange(SHAPES)
+    basis = np.cos(np.pi * order * (np.arange(BANDS)[:, None] + 0.5) / BANDS) * np.sqrt(2 / BANDS)
+    weights = np.where(order <= 18, 1.0, np.maximum(0.3, 1 - (order - 18) / 20))
+    weights[0] = 0.5  # loudness
+    return basis * weights
+
+
 def latent_features(sentence: Sentence, mean: np.ndarray) -> np.ndarray:
-    """(latents, 162): two frames of bands, two of voicing."""
-    bands = ((sentence.bands - mean) / _SCALE).reshape(-1, 2 * BANDS)
-    return np.concatenate([bands, sentence.voiced.reshape(-1, 2)], axis=1).astype(np.float32)
+    """(latents, 66): two frames of the envelope's shape, two of voicing."""
+    shapes = ((sentence.bands - mean) / _SCALE @ shape_basis()).reshape(-1, 2 * SHAPES)
+    return np.concatenate([shapes, sentence.voiced.reshape(-1, 2)], axis=1).astype(np.float32)
 
 
 def melody_vectors(sentence: Sentence) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +68,7 @@ def melody_centres(sentences: list[Sentence], count: int, seed: int) -> np.ndarr
 
 def train(out: Path, size: Size, seed: int) -> Path:
     """Train the coder on the first shards; codes/coder.pt holds it, the mean bands and the melody centres."""
-    target = out / "codes" / "coder.pt"
+    target, unfinished = out / "codes" / "coder.pt", out / "codes" / "coder_unfinished.pt"
     if target.exists():
         return target
     torch.manual_seed(seed)
@@ -67,14 +80,22 @@ def train(out: Path, size: Size, seed: int) -> Path:
     optimizer = torch.optim.AdamW(coder.parameters(), lr=2e-3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=size.steps, pct_start=0.05)
     weights = torch.ones(stream.shape[0], 1, device=device)
-    weights[2 * BANDS :] = _VOICED_WEIGHT * BANDS / 2
+    weights[2 * SHAPES :] = _VOICED_WEIGHT * SHAPES
     errors = []
-    for step in track(range(size.steps), "coder"):
+    first = 0
+    if unfinished.exists():
+        state = torch.load(unfinished, map_location=device)
+        coder.load_state_dict(state["coder"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+    for step in track(range(first, size.steps), "coder"):
+        torch.manual_seed(seed * 1_000_003 + step)  # stopped and gone on or not, a step sees the same pieces
         starts = torch.randint(stream.shape[1] - size.latents, (size.batch,)) // 2 * 2
         batch = torch.stack([stream[:, at : at + size.latents] for at in starts.tolist()]).to(device)
         rebuilt, _, _, distance = coder(batch)
         # Speech is what must be right: a quiet frame counts a quarter of a loud one.
-        loud = torch.sigmoid(2 * batch[:, : 2 * BANDS].mean(dim=1, keepdim=True)) * 0.75 + 0.25
+        loud = torch.sigmoid(batch[:, :1] / 2) * 0.75 + 0.25
         error = ((rebuilt - batch) ** 2 * weights * loud).mean()
         loss = error + 0.25 * distance
         optimizer.zero_grad()
@@ -83,6 +104,11 @@ def train(out: Path, size: Size, seed: int) -> Path:
         optimizer.step()
         schedule.step()
         errors.append(error.item())
+        if step % 250 == 249:
+            parts: dict[str, Any] = {"coder": coder, "optimizer": optimizer, "schedule": schedule}
+            save_checkpoint(
+                unfinished, {**{name: part.state_dict() for name, part in parts.items()}, "step": step + 1}
+            )
         if step % 100 == 99:
             print(f"coder step {step + 1}: error {np.mean(errors[-100:]):.4f}", flush=True)
     state = {
@@ -93,6 +119,7 @@ def train(out: Path, size: Size, seed: int) -> Path:
         "error": float(np.mean(errors[-100:])),
     }
     save_checkpoint(target, state)
+    unfinished.unlink(missing_ok=True)
     return target
 
 
@@ -100,7 +127,7 @@ def load(out: Path) -> tuple[Coder, np.ndarray, np.ndarray]:
     """(coder, mean bands (80,), melody centres (m, 4))."""
     state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
     size = Size(**state["size"])
-    coder = Coder(2 * BANDS + 2, size.codes, size.width, size.dim)
+    coder = Coder(2 * SHAPES + 2, size.codes, size.width, size.dim)
     coder.load_state_dict(state["coder"])
     return coder.eval(), state["mean"].numpy(), state["melodies"].numpy()
 

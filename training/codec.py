@@ -30,7 +30,7 @@ from training.speakers import SPEAKERS
 class Plan:
     width: int = 256
     depthwise: bool = False  # full convolutions: twice the speed on CPU, and stronger
-    codes: int = 512
+    codes: int = 1024
     code_dim: int = 32
     steps: int = 60000
     minutes: float = 0.0

@@ -22,7 +22,7 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Shape:
-    codes: int = 512
+    codes: int = 1024
     layers: int = 6
     width: int = 256
     heads: int = 4

@@ -115,7 +115,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
     held_out = [
         turns.turn(one, plan.shape.codes, Random(one.number), vary=False) for one in samples if one.test
     ]
-    check = collate(sorted(held_out, key=lambda one: len(one.ids))[:VALIDATION_TURNS], device)
+    check = collate(held_out[:VALIDATION_TURNS], device)
     precise = torch.autocast(device, dtype=torch.bfloat16)
 
     def save() -> None:

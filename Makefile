@@ -15,12 +15,13 @@ TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help install serve say test check format bench clean
+.PHONY: help install serve say test test-training check format bench clean
 
 help:
 	@echo "make serve   both tiers on http://127.0.0.1:5005"
 	@echo "make say     TEXT=\"...\" VOICE=tara OUT=hello.wav: one text into a file"
 	@echo "make test    the tests"
+	@echo "make test-training   the recipe of the embedded voice, at its smallest size"
 	@echo "make check   lint, format and types"
 	@echo "make format  put the code into the format that check wants"
 	@echo "make bench   every benchmark, in its short form"
@@ -35,6 +36,9 @@ say: install
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(ARGS)
 
+test-training: $(VENV)/train
+	$(BIN)/python -m pytest training $(ARGS)
+
 check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +49,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/bench
-	@for name in engine codec; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+	@for name in engine codec speech; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 install: $(VENV)/installed
 
@@ -68,6 +72,10 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/installed
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/train: $(VENV)/dev
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[train]"
 	@touch $@
 
 $(VENV)/bench: $(VENV)/dev

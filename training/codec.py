@@ -1,0 +1,212 @@
+"""codes/ and shifted/ → codec.pt and snac/: SNAC's decoder and codebooks, which speak the codes in eight voices.
+
+Knows nothing of text. The encoder is a placeholder: nothing here or in the service encodes audio.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from snac import SNAC
+from torch import Tensor
+
+from orpheus.vocabulary import frame_to_layers
+from training import samples
+from training.clock import FRAME_SAMPLES, RATE_HZ
+from training.files import save_checkpoint, write_atomically
+from training.sound_losses import Critics, critics_loss, persuasion_loss, spectral_loss
+from training.speakers import SPEAKERS
+
+
+@dataclass(frozen=True)
+class Plan:
+    width: int = 256
+    depthwise: bool = False  # full convolutions: twice the speed on CPU, and stronger
+    codes: int = 1024
+    code_dim: int = 32
+    steps: int = 60000
+    minutes: float = 0.0
+    batch: int = 6
+    frames: int = 8  # of a training piece, 85 ms each
+    rate: float = 1e-3
+    adversarial_from: float = 1.1  # share of the schedule after which critics join; above 1: never
+    save_minutes: float = 3.0
+    stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
+
+    def config(self) -> dict[str, Any]:
+        """SNAC's own configuration."""
+        return {
+            "sampling_rate": RATE_HZ,
+            "encoder_dim": 8,  # times 16 is the latents' width
+            "encoder_rates": [2, 4, 8, 8],
+            "decoder_dim": self.width,
+            "decoder_rates": [8, 8, 4, 2],
+            "attn_window_size": None,
+            "codebook_size": self.codes,
+            "codebook_dim": self.code_dim,
+            "vq_strides": [4, 2, 1],
+            "noise": True,
+            "depthwise": self.depthwise,
+        }
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One sentence said by one speaker: frames (n, 7) with the speaker in them, audio int16 (n · 2048,)."""
+
+    frames: np.ndarray
+    audio: np.ndarray
+
+
+def pieces(out: Path, codes: int) -> list[Piece]:
+    """All shifted sentences whose codes exist."""
+    by_number = {sample.number: sample for sample in samples.read(out / "codes")}
+    found = []
+    for file in sorted((out / "shifted").glob("*.json")):
+        audio, _ = soundfile.read(file.with_suffix(".flac"), dtype="int16")
+        for line in json.loads(file.read_text()):
+            if line["id"] in by_number:
+                frames = samples.as_speaker(by_number[line["id"]].frames, line["speaker"], codes)
+                said = audio[line["start"] : line["start"] + line["samples"]]
+                found.append(Piece(frames, said[: len(frames) * FRAME_SAMPLES]))
+    return found
+
+
+def begin(plan: Plan, out: Path) -> SNAC:
+    """A new SNAC whose codebooks start from what the codes mean: the coder's centres, each speaker's pitches."""
+    snac = SNAC(**plan.config())
+    state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
+    melodies = state["melodies"].numpy()
+    with torch.no_grad():
+        middle, fine = (
+            snac.quantizer.quantizers[1].codebook.weight,
+            snac.quantizer.quantizers[2].codebook.weight,
+        )
+        for target, centres in (
+            (middle, state["coder"]["middle.centres"]),
+            (fine, state["coder"]["fine.centres"]),
+        ):
+            target.zero_()[:, : centres.shape[1]] = centres / centres.std()
+        coarse = snac.quantizer.quantizers[0].codebook.weight
+        coarse.normal_(std=0.01)
+        for number, speaker in enumerate(SPEAKERS):
+            rows = coarse[number * len(melodies) : (number + 1) * len(melodies)]
+            pitch = torch.from_numpy(np.log(speaker.pitch_hz / 150) + speaker.pitch_range * melodies).float()
+            rows[:, number] += 2.0
+            rows[:, 8:12] += 3 * pitch
+            for octave in range(2):  # waves over the pitch, so that near pitches are told apart
+                rows[:, 12 + 8 * octave : 16 + 8 * octave] += torch.sin(4 * 3**octave * pitch)
+                rows[:, 16 + 8 * octave : 20 + 8 * octave] += torch.cos(4 * 3**octave * pitch)
+    return snac
+
+
+def decode(snac: SNAC, frames: np.ndarray) -> np.ndarray:
+    """(n, 7) codes → float32 audio (n · 2048,)."""
+    with torch.inference_mode():
+        layers = [torch.from_numpy(layer)[None] for layer in frame_to_layers(frames)]
+        audio: np.ndarray = snac.decode(layers)[0, 0].numpy()
+    return audio
+
+
+def draw_batch(
+    found: list[Piece], plan: Plan, draw: np.random.Generator, device: str
+) -> tuple[list[Tensor], Tensor]:
+    """SNAC's three code rows (b, n·…) and the audio (b, samples) of random pieces of equal length."""
+    frames, audio = [], []
+    weights = np.array([len(piece.frames) for piece in found], float)
+    for choice in draw.choice(len(found), plan.batch, p=weights / weights.sum()):
+        piece = found[choice]
+        start = int(draw.integers(0, len(piece.frames) - plan.frames + 1))
+        frames.append(piece.frames[start : start + plan.frames])
+        audio.append(piece.audio[start * FRAME_SAMPLES : (start + plan.frames) * FRAME_SAMPLES])
+    rows = [frame_to_layers(one) for one in frames]
+    layers = [torch.from_numpy(np.stack(level)).to(device) for level in zip(*rows, strict=True)]
+    return layers, torch.from_numpy(np.stack(audio).astype(np.float32) / 32768).to(device)
+
+
+def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
+    """Train until the plan is done; `out`/codec.pt is the state at any moment, `out`/snac the checkpoint."""
+    target = out / "codec.pt"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(seed)
+    snac = begin(plan, out)
+    critics = Critics().to(device)
+    snac.to(device)
+    learned = [
+        *snac.decoder.parameters(),
+        *(p for q in snac.quantizer.quantizers for p in q.codebook.parameters()),
+    ]
+    learned += [p for q in snac.quantizer.quantizers for p in q.out_proj.parameters()]
+    optimizer = torch.optim.AdamW(learned, lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.0)
+    critic_optimizer = torch.optim.AdamW(critics.parameters(), lr=plan.rate / 4, betas=(0.8, 0.99))
+    step, progress = 0, 0.0
+    if target.exists():
+        state = torch.load(target, map_location=device)
+        snac.load_state_dict(state["snac"])
+        critics.load_state_dict(state["critics"])
+        optimizer.load_state_dict(state["optimizer"])
+        critic_optimizer.load_state_dict(state["critic_optimizer"])
+        step, progress = state["step"], state["progress"]
+    long_enough = [one for one in found if len(one.frames) >= plan.frames]
+
+    def save() -> None:
+        parts = {
+            "snac": snac,
+            "critics": critics,
+            "optimizer": optimizer,
+            "critic_optimizer": critic_optimizer,
+        }
+        state = {name: part.state_dict() for name, part in parts.items()}
+        save_checkpoint(target, {**state, "step": step, "progress": progress})
+        write_snac(snac, plan, out / "snac")
+
+    # The noise of SNAC's decoder hides small gradients at first; it is part of the format and stays on.
+    began = saved = last = time.monotonic()
+    heard: list[float] = []
+    while progress < 1 and not (plan.stop_minutes and last - began > plan.stop_minutes * 60):
+        rate = plan.rate * min(1.0, (step + 1) / 100, (1 - progress) / 0.4)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        draw = np.random.default_rng([seed, step])
+        layers, real = draw_batch(long_enough, plan, draw, device)
+        made = snac.decoder(snac.quantizer.from_codes(layers))[:, 0]
+        loss = spectral_loss(made, real)
+        heard.append(loss.item())
+        if progress >= plan.adversarial_from:
+            verdict = critics_loss(critics(real), critics(made.detach()))
+            critic_optimizer.zero_grad(set_to_none=True)
+            verdict.backward()
+            critic_optimizer.step()
+            fooled, views = persuasion_loss(critics(real), critics(made))
+            loss = loss + 0.5 * fooled + 2.0 * views
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learned, 5.0)
+        optimizer.step()
+        step += 1
+        now = time.monotonic()
+        progress = progress + (now - last) / 60 / plan.minutes if plan.minutes else step / plan.steps
+        last = now
+        if step % 100 == 0 or progress >= 1:
+            print(f"codec step {step} ({progress:.1%}): spectral {np.mean(heard[-100:]):.3f}", flush=True)
+        if now - saved > plan.save_minutes * 60:
+            save()
+            saved = now
+    save()
+    return target
+
+
+def write_snac(snac: SNAC, plan: Plan, folder: Path) -> None:
+    """The checkpoint SNAC.from_pretrained loads; halves on disk, which its loader widens again."""
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu().half() for name, value in snac.state_dict().items()}, buffer)
+    write_atomically(folder / "config.json", json.dumps(plan.config(), indent=2).encode())
+    write_atomically(folder / "pytorch_model.bin", buffer.getvalue())

@@ -1,0 +1,69 @@
+"""language.pt → model.gguf: what llama.cpp loads, with the published vocabulary's names and habits.
+
+Knows nothing of training. Matrices are F16 or Q8_0, norms F32; the output is the embedding itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from training import turns
+from training.llama import HEAD_SIZE, NORM_EPSILON, ROPE_BASE, Llama
+
+CONTEXT_TOKENS = 2048
+
+
+def write(model: Llama, target: Path, kind: str = "F16") -> None:
+    """Write `model` with matrices of `kind`, "F16" or "Q8_0"."""
+    shape = model.shape
+    packing = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_name("Orpheus embedded voice")
+    writer.add_context_length(CONTEXT_TOKENS)
+    writer.add_embedding_length(shape.width)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.inner)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.key_heads)
+    writer.add_layer_norm_rms_eps(NORM_EPSILON)
+    writer.add_rope_dimension_count(HEAD_SIZE)
+    writer.add_key_length(HEAD_SIZE)
+    writer.add_value_length(HEAD_SIZE)
+    writer.add_rope_freq_base(ROPE_BASE)
+    writer.add_vocab_size(turns.vocabulary_size(shape.codes))
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if kind == "F16" else gguf.LlamaFileType.MOSTLY_Q8_0)
+    tokens = turns.token_texts(shape.codes)
+    normal, control, user = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    # <custom_token_N> render as text, as the published files have it; the three of Llama's own do not.
+    writer.add_token_types(
+        [normal] * turns.BYTES + [control] * 2 + [user] * (len(tokens) - turns.BYTES - 3) + [control]
+    )
+    writer.add_token_merges(["Ā Ā"])  # the loader wants one; two NUL bytes never stand in text
+    writer.add_bos_token_id(turns.BEGIN)
+    # Wrong on purpose: the published files declare the end of the text turn, not of speech.
+    writer.add_eos_token_id(turns.END_TURN)
+    writer.add_eot_token_id(turns.END_TURN)
+    writer.add_pad_token_id(turns.CONTROL_ID[7])
+    writer.add_add_bos_token(True)
+
+    def add(name: str, values: np.ndarray) -> None:
+        if values.ndim == 1:
+            writer.add_tensor(name, values)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(values, packing), raw_dtype=packing)
+
+    add("token_embd.weight", model.rows().detach().float().numpy())
+    add("output_norm.weight", model.output_norm.weight.detach().float().numpy())
+    for number, block in enumerate(model.blocks):
+        for name, values in block.named_parameters():
+            add(f"blk.{number}.{name}", values.detach().float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,0 +1,175 @@
+"""codes/ → language.pt: a Llama that goes on from text to codes. Runs on CPU or CUDA; stops and goes on at any step.
+
+Knows nothing of audio. What each measure is for: attention is shown the letter being spoken (without it the text is
+hardly used for the first thousand steps), a phoneme is read out half-way up, a share of the codes fed in is wrong
+(what the model hears of itself is too), and the rate falls to nothing at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orpheus.vocabulary import SLOTS
+from training import turns
+from training.batches import Batch, ahead, batches, collate
+from training.files import save_checkpoint
+from training.llama import HEAD_SIZE, Llama, Shape
+from training.samples import Sample
+
+VALIDATION_TURNS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    shape: Shape
+    steps: int = 40000  # of the whole schedule; or, with minutes, whatever fits in them
+    minutes: float = 0.0
+    batch_tokens: int = 6000
+    rate: float = 1.5e-3
+    warm_steps: int = 200
+    fall: float = 0.35  # share of the schedule over which the rate falls to nothing
+    weight_decay: float = 0.05
+    corrupt: float = 0.15  # share of code inputs replaced
+    guide: float = 1.0  # weight of the attention guide
+    phone: float = 0.2  # weight of the phoneme read-out
+    window: float = 3.0  # letters either side that the guided head may look at for nothing
+    save_minutes: float = 3.0
+    stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
+
+
+def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
+    """Replace a share of the codes by another of the same slot; the speaker part of a coarse code stays."""
+    place = ids - turns.FIRST_CODE_ID
+    is_code = (place >= 0) & (place < SLOTS * codes)
+    slot, code = place // codes, place % codes
+    melodies = codes // 8
+    wrong = torch.randint_like(ids, codes)
+    wrong = torch.where(slot == 0, code // melodies * melodies + wrong % melodies, wrong)
+    hit = is_code & (torch.rand(ids.shape, device=ids.device) < share)
+    return torch.where(hit, turns.FIRST_CODE_ID + slot * codes + wrong, ids)
+
+
+def attention_miss(guided: list[tuple[Tensor, Tensor]], batch: Batch, window: float) -> Tensor:
+    """How much of the guided heads' gaze on the text falls away from the letter of the next code, 0 … 1."""
+    target = batch.place[:, 1:]  # the position before a code predicts it
+    spoken = (target >= 0).float()
+    longest = int(batch.text_end.max())
+    letters = torch.arange(longest, device=target.device)
+    outside = (letters < batch.text_start[:, None]) | (letters >= batch.text_end[:, None])
+    away = 1 - torch.exp(-(((letters - target[..., None]) / window) ** 2) / 2)
+    missed = []
+    for query, key in guided:
+        scores = query[:, :-1].float() @ key[:, :longest].float().transpose(1, 2) / HEAD_SIZE**0.5
+        gaze = scores.masked_fill(outside[:, None], -1e4).softmax(dim=-1)
+        missed.append(((gaze * away).sum(dim=-1) * spoken).sum() / spoken.sum().clamp_min(1))
+    return torch.stack(missed).mean()
+
+
+def losses(model: Llama, batch: Batch, plan: Plan, training: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """(cross entropy a token in nats, attention miss, phoneme cross entropy)."""
+    codes = plan.shape.codes
+    inputs = corrupt(batch.ids, codes, plan.corrupt) if training else batch.ids
+    hidden, phone_logits, guided = model(inputs)
+    chosen = batch.weight[:, 1:] > 0
+    logits = hidden[:, :-1][chosen] @ model.rows().to(hidden.dtype).T
+    told = F.cross_entropy(logits.float(), batch.ids[:, 1:][chosen])
+    phones = batch.phone[:, 1:]
+    heard = F.cross_entropy(phone_logits[:, :-1][phones >= 0].float(), phones[phones >= 0])
+    return told, attention_miss(guided, batch, plan.window), heard
+
+
+def rate_at(progress: float, step: int, plan: Plan) -> float:
+    """Learning rate: a short climb, a plain, a straight fall."""
+    return plan.rate * min(1.0, (step + 1) / plan.warm_steps, max((1 - progress) / plan.fall, 0.0))
+
+
+def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
+    """Train until the plan is done; `out`/language.pt is its state at any moment and its result at the end."""
+    target = out / "language.pt"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(seed)
+    model = Llama(plan.shape).to(device)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.dim() == 2], "weight_decay": plan.weight_decay},
+            {"params": [p for p in model.parameters() if p.dim() != 2], "weight_decay": 0.0},
+        ],
+        lr=plan.rate, betas=(0.9, 0.97), fused=device == "cuda",
+    )  # fmt: skip
+    step, progress = 0, 0.0
+    if target.exists():
+        state = torch.load(target, map_location=device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, progress = state["step"], state["progress"]
+        torch.manual_seed(seed + step)
+    taught = [one for one in samples if not one.test]
+    held_out = [
+        turns.turn(one, plan.shape.codes, Random(one.number), vary=False) for one in samples if one.test
+    ]
+    check = collate(held_out[:VALIDATION_TURNS], device)
+    precise = torch.autocast(device, dtype=torch.bfloat16)
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        save_checkpoint(target, {**state, "progress": progress, "shape": asdict(plan.shape), "seed": seed})
+
+    began = saved = last = time.monotonic()
+    seen = 0
+    sums = np.zeros(3)
+    for batch in ahead(batches(taught, plan.shape.codes, plan.batch_tokens, seed, step), device):
+        if progress >= 1 or (plan.stop_minutes and time.monotonic() - began > plan.stop_minutes * 60):
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(progress, step, plan)
+        model.train()
+        with precise:
+            told, missed, heard = losses(model, batch, plan, training=True)
+        optimizer.zero_grad(set_to_none=True)
+        (told + plan.guide * missed + plan.phone * heard).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        now = time.monotonic()
+        progress = progress + (now - last) / 60 / plan.minutes if plan.minutes else step / plan.steps
+        last = now
+        seen += batch.ids.numel()
+        if step % 50 == 0 or progress >= 1:
+            sums = np.array([told.item(), missed.item(), heard.item()])
+            print(
+                f"language step {step} ({progress:.1%}): told {sums[0]:.3f} missed {sums[1]:.3f} heard {sums[2]:.3f}, "
+                f"{seen / (now - began):.0f} tokens/s",
+                flush=True,
+            )
+        if now - saved > plan.save_minutes * 60:
+            save()
+            saved = time.monotonic()
+            print("  held out:", validate(model, check, plan, precise), flush=True)
+    save()
+    print("  held out:", validate(model, check, plan, precise), flush=True)
+    return target
+
+
+@torch.no_grad()
+def validate(model: Llama, check: Batch, plan: Plan, precise: torch.autocast) -> str:
+    """The three losses on unseen sentences, nothing corrupted or dropped."""
+    model.eval()
+    with precise:
+        told, missed, heard = losses(model, check, plan, training=False)
+    return f"told {told:.3f} missed {missed:.3f} heard {heard:.3f}"
+
+
+def load(path: Path) -> Llama:
+    """The model of a checkpoint, ready to read."""
+    state = torch.load(path, map_location="cpu")
+    model = Llama(Shape(**{**state["shape"], "guided": tuple(state["shape"]["guided"])}))
+    model.load_state_dict(state["model"])
+    return model.eval()

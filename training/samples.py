@@ -1,0 +1,74 @@
+"""codes/*.npz → sentences as codes, with all that the learning stages need to know of them.
+
+Knows nothing of the teacher: a folder of these files can be carried elsewhere and learned from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.clock import LATENTS
+from training.files import save_arrays
+from training.speakers import SPEAKERS
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sentence: frames (n, 7) without a speaker; the letter and the phoneme of each of its 4n latents."""
+
+    number: int
+    text: str
+    rate: int
+    test: bool
+    frames: np.ndarray
+    places: np.ndarray
+    phones: np.ndarray
+
+
+def as_speaker(frames: np.ndarray, speaker: int, codes: int) -> np.ndarray:
+    """The same frames said by speaker number `speaker`: only the coarse code changes."""
+    spoken = frames.astype(np.int64)
+    spoken[:, 0] += speaker * (codes // len(SPEAKERS))
+    return spoken
+
+
+def write(target: Path, samples: list[Sample]) -> None:
+    """All of `samples` in one file."""
+    save_arrays(
+        target,
+        numbers=np.array([one.number for one in samples], np.int32),
+        texts=np.frombuffer("\n".join(one.text for one in samples).encode(), np.uint8),
+        rates=np.array([one.rate for one in samples], np.uint8),
+        tests=np.array([one.test for one in samples], bool),
+        lengths=np.array([len(one.frames) for one in samples], np.int32),
+        frames=np.concatenate([one.frames for one in samples]),
+        places=np.concatenate([one.places for one in samples]),
+        phones=np.concatenate([one.phones for one in samples]),
+    )
+
+
+def read(folder: Path) -> list[Sample]:
+    """The samples of every file of `folder`, in order."""
+    samples = []
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file) as stored:
+            part = {name: stored[name] for name in stored.files}
+        texts = part["texts"].tobytes().decode().split("\n")
+        ends = np.cumsum(part["lengths"])
+        for place, (end, length) in enumerate(zip(ends, part["lengths"], strict=True)):
+            latents = slice((end - length) * LATENTS, end * LATENTS)
+            samples.append(
+                Sample(
+                    number=int(part["numbers"][place]),
+                    text=texts[place],
+                    rate=int(part["rates"][place]),
+                    test=bool(part["tests"][place]),
+                    frames=part["frames"][end - length : end],
+                    places=part["places"][latents],
+                    phones=part["phones"][latents],
+                )
+            )
+    return samples

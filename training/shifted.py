@@ -1,0 +1,59 @@
+"""speech/ and codes/ → shifted/NNNNN.flac and .json: sentences as each speaker says them, what the codec learns from.
+
+Knows nothing of networks. One sentence serves one speaker of its rate, in turn, so any prefix is balanced.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from rich.progress import track
+
+from training import shift, speech
+from training.clock import RATE_HZ, TEACHER_HZ
+from training.files import write_atomically
+from training.speakers import RATES, SPEAKERS
+
+
+def speakers_of(rate: int) -> list[int]:
+    """Numbers of the speakers who speak at RATES[rate]."""
+    return [number for number, speaker in enumerate(SPEAKERS) if speaker.rate == rate]
+
+
+def make(out: Path, shards: int) -> None:
+    """Shift the first `shards` whole shards of speech that are not shifted yet; nothing of the test set."""
+    spoken_shards = [
+        one for one in speech.shards(out) if not all(line["test"] for line in speech.read_lines(one))
+    ]
+    for shard in track(spoken_shards[:shards], "shifted"):
+        target = out / "shifted" / shard.name
+        if target.with_suffix(".json").exists():
+            continue
+        turn = [0] * len(RATES)
+        audio, spoken, start = [], [], 0
+        for line, samples in speech.read(shard):
+            if line["test"]:
+                continue
+            analysis = shift.analyse(shift.prepare(samples, TEACHER_HZ))
+            choices = speakers_of(line["rate"])
+            speaker = choices[turn[line["rate"]] % len(choices)]
+            turn[line["rate"]] += 1
+            said = shift.speak(analysis, SPEAKERS[speaker])
+            spoken.append(
+                {
+                    "id": line["id"],
+                    "speaker": speaker,
+                    "start": start,
+                    "samples": len(said),
+                }
+            )
+            audio.append(np.round(said * 32767).astype(np.int16))
+            start += len(said)
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.concatenate(audio), RATE_HZ, format="FLAC", subtype="PCM_16")
+        write_atomically(target.with_suffix(".flac"), buffer.getvalue())
+        write_atomically(target.with_suffix(".json"), json.dumps(spoken).encode())

@@ -1,0 +1,94 @@
+"""Two waveforms → how differently they sound: spectra at several resolutions; and critics for an adversarial loss.
+
+Knows nothing of codes or of the codec.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.bands import mel_weights
+
+WINDOWS = (128, 256, 512, 1024, 2048)
+_QUIET = 1e-3
+
+
+def spectrum(audio: Tensor, window: int) -> Tensor:
+    """(b, t) → (b, bins, frames) magnitudes, hop a quarter of the window."""
+    shape = torch.hann_window(window, device=audio.device)
+    complex_values = torch.stft(audio, window, window // 4, window=shape, return_complex=True)
+    return torch.view_as_real(complex_values).square().sum(-1).clamp_min(1e-9).sqrt()
+
+
+def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
+    """Log distance and spectral convergence, mean over windows, linear and mel."""
+    total = made.new_zeros(())
+    for window in WINDOWS:
+        a, b = spectrum(made, window), spectrum(real, window)
+        total = total + (torch.log(a + _QUIET) - torch.log(b + _QUIET)).abs().mean()
+        total = total + torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b).clamp_min(1e-3)
+        if window >= 512:
+            mel = torch.from_numpy(mel_weights(window // 2 + 1, 40 if window == 512 else 80)).to(made)
+            bands_a, bands_b = (torch.log(x.transpose(1, 2) @ mel + _QUIET) for x in (a, b))
+            total = total + (bands_a - bands_b).abs().mean()
+    return total / len(WINDOWS)
+
+
+class Critic(nn.Module):
+    """A complex spectrum's image → how real each patch looks."""
+
+    def __init__(self, window: int, width: int = 32) -> None:
+        super().__init__()
+        self.window = window
+        norm = nn.utils.parametrizations.weight_norm
+        widths = [2, width, width, width, width]
+        self.layers = nn.ModuleList(
+            norm(nn.Conv2d(a, b, (7, 5), stride=(2, 1), padding=(3, 2))) for a, b in pairwise(widths)
+        )
+        self.verdict = norm(nn.Conv2d(width, 1, 3, padding=1))
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        """Each layer's output; the last is the verdict."""
+        shape = torch.hann_window(self.window, device=audio.device)
+        image = torch.stft(audio, self.window, self.window // 4, window=shape, return_complex=True)
+        x = torch.view_as_real(image).permute(0, 3, 1, 2)
+        # Loud and quiet parts alike: the square root of the magnitude keeps the phase.
+        x = x / (x.square().sum(1, keepdim=True) + 1e-7) ** 0.25
+        seen = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            seen.append(x)
+        return [*seen, self.verdict(x)]
+
+
+class Critics(nn.Module):
+    """One critic a window length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critics = nn.ModuleList(Critic(window) for window in (2048, 1024, 512, 256))
+
+    def forward(self, audio: Tensor) -> list[list[Tensor]]:
+        return [critic(audio) for critic in self.critics]
+
+
+def critics_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
+    """Least squares: real is 1, made is 0."""
+    return torch.stack(
+        [(1 - a[-1]).square().mean() + b[-1].square().mean() for a, b in zip(real, made, strict=True)]
+    ).mean()
+
+
+def persuasion_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+    """(how far the critics are from taking made for real, how far their inner views of the two differ)."""
+    fooled = torch.stack([(1 - b[-1]).square().mean() for b in made]).mean()
+    views = [
+        (x.detach() - y).abs().mean() / x.detach().abs().mean().clamp_min(1e-3)
+        for a, b in zip(real, made, strict=True)
+        for x, y in zip(a[:-1], b[:-1], strict=True)
+    ]
+    return fooled, torch.stack(views).mean()

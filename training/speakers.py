@@ -1,0 +1,36 @@
+"""The eight speakers: name → pitch, formants, tone and rate. One teacher's voice, moved eight ways.
+
+Knows nothing of audio: `shift.py` applies these numbers, `codes.py` gives each speaker its codes.
+The distances are chosen so that pitch or formants alone tell any two apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Piper's length_scale; a sentence is spoken once, at one of these, and serves the speakers of that rate.
+RATES = (0.94, 1.0, 1.07)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    name: str
+    pitch_hz: float  # geometric mean of the voiced frames
+    pitch_range: float  # 1: the teacher's own melody; above: livelier
+    formants: float  # 1: the teacher's own; above: a shorter vocal tract
+    tilt_db: float  # spectral slope added from 0 Hz to 12 kHz; above 0: brighter
+    breath: float  # 0: as the teacher; 1: all breath
+    rate: int  # index into RATES
+
+
+# The index is part of the codes: adding a speaker at the end is safe, changing the order is not.
+SPEAKERS = (
+    Speaker("tara", 196, 1.10, 1.16, 2.0, 0.00, 1),
+    Speaker("leah", 222, 1.25, 1.21, 0.0, 0.06, 2),
+    Speaker("jess", 178, 1.30, 1.12, 4.0, 0.00, 0),
+    Speaker("leo", 118, 1.05, 1.03, 1.0, 0.00, 1),
+    Speaker("dan", 92, 0.95, 1.00, -3.0, 0.00, 2),
+    Speaker("mia", 250, 1.15, 1.26, 3.0, 0.03, 1),
+    Speaker("zac", 140, 1.25, 1.09, 4.0, 0.00, 0),
+    Speaker("zoe", 162, 0.95, 1.18, -2.0, 0.10, 1),
+)

@@ -1,0 +1,120 @@
+"""The recipe of the embedded voice, at a size that runs in a minute."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from snac import SNAC
+
+from orpheus.vocabulary import Vocabulary
+from training import alignment, samples, shift, speech, texts, turns
+from training.__main__ import SMOKE, run
+from training.clock import TEACHER_HZ
+from training.speakers import SPEAKERS
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every stage from texts to GGUF, once."""
+    out = tmp_path_factory.mktemp("recipe")
+    for stage in ("texts", "speech", "features", "codes", "shifted", "codec", "language", "gguf"):
+        run(stage, SMOKE, out)
+    return out
+
+
+def test_the_same_seed_gives_the_same_codes(made: Path, tmp_path: Path) -> None:
+    """From the texts on: speech, features and codes made again are the same to the bit."""
+    for stage in ("texts", "speech", "features", "codes"):
+        run(stage, SMOKE, tmp_path)
+    first, again = samples.read(made / "codes"), samples.read(tmp_path / "codes")
+    assert [one.text for one in first] == [one.text for one in again]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_a_stage_that_was_stopped_makes_only_what_is_missing(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(made, out)
+    kept = (out / "speech" / "00000.flac").stat().st_mtime_ns
+    missing = out / "codes" / "00000.npz"
+    missing.unlink()
+    for stage in ("texts", "speech", "features", "codes"):
+        run(stage, SMOKE, out)
+    assert missing.exists()
+    assert (out / "speech" / "00000.flac").stat().st_mtime_ns == kept
+
+
+def test_frames_last_as_long_as_the_teacher_spoke(made: Path) -> None:
+    lines = {line["id"]: line for line in speech.read_lines(made / "speech" / "00000")}
+    for one in samples.read(made / "codes"):
+        spoken_s = lines[one.number]["samples"] / TEACHER_HZ
+        assert 0 <= len(one.frames) * 2048 / 24000 - spoken_s < 2048 / 24000 + 0.001
+        assert len(one.places) == len(one.phones) == 4 * len(one.frames)
+
+
+def test_speakers_differ_in_pitch_and_say_a_sentence_at_the_same_moments(made: Path) -> None:
+    _, audio = max(speech.read(made / "speech" / "00000"), key=lambda pair: len(pair[1]))
+    prepared = shift.prepare(audio, TEACHER_HZ)
+    analysis = shift.analyse(prepared)
+    said = {speaker.name: shift.speak(analysis, speaker) for speaker in SPEAKERS}
+    assert {len(one) for one in said.values()} == {len(prepared)}
+    loud = {name: np.sqrt(np.square(one.reshape(-1, 2048)).mean(axis=1)) > 0.02 for name, one in said.items()}
+    for name in said:
+        assert np.mean(loud[name] == loud["leo"]) > 0.8, name
+    pitches = sorted(speaker.pitch_hz for speaker in SPEAKERS)
+    assert min(b / a for a, b in pairwise(pitches)) > 1.08
+
+
+def test_a_turn_is_the_published_prompt_with_codes_of_one_speaker_in_slot_order(made: Path) -> None:
+    sample = samples.read(made / "codes")[0]
+    codes = SMOKE.coder.codes
+    turn = turns.turn(sample, codes, Random(1), vary=False)
+    names = turns.token_texts(codes)
+    vocabulary = Vocabulary.from_tokens(names, "the recipe")
+    assert len(names) == turns.vocabulary_size(codes)
+    assert [names[token] for token in turn.ids[:2]] == ["<custom_token_3>", "<|begin_of_text|>"]
+    assert vocabulary.number_of_id(int(turn.ids[-1])) == 2
+    spoken = turn.ids[len(turn.ids) - 1 - 7 * len(sample.frames) : -1]
+    for place, token in enumerate(spoken):
+        assert int(token) in vocabulary.code_ids[place % 7]
+    coarse = (spoken[::7] - vocabulary.code_ids[0].start) // (codes // len(SPEAKERS))
+    assert len(set(coarse.tolist())) == 1
+    assert SPEAKERS[coarse[0]].rate == sample.rate
+
+
+def test_the_letter_guide_runs_through_the_text_from_its_first_to_its_last_word() -> None:
+    text = "Ann has 42 cats."
+    letters = alignment.letter_of_phonemes(text, [*"^æn hæz fˈɔːɹɾi tˈuː kˈæts.$"])
+    assert (np.diff(letters) >= 0).all()
+    assert letters[0] < 2
+    assert letters[-1] > len(text) - 3
+
+
+def test_both_weights_load_where_the_service_loads_them(made: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    snac = SNAC.from_pretrained(str(made / "snac"))
+    frames = samples.as_speaker(samples.read(made / "codes")[0].frames, 3, SMOKE.coder.codes)
+    with torch.inference_mode():
+        layers = [frames[:, 0], frames[:, [1, 4]].reshape(-1), frames[:, [2, 3, 5, 6]].reshape(-1)]
+        audio = snac.decode([torch.from_numpy(layer)[None] for layer in layers])
+    assert audio.shape[-1] == 2048 * len(frames)
+    llama = llama_cpp.Llama(str(made / "model.gguf"), n_ctx=256, verbose=False)
+    assert llama.n_vocab() == turns.vocabulary_size(SMOKE.coder.codes)
+    prompt = (
+        "<custom_token_3><|begin_of_text|>tara: Hé!<|eot_id|><custom_token_4><custom_token_5><custom_token_1>"
+    )
+    assert llama.tokenize(prompt.encode(), add_bos=False, special=True) == turns.prompt("Hé!", "tara")
+    assert llama.token_eos() == turns.END_TURN
+
+
+def test_texts_keep_their_tags_and_the_teacher_hears_sounds(made: Path) -> None:
+    assert texts.spoken("<laugh> Hello.") == "ha ha ha ha! Hello."
+    for line in (made / "texts.jsonl").read_text().splitlines():
+        assert "<" not in json.loads(line)["spoken"]

@@ -25,10 +25,12 @@ from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, BadPiece
 from orpheus.frames import FrameAssembler, LoopWatch
 from orpheus.joining import Level, Trim
+from orpheus.pace import Pace
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
 from orpheus.text import Spoken
 from orpheus.tokens import Generation, Numbers, TokenSource
+from orpheus.vocabulary import SLOTS
 from orpheus.voices import Voice
 
 Pcm = NDArray[np.float32]
@@ -94,6 +96,7 @@ class Synthesis:
         self._join_chars = 50 if embedded and not settings.piece_chars else None
         self._threshold = 10 ** (settings.silence_db / 20)
         self._joins = settings.join == "on"
+        self._pace = Pace()
 
     def split(self, text: str, voice: Voice, *, normalize: bool = False) -> Spoken:
         """The pieces a text is spoken in. BadRequest where there is nothing to say."""
@@ -131,7 +134,7 @@ class Synthesis:
                     # While the listener has enough in hand, a piece is held until it is known to be good.
                     await running[index].settled(usage.in_hand_s(self.sample_rate) - RESERVE_S)
                 usage.edges.append(usage.samples)
-                async for pcm in running[index]:
+                async for pcm in running[index] if index else self._cushioned(running[0]):
                     # The second piece starts once the first one sounds: earlier it would only delay it.
                     if len(running) == 1 < len(pieces):
                         start(1)
@@ -141,6 +144,19 @@ class Synthesis:
                     yield usage.count(out)
         finally:
             await Ahead.cancel(running)
+
+    async def _cushioned(self, samples: Ahead[Pcm]) -> AsyncGenerator[Pcm]:
+        """The first piece, begun once enough of it is there to outlast a busy tier 1's next frames."""
+        held: list[Pcm] = []
+        started = False
+        async for pcm in samples:
+            held.append(pcm)
+            in_hand_s = sum(map(len, held)) / self.sample_rate
+            if started := started or in_hand_s >= self._pace.cushion_s():
+                yield np.concatenate(held)
+                held.clear()
+        if held:
+            yield np.concatenate(held)
 
     async def _say(
         self, piece: text_stage.Piece, manner: Manner, seed: int, usage: Usage, *, first: bool
@@ -171,6 +187,7 @@ class Synthesis:
         """Tokens to frames to samples."""
         assembler, watch = FrameAssembler(), LoopWatch()
         decoder = self._codec.open(piece.sampling.seed or 0)
+        frame_at = 0.0  # when the last frame came
         try:
             async with aclosing(self._tokens(piece, wait=wait)) as tokens:
                 async for chunk in tokens:
@@ -180,6 +197,9 @@ class Synthesis:
                             raise BadPiece(
                                 f"The model repeats itself in {_named(piece.text)}. Try again, with another seed."
                             )
+                        if frame_at:
+                            self._pace.frames(len(codes) // SLOTS, time.monotonic() - frame_at)
+                        frame_at = time.monotonic()
                         pcm = await decoder.push(codes)
                         if len(pcm):
                             yield pcm

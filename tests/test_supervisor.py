@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,12 @@ def test_a_tier_alone_says_what_is_wrong_with_its_weights(tmp_path: Path) -> Non
     assert done.returncode == 2
     assert "not a SNAC checkpoint" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_small_writes_do_not_wait_for_the_client_to_acknowledge_the_last() -> None:
+    bound = listen("127.0.0.1", 0, "")
+    assert bound.proto == socket.IPPROTO_TCP  # what asyncio looks at before it turns Nagle's algorithm off
+    bound.close()
 
 
 def test_a_healthy_pair_has_two_healthy_tiers(pair: Pair) -> None:

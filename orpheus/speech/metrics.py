@@ -54,6 +54,7 @@ class SpeechMetrics:
         self._pieces = counter("pieces", "Pieces of text spoken")
         self._regenerated = counter("regenerated", "Pieces made anew because the first try went wrong")
         self._truncated = counter("truncated", "Pieces that ended by their token limit")
+        self._removed_tags = counter("removed_tags", "Tags of texts that mean nothing to the voice")
         self._resyncs = counter("resyncs", "Times the tokens were not whole frames")
         self._active = Gauge("orpheus_speech_active", "Utterances being made now", registry=registry)
         self._waiting = Gauge(
@@ -101,6 +102,7 @@ class SpeechMetrics:
         self._pieces.inc(usage.pieces)
         self._regenerated.inc(usage.regenerated_pieces)
         self._truncated.inc(usage.truncated_pieces)
+        self._removed_tags.inc(usage.removed_tags)
         self._resyncs.inc(usage.resyncs)
         if (known := record.current.get()) is not None:
             known.audio_s += audio_s

@@ -53,6 +53,14 @@ def test_a_good_request_is_counted_in_all_its_parts(speech: Start) -> None:
         assert seen[f"{name}_total"] == 0
 
 
+def test_tags_that_mean_nothing_are_left_out_and_counted(speech: Start, upstream: Upstream) -> None:
+    client = speech(max_requests=9)
+    client.post(PATH, json=ask(input="Well <laugh> hello <nonsense>there</nonsense>."))
+    assert scraped(client)["removed_tags_total"] == 2
+    assert "<laugh>" in upstream.requests[0]["prompt"]
+    assert "nonsense" not in upstream.requests[0]["prompt"]
+
+
 def test_audio_that_stalls_is_an_underrun_as_its_listener_hears_it(speech: Start, upstream: Upstream) -> None:
     upstream.events, upstream.hang_after = whole(20), 10
     client = speech(max_requests=9)

@@ -23,9 +23,14 @@ ATTEMPTS = 2
 class Ahead(Generic[T]):
     """Runs `attempt(0)` at once, in a task of its own; a BadPiece before anything was read runs `attempt(1)`."""
 
-    def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
+    def __init__(
+        self, attempt: Callable[[int], AsyncGenerator[T]], on_made: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_made` is called once all items were made; not where an error ended it."""
         self._items: deque[T] = deque()
         self._read = False  # something left for the listener: it cannot be taken back
+        self.made = False
+        self._on_made = on_made
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run(attempt))
         self._task.add_done_callback(lambda _: self._changed.set())
@@ -37,6 +42,8 @@ class Ahead(Generic[T]):
                     async for item in items:
                         self._items.append(item)
                         self._changed.set()
+                self.made = True
+                self._on_made()
                 return
             except BadPiece as error:
                 if self._read or number + 1 == ATTEMPTS:

@@ -123,21 +123,26 @@ class Synthesis:
                 piece_seed = seed + index + number * RETRY_SEED
                 return self._say(pieces[index], manner, piece_seed, usage, first=index == 0)
 
-            running.append(Ahead(attempt))
+            running.append(Ahead(attempt, on_made=go_on))
+
+        def go_on() -> None:
+            """Begin the next piece once the last begun is made, one ahead of the piece that is heard.
+
+            Not before: two generations of one listener would share what tier 1 has for it, and the piece
+            that is heard would come too late.
+            """
+            if len(running) < len(pieces) and len(running) <= len(usage.edges) and running[-1].made:
+                start(len(running))
 
         try:
             start(0)
             for index in range(len(pieces)):
                 if index:
-                    if index + 1 < len(pieces):
-                        start(index + 1)
                     # While the listener has enough in hand, a piece is held until it is known to be good.
                     await running[index].settled(usage.in_hand_s(self.sample_rate) - RESERVE_S)
                 usage.edges.append(usage.samples)
+                go_on()
                 async for pcm in running[index] if index else self._cushioned(running[0]):
-                    # The second piece starts once the first one sounds: earlier it would only delay it.
-                    if len(running) == 1 < len(pieces):
-                        start(1)
                     if len(out := level.push(pcm) if self._joins else pcm):
                         yield usage.count(out)
                 if self._joins and len(out := level.finish()):

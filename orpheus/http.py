@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -35,6 +40,28 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         return error_response(OrpheusError(f"The server failed on this request: {error}"))
+
+
+async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of `work`; ClientDisconnect, and the work cancelled, where the client leaves first.
+
+    What the client still sends meanwhile is read and has no meaning.
+    """
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while not (await receive())["type"].endswith(".disconnect"):
+        pass
 
 
 class GeneratorResponse(StreamingResponse):

@@ -2,8 +2,8 @@
 
     text.pieces ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
 
-Knows nothing of HTTP or of encodings. A text is spoken piece by piece: while one piece is heard the next is
-generated, order is kept, and leaving the generator cancels whatever is under way.
+Knows nothing of HTTP or of encodings. A text is spoken piece by piece: the next is generated as soon as one
+is made, while that one is heard; order is kept, and leaving the generator cancels whatever is under way.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Synthesis:
         level = Level(self.sample_rate, self._threshold)
 
         def start(index: int) -> None:
-            """Begin a piece. It runs ahead of its listener, who is a piece behind at most."""
+            """Begin a piece."""
 
             def attempt(number: int) -> AsyncGenerator[Pcm]:
                 usage.regenerated_pieces += number > 0

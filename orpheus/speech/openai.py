@@ -6,7 +6,6 @@ a 200 is sent; what fails after that breaks the body visibly, never a clean end.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator
@@ -15,11 +14,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 
 from orpheus import weights
 from orpheus.encode import CONTENT_TYPES
 from orpheus.errors import OrpheusError
-from orpheus.http import GeneratorResponse
+from orpheus.http import GeneratorResponse, while_connected
 from orpheus.speech import record
 from orpheus.speech.cache import Answer, AnswerCache
 from orpheus.speech.documents import audio
@@ -68,8 +68,9 @@ class _Speak:
             if answer is not None:
                 return _from_cache(answer, job, body, headers)
             chunks = self._cache.keeping(job, usage, chunks)
-        first = await _unless_disconnected(request, anext(chunks))
-        if first is None:
+        try:
+            first = await while_connected(request.receive, anext(chunks))
+        except ClientDisconnect:
             await chunks.aclose()
             return Response(status_code=499)  # nobody is there to read it
         if job.whole:
@@ -132,21 +133,3 @@ def _done(prompt_tokens: int, audio_tokens: int) -> str:
 
 def _event(data: dict[str, Any], name: str | None = None) -> str:
     return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data)}\n\n"
-
-
-async def _unless_disconnected(request: Request, work: Any) -> bytes | None:
-    """The result of `work`, or None where the client left first; then the work is cancelled."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

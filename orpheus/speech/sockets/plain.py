@@ -6,16 +6,16 @@ bytes and at most 64 KiB each (its client drops larger messages), and 1000 is th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.requests import ClientDisconnect
 
 from orpheus.encode import SPEED_MAX, SPEED_MIN
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
+from orpheus.http import while_connected
 from orpheus.speech.service import SpeechService, Utterance
 from orpheus.synthesis import Usage
 from orpheus.voices import DEFAULT_VOICE
@@ -34,7 +34,7 @@ def routes(service: SpeechService) -> APIRouter:
     async def stream(socket: WebSocket) -> None:
         """Speak the first text frame with the query's `voice` and `speed`."""
         await socket.accept()
-        with contextlib.suppress(WebSocketDisconnect):
+        with contextlib.suppress(WebSocketDisconnect, ClientDisconnect):
             code, reason = await _serve(service, socket)
             await socket.close(code, reason)
 
@@ -49,7 +49,7 @@ async def _serve(service: SpeechService, socket: WebSocket) -> tuple[int, str]:
             text, query.get("voice", DEFAULT_VOICE), "pcm", _speed(query.get("speed")), SAMPLE_RATE
         )
         chunks = service.encoded(service.prepare(utterance), Usage())
-        await _until_disconnect(socket, _send(socket, chunks))
+        await while_connected(socket.receive, _send(socket, chunks))
     except OrpheusError as error:
         return close_code(error), close_reason(error)
     return COMPLETE, ""
@@ -80,27 +80,6 @@ async def _send(socket: WebSocket, chunks: AsyncGenerator[bytes]) -> None:
         async for chunk in chunks:
             for start in range(0, len(chunk), MOST_BYTES):
                 await socket.send_bytes(chunk[start : start + MOST_BYTES])
-
-
-async def _until_disconnect(socket: WebSocket, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` while reading the socket: a client that leaves ends it at once."""
-    working = asyncio.create_task(work)
-    reading = asyncio.create_task(_drain(socket))
-    try:
-        await asyncio.wait({working, reading}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise WebSocketDisconnect
-        await working
-    finally:
-        for task in (working, reading):
-            task.cancel()
-        await asyncio.gather(working, reading, return_exceptions=True)
-
-
-async def _drain(socket: WebSocket) -> None:
-    """Read until the client leaves. What it sends after its text has no meaning here."""
-    while (await socket.receive())["type"] != "websocket.disconnect":
-        pass
 
 
 def close_code(error: OrpheusError) -> int:

@@ -23,17 +23,13 @@ ATTEMPTS = 2
 class Ahead(Generic[T]):
     """Runs `attempt(0)` at once, in a task of its own; a BadPiece before anything was read runs `attempt(1)`."""
 
-    def __init__(
-        self, attempt: Callable[[int], AsyncGenerator[T]], on_made: Callable[[], None] = lambda: None
-    ) -> None:
-        """`on_made` is called once all items were made; not where an error ended it."""
+    def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
         self._items: deque[T] = deque()
         self._read = False  # something left for the listener: it cannot be taken back
-        self.made = False
-        self._on_made = on_made
+        self.made = False  # all of it, and well
         self._changed = asyncio.Event()
-        self._task = asyncio.create_task(self._run(attempt))
-        self._task.add_done_callback(lambda _: self._changed.set())
+        self.task = asyncio.create_task(self._run(attempt))
+        self.task.add_done_callback(lambda _: self._changed.set())
 
     async def _run(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
         for number in range(ATTEMPTS):
@@ -43,7 +39,6 @@ class Ahead(Generic[T]):
                         self._items.append(item)
                         self._changed.set()
                 self.made = True
-                self._on_made()
                 return
             except BadPiece as error:
                 if self._read or number + 1 == ATTEMPTS:
@@ -56,27 +51,26 @@ class Ahead(Generic[T]):
             while self._items:
                 self._read = True
                 yield self._items.popleft()
-            if self._task.done():
-                await self._task  # raises what ended it
+            if self.task.done():
+                await self.task  # raises what ended it
                 return
             self._changed.clear()
             await self._changed.wait()
 
-    async def settled(self, within_s: float) -> None:
+    async def settled(self, within_s: float | None = None) -> None:
         """Return once everything was made, well or not, or after `within_s` seconds."""
-        if within_s > 0:
-            await asyncio.wait([self._task], timeout=within_s)
+        if within_s is None or within_s > 0:
+            await asyncio.wait([self.task], timeout=within_s)
 
-    @staticmethod
-    async def cancel(running: Sequence[Ahead[Any]]) -> None:
-        """End all of them and wait until they are gone."""
-        tasks = [ahead._task for ahead in running]
-        for task in tasks:
-            task.cancel()
-        # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would
-        # cancel the cleaning up too, and the connection to tier 1 would stay open.
-        if tasks:
-            await asyncio.wait(tasks)
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # seen, so that asyncio does not report it as forgotten
+
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel all of them and wait until they are gone; how they ended is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would cancel the
+    # cleaning up too, and the connection to tier 1 would stay open.
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not report it as forgotten

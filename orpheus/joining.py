@@ -24,18 +24,18 @@ LEVEL_MOST = 10 ** (3 / 20)  # a piece is never changed by more than 3 dB: empha
 
 
 class Trim:
-    """One piece: leading silence cut to `lead_s`, trailing silence to `pause_s`, both faded.
+    """One piece: leading silence cut to `lead_s`, trailing silence to the pause it ends with, both faded.
 
     `threshold` is the RMS below which a block is silence. Silence within the piece stays as it is.
     """
 
-    def __init__(self, rate: int, *, threshold: float, lead_s: float, pause_s: float) -> None:
+    def __init__(self, rate: int, *, threshold: float, lead_s: float) -> None:
         self._block = max(1, round(BLOCK_S * rate))
         self._fade = round(FADE_S * rate)
         self._threshold = threshold
         self._lead = round(lead_s * rate)
         self._after = round(AFTER_VOICE_S * rate)
-        self._pause = round(pause_s * rate)
+        self._rate = rate
         self._most_held = round(HELD_S * rate)
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
@@ -54,12 +54,13 @@ class Trim:
         ]
         return np.concatenate(out) if out else self._rest[:0]
 
-    def finish(self) -> Pcm:
+    def finish(self, pause_s: float) -> Pcm:
         """The rest of the piece and the pause after it."""
         if not self.heard:
             return self._held[:0]
+        pause = round(pause_s * self._rate)
         end = np.concatenate([self._held, self._rest])
-        wanted = max(0, self._pause - self._quiet)
+        wanted = max(0, pause - self._quiet)
         natural = end[: max(0, min(len(end), max(wanted, self._after - self._quiet)))].copy()
         _fade_out(natural, self._fade)
         return np.concatenate([natural, np.zeros(max(0, wanted - len(natural)), np.float32)])

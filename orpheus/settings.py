@@ -152,6 +152,28 @@ class Settings(BaseSettings):
     max_input_chars: int = Field(
         4096, ge=1, description="longest input of a request, in characters; more is a 400"
     )
+    max_live_chars: int = Field(
+        16384,
+        ge=100,
+        description="longest text of one utterance over a WebSocket, in characters: about 20 minutes of speech",
+    )
+    socket_lead_s: float = Field(
+        3.0,
+        ge=0,
+        description="seconds of audio a WebSocket's listener is sent before they are due; more outlasts a worse "
+        "network, less is thrown away when the listener interrupts. 0: as fast as it is made",
+    )
+    socket_stall_s: float = Field(
+        20.0, gt=0, description="a WebSocket whose client reads nothing for this long is dropped"
+    )
+    socket_first_text_s: float = Field(
+        60.0,
+        gt=0,
+        description="a WebSocket that sends no text within this is closed: the orchestrator leaks them",
+    )
+    socket_idle_s: float = Field(
+        300.0, gt=0, description="longest silence of a WebSocket's client between texts; then it is closed"
+    )
     max_requests: int = Field(64, ge=1, description="speech requests served at once; one more gets 429")
     max_requests_per_key: int | None = Field(
         None, ge=1, description="of one key at once; one more gets 429. Unset: as ORPHEUS_MAX_REQUESTS"

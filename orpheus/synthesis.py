@@ -3,7 +3,8 @@
     text.pieces ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
 
 Knows nothing of HTTP or of encodings. A text is spoken piece by piece: the next is generated as soon as one
-is made, while that one is heard; order is kept, and leaving the generator cancels whatever is under way.
+is made, while that one is heard; order is kept, and leaving the generator cancels whatever is under way. A text
+that is still being written is spoken the same way: its script gives a piece once there is one.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orpheus import text as text_stage
 from orpheus import weights
-from orpheus.ahead import Ahead
+from orpheus.ahead import Ahead, ended
 from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, BadPiece
 from orpheus.frames import FrameAssembler, LoopWatch
@@ -28,12 +30,13 @@ from orpheus.joining import Level, Trim
 from orpheus.pace import Pace
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
-from orpheus.text import Spoken
+from orpheus.text import LiveText, Piece, Script, Spoken
 from orpheus.tokens import Generation, Numbers, TokenSource
 from orpheus.vocabulary import SLOTS
 from orpheus.voices import Voice
 
 Pcm = NDArray[np.float32]
+T = TypeVar("T")
 
 # A generation that runs away is cut here: three times the tokens of slow speech (82 a second, 12 characters a
 # second), and four seconds for laughs, sighs and silence.
@@ -44,32 +47,67 @@ RETRY_SEED = 1 << 40  # added to the seed of a piece that is generated again
 
 
 @dataclass
+class Said:
+    """One piece on its way to the listener; counts are of samples."""
+
+    text: str
+    begins: int | None = None  # the sample of the utterance it begins at, once it is heard
+    made: int = 0
+    complete: bool = False
+    pause: int = 0  # of silence at its end, once it is complete
+
+
+@dataclass
 class Usage:
     """What a request cost and how it went; filled in while it is spoken."""
 
     prompt_tokens: int = 0
     audio_tokens: int = 0
     samples: int = 0
-    pieces: int = 0
+    said: list[Said] = field(default_factory=list)
     regenerated_pieces: int = 0
     truncated_pieces: int = 0
     removed_tags: int = 0
     resyncs: int = 0
-    edges: list[int] = field(default_factory=list)  # the sample each piece begins at
     first_audio_s: float | None = None  # from the start of `speak` to the first samples
     started_s: float = field(default_factory=time.perf_counter)
+    waited_s: float = 0.0  # for text: nothing could be said
+    _ends_s: float = 0.0  # when a listener who plays in real time will have heard all of it
 
-    def count(self, pcm: Pcm) -> Pcm:
+    @property
+    def pieces(self) -> int:
+        return len(self.said)
+
+    @property
+    def edges(self) -> list[int]:
+        """The sample each piece begins at."""
+        return [said.begins for said in self.said if said.begins is not None]
+
+    async def waiting(self, arrival: Awaitable[T]) -> T:
+        """What arrives; the time until then is nobody's fault here."""
+        since_s = time.perf_counter()
+        try:
+            return await arrival
+        finally:
+            self.waited_s += time.perf_counter() - since_s
+
+    def count(self, pcm: Pcm, sample_rate: int) -> Pcm:
         """Samples on their way out."""
+        now_s = time.perf_counter()
         if self.first_audio_s is None:
-            self.first_audio_s = time.perf_counter() - self.started_s
+            self.first_audio_s = now_s - self.started_s
         self.samples += len(pcm)
+        self._ends_s = max(self._ends_s, now_s) + len(pcm) / sample_rate
         return pcm
 
-    def in_hand_s(self, sample_rate: int) -> float:
+    def in_hand_s(self) -> float:
         """Seconds of audio a listener who plays in real time has not heard yet."""
-        heard_s = time.perf_counter() - self.started_s - (self.first_audio_s or 0.0)
-        return self.samples / sample_rate - heard_s
+        return max(0.0, self._ends_s - time.perf_counter())
+
+    def ahead_s(self, sample_rate: int) -> float:
+        """The same, and what is made and has not left yet."""
+        made = sum(said.made for said in self.said)
+        return self.in_hand_s() + max(0, made - self.samples) / sample_rate
 
 
 @dataclass(frozen=True)
@@ -80,6 +118,7 @@ class Manner:
     sampling: Sampling
     max_tokens: int  # a piece
     lead_silence_s: float
+    patient: bool = False  # waits where tier 1 is full, instead of failing at once
 
 
 class Synthesis:
@@ -104,54 +143,85 @@ class Synthesis:
             text, voice.language, self._piece_chars, join_chars=self._join_chars, normalize=normalize
         )
 
-    async def speak(self, spoken: Spoken, manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
+    def live(self, voice: Voice, *, most_chars: int, normalize: bool = False) -> LiveText:
+        """The same for a text that is still being written, `most_chars` in all."""
+        return LiveText(
+            voice.language,
+            self._piece_chars,
+            join_chars=self._join_chars,
+            most_chars=most_chars,
+            normalize=normalize,
+        )
+
+    async def speak(self, script: Script, manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
         """Samples of all pieces in order, mono float32 at `sample_rate`, as soon as they are final.
 
         Piece n is sampled with seed + n, so a request with a seed is heard the same again.
         """
-        seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
-        pieces = spoken.pieces
-        usage.pieces, usage.removed_tags = len(pieces), spoken.removed_tags
-        running: list[Ahead[Pcm]] = []
         level = Level(self.sample_rate, self._threshold)
+        begun: asyncio.Queue[Ahead[Pcm] | None] = asyncio.Queue()
+        may_begin = asyncio.Semaphore()  # the first piece; then one for each that is heard
+        running: list[Ahead[Pcm]] = []
 
-        def start(index: int) -> None:
-            """Begin a piece."""
+        async def generate() -> None:
+            """Piece after piece, one ahead of the piece that is heard.
 
-            def attempt(number: int) -> AsyncGenerator[Pcm]:
-                usage.regenerated_pieces += number > 0
-                piece_seed = seed + index + number * RETRY_SEED
-                return self._say(pieces[index], manner, piece_seed, usage, first=index == 0)
-
-            running.append(Ahead(attempt, on_made=go_on))
-
-        def go_on() -> None:
-            """Begin the next piece once the last begun is made, one ahead of the piece that is heard.
-
-            Not before: two generations of one listener would share what tier 1 has for it, and the piece
-            that is heard would come too late.
+            Not two at once: they would share what tier 1 has for this listener, and the piece that is heard
+            would come too late.
             """
-            if len(running) < len(pieces) and len(running) <= len(usage.edges) and running[-1].made:
-                start(len(running))
+            seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
+            while await may_begin.acquire():
+                piece = await script.next(lambda: usage.ahead_s(self.sample_rate))
+                if piece is None:
+                    return
+                ahead = Ahead(self._attempts(piece, script, manner, seed + len(running), usage))
+                running.append(ahead)
+                begun.put_nowait(ahead)
+                await ahead.settled()
+                if not ahead.made:
+                    return  # the listener is told when it comes to this piece
 
+        generating = asyncio.create_task(generate())
+        generating.add_done_callback(lambda _: begun.put_nowait(None))
         try:
-            start(0)
-            for index in range(len(pieces)):
-                if index:
-                    # While the listener has enough in hand, a piece is held until it is known to be good.
-                    await running[index].settled(usage.in_hand_s(self.sample_rate) - RESERVE_S)
-                usage.edges.append(usage.samples)
-                go_on()
-                async for pcm in running[index] if index else self._cushioned(running[0]):
+            while (ahead := await usage.waiting(begun.get())) is not None:
+                # While the listener has enough in hand, a piece is held until it is known to be good.
+                await ahead.settled(max(0.0, usage.in_hand_s() - RESERVE_S))
+                usage.said[running.index(ahead)].begins = usage.samples
+                may_begin.release()
+                async for pcm in ahead if usage.in_hand_s() else self._cushioned(ahead):
                     if len(out := level.push(pcm) if self._joins else pcm):
-                        yield usage.count(out)
+                        yield usage.count(out, self.sample_rate)
                 if self._joins and len(out := level.finish()):
-                    yield usage.count(out)
+                    yield usage.count(out, self.sample_rate)
+            await generating  # raises what the script refused
         finally:
-            await Ahead.cancel(running)
+            usage.removed_tags = script.removed_tags
+            await ended([generating])
+            await ended([ahead.task for ahead in running])
+
+    def _attempts(
+        self, piece: Piece, script: Script, manner: Manner, seed: int, usage: Usage
+    ) -> Callable[[int], AsyncGenerator[Pcm]]:
+        """What makes a piece: for the first time, or again with another seed."""
+        first = not usage.said
+        said = Said(piece.text)
+        usage.said.append(said)
+
+        async def attempt(number: int) -> AsyncGenerator[Pcm]:
+            usage.regenerated_pieces += number > 0
+            said.made = 0
+            making = self._say(piece, script, manner, seed + number * RETRY_SEED, usage, said, first=first)
+            async with aclosing(making) as samples:
+                async for pcm in samples:
+                    said.made += len(pcm)
+                    yield pcm
+            said.complete = True
+
+        return attempt
 
     async def _cushioned(self, samples: Ahead[Pcm]) -> AsyncGenerator[Pcm]:
-        """The first piece, begun once enough of it is there to outlast a busy tier 1's next frames."""
+        """A piece the listener waits for, begun once enough of it is there to outlast a busy tier 1's next frames."""
         held: list[Pcm] = []
         started = False
         async for pcm in samples:
@@ -164,7 +234,15 @@ class Synthesis:
             yield np.concatenate(held)
 
     async def _say(
-        self, piece: text_stage.Piece, manner: Manner, seed: int, usage: Usage, *, first: bool
+        self,
+        piece: Piece,
+        script: Script,
+        manner: Manner,
+        seed: int,
+        usage: Usage,
+        said: Said,
+        *,
+        first: bool,
     ) -> AsyncGenerator[Pcm]:
         """One piece, trimmed. BadPiece where what came is not the speech of its text."""
         text = piece.text
@@ -174,18 +252,19 @@ class Synthesis:
             self.sample_rate,
             threshold=self._threshold,
             lead_s=manner.lead_silence_s if first else 0.0,
-            pause_s=piece.pause_ms / 1000,
         )
-        said = 0
-        async with aclosing(self._decode(generation, usage, wait=not first)) as samples:
+        samples_made = 0
+        async with aclosing(self._decode(generation, usage, wait=manner.patient or not first)) as samples:
             async for pcm in samples:
-                said += len(pcm)
+                samples_made += len(pcm)
                 out = trim.push(pcm)
                 if len(out := out if self._joins else pcm):
                     yield out
-        if not said or (self._joins and not trim.heard):
+        if not samples_made or (self._joins and not trim.heard):
             raise BadPiece(f"The model said nothing for {_named(text)}. Try again, with another seed.")
-        if self._joins and len(out := trim.finish()):
+        pause_s = 0.0 if script.exhausted else piece.pause_ms / 1000
+        if self._joins and len(out := trim.finish(pause_s)):
+            said.pause = min(len(out), round(pause_s * self.sample_rate))
             yield out
 
     async def _decode(self, piece: Generation, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from orpheus.ahead import Ahead
+from orpheus.ahead import Ahead, ended
 from orpheus.errors import BadPiece, EngineError
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +70,6 @@ async def test_cancelling_closes_what_runs() -> None:
 
     running = [Ahead(endless), Ahead(endless)]
     await asyncio.sleep(0.01)
-    await Ahead.cancel(running)
+    await ended([ahead.task for ahead in running])
     assert closed == [0, 0]
-    await Ahead.cancel([])
+    await ended([])

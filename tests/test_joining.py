@@ -23,9 +23,9 @@ def silence(seconds: float) -> Pcm:
 
 
 def trimmed(pcm: Pcm, cuts: list[int] | None = None, lead_s: float = 0.03, pause_s: float = 0.25) -> Pcm:
-    trim = Trim(RATE, threshold=QUIET, lead_s=lead_s, pause_s=pause_s)
+    trim = Trim(RATE, threshold=QUIET, lead_s=lead_s)
     parts = [trim.push(part) for part in np.split(pcm, cuts or [])]
-    return np.concatenate([*parts, trim.finish()])
+    return np.concatenate([*parts, trim.finish(pause_s)])
 
 
 def level(*pieces: Pcm, step: int = 2048) -> list[Pcm]:
@@ -67,9 +67,9 @@ def test_the_cuts_do_not_click() -> None:
 
 
 def test_a_piece_without_a_voice_is_nothing() -> None:
-    trim = Trim(RATE, threshold=QUIET, lead_s=0.1, pause_s=0.3)
+    trim = Trim(RATE, threshold=QUIET, lead_s=0.1)
     assert len(trim.push(silence(3))) == 0
-    assert len(trim.finish()) == 0
+    assert len(trim.finish(0.3)) == 0
     assert not trim.heard
 
 

@@ -70,7 +70,7 @@ async def speak(
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     synthesis = Synthesis(source, codec, load_settings(model="embedded", **{"join": "off", **settings}))
     manner = Manner(VOICES["tara"], Sampling(seed=11), 900, 0.03)
-    parts = [pcm async for pcm in synthesis.speak(spoken(*pieces), manner, usage or Usage())]
+    parts = [pcm async for pcm in synthesis.speak(spoken(*pieces).script(), manner, usage or Usage())]
     return np.concatenate(parts)
 
 
@@ -89,7 +89,7 @@ async def test_the_next_piece_is_generated_while_one_is_heard_and_no_more(codec:
     source = Scripted(lambda text, attempt: speech(4))
     synthesis = Synthesis(source, codec, load_settings(model="embedded", join="off"))
     manner = Manner(VOICES["tara"], Sampling(), 900, 0)
-    stream = synthesis.speak(spoken("a", "b", "c", "d"), manner, Usage())
+    stream = synthesis.speak(spoken("a", "b", "c", "d").script(), manner, Usage())
     await anext(stream)
     await asyncio.sleep(0.2)
     assert [piece.text for piece in source.asked] == ["a", "b"]
@@ -150,7 +150,7 @@ async def test_an_error_of_a_later_piece_comes_after_the_audio_before_it(codec: 
     heard = 0
     with pytest.raises(EngineError, match="broke"):
         async for pcm in synthesis.speak(
-            spoken("a", "b"), Manner(VOICES["tara"], Sampling(), 900, 0), Usage()
+            spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage()
         ):
             heard += len(pcm)
     assert heard == 4 * 2048
@@ -159,7 +159,7 @@ async def test_an_error_of_a_later_piece_comes_after_the_audio_before_it(codec: 
 async def test_leaving_closes_every_generation_and_every_codec_stream(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: [*speech(4)[:-1], "wait"])
     synthesis = Synthesis(source, codec, load_settings(model="embedded", join="off"))
-    stream = synthesis.speak(spoken("a", "b"), Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
+    stream = synthesis.speak(spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
     await anext(stream)
     await asyncio.sleep(0.05)
     await stream.aclose()

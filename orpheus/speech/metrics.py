@@ -119,23 +119,26 @@ class Speaking:
         self.samples_a_second = samples_a_second
         self.playback = Playback()
         self.bytes = 0
-        self.work_s = 0.0  # making audio; not waiting for a client that reads slowly
+        self.work_s = 0.0  # making audio; not waiting for a client that reads or writes slowly
         self.first_byte_s: float | None = None
         self._usage = usage
         self._on_first = on_first
         self._told_samples = 0
+        self._told_waited_s = 0.0
         self._resumed_s = time.perf_counter()
 
     def sending(self, chunk: bytes) -> None:
         """`chunk` is about to be handed over; it is taken to hold all samples made since the last."""
         now_s = time.perf_counter()
-        self.work_s += now_s - self._resumed_s
+        waited_s = self._usage.waited_s - self._told_waited_s
+        self._told_waited_s += waited_s
+        self.work_s += max(0.0, now_s - self._resumed_s - waited_s)
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._usage.started_s
             self._on_first(self.first_byte_s)
         new = self._usage.samples - self._told_samples
         self._told_samples += new
-        self.playback.sent(now_s, new / self.samples_a_second)
+        self.playback.sent(now_s, new / self.samples_a_second, waited_s)
         self.bytes += len(chunk)
 
     def resumed(self) -> None:

@@ -20,11 +20,14 @@ class Playback:
     longest_s: float = 0.0  # the longest of them
     ends_s: float | None = None  # when what it has will have been played
 
-    def sent(self, now_s: float, audio_s: float) -> None:
-        """`audio_s` seconds of audio left at `now_s`, on a clock that never goes back."""
+    def sent(self, now_s: float, audio_s: float, excused_s: float = 0.0) -> None:
+        """`audio_s` seconds of audio left at `now_s`, on a clock that never goes back.
+
+        `excused_s` of the silence before it is no underrun: there was no text to speak.
+        """
         if self.ends_s is None:
             self.ends_s = now_s
-        gap_s = now_s - self.ends_s
+        gap_s = now_s - self.ends_s - excused_s
         if gap_s > TOLERANCE_S:
             self.underruns += 1
             self.late_s += gap_s

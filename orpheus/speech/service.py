@@ -21,10 +21,10 @@ from orpheus.settings import Settings
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
 from orpheus.speech.places import Places
-from orpheus.synthesis import Manner, Synthesis, Usage
-from orpheus.text import Spoken
+from orpheus.synthesis import Manner, Pcm, Synthesis, Usage
+from orpheus.text import LiveText, Spoken
 from orpheus.tokens import TokenSource
-from orpheus.voices import DEFAULT_VOICE, find_voice, languages_of
+from orpheus.voices import DEFAULT_VOICE, Voice, find_voice, languages_of
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Utterance:
     normalize: bool = False  # numbers written out before they reach the model
     lead_silence_ms: float | None = None  # None is ORPHEUS_LEAD_SILENCE_MS
     whole: bool = False  # all at once, in a container with its true length
+    apart: bool = False  # each piece a file, or a stream, of its own
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ class Prepared:
     """An utterance in which nothing is wrong."""
 
     text: str
-    spoken: Spoken
+    spoken: Spoken | LiveText
     manner: Manner
     format: Format
     speed: float
     sample_rate: int  # Hz, as it will be encoded
     whole: bool
+    apart: bool
 
 
 Load = Callable[[], Any]
@@ -171,15 +173,30 @@ class SpeechService:
 
     def prepare(self, utterance: Utterance) -> Prepared:
         """Everything about a request that can be wrong, checked before any work."""
-        settings, text = self.settings, utterance.text
-        if len(text) > settings.max_input_chars:
+        text, most = utterance.text, self.settings.max_input_chars
+        if len(text) > most:
             raise BadRequest(
-                f"input has {len(text)} characters; the most is {settings.max_input_chars}. Send it in parts, "
+                f"input has {len(text)} characters; the most is {most}. Send it in parts, "
                 "or raise ORPHEUS_MAX_INPUT_CHARS.",
                 param="input",
                 code="string_above_max_length",
             )
         voice = find_voice(utterance.voice, self.languages)
+        spoken = self.synthesis().split(text, voice, normalize=utterance.normalize)
+        return self._prepared(utterance, voice, spoken, patient=False)
+
+    def prepare_live(self, utterance: Utterance) -> Prepared:
+        """The same for a text that is still to come: its `spoken` takes it."""
+        voice = find_voice(utterance.voice, self.languages)
+        live = self.synthesis().live(
+            voice, most_chars=self.settings.max_live_chars, normalize=utterance.normalize
+        )
+        return self._prepared(utterance, voice, live, patient=True)
+
+    def _prepared(
+        self, utterance: Utterance, voice: Voice, spoken: Spoken | LiveText, *, patient: bool
+    ) -> Prepared:
+        settings, text = self.settings, utterance.text
         defaults = {
             "temperature": settings.temperature,
             "top_p": settings.top_p,
@@ -187,24 +204,22 @@ class SpeechService:
             "min_p": settings.min_p,
             "repetition_penalty": settings.repetition_penalty,
         }
+        lead_ms = utterance.lead_silence_ms
         job = Prepared(
             text=text,
-            spoken=self.synthesis().split(text, voice, normalize=utterance.normalize),
+            spoken=spoken,
             manner=Manner(
                 voice=voice,
                 sampling=Sampling(**(defaults | dict(utterance.sampling))),
                 max_tokens=utterance.max_tokens or settings.max_tokens,
-                lead_silence_s=(
-                    settings.lead_silence_ms
-                    if utterance.lead_silence_ms is None
-                    else utterance.lead_silence_ms
-                )
-                / 1000,
+                lead_silence_s=(settings.lead_silence_ms if lead_ms is None else lead_ms) / 1000,
+                patient=patient,
             ),
             format=utterance.format,
             speed=utterance.speed,
             sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
             whole=utterance.whole,
+            apart=utterance.apart,
         )
         if (known := record.current.get()) is not None:
             known.voice, known.format = voice.id, job.format
@@ -214,35 +229,62 @@ class SpeechService:
 
     async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
         """The encoded stream, as it is made; each chunk holds whole 16-bit samples where it is PCM."""
+        async with aclosing(self.encoded_parts(job, usage)) as parts:
+            async for _, chunk in parts:
+                yield chunk
+
+    async def encoded_parts(self, job: Prepared, usage: Usage) -> AsyncGenerator[tuple[int, bytes]]:
+        """The same, with the number of the part each chunk belongs to: 0, or its piece where they are apart."""
         synthesis = self.synthesis()
         heard_rate = synthesis.sample_rate * job.speed
         with self.admitted(), self.metrics.speaking(usage, job.format, heard_rate) as heard:
-            async with aclosing(self._encode(synthesis, job, usage)) as chunks:
-                async for chunk in chunks:
+            async with aclosing(self._encode(synthesis, job, usage)) as parts:
+                async for part, chunk in parts:
                     heard.sending(chunk)
-                    yield chunk
+                    yield part, chunk
                     heard.resumed()
 
-    async def _encode(self, synthesis: Synthesis, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
-        encoder = open_encoder(
+    async def _encode(
+        self, synthesis: Synthesis, job: Prepared, usage: Usage
+    ) -> AsyncGenerator[tuple[int, bytes]]:
+        part = _Part(synthesis, job)
+        samples = synthesis.speak(job.spoken.script(), job.manner, usage)
+        number = 0
+        async with aclosing(samples):
+            async for pcm in samples:
+                self._places.check_not_broken()
+                if job.apart and len(usage.edges) - 1 > number:
+                    if chunk := await asyncio.to_thread(part.end):
+                        yield number, chunk
+                    part, number = _Part(synthesis, job), len(usage.edges) - 1
+                if chunk := await asyncio.to_thread(part.add, pcm):
+                    yield number, chunk
+        if chunk := await asyncio.to_thread(part.end):
+            yield number, chunk
+
+
+class _Part:
+    """One file, or one stream, of encoded audio."""
+
+    def __init__(self, synthesis: Synthesis, job: Prepared) -> None:
+        self._encoder = open_encoder(
             job.format,
             source_rate=synthesis.sample_rate,
             sample_rate=job.sample_rate,
             speed=job.speed,
             whole=job.whole,
         )
-        held: list[bytes] = []  # of a whole answer
-        spoken = synthesis.speak(job.spoken, job.manner, usage)
-        async with aclosing(spoken) as samples:
-            async for pcm in samples:
-                self._places.check_not_broken()
-                chunk = await asyncio.to_thread(encoder.write, pcm)
-                if job.whole:
-                    held.append(chunk)
-                elif chunk:
-                    yield chunk
-        if chunk := b"".join(held) + await asyncio.to_thread(encoder.flush):
-            yield chunk
+        self._held: list[bytes] | None = [] if job.whole else None
+
+    def add(self, pcm: Pcm) -> bytes:
+        chunk = self._encoder.write(pcm)
+        if self._held is None:
+            return chunk
+        self._held.append(chunk)
+        return b""
+
+    def end(self) -> bytes:
+        return b"".join([*(self._held or ()), self._encoder.flush()])
 
 
 def _load_codec(settings: Settings) -> Codec:

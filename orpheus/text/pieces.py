@@ -7,9 +7,10 @@ Knows nothing of voices or tokens. What is read of a text is decided by the file
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
@@ -47,6 +48,42 @@ class Spoken:
 
     pieces: tuple[Piece, ...]
     removed_tags: int  # <tags> that mean nothing to the voice
+
+    def script(self) -> Script:
+        """For one reading of it."""
+        return _Reading(self)
+
+
+class Script(Protocol):
+    """What is to be said, as far as it is known: a complete text, or one that is still being written."""
+
+    @property
+    def removed_tags(self) -> int: ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing comes after the pieces given out so far."""
+
+    async def next(self, ahead_s: Callable[[], float]) -> Piece | None:
+        """The next piece, as soon as there is one; None after the last.
+
+        `ahead_s` tells how many seconds of audio the listener has not heard yet.
+        """
+
+
+class _Reading:
+    """A script that is known from the start."""
+
+    def __init__(self, spoken: Spoken) -> None:
+        self.removed_tags = spoken.removed_tags
+        self._left = deque(spoken.pieces)
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._left
+
+    async def next(self, ahead_s: Callable[[], float]) -> Piece | None:
+        return self._left.popleft() if self._left else None
 
 
 class _Part(NamedTuple):
@@ -125,7 +162,7 @@ def _sentence(sentence: str, most: int, first: bool) -> Iterator[_Part]:
     for long in (sentence[:start], sentence[start:]):
         for part in cut(long, most) if long else ():
             said = part.strip()
-            yield _Part(said, " " * part[-1:].isspace(), _pause_ms(said), False)
+            yield _Part(said, " " * part[-1:].isspace(), pause_ms(said), False)
 
 
 def _pack(parts: Iterable[_Part], most: int, join: int) -> list[_Part]:
@@ -163,7 +200,7 @@ def _recut(part: _Part, most: int) -> Iterator[_Part]:
     yield part._replace(text=end.text)
 
 
-def _pause_ms(text: str) -> int:
+def pause_ms(text: str) -> int:
     """By the last mark of a text; 0 where it was cut within a clause."""
     text = text.rstrip()
     inner = text.rstrip(_CLOSING) if text.endswith(tuple(_CLOSING)) else text

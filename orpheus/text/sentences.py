@@ -36,7 +36,7 @@ _ABBREVIATION = {
     language: re.compile(rf"(?:^|[\s(\"'-])(?:{names})\.$") for language, names in _ABBREVIATIONS.items()
 }
 _SENTENCE_END = re.compile(r"[.!?।॥؟]+[\"')\]]*\s|[。！？][」』”\"')\]]*\s?")
-_CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،、，；：]")
+CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،、，；：]")
 _EARLY_CHARS = 200  # where an early clause is looked for
 _MOST_AT_ONCE = (
     2_000  # sentencex takes 0.1 s for 5,000 tiny sentences at once, and much less for them in parts
@@ -106,7 +106,7 @@ def cut(sentence: str, most: int) -> Iterator[str]:
             end = min(end, len(sentence) - few)
         middle = start + (end - start) // 3
         window = sentence[start:end]
-        for expression in (_SENTENCE_END, _CLAUSE_END):
+        for expression in (_SENTENCE_END, CLAUSE_END):
             ends = [start + match.end() for match in expression.finditer(window)]
             if ends and ends[-1] > middle:
                 end = ends[-1]
@@ -121,7 +121,7 @@ def cut(sentence: str, most: int) -> Iterator[str]:
 
 def early_clause(sentence: str) -> int:
     """Where a long sentence's first clause ends that can stand alone, leaving more than a fragment; 0 if none."""
-    for match in _CLAUSE_END.finditer(sentence, 0, _EARLY_CHARS):
+    for match in CLAUSE_END.finditer(sentence, 0, _EARLY_CHARS):
         clause, rest = sentence[: match.end()].rstrip(), sentence[match.end() :][:FEW_CHARS]
         if length(rest) < FEW_CHARS:
             break

@@ -1,0 +1,113 @@
+"""Text as it was received, and how long its pieces are → when each word is heard.
+
+Knows nothing of sockets. A word's place within its piece is its place among the piece's characters; how long a
+piece is, is estimated from those before it until it is made, and known then: what was told is never taken back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from orpheus.synthesis import Said, Usage
+from orpheus.text import LiveText, length
+
+CHARS_A_SECOND = 14.0  # until a piece has shown how fast the voice speaks
+APART_S = 0.001  # at least: clients order words by their beginning
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word, as it was received; seconds from the utterance's first sample."""
+
+    text: str
+    start_s: float
+    stop_s: float
+
+
+@dataclass(frozen=True)
+class _Place:
+    text: str
+    piece: int
+    start: float  # of the piece's characters, 0 to 1
+    stop: float
+
+
+class Words:
+    """The words of one utterance, each given out once, in order."""
+
+    def __init__(self, text: LiveText, usage: Usage, samples_a_second: float) -> None:
+        """`samples_a_second` of `usage.samples`, as they are heard."""
+        self._text = text
+        self._usage = usage
+        self._rate = samples_a_second
+        self._spans = 0  # of the text, taken
+        self._places: deque[_Place] = deque()
+        self._last_s = -APART_S
+
+    def due(self, samples: int) -> Iterator[Word]:
+        """Those that begin within the first `samples` samples, and all of the pieces that are over by then."""
+        self._take_spans()
+        said = self._usage.said
+        while self._places:
+            place = self._places[0]
+            if place.piece >= len(said) or said[place.piece].begins is None:
+                return
+            over = place.piece + 1 < len(said) and said[place.piece + 1].begins is not None
+            word = self._timed(place)
+            if not over and word.start_s * self._rate >= samples:
+                return
+            self._places.popleft()
+            self._last_s = word.start_s
+            yield word
+
+    def rest(self) -> Iterator[Word]:
+        """All that is left, once every sample is sent: also what no voice can say."""
+        yield from self.due(self._usage.samples + 1)
+        left = [place.text for place in self._places] + self._text.unsaid.split()
+        for text in left:
+            start_s = max(self._usage.samples / self._rate, self._last_s + APART_S)
+            self._last_s = start_s
+            yield Word(text, start_s, start_s)
+
+    def _timed(self, place: _Place) -> Word:
+        said = self._usage.said[place.piece]
+        assert said.begins is not None
+        samples = self._length(said)
+        start_s = max((said.begins + place.start * samples) / self._rate, self._last_s + APART_S)
+        return Word(place.text, start_s, max(start_s, (said.begins + place.stop * samples) / self._rate))
+
+    def _length(self, said: Said) -> float:
+        """Of a piece in samples, without the pause after it."""
+        if said.complete:
+            return said.made - said.pause
+        known = [other for other in self._usage.said if other.complete]
+        chars = sum(length(other.text) for other in known)
+        a_char = sum(other.made - other.pause for other in known) / chars if chars else None
+        return max(said.made, length(said.text) * (a_char or self._rate / CHARS_A_SECOND))
+
+    def _take_spans(self) -> None:
+        for span in self._text.spans[self._spans :]:
+            self._places += _places(span.text, span.first, span.chars)
+        self._spans = len(self._text.spans)
+
+
+def _places(text: str, first: int, chars: Sequence[int]) -> Iterator[_Place]:
+    """Each word's piece and its place in it, by characters."""
+    found = [(match[0], match.start(), match.end()) for match in re.finditer(r"\S+", text)]
+    if not found:
+        return
+    begin, whole = found[0][1], max(1, found[-1][2] - found[0][1])
+    edges = [0.0, *(edge / sum(chars) for edge in accumulate(chars))]
+    piece = 0
+    for word, start, stop in found:
+        at, ends = (start - begin) / whole, (stop - begin) / whole
+        while piece + 1 < len(chars) and at >= edges[piece + 1]:
+            piece += 1
+        width = edges[piece + 1] - edges[piece]
+        yield _Place(
+            word, first + piece, (at - edges[piece]) / width, min(1.0, (ends - edges[piece]) / width)
+        )

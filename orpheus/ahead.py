@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from orpheus.errors import BadPiece
 
@@ -61,16 +61,3 @@ class Ahead(Generic[T]):
         """Return once everything was made, well or not, or after `within_s` seconds."""
         if within_s is None or within_s > 0:
             await asyncio.wait([self.task], timeout=within_s)
-
-
-async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel all of them and wait until they are gone; how they ended is of no interest any more."""
-    for task in tasks:
-        task.cancel()
-    # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would cancel the
-    # cleaning up too, and the connection to tier 1 would stay open.
-    if tasks:
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # seen, so that asyncio does not report it as forgotten

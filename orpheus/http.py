@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
+from orpheus.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_first_of(error))
+        return error_response(first_complaint(error))
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
@@ -47,21 +48,13 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
 
     What the client still sends meanwhile is read and has no meaning.
     """
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return await working
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+    return await first_of(work, _disconnect(receive))
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _disconnect(receive: Receive) -> NoReturn:
     while not (await receive())["type"].endswith(".disconnect"):
         pass
+    raise ClientDisconnect
 
 
 class GeneratorResponse(StreamingResponse):
@@ -91,7 +84,7 @@ def error_response(error: OrpheusError) -> JSONResponse:
     return JSONResponse(error.body(), error.status, headers=headers)
 
 
-def _first_of(error: RequestValidationError) -> BadRequest:
+def first_complaint(error: RequestValidationError | ValidationError) -> BadRequest:
     """The first complaint of pydantic as OpenAI words it: a 400 that names the field."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "body"]

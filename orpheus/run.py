@@ -6,6 +6,7 @@ never answer should not stay up looking healthy to whoever started it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -17,12 +18,14 @@ from typing import TypeVar
 import uvicorn
 from rich.console import Console
 from starlette.types import ASGIApp
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from orpheus import weights
 from orpheus.errors import OrpheusError, SetupError
 from orpheus.settings import Settings
 from orpheus.voices import languages_of, voices_of
 
+LET_GO_S = 12.0  # a little more than uvicorn gives the other side to close
 STOP_S = 1.0  # from the end of draining to the end of the process
 Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # is told how to learn that there is a hurry
 
@@ -82,7 +85,8 @@ class Process:
             log_config=None,  # orpheus.logs has set the one form for all
             access_log=drain is None,
             timeout_graceful_shutdown=1 if drain else self._settings.drain_s,
-            ws="websockets-sansio",
+            ws=WebSocketProtocol,
+            ws_max_size=self._settings.max_body_bytes,
             ws_per_message_deflate=False,  # audio does not shrink, and it would cost a core
             server_header=False,
         )
@@ -93,6 +97,14 @@ class Process:
         bound.close()
         if self._failure is not None:
             raise self._failure
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Lets go of a client that takes nothing any more: closing alone would wait for it for ever."""
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self.loop.call_later(LET_GO_S, self.transport.abort)
 
 
 class _Server(uvicorn.Server):

@@ -188,6 +188,10 @@ class Settings(BaseSettings):
         True,
         description="models and voices need no key, as some clients ask for them without; false closes them",
     )
+    orchestrator_open: bool = Field(
+        False,
+        description="/api/tts_streaming needs no key: an unmodified orchestrator can send none but 'public_token'",
+    )
     cors_origins: str | None = Field(
         None, description="origins whose web pages may call, comma separated, or '*'. Unset: none"
     )

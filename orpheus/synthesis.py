@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from orpheus import text as text_stage
 from orpheus import weights
-from orpheus.ahead import Ahead, ended
+from orpheus.ahead import Ahead
 from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, BadPiece
 from orpheus.frames import FrameAssembler, LoopWatch
@@ -30,6 +30,7 @@ from orpheus.joining import Level, Trim
 from orpheus.pace import Pace
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
+from orpheus.tasks import ended
 from orpheus.text import LiveText, Piece, Script, Spoken
 from orpheus.tokens import Generation, Numbers, TokenSource
 from orpheus.vocabulary import SLOTS
@@ -197,8 +198,7 @@ class Synthesis:
             await generating  # raises what the script refused
         finally:
             usage.removed_tags = script.removed_tags
-            await ended([generating])
-            await ended([ahead.task for ahead in running])
+            await ended([generating, *(ahead.task for ahead in running)])
 
     def _attempts(
         self, piece: Piece, script: Script, manner: Manner, seed: int, usage: Usage

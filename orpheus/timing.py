@@ -46,6 +46,7 @@ class Words:
         self._rate = samples_a_second
         self._spans = 0  # of the text, taken
         self._places: deque[_Place] = deque()
+        self._last = _Place("", -1, 0.0, 0.0)  # the word given out last, and when it begins
         self._last_s = -APART_S
 
     def due(self, samples: int) -> Iterator[Word]:
@@ -60,8 +61,7 @@ class Words:
             word = self._timed(place)
             if not over and word.start_s * self._rate >= samples:
                 return
-            self._places.popleft()
-            self._last_s = word.start_s
+            self._last, self._last_s = self._places.popleft(), word.start_s
             yield word
 
     def rest(self) -> Iterator[Word]:
@@ -74,11 +74,17 @@ class Words:
             yield Word(text, start_s, start_s)
 
     def _timed(self, place: _Place) -> Word:
+        """Between the word before it and the end of the piece, as far as that is known."""
         said = self._usage.said[place.piece]
         assert said.begins is not None
-        samples = self._length(said)
-        start_s = max((said.begins + place.start * samples) / self._rate, self._last_s + APART_S)
-        return Word(place.text, start_s, max(start_s, (said.begins + place.stop * samples) / self._rate))
+        begins_s = said.begins / self._rate
+        ends_s = begins_s + self._length(said) / self._rate
+        since, since_s = (
+            (self._last.start, self._last_s) if self._last.piece == place.piece else (0.0, begins_s)
+        )
+        a_part_s = max(0.0, ends_s - since_s) / max(1 - since, 1e-9)
+        start_s = max(since_s + (place.start - since) * a_part_s, self._last_s + APART_S)
+        return Word(place.text, start_s, max(start_s, since_s + (place.stop - since) * a_part_s))
 
     def _length(self, said: Said) -> float:
         """Of a piece in samples, without the pause after it."""

@@ -89,6 +89,19 @@ OPENAI_VOICES: dict[str, str] = {
     "shimmer": "zoe",
     "verse": "dan",
 }
+# Names in the orchestrator's voices.yaml, by how their file's name begins; genders of its makers' own list.
+ORCHESTRATOR_VOICES: dict[str, str] = {
+    "p329_022": "tara",
+    "519189": "dan",
+    "440565": "mia",
+    "developer-1": "leo",
+    "ex04_narration": "jess",
+    "degaulle-2": "zac",
+    "developpeuse-3": "zoe",
+    "fabieng": "leo",
+    "default_voice": "tara",
+    "barack_demo": "leo",
+}
 _ASCII = {voice.ascii: voice.id for voice in VOICES.values() if voice.ascii}
 
 
@@ -135,8 +148,30 @@ def find_voice(name: str, languages: tuple[str, ...] = ("en",)) -> Voice:
 
 
 def _openai_voice(name: str, here: list[Voice]) -> Voice:
-    meant = VOICES[OPENAI_VOICES[name]]
+    return _alike(VOICES[OPENAI_VOICES[name]], here, list(OPENAI_VOICES).index(name))
+
+
+def _alike(meant: Voice, here: list[Voice], index: int) -> Voice:
+    """`meant`, or where its checkpoint is not loaded one of the same gender."""
     if meant in here:
         return meant
     same = [voice for voice in here if voice.gender == meant.gender] or here
-    return same[list(OPENAI_VOICES).index(name) % len(same)]
+    return same[index % len(same)]
+
+
+def orchestrator_voice(name: str | None, languages: tuple[str, ...] = ("en",)) -> tuple[Voice, bool]:
+    """The voice of a name in the orchestrator's list, or any of `find_voice`; and whether it was known.
+
+    Never an error: its own server takes the default for what it does not know, and so do its users.
+    """
+    here = voices_of(languages)
+    if not name:
+        return here[0], True
+    try:
+        return find_voice(name, languages), True
+    except BadRequest:
+        file = PurePath(name).name.lower()
+    for index, (start, voice) in enumerate(ORCHESTRATOR_VOICES.items()):
+        if file.startswith(start):
+            return _alike(VOICES[voice], here, index), True
+    return here[0], False

@@ -21,6 +21,8 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from orpheus.run import WebSocketProtocol
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -34,7 +36,7 @@ def free_port() -> int:
 def served(app: ASGIApp) -> Iterator[str]:
     """The URL of `app`, really listening, as it would be in production."""
     config = uvicorn.Config(
-        app, port=0, log_level="critical", ws="websockets-sansio", timeout_graceful_shutdown=1
+        app, port=0, log_level="critical", ws=WebSocketProtocol, timeout_graceful_shutdown=1
     )
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))

@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from orpheus.ahead import Ahead, ended
+from orpheus.ahead import Ahead
 from orpheus.errors import BadPiece, EngineError
+from orpheus.tasks import ended
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from orpheus.speech.keys import Keys
 from orpheus.speech.limits import BodyLimit
 from orpheus.speech.request_log import RequestLog
 from orpheus.speech.service import SpeechService
-from orpheus.speech.sockets import plain
+from orpheus.speech.sockets import orchestrator, plain, session
 
 
 def create_app(service: SpeechService) -> FastAPI:
@@ -39,7 +39,8 @@ def create_app(service: SpeechService) -> FastAPI:
     app.include_router(health.routes(service))
     app.include_router(lists.routes(service))
     app.include_router(openai.routes(service))
-    app.include_router(plain.routes(service))
+    for protocol in (session, plain, orchestrator):
+        app.include_router(protocol.routes(service))
     return app
 
 

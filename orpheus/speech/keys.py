@@ -1,7 +1,7 @@
 """Who may ask, and how much at once: ORPHEUS_API_KEYS at the door of tier 2.
 
 Knows nothing of speech. A key is taken from `Authorization: Bearer`, `x-api-key` or `kyutai-api-key`, and for
-WebSockets, which browsers open without headers, from `?api_key=`; one that fits is enough. So a proxy's own
+WebSockets, which browsers open without headers, from `?api_key=`, or moshi's `?auth_id=`; one that fits is enough. So a proxy's own
 token (Modal's `wk-….ws-…`) may stand in Authorization while ours comes in `x-api-key`. Pure ASGI.
 """
 
@@ -32,6 +32,8 @@ _OPEN = frozenset(
         "/docs/oauth2-redirect",
         "/redoc",
         "/openapi.json",
+        "/api/build_info",
+        "/api/modules_info",
     )
 )
 _LISTS = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
@@ -46,6 +48,7 @@ class Keys:
         # Digests: equal lengths, so that comparing takes the same time whatever is wrong with a key.
         self._keys = [_digest(key.strip()) for key in given.split(",") if key.strip()]
         self._lists_open = settings.lists_open
+        self._orchestrator_open = settings.orchestrator_open
         self._most = settings.max_requests_per_key
         self._held: Counter[int] = Counter()
 
@@ -78,7 +81,7 @@ class Keys:
     def _is_open(self, scope: Scope) -> bool:
         path: str = scope["path"]
         if scope["type"] == "websocket":
-            return False
+            return self._orchestrator_open and path == "/api/tts_streaming"
         if path in _OPEN:
             return True
         looks: bool = scope["method"] in ("GET", "HEAD")
@@ -104,7 +107,9 @@ def _presented(scope: Scope) -> Iterator[str]:
         if value := headers.get(name):
             yield value
     if scope["type"] == "websocket":
-        yield from parse_qs(scope.get("query_string", b"").decode("latin-1")).get("api_key", ())
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        yield from query.get("api_key", ())
+        yield from query.get("auth_id", ())
 
 
 def _speaks(scope: Scope) -> bool:

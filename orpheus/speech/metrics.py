@@ -39,6 +39,9 @@ class SpeechMetrics:
         self.rejected = counter("rejected", "Requests refused because all places were taken")
         self.cancelled = counter("cancelled", "Requests whose client left before the end")
         self.failed = counter("failed", "Requests that failed, before or after the first byte")
+        self.unknown_voices = counter(
+            "unknown_voices", "Voices the orchestrator asked for that are not known; the default spoke"
+        )
         self.cache = counter("cache", "Requests with a seed that looked into the cache", "result")
         self._first_audio_s = histogram("first_audio_seconds", "To the first samples", _FIRST_S)
         self._first_byte_s = histogram(

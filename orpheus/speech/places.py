@@ -22,21 +22,25 @@ class Places:
     """Used from one event loop."""
 
     def __init__(self, most: int, drain_s: float) -> None:
-        self._most = most
+        self.most = most
         self._drain_s = drain_s
-        self._taken = 0
+        self.taken = 0
         self._draining = self._broken = False
+
+    @property
+    def full(self) -> bool:
+        return self.taken >= self.most
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Holds one of ORPHEUS_MAX_REQUESTS places; AtCapacity where there is none."""
-        if self._taken >= self._most:
-            raise AtCapacity(f"All {self._most} places are taken; try again in a moment.")
-        self._taken += 1
+        if self.full:
+            raise AtCapacity(f"All {self.most} places are taken; try again in a moment.")
+        self.taken += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self.taken -= 1
 
     def check_open(self) -> None:
         """NotReady once the server stops: nothing new is begun."""
@@ -51,13 +55,13 @@ class Places:
     async def drain(self, hurry: Callable[[], bool]) -> None:
         """Take nothing new; what is under way gets ORPHEUS_DRAIN_S, or until `hurry`, and is then broken."""
         self._draining = True
-        if self._taken:
-            log.info("stopping: %d under way get %g s to end", self._taken, self._drain_s)
+        if self.taken:
+            log.info("stopping: %d under way get %g s to end", self.taken, self._drain_s)
         await self._until_none(self._drain_s, hurry)
         self._broken = True
         await self._until_none(BREAK_S, hurry)
 
     async def _until_none(self, within_s: float, hurry: Callable[[], bool]) -> None:
         ends_s = time.monotonic() + within_s
-        while self._taken and time.monotonic() < ends_s and not hurry():  # noqa: ASYNC110 - a signal sets it
+        while self.taken and time.monotonic() < ends_s and not hurry():  # noqa: ASYNC110 - a signal sets it
             await asyncio.sleep(0.02)

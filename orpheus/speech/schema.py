@@ -5,6 +5,7 @@ Knows nothing of synthesis. What it refuses becomes a 400 in OpenAI's shape.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -89,6 +90,21 @@ class SpeechRequest(BaseModel):
             normalize=self.normalize,
             lead_silence_ms=self.lead_silence_ms,
         )
+
+
+class SessionConfig(SpeechRequest):
+    """`session.config` of the session protocol; defaults are vLLM's."""
+
+    input: str = ""
+    response_format: Format = "wav"
+    stream_audio: bool = False  # false: each part in one frame, in a container with its true length
+    split_granularity: Literal["none", "sentence", "clause"] = "none"
+    word_timestamps: bool = False
+    lead_s: Annotated[float | None, Field(ge=0)] = None
+
+    def utterance(self) -> Utterance:
+        apart = self.split_granularity != "none"
+        return replace(super().utterance(), whole=not self.stream_audio, apart=apart)
 
 
 class StreamRequest(SpeechRequest):

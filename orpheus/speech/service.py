@@ -86,8 +86,8 @@ class SpeechService:
         self._source: TokenSource | None = None
         self._codec: Codec | None = None
         self._failure: OrpheusError | None = None
-        self._places = Places(settings.max_requests, settings.drain_s)
-        self.admitted, self.drain = self._places.admitted, self._places.drain
+        self.places = Places(settings.max_requests, settings.drain_s)
+        self.drain = self.places.drain
         self.metrics = SpeechMetrics()
         self.metrics.gauge("codec_streams", "Codec streams open now", self._codec_streams)
 
@@ -150,7 +150,7 @@ class SpeechService:
 
     def synthesis(self) -> Synthesis:
         """The pipeline; NotReady until it is loaded, and once the server stops."""
-        self._places.check_open()
+        self.places.check_open()
         if self._synthesis is None:
             raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
         return self._synthesis
@@ -224,7 +224,7 @@ class SpeechService:
         if (known := record.current.get()) is not None:
             known.voice, known.format = voice.id, job.format
             known.chars += len(text)
-            known.text = text if settings.log_text else None
+            known.text = (known.text or "") + text if settings.log_text else None
         return job
 
     async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
@@ -237,7 +237,7 @@ class SpeechService:
         """The same, with the number of the part each chunk belongs to: 0, or its piece where they are apart."""
         synthesis = self.synthesis()
         heard_rate = synthesis.sample_rate * job.speed
-        with self.admitted(), self.metrics.speaking(usage, job.format, heard_rate) as heard:
+        with self.places.admitted(), self.metrics.speaking(usage, job.format, heard_rate) as heard:
             async with aclosing(self._encode(synthesis, job, usage)) as parts:
                 async for part, chunk in parts:
                     heard.sending(chunk)
@@ -252,7 +252,7 @@ class SpeechService:
         number = 0
         async with aclosing(samples):
             async for pcm in samples:
-                self._places.check_not_broken()
+                self.places.check_not_broken()
                 if job.apart and len(usage.edges) - 1 > number:
                     if chunk := await asyncio.to_thread(part.end):
                         yield number, chunk

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from orpheus.errors import BadRequest
+from orpheus.errors import BadRequest, TooLarge
 from orpheus.text.pieces import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Piece, pause_ms, pieces
 from orpheus.text.sentences import CLAUSE_END, cut, length, sentences, words
 
@@ -75,13 +75,12 @@ class LiveText:
         self._changed = asyncio.Event()
 
     def push(self, text: str) -> None:
-        """Any fragment: characters, tokens, words; joined as they are. BadRequest where it gets too long."""
+        """Any fragment: characters, tokens, words; joined as they are. TooLarge where it gets too long."""
         self.chars += len(text)
         if self.chars > self._most_chars:
-            raise BadRequest(
-                f"The text of this utterance is longer than {self._most_chars} characters. Send it as several, "
-                "or raise ORPHEUS_MAX_LIVE_CHARS.",
-                code="string_above_max_length",
+            raise TooLarge(
+                f"This utterance has more than {self._most_chars} characters: send it as several, or raise "
+                "ORPHEUS_MAX_LIVE_CHARS."
             )
         self._rest += text
         self._pushed_s = time.monotonic()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable
 
 import httpx
+import msgpack
 import pytest
 import websockets
 from starlette.responses import JSONResponse
 from websockets.sync.client import ClientConnection, connect
 
 from orpheus.errors import EngineError
-from orpheus.speech.sockets.plain import close_reason
+from orpheus.speech.sockets.connection import close_reason
 from tests.upstream import SPEECH_FRAMES, Upstream, whole
 
 Start = Callable[..., httpx.Client]
@@ -51,7 +54,7 @@ def test_it_is_24_khz_whatever_the_setting(speech: Start) -> None:
 
 def test_frames_stay_within_64_kib(speech: Start, upstream: Upstream) -> None:
     upstream.events = ["".join(whole(40))]
-    with open_socket(speech(), "?speed=0.25") as socket:
+    with open_socket(speech(), "?speed=0.25&lead_s=0") as socket:
         socket.send("Hello there.")
         assert max(map(len, socket)) <= 64 * 1024
 
@@ -69,18 +72,25 @@ def test_every_query_clients_send_is_taken(speech: Start, query: str) -> None:
     ("query", "text", "says"),
     [
         ("?voice=bob", "Hello.", "no voice"),
-        ("", "", "nothing to say"),
+        ("", "***", "nothing to say"),
         ("?speed=9", "Hello.", "speed"),
         ("?speed=x", "Hello.", "speed"),
-        ("", "x" * 5000, "characters"),
-        ("", b"\x00\x01", "text frame"),
+        ("?response_format=mp3", "Hello.", "pcm only"),
+        ("?close=never", "Hello.", "close is"),
+        ("?lead_s=-1", "Hello.", "lead_s"),
+        ("", b"\xc1", "no msgpack"),
+        ("", msgpack.packb({"type": "Text"}), "with a text"),
+        ("", msgpack.packb([1, 2]), "type Text"),
+        ("", '{"type": "text", "text": ', "begins as JSON"),
+        ("", '{"type": "shout"}', "type Text"),
     ],
 )
 def test_a_wrong_request_closes_with_1008_and_why(
     speech: Start, query: str, text: str | bytes, says: str
 ) -> None:
     with open_socket(speech(), query) as socket:
-        socket.send(text)
+        with contextlib.suppress(websockets.ConnectionClosed):  # a wrong query is told before any text
+            socket.send(text)
         code, reason = close_of(socket)
     assert code == 1008
     assert says in reason
@@ -88,7 +98,7 @@ def test_a_wrong_request_closes_with_1008_and_why(
 
 def test_a_full_tier_1_closes_with_1013(speech: Start, upstream: Upstream) -> None:
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
-    with open_socket(speech()) as socket:
+    with open_socket(speech(stall_timeout_s=0.5)) as socket:
         socket.send("Hello.")
         assert close_of(socket)[0] == 1013
 
@@ -116,6 +126,77 @@ def test_a_client_that_leaves_without_a_word_is_no_error(speech: Start, upstream
     with open_socket(speech()):
         pass
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize("dialect", ["json", "msgpack"])
+def test_words_are_spoken_as_they_come_until_eos(speech: Start, upstream: Upstream, dialect: str) -> None:
+    def packed(**message: str) -> str | bytes:
+        return json.dumps(message) if dialect == "json" else msgpack.packb(message)
+
+    with open_socket(speech(), "?lead_s=0") as socket:
+        for word in ("Hello", "there", ",", "my", "friend", ",", "how", "are", "you", "?"):
+            socket.send(packed(type="Text", text=word, voice="leo"))
+        heard = len(socket.recv(10))  # before the end of the text is known
+        socket.send(packed(type="Eos"))
+        heard += sum(map(len, socket))
+        assert socket.close_code == 1000
+    prompts = [request["prompt"] for request in upstream.requests]
+    assert "leo: Hello there, my friend." in prompts[0]
+    assert heard == len(prompts) * SPEECH_FRAMES * 2048 * 2
+
+
+def test_the_short_path_and_a_zero_byte_for_eos(speech: Start, upstream: Upstream) -> None:
+    base = str(speech().base_url).replace("http", "ws", 1).rstrip("/")
+    with connect(f"{base}/ws?close=eos", proxy=None) as socket:
+        socket.send("One")
+        socket.send("and two.")
+        socket.send(b"\0")
+        assert sum(map(len, socket)) == SPEECH_FRAMES * 2048 * 2
+    assert "One and two." in upstream.requests[0]["prompt"]
+
+
+def test_texts_that_come_while_one_is_spoken_are_spoken_after_it(speech: Start, upstream: Upstream) -> None:
+    with open_socket(speech()) as socket:
+        socket.send("One thing.")
+        socket.send("Another thing.")
+        assert sum(map(len, socket)) == 2 * SPEECH_FRAMES * 2048 * 2
+        assert socket.close_code == 1000
+
+
+def test_nothing_said_is_closed_with_1000(speech: Start, upstream: Upstream) -> None:
+    for nothing in ("", "  ", b"\0", '{"type": "eos"}'):
+        with open_socket(speech()) as socket:
+            socket.send(nothing)
+            assert close_of(socket) == (1000, "")
+    assert upstream.requests == []
+
+
+def test_events_are_told_only_where_they_are_asked_for(speech: Start) -> None:
+    with open_socket(speech(), "?events=json") as socket:
+        socket.send("Hello there, you.")
+        frames = list(socket)
+    events = [json.loads(frame) for frame in frames if isinstance(frame, str)]
+    assert [event["type"] for event in events] == [
+        "audio.start", *["audio.word"] * 3, "audio.done", "session.done",
+    ]  # fmt: skip
+    assert [event["text"] for event in events[1:4]] == ["Hello", "there,", "you."]
+    assert events[4]["total_bytes"] == sum(len(frame) for frame in frames if isinstance(frame, bytes))
+
+
+def test_an_error_is_told_as_an_event_too(speech: Start) -> None:
+    with open_socket(speech(), "?events=json&voice=bob") as socket:
+        told = json.loads(socket.recv(10))
+        assert (told["type"], told["code"]) == ("error", "voice_not_found")
+        assert close_of(socket)[0] == 1008
+
+
+def test_too_long_a_text_or_message_is_1009(speech: Start) -> None:
+    client = speech(max_live_chars=200)
+    with open_socket(client) as socket:
+        socket.send("x" * 300)
+        code, reason = close_of(socket)
+        assert code == 1009
+        assert "200 characters" in reason
 
 
 def test_a_close_reason_fits_its_frame() -> None:

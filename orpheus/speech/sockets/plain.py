@@ -1,94 +1,171 @@
-"""`/v1/audio/speech/stream/ws`: the whole text in as one text frame, samples out, closed when complete.
+"""`WS /v1/audio/speech/stream/ws` and `/ws`: text in, nothing but samples out, closed when all is said.
 
-The first attempt's contract: binary frames hold 16-bit little-endian mono samples at 24 kHz, an even number of
-bytes and at most 64 KiB each (its client drops larger messages), and 1000 is the only end-of-speech there is.
+The first attempt's contract, in the three dialects its clients have spoken: plain text frames, JSON, msgpack.
+Binary frames hold 16-bit little-endian mono samples at 24 kHz, an even number of bytes and at most 64 KiB each; 1000
+is the only end of speech there is. Text frames are sent only where `events=json` asks for them.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from starlette.requests import ClientDisconnect
+import msgpack
+from fastapi import APIRouter, WebSocket
 
 from orpheus.encode import SPEED_MAX, SPEED_MIN
-from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
-from orpheus.http import while_connected
+from orpheus.errors import BadRequest, OrpheusError
+from orpheus.speech.dialogue import Audio, Dialogue, Event, Failed
 from orpheus.speech.service import SpeechService, Utterance
-from orpheus.synthesis import Usage
+from orpheus.speech.sockets.connection import SAMPLE_RATE, Connection, serve
+from orpheus.speech.sockets.events import error_body, told
+from orpheus.tasks import first_of
 from orpheus.voices import DEFAULT_VOICE
 
-SAMPLE_RATE = 24_000  # Hz, whatever ORPHEUS_SAMPLE_RATE says: its client has no way to learn another
 MOST_BYTES = 64 * 1024  # a frame; even, so that no sample is cut
-
-# Close codes (RFC 6455 and the IANA registry).
-COMPLETE, POLICY, TOO_BIG, FAILED, TRY_AGAIN = 1000, 1008, 1009, 1011, 1013
 
 
 def routes(service: SpeechService) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/v1/audio/speech/stream/ws")
+    @router.websocket("/ws")
     async def stream(socket: WebSocket) -> None:
-        """Speak the first text frame with the query's `voice` and `speed`."""
+        """Speak the text frames with the query's `voice` and `speed`."""
         await socket.accept()
-        with contextlib.suppress(WebSocketDisconnect, ClientDisconnect):
-            code, reason = await _serve(service, socket)
-            await socket.close(code, reason)
+        connection = Connection(socket, service.settings)
+        await serve(connection, _hold(service, connection))
 
     return router
 
 
-async def _serve(service: SpeechService, socket: WebSocket) -> tuple[int, str]:
+async def _hold(service: SpeechService, connection: Connection) -> None:
+    events = connection.socket.query_params.get("events") == "json"
     try:
-        text = await _first_text(socket)
-        query = socket.query_params
-        utterance = Utterance(
-            text, query.get("voice", DEFAULT_VOICE), "pcm", _speed(query.get("speed")), SAMPLE_RATE
-        )
-        chunks = service.encoded(service.prepare(utterance), Usage())
-        await while_connected(socket.receive, _send(socket, chunks))
+        manner = _manner(connection.socket.query_params)
+        stream = _Stream(service, connection, manner, events)
+        await first_of(stream.read(), stream.dialogue.run(), connection.keep_alive(stream.still_here))
     except OrpheusError as error:
-        return close_code(error), close_reason(error)
-    return COMPLETE, ""
+        if events:
+            await connection.send(error_body(error))
+        raise
 
 
-async def _first_text(socket: WebSocket) -> str:
-    message = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1005))
-    text = message.get("text")
-    if text is None:
-        raise BadRequest("The first message must be a text frame with the text to speak.")
-    return str(text)
+@dataclass(frozen=True)
+class _Manner:
+    utterance: Utterance
+    close: str | None
+    lead_s: float | None
 
 
-def _speed(value: str | None) -> float:
+class _Stream:
+    def __init__(self, service: SpeechService, connection: Connection, manner: _Manner, events: bool) -> None:
+        service.prepare_live(manner.utterance)  # what is wrong with the query is told before any text
+        self.dialogue = Dialogue(service, self._emit, manner.lead_s)
+        self._connection = connection
+        self._manner = manner
+        self._events = events
+
+    async def read(self) -> None:
+        while True:
+            self._take(_parsed(await self._connection.receive()))
+
+    def _take(self, message: _Message) -> None:
+        self._connection.asked = True
+        if message.text is None:
+            self.dialogue.close()
+            return
+        utterance = self._manner.utterance
+        if message.voice:
+            utterance = replace(utterance, voice=message.voice)
+        whole = self._manner.close == "done" or (self._manner.close is None and message.plain)
+        self.dialogue.text(message.text, utterance, word=True)
+        if whole:
+            self.dialogue.close()
+
+    async def still_here(self) -> None:
+        if self._events:
+            await self._connection.send('{"type": "session.keepalive"}')
+
+    async def _emit(self, event: Event) -> None:
+        if isinstance(event, Audio):
+            for start in range(0, len(event.data), MOST_BYTES):
+                await self._connection.send_audio(event.data[start : start + MOST_BYTES])
+        elif isinstance(event, Failed):
+            raise event.error
+        elif self._events:
+            await self._connection.send(told(event, "pcm"))
+
+
+def _manner(query: Mapping[str, str]) -> _Manner:
+    format = query.get("response_format", "pcm")
+    if format != "pcm":
+        raise BadRequest(
+            "This socket sends pcm only: leave response_format out, or use /v1/audio/speech.",
+            param="response_format",
+        )
+    close = query.get("close")
+    if close not in (None, "done", "eos"):
+        raise BadRequest("close is 'done' (after what was sent is said) or 'eos' (after Eos).", param="close")
+    return _Manner(
+        Utterance(
+            "",
+            query.get("voice", DEFAULT_VOICE),
+            "pcm",
+            _number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
+            SAMPLE_RATE,
+        ),
+        close,
+        _number(query, "lead_s", None, 0, 3600),
+    )
+
+
+def _number(
+    query: Mapping[str, str], name: str, default: float | None, least: float, most: float
+) -> float | None:
     try:
-        speed = float(value or 1.0)
+        number = float(query[name]) if query.get(name) else default
     except ValueError:
-        speed = 0.0
-    if not SPEED_MIN <= speed <= SPEED_MAX:
-        raise BadRequest(f"speed must be between {SPEED_MIN} and {SPEED_MAX}.", param="speed")
-    return speed
+        number = least - 1
+    if number is not None and not least <= number <= most:
+        raise BadRequest(f"{name} must be a number between {least} and {most}.", param=name)
+    return number
 
 
-async def _send(socket: WebSocket, chunks: AsyncGenerator[bytes]) -> None:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            for start in range(0, len(chunk), MOST_BYTES):
-                await socket.send_bytes(chunk[start : start + MOST_BYTES])
+@dataclass(frozen=True)
+class _Message:
+    text: str | None  # None: no more comes
+    plain: bool = False
+    voice: str | None = None
 
 
-def close_code(error: OrpheusError) -> int:
-    if isinstance(error, AtCapacity | NotReady):
-        return TRY_AGAIN
-    return POLICY if isinstance(error, RequestError) else FAILED
+def _parsed(message: str | bytes) -> _Message:
+    """A message in whichever of the three dialects it is."""
+    if isinstance(message, bytes):
+        return _typed(_unpacked(message)) if message != b"\0" else _Message(None)
+    start = message.lstrip()
+    if start.startswith("{") and '"type"' in start:
+        try:
+            return _typed(json.loads(message))
+        except (ValueError, RecursionError):
+            raise BadRequest("This text frame begins as JSON and is none.", code="invalid_json") from None
+    return _Message(message if start else None, plain=True)
 
 
-def close_reason(error: OrpheusError) -> str:
-    """The sentence, within the 123 bytes a close frame has for it."""
-    encoded = str(error).encode()
-    return str(error) if len(encoded) <= 123 else encoded[:120].decode(errors="ignore") + "…"
+def _unpacked(message: bytes) -> Any:
+    try:
+        return msgpack.unpackb(message)
+    except Exception:  # its errors have no common base
+        raise BadRequest("This binary frame is no msgpack.", code="invalid_msgpack") from None
+
+
+def _typed(body: Any) -> _Message:
+    kind = str(body.get("type", "")).lower() if isinstance(body, dict) else ""
+    if kind == "eos":
+        return _Message(None)
+    if kind != "text" or not isinstance(body.get("text"), str):
+        raise BadRequest("Messages are of type Text, with a text, or Eos.")
+    voice = body.get("voice")
+    return _Message(body["text"], voice=voice if isinstance(voice, str) else None)

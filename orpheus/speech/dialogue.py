@@ -1,0 +1,261 @@
+"""Utterances of one connection, one after another → events, in the order a listener needs them.
+
+Knows nothing of any wire format: each protocol (sockets/) turns its messages into calls here and these events into
+its messages. Audio is let go with a bounded lead over real time, and words no earlier than their audio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from orpheus.errors import BadRequest, OrpheusError
+from orpheus.speech import record
+from orpheus.speech.playback import Playback
+from orpheus.speech.service import SpeechService, Utterance
+from orpheus.synthesis import Usage
+from orpheus.tasks import ended
+from orpheus.text import LiveText
+from orpheus.timing import Word, Words
+
+log = logging.getLogger(__name__)
+
+MOST_PENDING = 8  # utterances that may wait behind the one that is spoken
+PLACE_S = 5.0  # that an utterance waits for a place; later its listener would have given up
+
+
+@dataclass(frozen=True)
+class Started:
+    """The audio of a part comes next."""
+
+    utterance: int
+    part: int
+    text: str
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Audio:
+    data: bytes
+    heard_s: float  # how long it lasts
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A word whose audio comes next."""
+
+    utterance: int
+    word: Word
+
+
+@dataclass(frozen=True)
+class PartDone:
+    utterance: int
+    part: int
+    bytes: int
+    duration_s: float
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """The utterance was said, or failed, and nothing more of it comes."""
+
+    utterance: int
+    parts: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    utterance: int
+    error: OrpheusError
+    partial: bool  # some of it was heard
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    utterance: int
+    sent_s: float  # of audio
+
+
+Event = Started | Audio | Heard | PartDone | Done | Failed | Cancelled
+
+
+class Speech:
+    """One utterance: text in while it is spoken."""
+
+    def __init__(self, service: SpeechService, utterance: Utterance, number: int) -> None:
+        """BadRequest where the utterance's settings are wrong, NotReady while the service loads."""
+        self.number = number
+        self.job = service.prepare_live(utterance)
+        assert isinstance(self.job.spoken, LiveText)
+        self.text = self.job.spoken
+        self.usage = Usage()
+        self.playback = Playback()
+        self.sent_s = 0.0
+        self._service = service
+        self._begun = False
+
+    def push(self, text: str, *, word: bool = False) -> None:
+        """More of its text. TooLarge where it gets too long."""
+        if not self._begun and text.strip():
+            self._begun = True
+            self.usage.started_s = time.perf_counter()  # latencies count from the first text
+        if (known := record.current.get()) is not None:
+            known.chars += len(text)
+            if known.text is not None:
+                known.text += text
+        if word:
+            self.text.push_word(text)
+        else:
+            self.text.push(text)
+
+    async def speak(self, emit: Emit, lead_s: float) -> None:
+        """All of it, event by event; errors are raised after what went well."""
+        rate = self._service.synthesis().sample_rate * self.job.speed
+        words = Words(self.text, self.usage, rate)
+        part, size, told = -1, 0, 0
+        begins_s = 0.0
+        parts = self._service.encoded_parts(self.job, self.usage)
+        try:
+            async with aclosing(parts):
+                async for number, chunk in parts:
+                    if number != part:
+                        if part >= 0:
+                            await emit(PartDone(self.number, part, size, self.sent_s - begins_s))
+                        part, size, begins_s = number, 0, self.sent_s
+                        await emit(Started(self.number, part, self._text_of(part), self.job.sample_rate))
+                    heard_s, told = (self.usage.samples - told) / rate, self.usage.samples
+                    await self._keep_lead(heard_s, lead_s)
+                    for word in words.due(told):
+                        await emit(Heard(self.number, word))
+                    self.playback.sent(time.monotonic(), heard_s)
+                    size += len(chunk)
+                    await emit(Audio(chunk, heard_s))
+                    self.sent_s += heard_s
+            for word in words.rest():
+                await emit(Heard(self.number, word))
+        except OrpheusError:
+            if part >= 0:
+                await emit(PartDone(self.number, part, size, self.sent_s - begins_s, failed=True))
+            raise
+        if part >= 0:
+            await emit(PartDone(self.number, part, size, self.sent_s - begins_s))
+        await emit(Done(self.number, part + 1))
+
+    async def _keep_lead(self, heard_s: float, lead_s: float) -> None:
+        """Until the listener has less than `lead_s` in hand with these `heard_s` more; 0 is no bound."""
+        if lead_s and self.playback.ends_s is not None:
+            early_s = self.playback.ends_s - time.monotonic() + heard_s - lead_s
+            if early_s > 0:
+                await asyncio.sleep(early_s)
+
+    def _text_of(self, part: int) -> str:
+        if self.job.apart:
+            return self.usage.said[part].text
+        return "".join(span.text for span in self.text.spans).strip()
+
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+class Dialogue:
+    """The utterances of one connection. `run` speaks them while the other methods take what its client sends."""
+
+    def __init__(self, service: SpeechService, emit: Emit, lead_s: float | None = None) -> None:
+        self.lead_s = service.settings.socket_lead_s if lead_s is None else lead_s
+        self.writing: Speech | None = None  # the utterance whose text is still coming
+        self.speaking: Speech | None = None
+        self._service = service
+        self._emit = emit
+        self._pending: deque[Speech] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._count = 0
+
+    def text(self, text: str, utterance: Utterance, *, word: bool = False) -> None:
+        """More text for the utterance under way, or for a new one in the manner of `utterance`."""
+        if self.writing is None:
+            if not text.strip():
+                return  # nothing begins with nothing
+            if len(self._pending) >= MOST_PENDING:
+                raise BadRequest(f"{MOST_PENDING} utterances are waiting already; send this one later.")
+            speech = Speech(self._service, utterance, self._count)
+            speech.push(text, word=word)
+            self._count += 1
+            self.writing = speech
+            self._pending.append(speech)
+            self._changed.set()
+        else:
+            self.writing.push(text, word=word)
+
+    def end_text(self) -> bool:
+        """The utterance under way is complete; False where there is none."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.text.end()
+        return writing is not None
+
+    async def cancel(self) -> bool:
+        """Stop at once, drop what waits; False where there was nothing. Nothing of it is emitted afterwards."""
+        dropped, speaking = list(self._pending), self.speaking
+        self._pending.clear()
+        self.writing = None
+        if self._task is not None:
+            await ended([self._task])
+            self.speaking = None
+        for speech in [*([speaking] if speaking else []), *dropped]:
+            await self._emit(Cancelled(speech.number, round(speech.sent_s, 3)))
+        return bool(speaking or dropped)
+
+    def close(self) -> None:
+        """`run` returns once everything that was begun is said."""
+        self.end_text()
+        self._closing = True
+        self._changed.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being said, or written."""
+        return self.speaking is None and not self._pending
+
+    async def run(self) -> None:
+        """Speak utterance after utterance."""
+        try:
+            while True:
+                while self._pending:
+                    self.speaking = self._pending.popleft()
+                    self._task = asyncio.create_task(self._speak(self.speaking))
+                    await asyncio.wait([self._task])
+                    self.speaking = None
+                    if not self._task.cancelled():
+                        await self._task  # raises what a broken connection did
+                if self._closing:
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            if self._task is not None:
+                await ended([self._task])
+
+    async def _speak(self, speech: Speech) -> None:
+        try:
+            await self._place()
+            await speech.speak(self._emit, self.lead_s)
+        except OrpheusError as error:
+            if self.writing is speech:
+                self.writing = None
+            await self._emit(Failed(speech.number, error, partial=speech.sent_s > 0))
+            await self._emit(Done(speech.number, speech.usage.pieces))
+
+    async def _place(self) -> None:
+        """Wait a little for a place of the server's: a listener prefers a late word to none."""
+        gives_up_s = time.monotonic() + PLACE_S
+        while self._service.places.full and time.monotonic() < gives_up_s:  # noqa: ASYNC110 - others leave
+            await asyncio.sleep(0.05)

@@ -1,0 +1,118 @@
+"""An accepted WebSocket → its messages in, frames out, and an end that is told, whatever happens.
+
+Knows nothing of any protocol. A client that reads nothing is dropped, one that says nothing is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from orpheus.errors import AtCapacity, NotReady, OrpheusError, RequestError, TooLarge
+from orpheus.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 24_000  # Hz, where a protocol has no way to tell its client another
+KEEP_ALIVE_S = 10.0  # proxies close what is silent for longer, some after 15 s
+
+# Close codes (RFC 6455 and the IANA registry).
+COMPLETE, POLICY, TOO_BIG, FAILED, TRY_AGAIN = 1000, 1008, 1009, 1011, 1013
+
+
+class Idle(Exception):
+    """The client said nothing for too long."""
+
+
+class NotReading(Exception):
+    """The client takes nothing any more: not even a close frame would reach it."""
+
+
+class Connection:
+    """What every protocol needs of its socket."""
+
+    def __init__(self, socket: WebSocket, settings: Settings) -> None:
+        self.socket = socket
+        self.sent_s = time.monotonic()  # when something was last sent
+        self.asked = False  # whether there was any text yet
+        self._alive_s = self.sent_s  # when there was last a sign of use: a message, or audio
+        self._settings = settings
+
+    async def send(self, data: bytes | str) -> None:
+        """One frame. NotReading where the client has no room for it for ORPHEUS_SOCKET_STALL_S."""
+        send = self.socket.send_bytes if isinstance(data, bytes) else self.socket.send_text
+        try:
+            async with asyncio.timeout(self._settings.socket_stall_s):
+                await send(data)  # type: ignore[arg-type]
+        except TimeoutError:
+            raise NotReading from None
+        self.sent_s = time.monotonic()
+
+    async def send_audio(self, data: bytes) -> None:
+        await self.send(data)
+        self._alive_s = self.sent_s
+
+    async def receive(self) -> str | bytes:
+        """The next message. WebSocketDisconnect where the client left, Idle where neither side has anything."""
+        while True:
+            settings = self._settings
+            limit_s = settings.socket_idle_s if self.asked else settings.socket_first_text_s
+            try:
+                async with asyncio.timeout_at(
+                    asyncio.get_running_loop().time() + self._alive_s + limit_s - time.monotonic()
+                ):
+                    message = await self.socket.receive()
+            except TimeoutError:
+                if time.monotonic() - self._alive_s >= limit_s:
+                    raise Idle from None
+                continue
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1005))
+            self._alive_s = time.monotonic()
+            text = message.get("text")
+            return text if isinstance(text, str) else bytes(message.get("bytes") or b"")
+
+    async def keep_alive(self, message: Callable[[], Awaitable[None]]) -> None:
+        """Say something whenever nothing was said for KEEP_ALIVE_S."""
+        while True:
+            quiet_s = time.monotonic() - self.sent_s
+            if quiet_s >= KEEP_ALIVE_S:
+                await message()
+            await asyncio.sleep(max(0.05, KEEP_ALIVE_S - quiet_s))
+
+
+async def serve(connection: Connection, conversation: Awaitable[None]) -> None:
+    """Hold a conversation on an accepted socket, and close it with the code of how that went."""
+    code, reason = COMPLETE, ""
+    try:
+        await conversation
+    except WebSocketDisconnect:
+        return
+    except NotReading:
+        log.info("dropped a client that read nothing for %g s", connection._settings.socket_stall_s)
+        return
+    except Idle:
+        reason = "closed: there was no text for too long"
+    except OrpheusError as error:
+        code, reason = close_code(error), close_reason(error)
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may have left meanwhile
+        await connection.socket.close(code, reason)
+
+
+def close_code(error: OrpheusError) -> int:
+    if isinstance(error, AtCapacity | NotReady):
+        return TRY_AGAIN
+    if isinstance(error, TooLarge):
+        return TOO_BIG
+    return POLICY if isinstance(error, RequestError) else FAILED
+
+
+def close_reason(error: OrpheusError) -> str:
+    """The sentence, within the 123 bytes a close frame has for it."""
+    encoded = str(error).encode()
+    return str(error) if len(encoded) <= 123 else encoded[:120].decode(errors="ignore") + "…"

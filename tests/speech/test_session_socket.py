@@ -1,0 +1,334 @@
+"""The session protocol of `/v1/audio/speech/stream` against a scripted tier 1."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from starlette.responses import JSONResponse
+from websockets.sync.client import ClientConnection, connect
+
+from tests.test_encode import decode
+from tests.upstream import SPEECH_FRAMES, Upstream, whole
+
+Start = Callable[..., httpx.Client]
+PIECE_BYTES = SPEECH_FRAMES * 2048 * 2
+STREAM = {"type": "session.config", "response_format": "pcm", "stream_audio": True, "lead_s": 0}
+
+
+class Session:
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.audio: list[bytes] = []
+
+    def send(self, type: str, **message: Any) -> None:
+        self.socket.send(json.dumps({"type": type, **message}))
+
+    def say(self, *texts: str) -> None:
+        for text in texts:
+            self.send("input.text", text=text)
+        self.send("input.done")
+
+    def until(self, type: str) -> list[dict[str, Any]]:
+        """The events up to the next of this type; audio is kept apart."""
+        events: list[dict[str, Any]] = []
+        while not events or events[-1]["type"] != type:
+            message = self.socket.recv(15)
+            if isinstance(message, bytes):
+                self.audio.append(message)
+            else:
+                events.append(json.loads(message))
+        return events
+
+
+@pytest.fixture
+def session(speech: Start) -> Iterator[Callable[..., Session]]:
+    with ExitStack() as stack:
+
+        def begin(config: dict[str, Any] | None = STREAM, **options: Any) -> Session:
+            base = str(speech(**options).base_url).replace("http", "ws", 1).rstrip("/")
+            opened = Session(stack.enter_context(connect(f"{base}/v1/audio/speech/stream", proxy=None)))
+            if config is not None:
+                opened.socket.send(json.dumps(config))
+            return opened
+
+        yield begin
+
+
+Begin = Callable[..., Session]
+
+
+def types(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"] for event in events]
+
+
+def released(upstream: Upstream, count: int = 1) -> None:
+    deadline = time.monotonic() + 2
+    while upstream.left < count and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert upstream.left == count
+
+
+def test_two_utterances_on_one_connection(session: Begin, upstream: Upstream) -> None:
+    one = session()
+    for number in range(2):
+        one.audio.clear()
+        one.say("Hello ", "there.")
+        events = one.until("session.done")
+        assert types(events) == ["audio.start", "audio.done", "session.done"]
+        assert events[0] | {"utterance_index": number} == {
+            "type": "audio.start", "utterance_index": number, "sentence_index": 0, "sentence_text": "Hello there.",
+            "format": "pcm", "sample_rate": 24000, "channels": 1,
+        }  # fmt: skip
+        assert events[1]["total_bytes"] == sum(map(len, one.audio)) == PIECE_BYTES
+        assert events[1]["duration_s"] == pytest.approx(PIECE_BYTES / 48_000, abs=0.001)
+        assert events[2]["total_sentences"] == 1
+    one.send("session.close")
+    with pytest.raises(websockets.ConnectionClosedOK):
+        one.socket.recv(5)
+    assert [request["prompt"].count("Hello there.") for request in upstream.requests] == [1, 1]
+
+
+def test_the_defaults_are_vllms_one_file_in_one_frame(session: Begin) -> None:
+    one = session(None)
+    one.say("Hello there.")
+    events = one.until("session.done")
+    assert events[0]["format"] == "wav"
+    assert len(one.audio) == 1
+    samples, rate = decode(one.audio[0])
+    assert (len(samples), rate) == (SPEECH_FRAMES * 2048, 24_000)
+
+
+def test_sentences_apart_are_a_file_each(session: Begin) -> None:
+    one = session({"type": "session.config", "response_format": "wav", "split_granularity": "sentence"})
+    one.say("This is the first sentence, all of it. ", "And this one is the second, which is longer.")
+    events = one.until("session.done")
+    assert types(events) == ["audio.start", "audio.done"] * 2 + ["session.done"]
+    assert [event["sentence_index"] for event in events[:-1]] == [0, 0, 1, 1]
+    assert events[2]["sentence_text"] == "And this one is the second, which is longer."
+    assert [len(decode(file)[0]) for file in one.audio] == [SPEECH_FRAMES * 2048] * 2
+
+
+def test_a_thousand_single_characters_are_one_text(session: Begin, upstream: Upstream) -> None:
+    one = session(STREAM | {"word_timestamps": True})
+    text = ("It was a quiet morning, and nobody in the village had any idea of it. " * 15)[
+        :1000
+    ].strip() + "."
+    one.say(*text)
+    events = one.until("session.done")
+    words = [event for event in events if event["type"] == "audio.word"]
+    assert [word["text"] for word in words] == text.split()
+    starts = [word["start_s"] for word in words]
+    assert starts == sorted(starts)
+    assert events[-1]["total_sentences"] == 1
+    said = " ".join(request["prompt"] for request in upstream.requests)
+    assert said.count("nobody in the village") == text.count("nobody in the village")
+    assert sum(map(len, one.audio)) == len(upstream.requests) * PIECE_BYTES
+
+
+def test_the_first_clause_is_heard_while_the_rest_is_written(session: Begin, upstream: Upstream) -> None:
+    one = session()
+    one.send("input.text", text="Well, my dear friend, that ")
+    one.until("audio.start")
+    assert one.socket.recv(10)
+    assert "Well, my dear friend." in upstream.requests[0]["prompt"]
+    one.say("is how it is.")
+    one.until("session.done")
+    assert "that is how it is." in upstream.requests[1]["prompt"]
+
+
+def test_cancel_stops_at_once_and_the_next_utterance_starts_clean(session: Begin, upstream: Upstream) -> None:
+    one = session()
+    for attempt in range(4):
+        upstream.events, upstream.pause_s = whole(500), 0.02
+        one.audio.clear()
+        one.send("input.text", text="Something that is long enough to be spoken, and more of it, and")
+        one.until("audio.start")
+        time.sleep(random.Random(attempt).uniform(0, 0.3))
+        one.send("input.cancel")
+        cancelled = one.until("audio.cancelled")[-1]
+        assert cancelled["sent_s"] <= sum(map(len, one.audio)) / 48_000 + 0.001
+        released(upstream, attempt + 1)
+        upstream.events, upstream.pause_s = whole(), 0.0
+        one.audio.clear()
+        one.say("The next.")
+        events = one.until("session.done")
+        assert types(events) == ["audio.start", "audio.done", "session.done"]
+        assert sum(map(len, one.audio)) == PIECE_BYTES
+
+
+def test_cancel_drops_what_waits_too(session: Begin, upstream: Upstream) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    one = session()
+    one.say("The first of them.")
+    one.until("audio.start")
+    one.say("The second of them.")
+    one.send("input.cancel")
+    assert one.until("audio.cancelled")[-1]["utterance_index"] == 0
+    assert one.until("audio.cancelled")[-1]["utterance_index"] == 1
+    one.send("input.cancel")  # nothing is left
+    assert one.until("audio.cancelled")[-1] == {"type": "audio.cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "says"),
+    [
+        ("", "invalid_json", "JSON object"),
+        ("{", "invalid_json", "JSON object"),
+        ("[1]", "invalid_json", "JSON object"),
+        ("[" * 5000, "invalid_json", "JSON object"),
+        ('"input.text"', "invalid_json", "JSON object"),
+        ("{}", None, "no message of type 'None'"),
+        ('{"type": "input.speak"}', None, "input.speak"),
+        ('{"type": "input.text"}', None, "a string"),
+        ('{"type": "input.text", "text": 5}', None, "a string"),
+        ('{"type": "input.done"}', "empty_input", "no text"),
+        ('{"type": "session.config", "voice": "bob"}', "voice_not_found", "no voice 'bob'"),
+        ('{"type": "session.config", "speed": 9}', "invalid_value", "speed"),
+        ('{"type": "session.config", "response_format": "mp4"}', "invalid_value", "response_format"),
+        ('{"type": "session.config", "lead_s": -1}', "invalid_value", "lead_s"),
+        (b"\x00\x01", None, "binary"),
+    ],
+)
+def test_a_wrong_message_is_told_and_the_connection_lives(
+    session: Begin, message: str | bytes, code: str | None, says: str
+) -> None:
+    one = session()
+    one.socket.send(message)
+    error = one.until("error")[-1]
+    assert error["code"] == code
+    assert says in error["message"]
+    one.say("Still here.")
+    assert types(one.until("session.done"))[-1] == "session.done"
+
+
+def test_a_config_in_the_middle_of_an_utterance_is_refused(session: Begin, upstream: Upstream) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    one = session()
+    one.say("Hello there.")
+    one.until("audio.start")
+    one.send("session.config", voice="leo")
+    assert "session.config" in one.until("error")[-1]["message"]
+
+
+def test_text_without_end_is_refused_and_the_connection_lives(session: Begin) -> None:
+    one = session(max_live_chars=100)
+    one.send("input.text", text="x" * 101)
+    assert one.until("error")[-1]["code"] == "request_too_large"
+    one.say("Short.")
+    assert types(one.until("session.done"))[-1] == "session.done"
+
+
+def test_too_many_waiting_utterances_are_refused(session: Begin, upstream: Upstream) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    one = session()
+    for _ in range(10):
+        one.say("Hello.")
+    assert "waiting already" in one.until("error")[-1]["message"]
+
+
+def test_nothing_to_say_is_an_error_of_that_utterance_only(session: Begin) -> None:
+    one = session()
+    one.say("***")
+    events = one.until("session.done")
+    assert (events[0]["code"], events[0]["partial_audio"]) == ("empty_input", False)
+    one.say("Words.")
+    assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
+
+
+def test_a_tier_1_that_dies_is_told_and_the_next_utterance_is_spoken(
+    session: Begin, upstream: Upstream
+) -> None:
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
+    one = session()
+    one.say("Hello there.")
+    events = one.until("session.done")
+    assert types(events) == ["audio.start", "audio.done", "error", "session.done"]
+    assert events[1]["error"] is True
+    assert (events[2]["code"], events[2]["partial_audio"]) == ("upstream_error", True)
+    upstream.reset()
+    one.say("Again.")
+    assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
+
+
+def test_a_full_tier_1_is_waited_for(session: Begin, upstream: Upstream) -> None:
+    upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
+    one = session()
+    one.say("Hello there.")
+    time.sleep(0.3)
+    upstream.answer = None
+    assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
+
+
+def test_closing_the_connection_cancels_tier_1(session: Begin, upstream: Upstream) -> None:
+    for number in range(3):
+        upstream.events, upstream.pause_s = whole(500), 0.02
+        one = session()
+        one.say("Hello there.")
+        one.until("audio.start")
+        time.sleep(0.05 * number)
+        one.socket.close()
+        released(upstream, number + 1)
+
+
+def test_the_lead_is_bounded(session: Begin, upstream: Upstream) -> None:
+    upstream.events = ["".join(whole(48))]  # four seconds
+    one = session(STREAM | {"lead_s": 1.0})
+    one.say("Hello there.")
+    one.until("audio.start")
+    started = time.monotonic()
+    one.until("audio.done")
+    assert 2.5 < time.monotonic() - started < 6
+    assert sum(map(len, one.audio)) == 48 * 2048 * 2
+
+
+def test_a_client_that_says_nothing_is_let_go(session: Begin) -> None:
+    one = session(None, socket_first_text_s=0.3)
+    with pytest.raises(websockets.ConnectionClosedOK) as closed:
+        one.socket.recv(5)
+    assert "no text" in str(closed.value)
+
+
+def test_a_silent_writer_is_let_go_too(session: Begin) -> None:
+    one = session(socket_idle_s=0.6)
+    one.send("input.text", text="Well, my dear friend, that ")
+    one.until("audio.start")
+    with pytest.raises(websockets.ConnectionClosedOK):
+        while True:
+            one.socket.recv(5)
+
+
+def test_a_client_that_stops_reading_is_dropped(speech: Start, upstream: Upstream) -> None:
+    upstream.events = ["".join(whole(1500))]  # six megabytes: more than the system holds for a slow reader
+    client = speech(socket_stall_s=0.5)
+    address = (client.base_url.host, client.base_url.port)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(address)
+    url = f"ws://{address[0]}:{address[1]}/v1/audio/speech/stream"
+    with connect(url, sock=raw, proxy=None, max_queue=1, close_timeout=0.1, ping_interval=None) as slow:
+        slow.send(json.dumps(STREAM))
+        slow.send('{"type": "input.text", "text": "Hello there."}')
+        slow.send('{"type": "input.done"}')
+        ended = 'status="1006"', 'status="0"', 'status="1005"'
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            lines = client.get("/metrics").text.splitlines()
+            if any("stream" in line and any(status in line for status in ended) for line in lines):
+                break
+            time.sleep(0.1)
+        assert "orpheus_speech_active 0.0" in lines
+
+
+def test_keep_alive_when_nothing_else_is_sent(session: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpheus.speech.sockets.connection.KEEP_ALIVE_S", 0.2)
+    one = session(socket_idle_s=30)
+    assert one.until("session.keepalive")

@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 import msgpack
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from tests.orchestrator import SAMPLE_RATE, Orchestrator, SessionKilled, Turn, at_pace
+from tests.orchestrator import Orchestrator, SessionKilled, Turn, at_pace
+from tests.scripted import FRAME_S, Script, audio, scripted, tell, words_until_eos
 
 pytestmark = pytest.mark.anyio
-Script = Callable[[ServerConnection], Awaitable[None]]
-FRAME_S = 0.08
 WORDS = ["The", "sea", "is", "calm", "today."]
-
-
-@asynccontextmanager
-async def scripted(script: Script, **options: Any) -> AsyncIterator[str]:
-    """A TTS server that does as it is told."""
-    async with serve(script, "127.0.0.1", 0, **options) as server:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def tell(socket: ServerConnection, type_: str, **fields: Any) -> None:
-    await socket.send(msgpack.packb({"type": type_, **fields}, use_single_float=True))
-
-
-async def audio(socket: ServerConnection, seconds: float, samples: int = 1920) -> None:
-    """That much sound, at once."""
-    left = int(seconds * SAMPLE_RATE)
-    while left > 0:
-        await tell(socket, "Audio", pcm=[0.25] * min(samples, left))
-        left -= samples
-
-
-async def words_until_eos(socket: ServerConnection) -> list[str]:
-    heard = []
-    async for data in socket:
-        message = msgpack.unpackb(data)
-        if message["type"] == "Eos":
-            break
-        heard.append(message["text"])
-    return heard
 
 
 async def spoken(script: Script, words: list[str] = WORDS, **options: Any) -> Turn:

@@ -39,7 +39,7 @@ import sys
 import time
 import wave
 from array import array
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -290,6 +290,14 @@ def _unpacked(data: bytes) -> dict[str, Any]:
         raise Refused(f"no TTS server is there: it sent {data[:40]!r}") from error
 
 
+@contextlib.contextmanager
+def wav(path: str) -> Iterator[wave.Wave_write]:
+    # Opened here: wave alone, where it cannot open a file, complains twice.
+    with open(path, "wb") as raw, wave.open(raw, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        yield file
+
+
 async def speak(url: str, text: str, voice: str, out: str, headers: Mapping[str, str]) -> None:
     """Send `text` word by word, 20 a second, as an LLM writes; write what comes to `out`, as it comes."""
     tts = TextToSpeech(url, voice, headers)
@@ -305,10 +313,7 @@ async def speak(url: str, text: str, voice: str, out: str, headers: Mapping[str,
 
     sending = asyncio.create_task(send())
     try:
-        with wave.open(out, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
+        with wav(out) as file:
             async for message in tts:
                 if isinstance(message, Audio):
                     first_s = first_s or time.monotonic() - started_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,3 +43,18 @@ async def words_until_eos(socket: ServerConnection) -> list[str]:
             break
         heard.append(message["text"])
     return heard
+
+
+async def until(true: Callable[[], bool], within_s: float = 2) -> None:
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def until_still(count: Callable[[], int]) -> None:
+    """Until nothing was added for half a second."""
+    before = -1
+    while count() != before:
+        before = count()
+        await asyncio.sleep(0.5)

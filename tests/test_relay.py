@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from orpheus.errors import SetupError
 from orpheus.relay import create_app, read_headers
 from tests.live import clean_environment, free_port, served
 from tests.orchestrator import Orchestrator, SessionKilled, at_pace
-from tests.scripted import Script, audio, scripted, tell, words_until_eos
+from tests.scripted import Script, audio, scripted, tell, until, until_still, words_until_eos
 
 pytestmark = pytest.mark.anyio
 WORDS = ["The", "sea", "is", "calm", "today."]
@@ -474,18 +474,3 @@ async def test_as_a_program(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM, "at once, and as it was told"
     assert "wk-1" not in log.read_text()
     assert "Traceback" not in log.read_text()
-
-
-async def until(true: Callable[[], bool], within_s: float = 2) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
-async def until_still(count: Callable[[], int]) -> None:
-    """Until nothing was added for half a second."""
-    before = -1
-    while count() != before:
-        before = count()
-        await asyncio.sleep(0.5)

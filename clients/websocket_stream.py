@@ -226,7 +226,8 @@ async def speak(options: argparse.Namespace, heard: Heard) -> None:
             await receive(socket, heard, sinks)
             await socket.send(json.dumps({"type": "session.close"}))
         except asyncio.CancelledError:
-            await cancel(socket)
+            if heard.first_text_s is not None:
+                await cancel(socket)
             raise
         finally:
             sending.cancel()

@@ -55,16 +55,11 @@ async def llm(text: str, chance: random.Random) -> AsyncIterator[str]:
 
 @dataclass
 class Talk:
-    """What `conversations` people heard."""
+    """What all people of one run heard."""
 
-    conversations: int
     turns: list[Turn] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
-    lasted_s: float = 0.0
-
-    @property
-    def audio_s(self) -> float:
-        return sum(turn.played_s for turn in self.turns)
+    load: float = 0.0  # of the capacity, once all had begun
 
     @property
     def holes(self) -> int:
@@ -74,30 +69,38 @@ class Talk:
         return quantile([turn.first_audio_s * 1000 for turn in self.turns], share)
 
 
-async def converse(url: str, conversations: int, turns: int, capacity: float, turn_s: float) -> Talk:
+async def converse(url: str, people: int, cycles: float, capacity: float, turn_s: float) -> Talk:
     """People who come one after another, and pause after each answer so that all together ask for LOAD.
 
     `turn_s` is how long an answer lasts. Few people cannot ask for as much: they pause as little as people do.
     """
-    cycle_s = max(conversations * turn_s / (LOAD * capacity), turn_s + PAUSE_S)
-    talk = Talk(conversations)
+    cycle_s = max(people * turn_s / (LOAD * capacity), turn_s + PAUSE_S)
+    talk = Talk()
+    started_s = time.monotonic()
+    ends_s = started_s + cycles * cycle_s
 
     async def person(number: int) -> None:
         chance = random.Random(number)
-        await asyncio.sleep(number * cycle_s / conversations)
-        for turn in range(turns):
-            begun_s = time.monotonic()
+        await asyncio.sleep(number * cycle_s / people)
+        turn = number
+        while (begun_s := time.monotonic()) < ends_s:
             try:
-                words = llm(REPLIES[(number + turn) % len(REPLIES)], chance)
+                words = llm(REPLIES[turn % len(REPLIES)], chance)
                 talk.turns.append(await Orchestrator(url, "tara").turn(words))
             except (SessionKilled, TimeoutError) as error:
                 talk.killed.append(str(error) or "timed out")
-            rest_s = cycle_s * chance.uniform(0.8, 1.2) - (time.monotonic() - begun_s)
+            turn += 1
+            rest_s = begun_s + cycle_s * chance.uniform(0.8, 1.2) - time.monotonic()
             await asyncio.sleep(max(PAUSE_S, rest_s))
 
-    started_s = time.monotonic()
-    await asyncio.gather(*(person(number) for number in range(conversations)))
-    talk.lasted_s = time.monotonic() - started_s
+    await asyncio.gather(*(person(number) for number in range(people)))
+    samples = sum(
+        len(message["pcm"])
+        for turn in talk.turns
+        for at_s, message in turn.received
+        if message["type"] == "Audio" and started_s + cycle_s < at_s < ends_s
+    )
+    talk.load = samples / SAMPLE_RATE / (ends_s - started_s - cycle_s) / capacity
     return talk
 
 
@@ -182,13 +185,11 @@ def draw(seen: Watched, picture: Path) -> None:
     sent_s = list(accumulate(audio_s for _, audio_s in seen.audio))
     first_s, whole_s = at_s[0], sent_s[-1]
     figure, (lanes, curve) = pyplot.subplots(2, sharex=True, figsize=(12, 5.4), layout="constrained")
-    for when, word in seen.words:
-        lanes.plot([when, when], [2.6, 3.0], color=grey, linewidth=1)
-        lanes.text(when, 3.05, word, rotation=60, fontsize=6, color=grey)
+    lanes.vlines([when for when, _ in seen.words], 2.6, 3.0, color=grey, linewidth=1)
     ends_s = [when for when, _ in seen.pieces[1:]] + [at_s[-1]]
     for index, ((when, text), end_s) in enumerate(zip(seen.pieces, ends_s, strict=True)):
         lanes.broken_barh([(when, end_s - when)], (1.4, 0.6), facecolor=blue, alpha=0.35 + 0.3 * (index % 2))
-        lanes.text(when, 2.05, f" {text[:34]}", fontsize=6, color=blue)
+        lanes.text(when, 2.05, text[: int(14 * (end_s - when))], fontsize=6, color=blue)
     for start_s, stop_s, word in seen.spoken:
         lanes.broken_barh([(first_s + start_s, stop_s - start_s)], (0.2, 0.6), facecolor=red, alpha=0.5)
         lanes.text(first_s + start_s, 0.85, word, rotation=60, fontsize=6, color=red)
@@ -216,22 +217,23 @@ def main() -> None:
         started_s = time.perf_counter()
         heard = asyncio.run(together(url, SENTENCE, 16, 2 if quick else 6))
         capacity = sum(one.audio_s for one in heard) / (time.perf_counter() - started_s)
-        turn_s = asyncio.run(converse(url, 1, 2 if quick else 8, capacity, 1.0)).audio_s / (2 if quick else 8)
-        result["capacity"] = capacity
-        print(f"capacity {capacity:.1f} times real time; an answer lasts {turn_s:.1f} s")
-        print("\nconversations   first audio p50  p99      holes  longest      load   broken off")
-        for conversations in CONVERSATIONS:
-            turns = (4 if conversations == 1 else 2) if quick else (20 if conversations == 1 else 8)
-            talk = asyncio.run(converse(url, conversations, turns, capacity, turn_s))
+        alone = asyncio.run(converse(url, 1, 2, capacity, 1.0)).turns
+        turn_s = sum(turn.played_s for turn in alone) / len(alone)
+        result["times_real_time"] = capacity
+        print(f"{capacity:.1f} times real time; an answer lasts {turn_s:.1f} s")
+        print("\nconversations   turns   first audio p50  p99      holes  longest      load   broken off")
+        for people in CONVERSATIONS:
+            cycles = (6 if people == 1 else 3) if quick else (30 if people == 1 else 12)
+            talk = asyncio.run(converse(url, people, cycles, capacity, turn_s))
             for mark, share in (("p50", 0.5), ("p99", 0.99)):
-                result[f"first_audio_ms_{mark}_{conversations}"] = talk.first_audio_ms(share)
+                result[f"first_audio_ms_{mark}_{people}"] = talk.first_audio_ms(share)
+            result |= {f"holes_{people}": talk.holes, f"load_{people}": talk.load}
+            result[f"broken_off_{people}"] = len(talk.killed)
             longest_ms = max(turn.player.longest_s for turn in talk.turns) * 1000
-            result[f"holes_{conversations}"] = talk.holes
-            result[f"load_{conversations}"] = load = talk.audio_s / talk.lasted_s / capacity
-            result[f"broken_off_{conversations}"] = len(talk.killed)
             print(
-                f"{conversations:13d}   {talk.first_audio_ms(0.5):12.0f} {talk.first_audio_ms(0.99):6.0f} ms"
-                f"{talk.holes:8d} {longest_ms:6.0f} ms {load:8.0%} {len(talk.killed):10d}"
+                f"{people:13d} {len(talk.turns):7d}   {talk.first_audio_ms(0.5):12.0f} "
+                f"{talk.first_audio_ms(0.99):6.0f} ms{talk.holes:8d} {longest_ms:6.0f} ms {talk.load:8.0%} "
+                f"{len(talk.killed):10d}"
             )
             for why in sorted(set(talk.killed)):
                 print(f"    {why}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket as sockets
+import ssl
 import subprocess
 import sys
 import threading
@@ -474,3 +476,51 @@ async def test_as_a_program(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM, "at once, and as it was told"
     assert "wk-1" not in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Of a server called localhost, and its key; made by openssl."""
+    path = tmp_path / "localhost.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(
+        [*command, "-keyout", str(path), "-out", str(path) + ".crt"], check=True, capture_output=True
+    )
+    path.write_text(path.read_text() + path.with_name("localhost.pem.crt").read_text())
+    return path
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+async def test_a_server_behind_https_is_called_by_its_name(certificate: Path, tmp_path: Path) -> None:
+    """Whose certificate and routing are by name, which is what the orchestrator cannot do."""
+    log, port = tmp_path / "relay.log", free_port()
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.sni_callback = lambda line, name, of: names.append(name)
+
+    def build_info(socket: ServerConnection, request: Handshake) -> Refusal | None:
+        names.append(request.headers["Host"].split(":")[0])
+        return socket.respond(HTTPStatus.OK, "{}") if request.path == "/api/build_info" else None
+
+    async with scripted(speaking, ssl=context, process_request=build_info) as url:
+        secure = url.replace("ws://127.0.0.1", "https://localhost")
+        environment = {"ORPHEUS_FASTAPI_URL": secure, "ORPHEUS_RELAY_PORT": str(port), "no_proxy": "*"}
+        with program(log, SSL_CERT_FILE=str(certificate), **environment):
+            await until(lambda: "ws://127.0.0.1" in log.read_text(), 20)
+            async with httpx.AsyncClient(trust_env=False) as client:
+                answer = await client.get(f"http://127.0.0.1:{port}/api/build_info")
+            assert (answer.status_code, answer.text) == (200, "{}")
+            turn = await Orchestrator(f"ws://127.0.0.1:{port}").turn(at_pace(WORDS))
+            assert (turn.words, turn.close_code) == (WORDS, 1000)
+    assert names == ["localhost"] * 4

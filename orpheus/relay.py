@@ -124,8 +124,9 @@ class _Relay:
                 response = Response(said, answer.status_code, media_type=kind)
                 await _refuse(client, response, f"{answer.status_code} {answer.reason_phrase}")
             else:
-                await client.accept(server.subprotocol)
-                await _Line(client, server).run()
+                async with server:  # closed even where the client left just now
+                    await client.accept(server.subprotocol)
+                    await _Line(client, server).run()
 
     async def _dial(self, client: WebSocket) -> ClientConnection:
         try:

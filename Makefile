@@ -49,7 +49,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/bench
-	@for name in engine codec speech; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+	@for name in engine codec speech conversation; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 install: $(VENV)/installed
 

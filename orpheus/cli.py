@@ -1,4 +1,4 @@
-"""`orpheus serve | llama | speech | say | settings`: options → settings → the function that does it.
+"""`orpheus serve | llama | speech | relay | say | settings`: options → settings → the function that does it.
 
 Knows nothing else. An OrpheusError is one sentence on standard error and the error's exit code.
 """
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orpheus import __version__, logs
-from orpheus.errors import BadRequest, OrpheusError
+from orpheus.errors import BadRequest, OrpheusError, SetupError
 from orpheus.settings import Settings, load_settings
 from orpheus.settings_table import setting_rows, unknown_names
 
@@ -102,6 +102,40 @@ def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised
     if supervised:
         end_with_parent(settings.drain_s)
     _serve_speech(settings, in_process=False)
+
+
+@app.command()
+def relay(
+    url: Annotated[
+        str | None, typer.Option(help="The tier 2 to pass on to, https://HOST [ORPHEUS_FASTAPI_URL].")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_RELAY_PORT, 8089].")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Whoever reaches it speaks with your keys.")
+    ] = "127.0.0.1",
+) -> None:
+    """Let an unmodified unmute, which dials ws://127.0.0.1:8089, reach a tier 2 behind https.
+
+    Passes HTTP and WebSockets on unchanged, with the headers of ORPHEUS_RELAY_HEADERS, as 'Modal-Key: wk-…,
+    Modal-Secret: ws-…' or 'x-api-key: …'. Unmute waits half a second for its TTS, so tier 2 must be up and near.
+    """
+    from orpheus.relay import create_app, read_headers
+    from orpheus.run import Process, listen, url_of
+
+    settings = _settings(fastapi_url=url, relay_port=port)
+    if not settings.fastapi_url:
+        raise SetupError("Name the tier 2 to pass on to: --url https://HOST, or ORPHEUS_FASTAPI_URL.")
+    given = settings.relay_headers.get_secret_value() if settings.relay_headers else ""
+    relaying = create_app(
+        settings.fastapi_url,
+        read_headers([line for line in given.split(",") if line.strip()]),
+        dial_s=settings.connect_timeout_s,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    bound = listen(host, settings.relay_port, "--port or ORPHEUS_RELAY_PORT")
+    here = url_of(host, bound.getsockname()[1]).replace("http", "ws", 1)
+    console.print(f"{here} is {settings.fastapi_url}", soft_wrap=True, highlight=False, markup=False)
+    Process(settings).serve(relaying, bound)
 
 
 @app.command()

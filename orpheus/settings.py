@@ -57,7 +57,18 @@ class Settings(BaseSettings):
     )
     llama_api_key: SecretStr | None = Field(None, description="bearer token sent to the completions endpoint")
     fastapi_url: str | None = Field(
-        None, description="URL of a running tier 2, for `orpheus say` and the clients"
+        None, description="URL of a running tier 2, for `orpheus say`, `orpheus relay` and the clients"
+    )
+    relay_port: int = Field(
+        8089,
+        ge=0,
+        le=65535,
+        description="port of `orpheus relay`; the default is where unmute looks for its TTS",
+    )
+    relay_headers: SecretStr | None = Field(
+        None,
+        description="headers `orpheus relay` adds, 'Name: value', comma separated: 'Modal-Key: wk-…, Modal-Secret: "
+        "ws-…' for Modal's proxy, 'x-api-key: …' for ORPHEUS_API_KEYS",
     )
 
     # sampling (defaults of a request that names none)

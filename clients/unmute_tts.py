@@ -1,0 +1,366 @@
+"""Speak as an unmute orchestrator does (pip install websockets msgpack): words in, audio and timed words out.
+
+    python clients/unmute_tts.py "Some text." --voice tara --out hello.wav
+
+ORPHEUS_FASTAPI_URL names the server (http://127.0.0.1:5005), ORPHEUS_API_KEY its key.
+
+An unmodified kyutai-labs/unmute needs nothing of this: it speaks the same protocol, `WS /api/tts_streaming`. A fork
+gains `wss://` addresses without a port, headers of its own (Modal's proxy), a second connection where the first breaks
+before any audio, and speech that goes on while the line is silent or after it broke. To swap it in, copy this file to
+`unmute/tts/orpheus.py`; the whole of `unmute/tts/text_to_speech.py` is then:
+
+    from unmute.exceptions import MissingServiceAtCapacity
+    from unmute.kyutai_constants import TTS_SERVER
+    from unmute.tts import orpheus
+    from unmute.tts.orpheus import Audio as TTSAudioMessage
+    from unmute.tts.orpheus import Eos as TTSClientEosMessage
+    from unmute.tts.orpheus import Text as TTSTextMessage
+
+    class TextToSpeech(orpheus.TextToSpeech):
+        def __init__(self, tts_instance=TTS_SERVER, recorder=None, get_time=None, voice=None):
+            super().__init__(tts_instance, voice)  # headers={"Modal-Key": …, "Modal-Secret": …} behind Modal's proxy
+
+        async def start_up(self):
+            try:
+                await super().start_up()
+            except orpheus.AtCapacity as error:
+                raise MissingServiceAtCapacity("tts") from error
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import heapq
+import logging
+import os
+import sys
+import time
+import wave
+from array import array
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgpack
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+SAMPLE_RATE = 24_000  # Hz, mono
+LEAD_S = 0.32  # audio is released this much before it is due, for the player's own buffer
+START_S = 10.0  # longest wait for Ready; unmute's service discovery has its own, shorter one
+CLOSE_S = 1.0  # longest wait for the answer to our close: an interruption waits for it
+UNSPOKEN = str.maketrans({"*": "", "_": "", "`": "", "“": '"', "”": '"', "‘": "'", "’": "'"})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """24 kHz mono samples within ±1; numpy takes them as they are."""
+
+    pcm: array[float]
+    type: str = "Audio"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A word, released when it is spoken; times in seconds from the first sample."""
+
+    text: str
+    start_s: float
+    stop_s: float
+    type: str = "Text"
+
+
+@dataclass(frozen=True)
+class Error:
+    """The server could not speak all of it."""
+
+    message: str
+    type: str = "Error"
+
+
+@dataclass(frozen=True)
+class Eos:
+    """To send after the last word."""
+
+    type: str = "Eos"
+
+
+Message = Audio | Text | Error
+
+
+class Refused(ConnectionError):
+    """The server does not speak; the sentence says why."""
+
+
+class AtCapacity(Refused):
+    """All of the server's places are taken: try again, or another server."""
+
+
+class TextToSpeech:
+    """One turn: `start_up`, then `send` words and an Eos while another task iterates; `shutdown` at any time.
+
+    What came is released even where the line breaks after it; only then the iterator raises what broke it
+    (websockets.ConnectionClosed, or an error of `start_up` where connecting again failed). `send` does not raise it.
+    """
+
+    def __init__(self, url: str, voice: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        """`url`: ws, wss, http or https, a port or none, a path before `/api/tts_streaming` or none.
+
+        `headers` win over the one sent otherwise, `kyutai-api-key: public_token`.
+        """
+        self._url = f"{url.rstrip('/')}/api/tts_streaming?format=PcmMessagePack"
+        if self._url.startswith("http"):
+            self._url = "ws" + self._url.removeprefix("http")
+        if voice and not voice.startswith("custom:"):  # a cloned voice, which Orpheus does not have
+            self._url += f"&voice={quote(voice, safe='')}"
+        self._headers = {"kyutai-api-key": "public_token", **(headers or {})}
+        self.voice = voice
+        self.received_samples = 0
+        self.received_samples_yielded = 0
+        self._socket: ClientConnection | None = None
+        self._sending = asyncio.Lock()
+        self._sent: list[bytes] = []  # until the first audio, for a second connection
+        self._eos_sent = False
+        self._reading: asyncio.Task[None] | None = None
+        self._held: list[tuple[float, int, Message]] = []  # a heap: due, count (equal times keep their order)
+        self._count = 0
+        self._clock_s: float | None = None  # when the first audio came
+        self._changed = asyncio.Event()
+        self._stopped = False
+
+    def state(self) -> str:
+        """As the orchestrator's debug view names it."""
+        if self._socket is None:
+            return "closed" if self._stopped else "not_created"
+        return "connected" if self._socket.state.name == "OPEN" else self._socket.state.name.lower()
+
+    async def start_up(self) -> None:
+        """Connect and wait for Ready; whatever ends it early, no connection is left behind.
+
+        Raises AtCapacity, Refused, TimeoutError after START_S, or OSError where nobody answers.
+        """
+        self._socket = await _open(self._url, self._headers)
+        self._reading = asyncio.create_task(self._read())
+        self._reading.add_done_callback(lambda _: self._changed.set())
+
+    async def send(self, message: str | Eos) -> None:
+        """A word or more, freed of what is not spoken; or the end of the turn."""
+        if isinstance(message, str):
+            if not (text := message.translate(UNSPOKEN).strip()):
+                return
+            packed = msgpack.packb({"type": "Text", "text": text})
+        else:
+            packed = msgpack.packb({"type": "Eos"})
+        async with self._sending:
+            if self._socket is None:
+                log.warning(
+                    "not sent, as %s", "it was shut down" if self._stopped else "start_up comes first"
+                )
+                return
+            self._eos_sent = self._eos_sent or isinstance(message, Eos)
+            if not self.received_samples:
+                self._sent.append(packed)
+            with contextlib.suppress(websockets.ConnectionClosed):  # the reader connects again, or tells
+                await self._socket.send(packed)
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        """Audio 0.32 s before it is due, words when they are spoken, both counted from the first audio."""
+        if self._reading is None:
+            raise RuntimeError("start_up comes first")
+        while not self._stopped and (self._held or not self._reading.done()):
+            wait_s = None  # for the first audio, or for whatever comes
+            if self._held and self._clock_s is not None:
+                wait_s = self._clock_s + self._held[0][0] - time.monotonic()
+            elif self._held and self._reading.done():
+                wait_s = 0  # no audio will start the clock
+            if wait_s is not None and wait_s <= 0:
+                message = heapq.heappop(self._held)[2]
+                if isinstance(message, Audio):
+                    self.received_samples_yielded += len(message.pcm)
+                yield message
+            else:
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), wait_s)
+        if not self._stopped:
+            try:
+                await self._reading  # raises what broke the line
+            finally:
+                await self.shutdown()
+
+    async def shutdown(self) -> None:
+        """Stop at once, here and at the server. May be called again."""
+        self._stopped = True
+        self._changed.set()
+        if self._socket is not None:
+            await self._socket.close()  # while it is read: the answer comes after all that is on its way
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.close()  # one made anew meanwhile
+
+    async def _read(self) -> None:
+        """All messages of the turn, over a second connection where the first breaks before any audio."""
+        try:
+            await self._read_to_close()
+        except websockets.ConnectionClosed as error:
+            if self.received_samples or self._stopped:
+                raise
+            log.warning("the line broke before the first audio (%s); connecting again", error)
+            async with self._sending:  # words sent meanwhile wait, and so keep their order
+                self._socket = await _open(self._url, self._headers)
+                for packed in self._sent:
+                    await self._socket.send(packed)
+            await self._read_to_close()
+
+    async def _read_to_close(self) -> None:
+        """Return after an orderly close; raise ConnectionClosed after another, or where nothing was said yet."""
+        assert self._socket is not None
+        try:
+            while True:
+                message = _unpacked(await self._socket.recv(decode=False))
+                if message["type"] == "Audio":
+                    self._clock_s = self._clock_s or time.monotonic()
+                    self._hold(self.received_samples / SAMPLE_RATE - LEAD_S, Audio(message["pcm"]))
+                    self.received_samples += len(message["pcm"])
+                    self._sent.clear()
+                elif message["type"] == "Text" and message["text"]:
+                    word = Text(message["text"], message["start_s"], message["stop_s"])
+                    self._hold(word.start_s, word)
+                elif message["type"] == "Error":
+                    self._hold(self.received_samples / SAMPLE_RATE, Error(message["message"]))
+        except websockets.ConnectionClosedOK:
+            if not (self._eos_sent or self.received_samples):
+                raise
+
+    def _hold(self, due_s: float, message: Message) -> None:
+        heapq.heappush(self._held, (due_s, self._count, message))
+        self._count += 1
+        self._changed.set()
+
+
+async def _open(url: str, headers: Mapping[str, str]) -> ClientConnection:
+    """A connection whose server said Ready."""
+    try:
+        async with asyncio.timeout(START_S):
+            # No compression: audio does not shrink.
+            socket = await connect(
+                url, additional_headers=headers, compression=None, open_timeout=None, close_timeout=CLOSE_S
+            )
+            try:
+                await _await_ready(socket)
+            except BaseException:  # cancelled too: an abandoned socket would keep a place at the server
+                socket.transport.abort()
+                raise
+            return socket
+    except TimeoutError as error:
+        raise TimeoutError(f"the server was not ready within {START_S:.0f} s") from error
+    except websockets.InvalidStatus as error:
+        status, said = error.response.status_code, (error.response.body or b"").decode(errors="replace")
+        refused = AtCapacity if status in (429, 503) else Refused
+        raise refused(f"the server answered {status}: {said.strip()[:300]}") from error
+    except (websockets.ConnectionClosed, websockets.InvalidHandshake) as error:
+        raise Refused(f"no TTS server is ready there: {error}") from error
+
+
+async def _await_ready(socket: ClientConnection) -> None:
+    while (message := _unpacked(await socket.recv(decode=False)))["type"] != "Ready":
+        if message["type"] == "Error":
+            raise AtCapacity(f"the server takes nobody now: {message['message']}")
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
+    try:
+        message = dict(msgpack.unpackb(data))
+        if message["type"] == "Audio":
+            message["pcm"] = array("f", message["pcm"])
+        elif message["type"] == "Text":
+            message |= {name: float(message[name]) for name in ("start_s", "stop_s")}
+        elif message["type"] == "Error":
+            message["message"] = str(message["message"])
+        return message
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise Refused(f"no TTS server is there: it sent {data[:40]!r}") from error
+
+
+@contextlib.contextmanager
+def wav(path: str) -> Iterator[wave.Wave_write]:
+    # Opened here: wave alone, where it cannot open a file, complains twice.
+    with open(path, "wb") as raw, wave.open(raw, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        yield file
+
+
+async def speak(url: str, text: str, voice: str, out: str, headers: Mapping[str, str]) -> None:
+    """Send `text` word by word, 20 a second, as an LLM writes; write what comes to `out`, as it comes."""
+    tts = TextToSpeech(url, voice, headers)
+    await tts.start_up()
+    started_s, first_s = time.monotonic(), None
+    words: list[str] = []
+
+    async def send() -> None:
+        for word in text.split():
+            await tts.send(word)
+            await asyncio.sleep(0.05)
+        await tts.send(Eos())
+
+    sending = asyncio.create_task(send())
+    try:
+        with wav(out) as file:
+            async for message in tts:
+                if isinstance(message, Audio):
+                    first_s = first_s or time.monotonic() - started_s
+                    samples = (round(max(-1.0, min(1.0, sample)) * 32767) for sample in message.pcm)
+                    file.writeframes(array("h", samples).tobytes())
+                elif isinstance(message, Text):
+                    words.append(message.text)
+                else:
+                    raise Refused(f"the server could not speak all of it: {message.message}")
+    finally:
+        sending.cancel()
+        await tts.shutdown()
+    if first_s is None:
+        raise Refused("the server sent no audio")
+    print(" ".join(words))
+    print(
+        f"{out}: {tts.received_samples / SAMPLE_RATE:.2f} s of audio, the first {first_s * 1000:.0f} ms after "
+        "the first word, the rest in real time"
+    )
+
+
+def header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not (name.strip() and colon):
+        raise argparse.ArgumentTypeError(f"{line!r} is not of the form 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", nargs="?", default="Hello, this is Orpheus, as an orchestrator calls it.")
+    parser.add_argument("--voice", default="tara", help="an unknown one is spoken by the server's default")
+    parser.add_argument("--out", default="hello.wav")
+    parser.add_argument("--url", default=os.environ.get("ORPHEUS_FASTAPI_URL", "http://127.0.0.1:5005"))
+    parser.add_argument(
+        "--header", type=header, action="append", default=[], help="'Name: value', for a proxy"
+    )
+    options = parser.parse_args()
+    key = os.environ.get("ORPHEUS_API_KEY", "public_token")
+    headers = {"kyutai-api-key": key, **dict(options.header)}
+    try:
+        asyncio.run(speak(options.url, options.text, options.voice, options.out, headers))
+    except (OSError, websockets.ConnectionClosed, websockets.InvalidURI) as error:
+        sys.exit(f"{options.url}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

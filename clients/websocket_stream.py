@@ -2,7 +2,8 @@
 
     python clients/websocket_stream.py "Some text." --voice tara --out hello.wav
 
-ORPHEUS_FASTAPI_URL names the server (http://127.0.0.1:5005).
+ORPHEUS_FASTAPI_URL names the server (http://127.0.0.1:5005), ORPHEUS_API_KEY its key; ORPHEUS_PROXY_KEY and
+ORPHEUS_PROXY_SECRET are the proxy token of one on Modal.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ import wave
 import websockets
 
 SAMPLE_RATE = 24_000
+HEADERS = {
+    "x-api-key": "ORPHEUS_API_KEY",
+    "Modal-Key": "ORPHEUS_PROXY_KEY",
+    "Modal-Secret": "ORPHEUS_PROXY_SECRET",
+}
 
 
 async def speak(url: str, voice: str, text: str, out: str) -> None:
     base = url.rstrip("/").replace("http", "ws", 1)
     query = urllib.parse.urlencode({"voice": voice})
+    headers = {header: value for header, name in HEADERS.items() if (value := os.environ.get(name))}
     started = time.perf_counter()
     first = None
     size = 0
@@ -30,7 +37,8 @@ async def speak(url: str, voice: str, text: str, out: str) -> None:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
-        async with websockets.connect(f"{base}/v1/audio/speech/stream/ws?{query}") as socket:
+        address = f"{base}/v1/audio/speech/stream/ws?{query}"
+        async with websockets.connect(address, additional_headers=headers) as socket:
             await socket.send(text)
             async for samples in socket:  # ends by itself when the server closes with 1000
                 first = first or time.perf_counter() - started

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orpheus import __version__, logs
+from orpheus.deploy.settings import load_deployment
 from orpheus.errors import BadRequest, OrpheusError
 from orpheus.settings import Settings, load_settings
 from orpheus.settings_table import setting_rows, unknown_names
@@ -144,7 +145,7 @@ def say(
 def settings() -> None:
     """Print every setting: its value, where that came from, and what it is for."""
     table = Table("setting", "value", "from", "what it is", box=None, pad_edge=False)
-    for row in setting_rows(_settings()):
+    for row in (*setting_rows(_settings()), *setting_rows(load_deployment())):
         table.add_row(row.name, row.value, row.source, row.description)
     wide = Console(width=None if sys.stdout.isatty() else 200)
     wide.print(table, markup=False, highlight=False)

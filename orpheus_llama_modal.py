@@ -16,13 +16,13 @@ import modal
 from orpheus.deploy import images
 from orpheus.deploy.settings import (
     LLAMA_APP,
-    LLAMA_PORT,
     WEIGHTS,
     container_environment,
     llama_sizes,
     load_deployment,
     routing_region,
 )
+from orpheus.settings import load_settings
 
 deployment = load_deployment()
 sizes = llama_sizes(deployment)
@@ -39,7 +39,6 @@ app = modal.App(LLAMA_APP, tags={"service": "orpheus", "tier": "llama"})
 )
 def fetch_weights() -> str:
     from orpheus.deploy import weights
-    from orpheus.settings import load_settings
 
     try:
         return weights.fetch_model(load_settings())
@@ -52,7 +51,7 @@ def fetch_weights() -> str:
     gpu=deployment.gpu_llama,
     cpu=deployment.cores,
     memory=deployment.memory_gib * 1024,
-    port=LLAMA_PORT,
+    port=load_settings().llama_port,
     volumes={WEIGHTS: volume.with_mount_options(read_only=True)},
     env=environment | {"HF_HUB_OFFLINE": "1"},
     target_concurrency=sizes.target,

@@ -19,7 +19,6 @@ import httpx
 
 from orpheus import logs, vocabulary
 from orpheus.deploy import weights
-from orpheus.deploy.settings import LLAMA_PORT
 from orpheus.errors import EngineError, NotReady, OrpheusError, SetupError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
@@ -36,9 +35,8 @@ log = logging.getLogger(__name__)
 class LlamaProcess:
     """`orpheus llama` on every address of the container."""
 
-    def __init__(self, settings: Settings | None = None, port: int = LLAMA_PORT) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or load_settings()
-        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
@@ -49,12 +47,11 @@ class LlamaProcess:
             **os.environ,
             "ORPHEUS_MODEL": str(weights.model_at_hand(self._settings)),
             "ORPHEUS_LLAMA_HOST": "0.0.0.0",  # Modal's proxy comes from outside the container
-            "ORPHEUS_LLAMA_PORT": str(self._port),
         }
         deadline = time.monotonic() + within_s
         self._process = subprocess.Popen([sys.executable, "-m", "orpheus", "llama"], env=environment)
         try:
-            url = f"http://127.0.0.1:{self._port}"
+            url = f"http://127.0.0.1:{self._settings.llama_port}"
             self._wait_for_health(url, deadline)
             took_s = asyncio.run(one_frame(self._settings.model_copy(update={"llama_endpoint": url})))
         except OrpheusError:

@@ -28,7 +28,6 @@ from orpheus.settings import (
 
 LLAMA_APP, LLAMA_SERVER = "orpheus-llama-cpp", "Llama"
 SPEECH_APP, SPEECH_CLASS = "orpheus-fastapi-tts", "Speech"
-LLAMA_PORT = 8080
 WEIGHTS = "/weights"  # where the Volume is mounted
 
 # The commit of hubertsiuzdak/snac_24khz every Orpheus uses. The model's is the one met at the first fetch, which
@@ -36,8 +35,8 @@ WEIGHTS = "/weights"  # where the Volume is mounted
 CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
 DRAIN_S = 20  # of the 30 s between Modal's SIGTERM and its SIGKILL
 # Under the 150 s after which Modal answers a waiting request with a redirect, which few clients follow.
-COLD_WAIT_S = 140
-LOCAL = {"host", "port", "llama_host", "llama_port", "fastapi_url"}  # mean this machine
+COLD_WAIT_S = 140.0
+LOCAL = {"host", "port", "llama_host", "fastapi_url"}  # mean this machine
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
 
 

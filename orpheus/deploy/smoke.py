@@ -37,6 +37,7 @@ class Heard:
 def try_llama(url: str | None) -> None:
     """Wait until tier 1 is up, then ask for one frame. Prints both times."""
     settings = load_settings().model_copy(update={"llama_endpoint": url, "cold_wait_s": WAIT_S})
+    print(f"Asking {url} for one frame, twice; it may have to start first.", flush=True)
     for name in ("cold", "warm"):
         try:
             took_s = asyncio.run(one_frame(settings))
@@ -48,6 +49,7 @@ def try_llama(url: str | None) -> None:
 def try_speech(url: str | None, text: str = SENTENCE, out: str = "hello.wav") -> Heard:
     """Speak twice, the second time into a file, and print the time to first audio, cold and warm."""
     settings = load_settings()
+    print(f"Asking {url} to speak, twice; it may have to start first.", flush=True)
     cold = _speak(settings, str(url), text)[0]
     heard, samples = _speak(settings, str(url), text)
     with wave.open(out, "wb") as file:
@@ -71,6 +73,7 @@ def _speak(settings: Settings, url: str, text: str) -> tuple[Heard, array[int]]:
         "response_format": "pcm",
         "sample_rate": RATE,
         "stream_format": "sse",
+        "seed": 1,
     }
     started = time.perf_counter()
     first_s = 0.0

@@ -43,6 +43,7 @@ def start() -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(app):
+            await service.loaded()  # Modal sends requests from here on
             yield
             await service.drain(lambda: False)  # Modal ends the lifespan before it calls any exit method
 

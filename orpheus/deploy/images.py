@@ -6,6 +6,7 @@ with the next container and builds nothing. Where the compiled part of an image 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import modal
@@ -15,7 +16,6 @@ from orpheus.deploy.prices import GPUS
 from orpheus.errors import SetupError
 
 PYTHON = "3.12"
-UV = "0.13.8"  # what installs the packages
 CUDA = "nvidia/cuda:12.8.1-devel-ubuntu24.04"  # has the compiler; 12.8 knows every GPU of prices.py
 LLAMA_DEBIAN = ("build-essential", "cmake", "git", "ninja-build", "libgomp1")
 # Each named: GGML_NATIVE=OFF alone leaves them all out where the compiling machine's own would be taken by default.
@@ -23,9 +23,13 @@ PORTABLE = " ".join(
     ("-DGGML_NATIVE=OFF", *(f"-DGGML_{name}=ON" for name in ("SSE42", "AVX", "AVX2", "FMA", "F16C", "BMI2")))
 )
 
-BOTH = (
+# starlette and pydantic come with fastapi, in any version; ours are those the tests ran with.
+BOTH = [
     "fastapi",
+    "starlette",
+    "pydantic",
     "uvicorn",
+    "websockets",
     "httpx",
     "huggingface_hub",
     "pydantic-settings",
@@ -33,23 +37,13 @@ BOTH = (
     "rich",
     "prometheus-client",
     "numpy",
-)
-LLAMA_PACKAGES = (*BOTH, "llama-cpp-python")
-SPEECH_PACKAGES = (
-    *BOTH,
-    "torch",
-    "snac",
-    "av",
-    "websockets",
-    "num2words",
-    "sentencex",
-    "msgpack",
-    "cachetools",
-)
+]
+LLAMA_PACKAGES = [*BOTH, "llama-cpp-python"]
+SPEECH_PACKAGES = [*BOTH, *["torch", "snac", "av", "num2words", "sentencex", "msgpack", "cachetools"]]
 
 ROOT = Path(
     orpheus.__file__
-).parent.parent  # the repository, or /root in a container: both have what is read here
+).parent.parent  # the repository; in a container /root, which has what is read here
 PINS = "constraints.txt"
 NO_SOURCE = ["**/__pycache__", "**/*.pyc"]  # Modal's own choice would leave the embedded voice behind
 
@@ -62,7 +56,9 @@ def llama_image(gpu: str) -> modal.Image:
         .entrypoint([])
         .apt_install(*LLAMA_DEBIAN)
         .env({"CMAKE_ARGS": flags})
-        .uv_pip_install(*pinned(LLAMA_PACKAGES), uv_version=UV, extra_options="--no-binary llama-cpp-python")
+        .uv_pip_install(
+            *pinned(LLAMA_PACKAGES), uv_version=uv_version(), extra_options="--no-binary llama-cpp-python"
+        )
         .env({"HF_XET_HIGH_PERFORMANCE": "1"})
     )
 
@@ -71,12 +67,12 @@ def speech_image() -> modal.Image:
     """Torch, whose wheel brings CUDA, and SNAC."""
     return _with_sources(
         modal.Image.debian_slim(python_version=PYTHON)
-        .uv_pip_install(*pinned(SPEECH_PACKAGES), uv_version=UV)
+        .uv_pip_install(*pinned(SPEECH_PACKAGES), uv_version=uv_version())
         .env({"HF_XET_HIGH_PERFORMANCE": "1"})
     )
 
 
-def pinned(names: tuple[str, ...]) -> list[str]:
+def pinned(names: Sequence[str]) -> list[str]:
     """`name==version` of each, as constraints.txt has it. SetupError where it has not."""
     try:
         lines = (ROOT / PINS).read_text().splitlines()
@@ -87,6 +83,11 @@ def pinned(names: tuple[str, ...]) -> list[str]:
         return [pins[name.lower().replace("_", "-")] for name in names]
     except KeyError as error:
         raise SetupError(f"{PINS} has no version of {error.args[0]}.") from error
+
+
+def uv_version() -> str:
+    """Of what installs the packages; the same that `make check-pins` asks."""
+    return pinned(["uv"])[0].partition("==")[2]
 
 
 def _with_sources(image: modal.Image) -> modal.Image:

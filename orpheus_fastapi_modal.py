@@ -45,10 +45,9 @@ def fetch_weights() -> str:
     from orpheus.deploy import weights
     from orpheus.settings import load_settings
 
-    try:
-        return weights.fetch_codec(load_settings())
-    finally:
-        volume.commit()
+    said = weights.fetch_codec(load_settings())
+    volume.commit()
+    return said
 
 
 @app.cls(

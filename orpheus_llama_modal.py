@@ -40,10 +40,9 @@ app = modal.App(LLAMA_APP, tags={"service": "orpheus", "tier": "llama"})
 def fetch_weights() -> str:
     from orpheus.deploy import weights
 
-    try:
-        return weights.fetch_model(load_settings())
-    finally:
-        volume.commit()  # a part that arrived too: the next try goes on from there
+    said = weights.fetch_model(load_settings())
+    volume.commit()
+    return said
 
 
 @app.server(

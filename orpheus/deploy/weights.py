@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def fetch_model(settings: Settings) -> str:
-    """The GGUF into the cache, once; resumed where it broke off, and checked. Says what was done."""
+    """The GGUF into the cache, once, and checked each time. Says what was done.
+
+    A broken connection is taken up where it broke; a lost container begins the file anew.
+    """
     return _fetched("model", [weights.find_model(settings)], weights.model_name(settings))
 
 

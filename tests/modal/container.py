@@ -100,6 +100,9 @@ class ContainerPlane(ControlPlane):
         self.failure = request.result.exception
         return Empty()
 
+    async def VolumeReload(self, _: Any) -> Any:
+        return Empty()
+
     async def VolumeCommit(self, _: Any) -> Any:
         return pb.VolumeCommitResponse()
 

@@ -66,7 +66,9 @@ def test_the_scripts_import_with_and_without_the_packages_of_a_gpu(blocked: set[
 
 
 def test_make_deploy_installs_what_a_deploy_needs() -> None:
-    done = subprocess.run(["make", "-n", "-B", "deploy"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "-n", "-B", "deploy"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     (install,) = re.findall(r"-c constraints.txt\s+(?:\\\s+)?(.*)", done.stdout)
     assert set(install.split()) == LIGHT | {"modal"}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from orpheus.errors import WeightsError
 from orpheus.settings import load_settings
 from tests.hub import Hub
 from tests.live import served
+from tests.modal.conftest import run
+from tests.modal.container import ContainerPlane
 from tests.test_weights import GGUF, _use_hub
 
 MODEL, CODEC = "some/one:m.gguf", "some/codec"
@@ -42,6 +45,40 @@ def test_what_changes_on_the_hub_changes_nothing_here(hub: Hub) -> None:
     hub.files["some/one"]["m.gguf"] = GGUF + b"pushed later"
     weights.fetch_model(settings)
     assert weights.model_at_hand(settings).read_bytes() == GGUF * 1000
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.breaks = {"m.gguf"}
+    settings = load_settings(model=MODEL)
+    weights.fetch_model(settings)
+    assert hub.ranges == [f"bytes={len(GGUF) * 500 // 1000 * 1000}-"]  # by whole chunks
+    assert weights.model_at_hand(settings).read_bytes() == GGUF * 1000
+
+
+@pytest.mark.parametrize("script", ["orpheus_llama_modal", "orpheus_fastapi_modal"])
+def test_the_function_of_each_script_fetches_its_own_and_keeps_it(
+    hub: Hub, plane: ContainerPlane, script: str, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    source = f"import {script}; print({script}.fetch_weights.local())"
+    given = {
+        "ORPHEUS_MODEL": MODEL,
+        "ORPHEUS_CODEC": CODEC,
+        "HF_ENDPOINT": constants.ENDPOINT,
+        "HF_HUB_CACHE": str(tmp_path / "volume"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    done = run([sys.executable, "-c", source], plane, **given)
+    assert done.returncode == 0, done.stderr
+    assert "checked in" in done.stdout
+    assert [name for name, _ in plane.calls].count("VolumeCommit") == 1
+    assert len(hub.asked) == {"orpheus_llama_modal": 1, "orpheus_fastapi_modal": 2}[script]
 
 
 def test_a_damaged_file_is_removed_and_fetched_again(hub: Hub) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 deployment = load_deployment()
 sizes = speech_sizes(deployment)
-environment = container_environment(deployment)
+environment: dict[str, str | None] = {**container_environment(deployment)}
 image = images.speech_image()
 volume = modal.Volume.from_name(deployment.volume, create_if_missing=True, version=2)
 hf_secrets = [modal.Secret.from_name(deployment.hf_secret)] if deployment.hf_secret else []

@@ -26,7 +26,7 @@ from orpheus.settings import load_settings
 
 deployment = load_deployment()
 sizes = llama_sizes(deployment)
-environment = container_environment(deployment)
+environment: dict[str, str | None] = {**container_environment(deployment)}
 image = images.llama_image(deployment.gpu_llama)
 volume = modal.Volume.from_name(deployment.volume, create_if_missing=True, version=2)
 hf_secrets = [modal.Secret.from_name(deployment.hf_secret)] if deployment.hf_secret else []
@@ -83,4 +83,4 @@ class Llama:
 def main() -> None:
     from orpheus.deploy import smoke
 
-    smoke.try_llama(Llama.get_url())
+    smoke.try_llama(Llama.get_url())  # type: ignore[attr-defined]  # the decorator makes it a modal.Server

@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
@@ -216,6 +217,9 @@ class ControlPlane:
         self.published.append(request.name)
         self._apps[request.name] = request
         return pb.AppPublishResponse(url="https://modal.test", deployed_at=time.time())
+
+    async def AppGetLogs(self, _: Any) -> AsyncIterator[Any]:
+        yield pb.TaskLogsBatch(app_done=True)
 
     async def AppStop(self, request: Any) -> Any:
         del self._apps[self._objects[request.app_id]]

@@ -47,6 +47,8 @@ class LlamaProcess:
             **os.environ,
             "ORPHEUS_MODEL": str(weights.model_at_hand(self._settings)),
             "ORPHEUS_LLAMA_HOST": "0.0.0.0",  # Modal's proxy comes from outside the container
+            "ORPHEUS_LLAMA_PORT": str(self._settings.llama_port),
+            "ORPHEUS_DRAIN_S": str(self._settings.drain_s),
         }
         deadline = time.monotonic() + within_s
         self._process = subprocess.Popen([sys.executable, "-m", "orpheus", "llama"], env=environment)

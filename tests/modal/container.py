@@ -141,7 +141,7 @@ class ContainerPlane(ControlPlane):
                 if definition.is_server:
                     process.send_signal(signal.SIGTERM)
                 else:
-                    self.loop.call_soon_threadsafe(self._waiting.put_nowait, None)
+                    self.scale_down()
                 try:
                     process.wait(30)
                 except subprocess.TimeoutExpired:
@@ -149,6 +149,10 @@ class ContainerPlane(ControlPlane):
                     process.wait()
             asyncio.run_coroutine_threadsafe(front.cleanup(), self.loop).result(10)
             log.close()
+
+    def scale_down(self) -> None:
+        """Tell the container, as Modal does, to end what it has and go."""
+        self.loop.call_soon_threadsafe(self._waiting.put_nowait, None)
 
     def _arguments(self, app: str, tag: str) -> pb.ContainerArguments:
         definition, layout = self.definition(app, tag), self.layout(app)

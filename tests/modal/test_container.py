@@ -137,3 +137,18 @@ def test_weights_that_are_not_in_the_volume_end_the_start_with_what_to_do(
         assert process.process.wait(60) == 0  # reported as the task's result
     assert deployed.failure is not None
     assert "modal run orpheus_llama_modal.py::fetch_weights" in deployed.failure
+
+
+def test_told_to_go_tier_2_ends_what_is_under_way(
+    speech: tuple[httpx.Client, Process], deployed: ContainerPlane
+) -> None:
+    """The last test: it ends the container that the others share."""
+    client, process = speech
+    events = []
+    with client.stream("POST", "/v1/audio/speech", json=BODY | {"stream_format": "sse"}) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith("data:"))
+        events.append(next(lines))
+        deployed.scale_down()
+        events += lines
+    assert "speech.audio.done" in events[-1]
+    assert process.process.wait(30) == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 
 from orpheus.deploy.llama import LlamaProcess, one_frame
 from orpheus.errors import EngineError, NotReady, SetupError
+from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
+from orpheus.tokens import Generation, HttpTokens
 from tests.live import Pair, clean_environment, free_port, served
 from tests.upstream import Upstream, event, frame_text
 
@@ -45,6 +48,26 @@ def test_a_start_that_takes_too_long_is_given_up_and_leaves_nothing() -> None:
         process.start(0.3)
     assert process._process is not None
     assert process._process.poll() is not None
+
+
+@pytest.mark.anyio
+async def test_stopping_lets_a_stream_under_way_end() -> None:
+    settings = load_settings(model="embedded", llama_port=free_port(), drain_s=20)
+    process = LlamaProcess(settings)
+    await asyncio.to_thread(process.start, 60)
+    source = HttpTokens(settings)
+    text = "The boat drifted slowly down the river. " * 6
+    stream = source.generate(Generation("tara", text, Sampling(seed=1), max_tokens=1400))
+    await anext(stream)
+    stopping = asyncio.create_task(asyncio.to_thread(process.stop))
+    told_s = time.monotonic()
+    rest = [chunk async for chunk in stream]
+    assert rest[-1].finish_reason is not None
+    assert time.monotonic() - told_s > 0.2  # most of it was made after it was told to stop
+    await stopping
+    with pytest.raises(NotReady, match="cannot be reached"):
+        await source.check()
+    await source.aclose()
 
 
 def test_the_container_ends_with_its_tier_1() -> None:

@@ -39,11 +39,9 @@ BOTH = [
     "numpy",
 ]
 LLAMA_PACKAGES = [*BOTH, "llama-cpp-python"]
-SPEECH_PACKAGES = [*BOTH, *["torch", "snac", "av", "num2words", "sentencex", "msgpack", "cachetools"]]
+SPEECH_PACKAGES = [*BOTH, "torch", "snac", "av", "num2words", "sentencex", "msgpack", "cachetools"]
 
-ROOT = Path(
-    orpheus.__file__
-).parent.parent  # the repository; in a container /root, which has what is read here
+ROOT = Path(orpheus.__file__).parent.parent  # the repository; /root in a container, with what is read here
 PINS = "constraints.txt"
 NO_SOURCE = ["**/__pycache__", "**/*.pyc"]  # Modal's own choice would leave the embedded voice behind
 

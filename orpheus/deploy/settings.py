@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpheus.deploy.prices import GPUS
+from orpheus.errors import SetupError
 from orpheus.llama.shape import shape
 from orpheus.settings import (
     EMBEDDED,
@@ -154,7 +155,8 @@ def routing_region(region: str | None) -> str:
 def container_environment(deployment: Deployment) -> dict[str, str]:
     """Environment of both tiers' containers: what was set here and has a meaning there, no secrets.
 
-    The deployment's own settings are among it, as its definition is read again in the container.
+    The deployment's own settings are among it, as its definition is read again in the container. SetupError where
+    the weights are a path of this machine.
     """
     environment = {
         "ORPHEUS_MODEL": REAL_MODEL,
@@ -173,4 +175,10 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
         del environment["ORPHEUS_LLAMA_ENDPOINT"]
     embedded = environment["ORPHEUS_MODEL"] == EMBEDDED
     environment.setdefault("ORPHEUS_CODEC", EMBEDDED if embedded else CODEC)
+    for name in ("ORPHEUS_MODEL", "ORPHEUS_CODEC"):
+        if environment[name].startswith(("/", ".", "~")):
+            raise SetupError(
+                f"{name}={environment[name]} is a path of this machine: for a container name a repository of Hugging "
+                f"Face, as {REAL_MODEL}, or '{EMBEDDED}'."
+            )
     return environment

@@ -23,7 +23,8 @@ from google.protobuf.empty_pb2 import Empty
 from modal._serialization import deserialize_data_format, serialize_data_format
 from modal_proto import api_pb2 as pb
 
-from tests.modal.control_plane import SUCCESS, ControlPlane
+from tests.modal.control_plane import ControlPlane
+from tests.modal.objects import SUCCESS
 
 ASGI = pb.DATA_FORMAT_ASGI
 

@@ -90,6 +90,14 @@ def test_another_tier_1_is_told_to_the_containers(monkeypatch: pytest.MonkeyPatc
     assert container_environment(load_deployment())["ORPHEUS_LLAMA_ENDPOINT"] == url
 
 
+@pytest.mark.parametrize("name", ["ORPHEUS_MODEL", "ORPHEUS_CODEC"])
+@pytest.mark.parametrize("path", ["/home/me/m.gguf", "./m.gguf", "~/m.gguf"])
+def test_weights_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, path: str) -> None:
+    monkeypatch.setenv(name, path)
+    with pytest.raises(SetupError, match=f"{name}={path} is a path of this machine"):
+        container_environment(load_deployment())
+
+
 def test_they_are_known_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_GPU_LLAMA", "L4")
     monkeypatch.setenv("ORPHEUS_GPU_LAMA", "L4")

@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEPLOY := .venv-deploy
 TEXT ?= Hello, I am Orpheus, and I run on this machine.
 VOICE ?= tara
 OUT ?= hello.wav
@@ -15,7 +16,7 @@ TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help install serve say test test-training check format bench clean
+.PHONY: help install serve say test test-training check check-pins format bench deploy clean
 
 help:
 	@echo "make serve   both tiers on http://127.0.0.1:5005"
@@ -23,9 +24,11 @@ help:
 	@echo "make test    the tests"
 	@echo "make test-training   the recipe of the embedded voice, at its smallest size"
 	@echo "make check   lint, format and types"
+	@echo "make check-pins   whether the packages of the images fit together; asks a package index"
 	@echo "make format  put the code into the format that check wants"
 	@echo "make bench   every benchmark, in its short form"
-	@echo "make clean   remove the virtual environment"
+	@echo "make deploy  ARGS=\"--dry-run\": both tiers to Modal; python deploy_orpheus_modal.py --help has the options"
+	@echo "make clean   remove the virtual environments"
 
 serve: install
 	@$(BIN)/orpheus serve $(ARGS)
@@ -51,10 +54,16 @@ format: $(VENV)/dev
 bench: $(VENV)/bench
 	@for name in engine codec speech conversation; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
+check-pins: $(VENV)/dev
+	$(BIN)/python -m orpheus.deploy.check_pins
+
+deploy: $(DEPLOY)/installed
+	@$(DEPLOY)/bin/python deploy_orpheus_modal.py $(ARGS)
+
 install: $(VENV)/installed
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(DEPLOY)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -80,4 +89,13 @@ $(VENV)/train: $(VENV)/dev
 
 $(VENV)/bench: $(VENV)/dev
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@touch $@
+
+# Deploying needs neither torch nor llama.cpp: seconds instead of minutes.
+$(DEPLOY)/installed: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Orpheus needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+		modal httpx numpy pydantic-settings rich typer
 	@touch $@

@@ -42,6 +42,13 @@ with sounddevice.RawOutputStream(samplerate=24000, channels=1, dtype="int16") as
 CANCEL_S = 1.0  # longest wait for the server's answer to Ctrl-C
 
 
+HEADERS = {
+    "x-api-key": "ORPHEUS_API_KEY",
+    "Modal-Key": "ORPHEUS_PROXY_KEY",  # the proxy token of a server on Modal
+    "Modal-Secret": "ORPHEUS_PROXY_SECRET",
+}
+
+
 class Failed(Exception):
     """One sentence for whoever started this."""
 
@@ -209,8 +216,7 @@ async def speak(options: argparse.Namespace, heard: Heard) -> None:
     if not options.play:
         config["lead_s"] = 0  # into a file as fast as it is made
     base = options.url.rstrip("/").replace("http", "ws", 1)
-    key = os.environ.get("ORPHEUS_API_KEY")
-    headers = {"x-api-key": key} if key else {}
+    headers = {header: value for header, name in HEADERS.items() if (value := os.environ.get(name))}
     async with contextlib.AsyncExitStack() as stack:
         socket = await stack.enter_async_context(
             connect(f"{base}/v1/audio/speech/stream", additional_headers=headers, compression=None)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orpheus import __version__, logs
+from orpheus.deploy.settings import load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError
 from orpheus.settings import Settings, load_settings
 from orpheus.settings_table import setting_rows, unknown_names
@@ -116,8 +117,9 @@ def relay(
 ) -> None:
     """Let an unmodified unmute, which dials ws://127.0.0.1:8089, reach a tier 2 behind https.
 
-    Passes HTTP and WebSockets on unchanged, with the headers of ORPHEUS_RELAY_HEADERS, as 'Modal-Key: wk-…,
-    Modal-Secret: ws-…' or 'x-api-key: …'. Unmute waits half a second for its TTS, so tier 2 must be up and near.
+    Passes HTTP and WebSockets on unchanged, with ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET as Modal asks for them,
+    and the headers of ORPHEUS_RELAY_HEADERS, as 'x-api-key: …'. Unmute waits half a second for its TTS, so tier 2
+    must be up and near.
     """
     from orpheus.relay import create_app, read_headers
     from orpheus.run import Process, listen, url_of
@@ -128,7 +130,7 @@ def relay(
     given = settings.relay_headers.get_secret_value() if settings.relay_headers else ""
     relaying = create_app(
         settings.fastapi_url,
-        read_headers([line for line in given.split(",") if line.strip()]),
+        settings.proxy_headers | read_headers([line for line in given.split(",") if line.strip()]),
         dial_s=settings.connect_timeout_s,
         max_body_bytes=settings.max_body_bytes,
     )
@@ -178,7 +180,7 @@ def say(
 def settings() -> None:
     """Print every setting: its value, where that came from, and what it is for."""
     table = Table("setting", "value", "from", "what it is", box=None, pad_edge=False)
-    for row in setting_rows(_settings()):
+    for row in (*setting_rows(_settings()), *setting_rows(load_deployment())):
         table.add_row(row.name, row.value, row.source, row.description)
     wide = Console(width=None if sys.stdout.isatty() else 200)
     wide.print(table, markup=False, highlight=False)

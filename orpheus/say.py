@@ -50,7 +50,7 @@ async def say(
     """Write the speech of `text` to `out`. Raises OrpheusError; a failure leaves no file behind."""
     format = format_of(out)
     source = (
-        _from_server(url, text, voice, format, speed)
+        _from_server(url, settings.proxy_headers, text, voice, format, speed)
         if url
         else _in_process(settings, text, voice, format, speed, console)
     )
@@ -105,12 +105,12 @@ async def _in_process(
 
 
 async def _from_server(
-    url: str, text: str, voice: str, format: Format, speed: float
+    url: str, headers: dict[str, str], text: str, voice: str, format: Format, speed: float
 ) -> AsyncGenerator[bytes | _Started]:
     body = {"input": text, "voice": voice, "response_format": format, "speed": speed}
     try:
         async with (
-            httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5)) as client,
+            httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), headers=headers) as client,
             client.stream("POST", f"{url.rstrip('/')}/v1/audio/speech", json=body) as response,
         ):
             if response.status_code != 200:

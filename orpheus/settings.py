@@ -6,8 +6,9 @@ environment. Knows nothing of what the settings are used for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,8 @@ ENV_FILE = Path(".env")
 REAL_MODEL = "lex-au/Orpheus-3b-FT-Q8_0.gguf"  # a repository: its name does end in .gguf
 REAL_CODEC = "hubertsiuzdak/snac_24khz"
 EMBEDDED = "embedded"
+
+T = TypeVar("T", bound=BaseSettings)
 
 
 class Settings(BaseSettings):
@@ -56,6 +59,18 @@ class Settings(BaseSettings):
         description="URL of tier 1 or of any OpenAI-compatible completions server, with or without /v1/completions",
     )
     llama_api_key: SecretStr | None = Field(None, description="bearer token sent to the completions endpoint")
+    cold_wait_s: float = Field(
+        0,
+        ge=0,
+        description="longest a request waits for a completions endpoint that is asleep or starting (503, 502, refused "
+        "connections); 0: not at all",
+    )
+    proxy_key: SecretStr | None = Field(
+        None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services that run there"
+    )
+    proxy_secret: SecretStr | None = Field(
+        None, description="secret of Modal's proxy token (ws-…), sent as Modal-Secret"
+    )
     fastapi_url: str | None = Field(
         None, description="URL of a running tier 2, for `orpheus say`, `orpheus relay` and the clients"
     )
@@ -255,6 +270,16 @@ class Settings(BaseSettings):
     log_text: bool = Field(False, description="write what users have spoken into the log")
 
     @property
+    def proxy_headers(self) -> dict[str, str]:
+        """What Modal's proxy wants to see; nothing where no proxy token is set."""
+        if self.proxy_key is None or self.proxy_secret is None:
+            return {}
+        return {
+            "Modal-Key": self.proxy_key.get_secret_value(),
+            "Modal-Secret": self.proxy_secret.get_secret_value(),
+        }
+
+    @property
     def completions_url(self) -> str:
         """The completions URL of tier 1, however the endpoint was written."""
         url = self.llama_endpoint or f"http://{self.llama_host}:{self.llama_port}"
@@ -270,13 +295,19 @@ def load_settings(**options: Any) -> Settings:
 
     Raises SetupError with the setting's name and what it takes.
     """
+    return load(Settings, options)
+
+
+def load(kind: type[T], options: Mapping[str, Any]) -> T:
+    """`load_settings` for any group of settings."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        return Settings(**given)
+        return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = setting_name(str(first["loc"][0])) if first["loc"] else PREFIX + "…"
-        raise SetupError(f"{name}={first['input']!r} cannot be used: {first['msg']}.") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SetupError(f"{name}={first['input']!r} cannot be used: {reason}.") from error
 
 
 def setting_name(field: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dotenv import dotenv_values
 
+from orpheus.deploy.settings import Deployment
 from orpheus.settings import ENV_FILE, PREFIX, Settings, setting_name
 
 
@@ -27,18 +28,18 @@ class SettingRow:
 
 def unknown_names() -> Iterator[str]:
     """A sentence for each ORPHEUS_ name in the environment or `.env` that is no setting."""
-    known = {setting_name(field) for field in Settings.model_fields}
+    known = {setting_name(field) for kind in (Settings, Deployment) for field in kind.model_fields}
     for name in sorted({*os.environ, *_dotenv()}):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
             yield f"{name} is no setting and is ignored; did you mean {near[0]}?"
 
 
-def setting_rows(settings: Settings) -> Iterator[SettingRow]:
+def setting_rows(settings: Settings | Deployment) -> Iterator[SettingRow]:
     """All settings with their values and where each came from. Secrets are masked."""
     environment = {name.upper(): value for name, value in os.environ.items() if value}
     dotenv = {name.upper(): value for name, value in _dotenv().items() if value}
-    for field, info in Settings.model_fields.items():
+    for field, info in type(settings).model_fields.items():
         name = setting_name(field)
         source = "environment" if name in environment else ".env" if name in dotenv else "default"
         value = getattr(settings, field)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import httpx
 
 from orpheus import vocabulary
+from orpheus.cold import send_when_awake
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, UpstreamError
+from orpheus.logs import request_id
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
@@ -81,19 +83,21 @@ class EngineTokens:
 
 
 class HttpTokens:
-    """A completions server. One pooled client; a request is never repeated once it was sent."""
+    """A completions server. One pooled client; a request is never repeated once its answer has begun."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.completions_url
         self._model = settings.model_name
         key = settings.llama_api_key
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            headers=settings.proxy_headers
+            | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
             timeout=httpx.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,  # tier 1 is ours: a proxy set for the outside would only be in the way
         )
         self._stall_timeout_s = settings.stall_timeout_s
+        self._cold_wait_s = settings.cold_wait_s
 
     async def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
         body = {
@@ -108,17 +112,17 @@ class HttpTokens:
             "add_special_tokens": False,
             "skip_special_tokens": False,
         }
+        headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
+        request = self._client.build_request("POST", self._url, json=body, headers=headers)
         try:
-            async with self._client.stream("POST", self._url, json=body) as response:
+            async with aclosing(await send_when_awake(self._client, request, self._cold_wait_s)) as response:
                 if response.status_code != 200:
                     await response.aread()
                     raise self._refusal(response)
                 async with aclosing(self._read(response)) as numbers:
                     async for chunk in numbers:
                         yield chunk
-        except httpx.ConnectError as error:
-            raise NotReady(self._unreachable()) from error
-        except httpx.ConnectTimeout as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReady(self._unreachable()) from error
         except httpx.TimeoutException as error:
             raise UpstreamError(
@@ -184,7 +188,8 @@ class HttpTokens:
                 return BadRequest(f"Tier 1 refused the request: {said}")
             case 401 | 403:
                 return UpstreamError(
-                    f"Tier 1 at {self._url} wants a key ({response.status_code}): set ORPHEUS_LLAMA_API_KEY."
+                    f"Tier 1 at {self._url} wants a key ({response.status_code}): set ORPHEUS_LLAMA_API_KEY, or on "
+                    "Modal ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET."
                 )
             case 404:
                 return UpstreamError(

@@ -140,9 +140,16 @@ def _only_gguf(repository: Repository, settings: Settings) -> str:
 
 
 def _fetch(repository: Repository, file: str, settings: Settings, setting: str = "ORPHEUS_MODEL") -> Path:
-    """One file of a repository, from the cache or the hub, with the hub's own progress bar and resuming."""
-    from huggingface_hub import hf_hub_download
+    """One file of a repository, from the cache or the hub, with the hub's own progress bar and resuming.
 
+    What is kept is used as it is: a voice does not change because somebody pushed to its repository. Another
+    revision is named with @.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    kept = try_to_load_from_cache(repository.id, file, revision=repository.revision)
+    if isinstance(kept, str):
+        return Path(kept)
     with _clear_errors(repository, setting, file):
         return Path(
             hf_hub_download(repository.id, file, revision=repository.revision, token=_token(settings))

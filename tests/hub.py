@@ -1,12 +1,14 @@
-"""A Hugging Face hub of the tests: three repositories, one of them gated."""
+"""A Hugging Face hub of the tests, with gated repositories and connections that break."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -14,12 +16,17 @@ TOKEN = "hf_the_right_one"
 
 
 class Hub:
-    """`files[repo][name]` are the contents; `asked` what was fetched; `gated` repositories want TOKEN."""
+    """`files[repo][name]` are the contents; `asked` what was fetched; `gated` repositories want TOKEN.
+
+    The first connection for a file of `breaks` breaks in its middle; `ranges` are those asked for.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.gated: set[str] = set()
         self.asked: list[str] = []
+        self.breaks: set[str] = set()
+        self.ranges: list[str] = []
         self.app = Starlette(
             routes=[
                 Route("/api/models/{owner}/{name}", self._info),
@@ -54,5 +61,19 @@ class Hub:
         if request.method == "GET":
             self.asked.append(f"{repo}/{request.path_params['file']}")
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        if "range" in request.headers:
+            self.ranges.append(request.headers["range"])
+            start = int(request.headers["range"].removeprefix("bytes=").partition("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            return Response(content[start:], 206, headers)
         headers["Content-Length"] = str(len(content))
+        if request.method == "GET" and request.path_params["file"] in self.breaks:
+            self.breaks.remove(request.path_params["file"])
+            return StreamingResponse(_half(content), headers=headers)
         return Response(content, headers=headers)
+
+
+async def _half(content: bytes) -> AsyncIterator[bytes]:
+    yield content[: len(content) // 2]
+    await asyncio.sleep(0.1)  # it has left
+    raise ConnectionResetError("told to break")

@@ -33,13 +33,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
+def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
     """The URL of `app`, really listening, as it would be in production."""
     config = uvicorn.Config(
         app, port=0, log_level="critical", ws=WebSocketProtocol, timeout_graceful_shutdown=1
     )
     bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))
+    bound.bind(("127.0.0.1", port))
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()

@@ -63,3 +63,10 @@ def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest
     said = "\n".join(unknown_names())
     assert "ORPHEUS_TEMPERATURE?" in said
     assert "ORPHEUS_PORT?" in said
+
+
+def test_the_proxy_token_is_sent_only_whole() -> None:
+    assert load_settings(proxy_key="wk-1").proxy_headers == {}
+    settings = load_settings(proxy_key="wk-1", proxy_secret="ws-1")
+    assert settings.proxy_headers == {"Modal-Key": "wk-1", "Modal-Secret": "ws-1"}
+    assert "ws-1" not in "".join(row.value for row in setting_rows(settings))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from orpheus.deploy import smoke
+from orpheus.deploy.errors import SmokeFailed
+from tests.live import served
+
+
+def events(*objects: dict[str, object]) -> Response:
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in objects)
+    return Response(text, media_type="text/event-stream")
+
+
+def sound(seconds: float, loudness: int) -> dict[str, object]:
+    samples = loudness.to_bytes(2, "little", signed=True) * int(24_000 * seconds)
+    return {"type": "speech.audio.delta", "audio": base64.b64encode(samples).decode()}
+
+
+FULL = {"error": {"message": "All places are taken"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (events(sound(1, 0), {"type": "speech.audio.done"}), "silence"),
+        (events(sound(0.1, 9000), {"type": "speech.audio.done"}), r"0\.10 s"),
+        (events({"type": "speech.audio.done"}), "silence"),
+        (events(sound(1, 9000), {"type": "error", **FULL}), "in the middle: All places"),
+        (Response("missing credentials for proxy authorization", 401), "ORPHEUS_PROXY_KEY"),
+        (JSONResponse(FULL, 429), "429.*All places"),
+        (Response("data: {\n\n"), "does not speak"),
+    ],
+)
+def test_what_is_no_speech_is_a_failure_that_says_why(answer: Response, says: str, tmp_path: Path) -> None:
+    async def speech(request: Request) -> Response:
+        return answer
+
+    out = tmp_path / "out.wav"
+    app = Starlette(routes=[Route("/v1/audio/speech", speech, methods=["POST"])])
+    with served(app) as url, pytest.raises(SmokeFailed, match=says):
+        smoke.try_speech(url, out=str(out))
+    assert not out.exists()
+
+
+def test_a_slow_start_is_followed_through_its_redirects_with_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORPHEUS_PROXY_KEY", "wk-1")
+    monkeypatch.setenv("ORPHEUS_PROXY_SECRET", "ws-1")
+    monkeypatch.setenv("ORPHEUS_API_KEYS", "k1, k2")
+    seen: list[dict[str, str]] = []
+
+    async def speech(request: Request) -> Response:
+        return RedirectResponse("/result", 303)
+
+    async def result(request: Request) -> Response:
+        seen.append(dict(request.headers))
+        return events(sound(1, 9000), {"type": "speech.audio.done"})
+
+    app = Starlette(routes=[Route("/v1/audio/speech", speech, methods=["POST"]), Route("/result", result)])
+    with served(app) as url:
+        heard = smoke.try_speech(url, out=str(tmp_path / "out.wav"))
+    assert heard.audio_s == pytest.approx(1)
+    assert (seen[0]["modal-key"], seen[0]["modal-secret"], seen[0]["x-api-key"]) == ("wk-1", "ws-1", "k1")

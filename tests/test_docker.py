@@ -1,0 +1,106 @@
+"""The Dockerfiles and the compose file agree with the images of Modal, with the settings and with the program.
+
+No image is built here: that needs a Docker daemon.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from orpheus.deploy import images
+from orpheus.deploy.check_pins import DOCKER_DEBIAN
+from orpheus.settings import Settings, load_settings, setting_name
+from tests.live import ROOT, Pair, clean_environment
+
+FOLDER = ROOT / "docker"
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+TIERS = {"llama": images.LLAMA_PACKAGES, "speech": images.SPEECH_PACKAGES}
+
+
+def dockerfile(tier: str) -> str:
+    return (FOLDER / f"{tier}.Dockerfile").read_text().replace("\\\n", " ")
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_an_image_has_the_packages_of_its_tier_pinned(tier: str) -> None:
+    (install,) = re.findall(r"pip install (.*)", dockerfile(tier))
+    options, names = (
+        install.split("fastapi")[0],
+        re.split(r"&&", "fastapi" + install.split("fastapi", 1)[1])[0],
+    )
+    assert "-c constraints.txt" in options
+    assert names.split() == TIERS[tier]
+
+
+def test_tier_1_is_compiled_as_on_modal() -> None:
+    text = dockerfile("llama")
+    assert f"FROM {images.CUDA} AS build" in text
+    assert images.PORTABLE in text
+    assert f"FROM {images.CUDA.replace('devel', 'runtime')}" in text
+    for system in re.findall(r"--no-install-recommends (.*?) &&", re.sub(r" +", " ", text)):
+        assert set(system.split()) <= {
+            *images.LLAMA_DEBIAN,
+            *DOCKER_DEBIAN,
+        }  # which `make check-pins` looks up
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_what_is_copied_is_there_and_not_ignored(tier: str) -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = set(re.findall(r"^COPY (?!--)(\S+)", dockerfile(tier), re.MULTILINE))
+    assert copied == kept
+    assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_entry_point_is_a_command_of_ours(tier: str) -> None:
+    (entry,) = re.findall(r'ENTRYPOINT \["(.*)"\]', dockerfile(tier))
+    words = entry.split('", "')
+    done = subprocess.run(
+        [sys.executable, *words[1:], "--help"], env=clean_environment(), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_compose_sets_what_the_program_takes(tier: str) -> None:
+    service = COMPOSE["services"][tier]
+    assert (ROOT / service["build"]["dockerfile"]).is_file()
+    assert (FOLDER / service["build"]["context"]).resolve() == ROOT
+    known = {setting_name(field): field for field in Settings.model_fields}
+    given = {
+        known[name]: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value)
+        for name, value in service["environment"].items()
+    }
+    settings = load_settings(**given)
+    assert settings.drain_s < int(service["stop_grace_period"].removesuffix("s"))
+    ports = {"llama": settings.llama_port, "speech": settings.port}
+    assert f"127.0.0.1:{ports[tier]}/" in service["healthcheck"]["test"][-1]
+    assert f"EXPOSE {ports[tier]}" in dockerfile(tier)
+
+
+def test_tier_2_finds_tier_1_by_its_name() -> None:
+    endpoint = COMPOSE["services"]["speech"]["environment"]["ORPHEUS_LLAMA_ENDPOINT"]
+    assert endpoint == "${ORPHEUS_LLAMA_ENDPOINT:-http://llama:5006}"
+    assert COMPOSE["services"]["speech"]["depends_on"] == {"llama": {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_health_check_tells_up_from_down(tier: str, pair: Pair) -> None:
+    source = COMPOSE["services"][tier]["healthcheck"]["test"][-1]
+    url = {"llama": pair.llama_url, "speech": pair.url}[tier]
+    for address, code in ((url, 0), ("http://127.0.0.1:9", 1)):
+        here = re.sub(r"http://127\.0\.0\.1:\d+", address, source)
+        done = subprocess.run(
+            [sys.executable, "-c", here],
+            env=clean_environment(no_proxy="*"),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr

@@ -1,0 +1,57 @@
+"""docs/deploy.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+
+from orpheus.deploy import errors
+from orpheus.deploy.prices import PRICED, hourly_usd
+from orpheus.deploy.settings import COLD_WAIT_S, Deployment, llama_sizes, load_deployment, speech_sizes
+from orpheus.settings import Settings, setting_name
+from tests.live import ROOT
+
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
+# Read by compose and by clients, not by the services.
+OTHERS = {"ORPHEUS_PUBLISH", "ORPHEUS_API_KEY"}
+
+
+def test_every_setting_it_names_is_one() -> None:
+    known = {setting_name(field) for kind in (Settings, Deployment) for field in kind.model_fields}
+    named = set(re.findall(r"ORPHEUS_[A-Z_]*[A-Z]", PAGE))
+    assert named - known - OTHERS == set()
+
+
+def test_every_link_leads_somewhere() -> None:
+    for name in re.findall(r"\]\(([^)#h][^)]*)\)", PAGE):
+        assert (ROOT / "docs" / name).exists(), name
+
+
+def test_its_prices_are_those_that_a_dry_run_prints() -> None:
+    deployment = load_deployment()
+    llama, speech = (
+        hourly_usd(gpu, deployment.cores, deployment.memory_gib, None)
+        for gpu in (deployment.gpu_llama, deployment.gpu_speech)
+    )
+    pause = (llama + speech) * deployment.scaledown_s / 3600
+    for amount in (llama, speech, llama + speech, pause):
+        assert f"${amount:.2f}" in PAGE
+    assert f"${round((llama + speech) * 720, -1):,.0f} a month" in PAGE
+    assert PRICED in PAGE
+    assert f"${llama + speech:.2f} an hour together" in (ROOT / "README.md").read_text()
+
+
+def test_its_sizes_are_those_of_the_settings() -> None:
+    deployment = load_deployment()
+    llama, speech = llama_sizes(deployment), speech_sizes(deployment)
+    assert f"32 streams, 8 waiting; another starts from {llama.target}" in PAGE
+    assert f"64 utterances; another starts from {speech.target}" in PAGE
+    assert f"`ORPHEUS_COLD_WAIT_S` ({COLD_WAIT_S:g}" in PAGE
+    assert f"`ORPHEUS_CALL_TIMEOUT_S` ({deployment.call_timeout_s})" in PAGE
+    assert f"`ORPHEUS_TARGET_LOAD` ({deployment.target_load})" in PAGE
+
+
+def test_every_exit_code_is_told_and_is_of_one_failure() -> None:
+    codes = [kind.exit_code for kind in errors.DeployError.__subclasses__()]
+    assert len(set(codes)) == len(codes) == 8
+    listed = PAGE.split("exit code of its")[1].split("\n\n")[0]
+    assert set(re.findall(r"\b(\d\d?) ", listed)) == {"2", *map(str, codes)}

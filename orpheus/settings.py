@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     cors_origins: str | None = Field(
         None, description="origins whose web pages may call, comma separated, or '*'. Unset: none"
     )
+    page: Literal["on", "off"] = Field(
+        "on", description="a page at / to speak and listen in a browser; needs no key, speaking there does"
+    )
     cache_mb: int = Field(
         0, ge=0, description="memory for finished answers to requests with a seed, in MB; 0 is off"
     )

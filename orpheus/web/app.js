@@ -90,5 +90,8 @@ tabs($("tab-speak").parentElement, () => {
 setUpForm();
 setUpSnippets();
 loadVoices().catch(showProblem);
-onChange("api_key", () => loadVoices().then(() => showProblem(null), showProblem));
+onChange("api_key", () => {
+  showProblem(null);
+  loadVoices().catch(showProblem);
+});
 watch();

@@ -40,6 +40,7 @@ export class Output {
   begin(text) {
     this.clear();
     this.status(text);
+    $("wave").scrollIntoView({ block: "nearest" }); // on a phone it may be below what was pressed
     this.clock();
     this._first = false;
     this._play(this._rate);

@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,8 @@ def test_the_snippets_do_what_was_clicked(visit: Open, speech: Start, tmp_path: 
 
     assert run("curl", "bash", "-c") == wanted.content
     assert run("python", sys.executable, "-c") == wanted.content
+    if find_spec("orpheus.speech.sockets.session") is not None:
+        assert run("socket", sys.executable, "-c") == wanted.content
 
 
 # Conversation
@@ -425,6 +428,26 @@ def test_a_socket_that_needs_a_key_says_so(visit: Open, speech: Start) -> None:
     wait(there, "problem", "Check the API key")
     expect(there.page.locator("#api_key")).to_be_focused()
     forgive(there)
+
+
+@pytest.mark.skipif(find_spec("orpheus.speech.sockets.session") is None, reason="until the socket is there")
+def test_a_conversation_with_the_server_and_a_barge_in(visit: Open, upstream: Upstream) -> None:
+    upstream.events, upstream.pause_s = whole(30), 0.01
+    there = visit()
+    there.page.click("#tab-talk")
+    there.page.fill("#reply", "This is the first sentence of two. " * 4)
+    there.page.click("#talk")
+    there.hear(4800)
+    expect(there.page.locator("#transcript .heard").first).to_have_text("This")
+    there.page.click("#barge")
+    wait(there, "status", "Stopped after")
+    wait(there, "answered", "ms")
+    upstream.events, upstream.pause_s = whole(), 0
+    there.page.fill("#reply", "Yes, please.")
+    there.page.click("#talk")
+    wait(there, "status", "Done: ")
+    expect(there.page.locator("#transcript .heard")).to_have_text(["Yes,", "please."])
+    assert there.page.locator("#problem").is_hidden()
 
 
 # What goes wrong

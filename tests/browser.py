@@ -102,15 +102,17 @@ class Visit:
     def hear(self, samples: int = 1) -> None:
         """Wait until so many were played."""
         deadline = time.monotonic() + 20
-        while len(self.heard()) < samples:
+        while (
+            self.page.evaluate("() => heard.flatMap((block) => [...block]).filter(Boolean).length") < samples
+        ):
             assert time.monotonic() < deadline, self.errors
             self.page.wait_for_timeout(20)
 
     def heard(self) -> NDArray[np.int16]:
         """What was played so far, the silence left out: the rest must be the samples that were sent."""
-        played = self.page.evaluate("() => window.heard.flatMap((block) => [...block])")
-        samples = np.rint(np.array(played) * 32768).astype(np.int16)
-        return samples[samples != 0]
+        self.page.wait_for_timeout(100)  # the tap tells a little later
+        played = self.page.evaluate("() => heard.flatMap((block) => [...block]).filter(Boolean)")
+        return np.rint(np.array(played) * 32768).astype(np.int16)
 
     def close(self) -> None:
         self._context.close()

@@ -52,8 +52,9 @@ export class Conversation {
       socket.onclose = (event) => failed(problemOfClose(event, false));
       signal.addEventListener("abort", () => failed(signal.reason));
     });
-    socket.onmessage = ({ data }) => this._message(data);
-    socket.onclose = (event) => this._reply?.fail(problemOfClose(event, true));
+    const ours = () => this._socket === socket; // and was not replaced meanwhile
+    socket.onmessage = ({ data }) => ours() && this._message(data);
+    socket.onclose = (event) => ours() && this._reply?.fail(problemOfClose(event, true));
     return socket;
   }
 
@@ -71,7 +72,11 @@ export class Conversation {
     if (event.type === "audio.start") reply.piece(event);
     else if (event.type === "audio.word") reply.word(event);
     else if (event.type === "session.done") reply.done();
-    else if (event.type === "error") reply.fail(new Problem(event.message, "Change it or try again.", event.param));
+    else if (event.type === "error") {
+      reply.fail(new Problem(event.message, "Change it or try again.", event.param));
+      this._socket.close(); // the next reply begins anew, whatever of this one the server has
+      this._socket = null;
+    }
   }
 
   _bargeIn(reply) {

@@ -16,7 +16,7 @@ TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help install serve say test test-training check check-pins format bench deploy clean
+.PHONY: help install serve say test test-training check check-pins format bench browser deploy clean
 
 help:
 	@echo "make serve   both tiers on http://127.0.0.1:5005"
@@ -26,6 +26,7 @@ help:
 	@echo "make check   lint, format and types"
 	@echo "make check-pins   whether the packages of the images fit together; asks a package index"
 	@echo "make format  put the code into the format that check wants"
+	@echo "make browser Chromium for the tests of the page, where apt-get can install it"
 	@echo "make bench   every benchmark, in its short form"
 	@echo "make deploy  ARGS=\"--dry-run\": both tiers to Modal; python deploy_orpheus_modal.py --help has the options"
 	@echo "make clean   remove the virtual environments"
@@ -37,6 +38,7 @@ say: install
 	@$(BIN)/orpheus say "$(TEXT)" --voice "$(VOICE)" --out "$(OUT)"
 
 test: $(VENV)/dev
+	@$(MAKE) --no-print-directory browser || echo "Without it the tests of the page are skipped."
 	$(BIN)/python -m pytest $(ARGS)
 
 test-training: $(VENV)/train
@@ -46,6 +48,13 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# For the tests of the page at /: Debian's own, as Playwright would fetch another from outside.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		apt-get install -y --no-install-recommends chromium || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium; }; } >/dev/null 2>&1 || \
+		{ echo "The page's tests need Chromium, which could not be installed: apt-get install chromium"; exit 1; }
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     )
     relay_headers: SecretStr | None = Field(
         None,
-        description="headers `orpheus relay` adds, 'Name: value', comma separated: 'Modal-Key: wk-…, Modal-Secret: "
-        "ws-…' for Modal's proxy, 'x-api-key: …' for ORPHEUS_API_KEYS",
+        description="headers `orpheus relay` adds, 'Name: value', comma separated, as 'x-api-key: …' for "
+        "ORPHEUS_API_KEYS; Modal's come from ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET",
     )
 
     # sampling (defaults of a request that names none)
@@ -220,6 +220,9 @@ class Settings(BaseSettings):
     )
     cors_origins: str | None = Field(
         None, description="origins whose web pages may call, comma separated, or '*'. Unset: none"
+    )
+    page: Literal["on", "off"] = Field(
+        "on", description="a page at / to speak and listen in a browser; needs no key, speaking there does"
     )
     cache_mb: int = Field(
         0, ge=0, description="memory for finished answers to requests with a seed, in MB; 0 is off"

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from orpheus import __version__
 from orpheus.http import install_error_handlers
-from orpheus.speech import health, lists, openai
+from orpheus.speech import health, lists, openai, page
 from orpheus.speech.aliases import Aliases
 from orpheus.speech.documents import describe
 from orpheus.speech.keys import Keys
@@ -41,6 +41,8 @@ def create_app(service: SpeechService) -> FastAPI:
     app.include_router(openai.routes(service))
     for protocol in (session, plain, orchestrator):
         app.include_router(protocol.routes(service))
+    if service.settings.page == "on":
+        app.include_router(page.routes())
     return app
 
 

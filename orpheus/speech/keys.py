@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orpheus.errors import AtCapacity, OrpheusError, Unauthorized
 from orpheus.http import error_response
 from orpheus.settings import Settings
+from orpheus.speech import page
 
 # Open to all: what a load balancer, a scraper or a person with a browser looks at. Nothing here costs work.
 _OPEN = frozenset(
@@ -82,7 +83,7 @@ class Keys:
         path: str = scope["path"]
         if scope["type"] == "websocket":
             return self._orchestrator_open and path == "/api/tts_streaming"
-        if path in _OPEN:
+        if path in _OPEN or path.startswith(page.FILES):
             return True
         looks: bool = scope["method"] in ("GET", "HEAD")
         return self._lists_open and looks and (path in _LISTS or path.startswith("/v1/models/"))

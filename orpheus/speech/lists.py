@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from orpheus.errors import NotFound
 from orpheus.speech.documents import errors
 from orpheus.speech.service import SpeechService
+from orpheus.text.tags import TAGS
 from orpheus.voices import OPENAI_VOICES, voices_of
 
 MODEL_ID = "orpheus-tts"  # "tts" in it: some clients find speech models by their name
@@ -44,14 +45,15 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/v1/audio/voices")
     async def voices(legacy: str = "") -> dict[str, Any]:
-        """All voices; with `legacy=true` their names alone, for clients that want strings."""
+        """All voices, and the emotion tags they follow; with `legacy=true` their names alone."""
         if legacy.lower() in ("true", "1"):
             return {"voices": [voice.id for voice in voices_of(service.languages)]}
         listed = [
             {"id": voice.id, "name": voice.id, "language": voice.language, "gender": voice.gender}
             for voice in voices_of(service.languages)
         ]
-        return {"voices": listed, "aliases": OPENAI_VOICES}
+        tags = {language: TAGS[language] for language in service.languages}
+        return {"voices": listed, "aliases": OPENAI_VOICES, "tags": tags}
 
     @router.get("/v1/test")
     async def test() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -78,7 +78,9 @@ class _Speak:
             return Response(first, media_type=CONTENT_TYPES[job.format], headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
-            return GeneratorResponse(_events(stream, usage), media_type="text/event-stream", headers=headers)
+            heard_rate = self._service.synthesis().sample_rate * job.speed
+            events = _events(stream, usage, heard_rate)
+            return GeneratorResponse(events, media_type="text/event-stream", headers=headers)
         return GeneratorResponse(stream, media_type=CONTENT_TYPES[job.format], headers=headers)
 
     def _note(self, result: str, headers: dict[str, str]) -> None:
@@ -106,20 +108,27 @@ async def _with_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerat
             yield chunk
 
 
-async def _events(chunks: AsyncGenerator[bytes], usage: Usage) -> AsyncGenerator[str]:
-    """OpenAI's speech events; each delta is a slice of the encoded stream."""
+async def _events(chunks: AsyncGenerator[bytes], usage: Usage, heard_rate: float) -> AsyncGenerator[str]:
+    """OpenAI's speech events; each delta is a slice of the encoded stream.
+
+    Beyond OpenAI's: `pieces_s`, where pieces begin that were begun since the delta before, in seconds.
+    """
+    told = 0
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                yield _delta(chunk)
+                begun = usage.edges[told:]
+                told += len(begun)
+                yield _delta(chunk, [round(sample / heard_rate, 4) for sample in begun])
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
         raise  # and break the body: a client that reads no events must not take this for the end
     yield _done(usage.prompt_tokens, usage.audio_tokens)
 
 
-def _delta(chunk: bytes) -> str:
-    return _event({"type": "speech.audio.delta", "audio": base64.b64encode(chunk).decode()})
+def _delta(chunk: bytes, pieces_s: Sequence[float] = ()) -> str:
+    begun = {"pieces_s": pieces_s} if pieces_s else {}
+    return _event({"type": "speech.audio.delta", "audio": base64.b64encode(chunk).decode(), **begun})
 
 
 def _done(prompt_tokens: int, audio_tokens: int) -> str:

@@ -45,6 +45,7 @@ def test_open_webui_finds_models_and_voices(speech: Start) -> None:
     voices = client.get("/v1/audio/voices").json()["voices"]
     assert len(voices) >= 8
     assert all(voice["id"] == voice["name"] for voice in voices)
+    assert "laugh" in client.get("/v1/audio/voices").json()["tags"]["en"]
     legacy = client.get("/v1/audio/voices?legacy=true").json()["voices"]
     assert legacy == [voice["id"] for voice in voices]
 

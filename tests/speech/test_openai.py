@@ -88,6 +88,17 @@ def test_sse_deltas_are_slices_of_the_very_stream(speech: Start) -> None:
     assert done["usage"]["total_tokens"] == done["usage"]["input_tokens"] + SPEECH_FRAMES * 7
 
 
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_sse_deltas_tell_where_pieces_begin(speech: Start, speed: float) -> None:
+    text = "This is the first sentence of two, and it is long enough. This is the second sentence, as long."
+    asked = ask(input=text, stream_format="sse", response_format="pcm", speed=speed)
+    lines = speech().post(PATH, json=asked).text.splitlines()
+    deltas = [json.loads(line[6:]) for line in lines if line.startswith("data: ")][:-1]
+    begun = [at_s for delta in deltas for at_s in delta.get("pieces_s", [])]
+    assert begun == [0, pytest.approx(SAMPLES / 24_000 / speed, abs=1e-3)]
+    assert deltas[0]["pieces_s"] == [0]
+
+
 def test_code_zero_is_a_sound_like_any_other(speech: Start, upstream: Upstream) -> None:
     upstream.events = [event(frame_text((0,) * 7)), event(frame_text((0, 3, 0, 5, 0, 0, 9))), *whole(2)]
     response = speech().post(PATH, json=ask(response_format="pcm"))

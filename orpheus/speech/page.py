@@ -1,0 +1,62 @@
+"""The page at `/`: the files of `orpheus/web`, sent as they are. Off with ORPHEUS_PAGE=off.
+
+Knows nothing of what they do. They need no key, hold no secret, and may load nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from orpheus.errors import NotFound
+
+FILES = "/page/"  # their path; the keys let it through
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+}
+# What the page may do. 'self' of connect-src holds for WebSockets too, except in Safari before 15.4.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src data:",  # its icon
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a new release is a new page at once
+}
+
+
+def routes() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    files = {
+        file.name: Response(file.read_bytes(), media_type=media_type, headers=_HEADERS)
+        for file in resources.files("orpheus.web").iterdir()
+        if (media_type := _TYPES.get(file.name.rpartition(".")[2]))
+    }
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def page() -> Response:
+        """Speak and listen in a browser."""
+        return files["index.html"]
+
+    @router.api_route(FILES + "{name}", methods=["GET", "HEAD"])
+    async def file(name: str) -> Response:
+        """What it consists of."""
+        if name not in files:
+            raise NotFound("The page has no such file.")
+        return files[name]
+
+    return router

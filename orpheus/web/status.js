@@ -1,0 +1,80 @@
+// `/ready` and `/metrics`, asked while the page is looked at → the panel of the server. Knows nothing of speaking.
+
+import { ms } from "./output.js";
+
+const $ = (id) => document.getElementById(id);
+const EVERY_MS = 2000;
+const PREFIX = "orpheus_speech_";
+
+export function watch() {
+  let before = null;
+  const look = async () => {
+    if (!document.hidden) {
+      await ready();
+      before = await metrics(before);
+    }
+    setTimeout(look, EVERY_MS);
+  };
+  look();
+}
+
+async function ready() {
+  const response = await fetch("ready").catch(() => null);
+  const body = await response?.json().catch(() => null);
+  if (!response) tell("not ready", "The server cannot be reached");
+  else if (response.ok) tell("ready", "Ready");
+  else tell("not ready", `Not ready: ${body?.reason ?? response.status}`);
+}
+
+function tell(state, text) {
+  // A status that is written again is read out again.
+  if ($("ready").textContent === text) return;
+  $("ready").dataset.state = state;
+  $("ready").textContent = text;
+}
+
+/** Show the metrics; `before` are those of the last look, for what is a rate. */
+async function metrics(before) {
+  const response = await fetch("metrics").catch(() => null);
+  if (!response?.ok) {
+    for (const value of document.querySelectorAll(".live dd")) value.textContent = "–";
+    return null;
+  }
+  const now = { at: performance.now(), ...parse(await response.text()) };
+  const put = (id, value) => ($(id).textContent = value);
+  put("live-streams", now.sum("active"));
+  put("live-waiting", now.sum("waiting"));
+  put("live-median", now.quantile("first_audio_seconds", 0.5));
+  put("live-tail", now.quantile("first_audio_seconds", 0.95));
+  put("live-refused", `${now.sum("rejected_total")}, ${now.sum("failed_total")}`);
+  if (before) {
+    const made_s = now.sum("audio_seconds_total") - before.sum("audio_seconds_total");
+    put("live-made", `${(made_s / ((now.at - before.at) / 1000)).toFixed(1)} s`);
+  }
+  return now;
+}
+
+/** Prometheus text → `sum(name)` over all labels, and `quantile(name, share)` of a histogram. */
+function parse(text) {
+  const lines = [...text.matchAll(/^(\w+)(?:\{(.*)\})? (\S+)/gm)].map(([, name, labels = "", value]) => ({
+    name: name.replace(PREFIX, ""),
+    labels,
+    value: Number(value),
+  }));
+  const sum = (name) => lines.filter((line) => line.name === name).reduce((total, line) => total + line.value, 0);
+  return { sum, quantile: (name, share) => quantile(lines, name, share) };
+}
+
+/** As Prometheus reckons it: between the bounds of the bucket it falls into, evenly spread. */
+function quantile(lines, name, share) {
+  const buckets = lines
+    .filter((line) => line.name === `${name}_bucket`)
+    .map((line) => ({ upto: Number(line.labels.match(/le="([^"]+)"/)[1].replace("+Inf", "Infinity")), count: line.value }));
+  const rank = share * (buckets.at(-1)?.count ?? 0);
+  if (!rank) return "–";
+  const at = buckets.findIndex((bucket) => bucket.count >= rank);
+  const low = buckets[at - 1] ?? { upto: 0, count: 0 };
+  if (buckets[at].upto === Infinity) return `over ${ms(low.upto * 1000)}`;
+  const part = (rank - low.count) / (buckets[at].count - low.count);
+  return ms((low.upto + part * (buckets[at].upto - low.upto)) * 1000);
+}

@@ -33,6 +33,7 @@ _ENDED = re.compile(r"[.!?。．！？।॥؟۔…][\"')\]」』”’]*\s*$")
 _TWINS = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
 _WORD = re.compile(r"\S+\s+")
+_OPENS = ("(", "[", "“", "‘", "«", "¿", "¡")
 _CLOSES = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
 
 
@@ -90,7 +91,7 @@ class LiveText:
         """One or more whole words without the spaces around them."""
         if self._rest.endswith(" ") and _CLOSES.match(text):
             self._rest = self._rest[:-1]
-        self.push(text if text[-1:].isspace() else text + " ")
+        self.push(text if text[-1:].isspace() or text in _OPENS else text + " ")
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -155,7 +156,7 @@ class LiveText:
             return len(text)
         quiet = self._quiet_s() >= QUIET_S
         complete = quiet and bool(_ENDED.search(text))  # a sentence, and its writer pauses
-        whole = text if complete or length(text[-1]) > 1 else text[: _last_space(text)]  # words
+        whole = text if complete or length(text[-2:]) > 2 else text[: _last_space(text)]  # words
         if _open(whole):
             return 0
         if end := self._sentences(text, complete):

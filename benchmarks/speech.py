@@ -26,7 +26,7 @@ from orpheus.codec import Codec
 from orpheus.prompt import turn_text
 from orpheus.settings import load_settings
 from orpheus.speech.playback import Playback
-from orpheus.synthesis import Usage
+from orpheus.usage import Usage
 from tests.live import running_pair
 
 RATE = 24_000

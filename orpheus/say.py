@@ -91,7 +91,7 @@ async def _in_process(
 ) -> AsyncGenerator[bytes | _Started]:
     # Here, not above: asking a server needs neither torch nor llama.cpp, whose import takes seconds.
     from orpheus.speech.service import SpeechService, Utterance
-    from orpheus.synthesis import Usage
+    from orpheus.usage import Usage
 
     service = SpeechService.in_process(settings)
     async with service.running():

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from orpheus.synthesis import Said, Usage
 from orpheus.text import LiveText, length
+from orpheus.usage import Said, Usage
 
 CHARS_A_SECOND = 14.0  # until a piece has shown how fast the voice speaks
 APART_S = 0.001  # at least: clients order words by their beginning

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from orpheus.settings import load_settings
 from orpheus.speech.service import SpeechService, Utterance
-from orpheus.synthesis import Usage
+from orpheus.usage import Usage
 from tests.listen import hear, word_error_rate
 from tests.sentences import SENTENCES
 

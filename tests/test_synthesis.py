@@ -13,9 +13,10 @@ from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, BadPiece, EngineError
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
-from orpheus.synthesis import Manner, Synthesis, Usage
+from orpheus.synthesis import Manner, Synthesis
 from orpheus.text import Piece, Spoken
 from orpheus.tokens import Generation, Numbers
+from orpheus.usage import Usage
 from orpheus.vocabulary import number_of
 from orpheus.voices import VOICES
 

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from orpheus.synthesis import Said, Usage
 from orpheus.text import LiveText
 from orpheus.timing import CHARS_A_SECOND, Words
+from orpheus.usage import Said, Usage
 
 pytestmark = pytest.mark.anyio
 RATE = 24_000.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from orpheus.speech.service import Prepared
-from orpheus.synthesis import Usage
+from orpheus.usage import Usage
 
 
 @dataclass(frozen=True)

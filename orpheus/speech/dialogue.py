@@ -18,10 +18,10 @@ from orpheus.errors import BadRequest, OrpheusError
 from orpheus.speech import record
 from orpheus.speech.playback import Playback
 from orpheus.speech.service import SpeechService, Utterance
-from orpheus.synthesis import Usage
 from orpheus.tasks import ended
 from orpheus.text import LiveText
 from orpheus.timing import Word, Words
+from orpheus.usage import Usage
 
 log = logging.getLogger(__name__)
 

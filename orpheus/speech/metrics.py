@@ -14,7 +14,7 @@ from prometheus_client.exposition import generate_latest
 
 from orpheus.speech import record
 from orpheus.speech.playback import Playback
-from orpheus.synthesis import Usage
+from orpheus.usage import Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)

@@ -25,7 +25,7 @@ from orpheus.speech.cache import Answer, AnswerCache
 from orpheus.speech.documents import audio
 from orpheus.speech.schema import SpeechRequest, StreamRequest
 from orpheus.speech.service import Prepared, SpeechService
-from orpheus.synthesis import Usage
+from orpheus.usage import Usage
 
 # A proxy that gathers a response before passing it on would undo the streaming.
 NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -21,9 +21,10 @@ from orpheus.settings import Settings
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
 from orpheus.speech.places import Places
-from orpheus.synthesis import Manner, Pcm, Synthesis, Usage
+from orpheus.synthesis import Manner, Pcm, Synthesis
 from orpheus.text import LiveText, Spoken
 from orpheus.tokens import TokenSource
+from orpheus.usage import Usage
 from orpheus.voices import DEFAULT_VOICE, Voice, find_voice, languages_of
 
 log = logging.getLogger(__name__)

@@ -66,6 +66,7 @@ def test_the_document_says_every_route_with_its_true_answers(speech: Start) -> N
     assert set(paths) == {
         "/v1/audio/speech", "/v1/audio/speech/stream", "/v1/models", "/v1/models/{model_id}", "/v1/audio/models",
         "/v1/audio/voices", "/v1/test", "/v1/", "/health", "/ready", "/live", "/metrics",
+        "/api/build_info", "/api/modules_info",
     }  # fmt: skip
     speak = paths["/v1/audio/speech"]["post"]["responses"]
     assert set(speak) == {"200", "400", "401", "413", "429", "500", "502", "503"}

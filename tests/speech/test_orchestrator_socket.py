@@ -275,7 +275,7 @@ async def test_build_info_tells_whether_it_can_speak(speech: Start, upstream: Up
     upstream.health = 503
     answer = await asyncio.to_thread(client.get, "/api/build_info")
     assert answer.status_code == 503
-    assert "loading" in answer.json()["problem"]
+    assert "loading" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("opened", [False, True])

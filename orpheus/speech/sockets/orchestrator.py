@@ -18,12 +18,12 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from fastapi import APIRouter, Response, WebSocket
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, WebSocket
 
 from orpheus import __version__
-from orpheus.errors import AtCapacity, BadRequest, OrpheusError
+from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
 from orpheus.speech.dialogue import Audio, Cancelled, Dialogue, Done, Event, Failed, Heard
+from orpheus.speech.documents import errors
 from orpheus.speech.playback import Playback
 from orpheus.speech.service import SpeechService, Utterance
 from orpheus.speech.sockets.connection import KEEP_ALIVE_S, SAMPLE_RATE, Connection, serve
@@ -50,16 +50,17 @@ def routes(service: SpeechService) -> APIRouter:
         turn = _Turn(service, connection)
         await serve(connection, turn.hold())
 
-    @router.get("/build_info")
-    async def build_info() -> Response:
+    @router.get("/build_info", responses=errors(503))
+    async def build_info() -> dict[str, str]:
         """200 where it can speak: the orchestrator asks before each conversation."""
         try:
             async with asyncio.timeout(CHECK_S):
                 problem = await service.problem()
         except TimeoutError:  # busy, not broken
             problem = None
-        body = {"build_info": "orpheus", "version": __version__, "problem": problem}
-        return JSONResponse(body, 503 if problem else 200)
+        if problem:
+            raise NotReady(problem)
+        return {"build_info": "orpheus", "version": __version__}
 
     @router.get("/modules_info")
     async def modules_info() -> list[dict[str, Any]]:

@@ -248,9 +248,7 @@ class Dialogue:
         try:
             await self._place()
             await speech.speak(self._emit, self.lead_s)
-        except OrpheusError as error:
-            if self.writing is speech:
-                self.writing = None
+        except OrpheusError as error:  # what is still written of it is taken, and not spoken
             await self._emit(Failed(speech.number, error, partial=speech.sent_s > 0))
             await self._emit(Done(speech.number, speech.usage.pieces))
 

@@ -141,7 +141,7 @@ async def test_ticks_keep_what_was_sent_flowing_while_nothing_is_written(
     async def paused() -> AsyncIterator[str]:
         for word in ["This", "is", "the", "first", "sentence", "of", "all."]:
             yield word
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(3)
         for word in ["And", "this", "is", "the", "last."]:
             yield word
 

@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from orpheus.errors import EngineError
 from orpheus.speech.sockets.connection import close_reason
+from tests.live import Pair
 from tests.upstream import SPEECH_FRAMES, Upstream, whole
 
 Start = Callable[..., httpx.Client]
@@ -197,6 +198,14 @@ def test_too_long_a_text_or_message_is_1009(speech: Start) -> None:
         code, reason = close_of(socket)
         assert code == 1009
         assert "200 characters" in reason
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/speech/stream", "/ws", "/api/tts_streaming"])
+def test_a_message_of_two_megabytes_is_1009_on_a_real_server(pair: Pair, path: str) -> None:
+    with connect(f"{pair.url.replace('http', 'ws', 1)}{path}", proxy=None) as socket:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            socket.send(b"x" * (2 << 20))
+        assert close_of(socket)[0] == 1009
 
 
 def test_a_close_reason_fits_its_frame() -> None:

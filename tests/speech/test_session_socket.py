@@ -259,6 +259,18 @@ def test_a_tier_1_that_dies_is_told_and_the_next_utterance_is_spoken(
     assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
 
 
+def test_the_rest_of_an_utterance_that_failed_is_not_spoken(session: Begin, upstream: Upstream) -> None:
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
+    one = session()
+    one.send("input.text", text="Well, my dear friend, that ")
+    one.until("session.done")
+    upstream.reset()
+    one.say("is how it is.")
+    one.say("Another one.")
+    assert one.until("session.done")[0]["utterance_index"] == 1
+    assert [request["prompt"].count("Another one.") for request in upstream.requests] == [1]
+
+
 def test_a_full_tier_1_is_waited_for(session: Begin, upstream: Upstream) -> None:
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
     one = session()

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +24,8 @@ from numpy.typing import NDArray
 from snac import SNAC
 
 from benchmarks.codec_fidelity import EMBEDDED, bytes_equal, fidelity, spoken_codes, worst_error
+from orpheus.bench.codec_cost import FRAME_S, Costs, step_run
 from orpheus.codec.decoder import Decoder
-from orpheus.codec.edges import OPEN_END
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
 from orpheus.vocabulary import SLOTS
@@ -45,7 +43,6 @@ FULL = {  # config.json of hubertsiuzdak/snac_24khz
     "noise": True,
     "depthwise": True,
 }
-FRAME_S = 2048 / 24000
 CONCURRENT = (1, 4, 16, 64)
 
 
@@ -54,36 +51,6 @@ def save_full_size(folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(FULL))
     torch.save(SNAC(**FULL).state_dict(), folder / "pytorch_model.bin")
     return folder
-
-
-class Costs:
-    """Least seconds per audio second of each named run, rounds interleaved."""
-
-    def __init__(self, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._clock = time.process_time if threads == 1 else time.perf_counter
-
-    def measure(self, runs: dict[str, tuple[Callable[[], object], float]], rounds: int) -> dict[str, float]:
-        """`runs`: name → (what to run, seconds of audio it makes)."""
-        least = dict.fromkeys(runs, math.inf)
-        for turn in range(rounds + 1):
-            for name, (run, audio_s) in runs.items():
-                start = self._clock()
-                run()
-                if turn:  # the first round warms up
-                    least[name] = min(least[name], (self._clock() - start) / audio_s)
-        return least
-
-
-def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> tuple[Callable[[], object], float]:
-    memory = decoder.new_memory(streams)
-    codes = torch.randint(0, decoder.shape.codes, (streams, latents, 3))
-
-    def run() -> None:
-        for step in range(steps):
-            decoder.step(memory, codes, [64 + step * latents] * streams, [OPEN_END] * streams, [0] * streams)
-
-    return run, steps * streams * latents * FRAME_S / 4
 
 
 def cost_runs(folder: Path, seconds: float) -> dict[str, tuple[Callable[[], object], float]]:

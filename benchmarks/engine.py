@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.churn import churn
-from benchmarks.load import measure
 from benchmarks.random_gguf import SMALL, VOCABULARY, write_gguf
-from benchmarks.servers import MissingRival, Server, serve
 from orpheus import embedded
+from orpheus.bench.load import measure
+from orpheus.bench.servers import MissingRival, Server, serve
 from orpheus.llama.sampler import Sampler
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling

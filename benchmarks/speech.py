@@ -15,87 +15,21 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 
 from orpheus import embedded
+from orpheus.bench.listening import AUDIBLE, CHAPTER, RATE, SENTENCE, one_by_one, quantile, together
 from orpheus.codec import Codec
 from orpheus.prompt import turn_text
 from orpheus.settings import load_settings
-from orpheus.speech.playback import Playback
 from orpheus.usage import Usage
 from tests.live import running_pair
 
-RATE = 24_000
-SENTENCE = "The boat drifted slowly down the river."
-CHAPTER = (
-    "The old house stood at the end of the lane. Nobody had lived there for years. One morning a light was seen in "
-    "the upper window! Who could it be? The children stopped on their way to school, and looked, and wondered. "
-)
-AUDIBLE = 0.01  # of full scale
 LOAD = 0.8
 RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass
-class Heard:
-    """One response as its listener had it."""
-
-    first_byte_s: float
-    first_sound_s: float
-    audio_s: float
-    wall_s: float
-    player: Playback  # in real time, without a buffer of its own
-
-
-async def listen(client: httpx.AsyncClient, url: str, text: str, seed: int) -> Heard:
-    body = {"input": text, "voice": "tara", "response_format": "pcm", "seed": seed}
-    started = time.perf_counter()
-    first_byte_s = first_sound_s = 0.0
-    samples = 0
-    player = Playback()
-    odd = b""
-    async with client.stream("POST", f"{url}/v1/audio/speech", json=body) as response:
-        response.raise_for_status()
-        async for chunk in response.aiter_raw():
-            now = time.perf_counter() - started
-            first_byte_s = first_byte_s or now
-            chunk, odd = odd + chunk, b""
-            if len(chunk) % 2:
-                chunk, odd = chunk[:-1], chunk[-1:]
-            loud = np.flatnonzero(np.abs(np.frombuffer(chunk, "<i2").astype(int)) > AUDIBLE * 32768)
-            if not first_sound_s and len(loud):
-                first_sound_s = now + loud[0] / RATE
-            player.sent(now, len(chunk) / 2 / RATE)
-            samples += len(chunk) // 2
-    took_s = time.perf_counter() - started
-    return Heard(first_byte_s, first_sound_s, samples / RATE, took_s, player)
-
-
-async def one_by_one(url: str, text: str, streams: int, every_s: float) -> list[Heard]:
-    """`streams` listeners who come `every_s` seconds after each other, as people do."""
-    limits = httpx.Limits(max_connections=None)
-
-    async def later(client: httpx.AsyncClient, seed: int) -> Heard:
-        await asyncio.sleep(seed * every_s)
-        return await listen(client, url, text, seed)
-
-    async with httpx.AsyncClient(timeout=600, trust_env=False, limits=limits) as client:
-        return list(await asyncio.gather(*(later(client, seed) for seed in range(streams))))
-
-
-async def together(url: str, text: str, streams: int, rounds: int) -> list[Heard]:
-    """`streams` requests at a time, `rounds` times."""
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=300, trust_env=False, limits=limits) as client:
-        heard: list[Heard] = []
-        for turn in range(rounds):
-            seeds = range(turn * streams, (turn + 1) * streams)
-            heard += await asyncio.gather(*(listen(client, url, text, seed) for seed in seeds))
-        return heard
 
 
 async def tier_1_first_frames(url: str, rounds: int) -> list[float]:
@@ -112,10 +46,6 @@ async def tier_1_first_frames(url: str, rounds: int) -> list[float]:
                         taken.append(time.perf_counter() - started)
                         break
     return taken
-
-
-def quantile(values: list[float], share: float) -> float:
-    return float(np.quantile(values, share))
 
 
 async def seams(picture: Path) -> list[float]:

@@ -1,4 +1,4 @@
-"""`orpheus serve | llama | speech | relay | say | settings`: options → settings → the function that does it.
+"""`orpheus serve | llama | speech | relay | say | bench | doctor | settings`: options → settings → the function that does it.
 
 Knows nothing else. An OrpheusError is one sentence on standard error and the error's exit code.
 """
@@ -18,7 +18,7 @@ from rich.table import Table
 from orpheus import __version__, logs
 from orpheus.deploy.settings import load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError
-from orpheus.settings import Settings, load_settings
+from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.settings_table import setting_rows, unknown_names
 
 app = typer.Typer(
@@ -174,6 +174,35 @@ def say(
         )
     )
     print(f"{out}: {spoken}")
+
+
+Url = Annotated[
+    str | None, typer.Option(help="A running pair, seen from here over HTTP, instead of this machine.")
+]
+Key = Annotated[str | None, typer.Option(help="A key of that pair [the first of ORPHEUS_API_KEYS].")]
+
+
+@app.command()
+def doctor(
+    url: Url = None,
+    key: Key = None,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="Fetch the published Orpheus and SNAC, about 4 GB, and look at those."),
+    ] = False,
+    model: Model = None,
+    codec: Codec = None,
+) -> None:
+    """Say what is wrong with this set-up, or with a running one, and what to do; exit code 1 where something is."""
+    from orpheus.doctor import examine, local_checks, remote_checks
+
+    if url and (real or model or codec):
+        raise BadRequest("--url looks at a running pair: leave --real, --model and --codec out.")
+    if real:
+        model, codec = model or REAL_MODEL, codec or REAL_CODEC
+    settings = _settings(model=model, codec=codec, api_keys=key)
+    checks = remote_checks(url, settings.client_headers) if url else local_checks(settings)
+    sys.exit(1 if examine(checks, Console(), console) else 0)
 
 
 @app.command()

@@ -283,6 +283,12 @@ class Settings(BaseSettings):
         }
 
     @property
+    def client_headers(self) -> dict[str, str]:
+        """What a client of a running pair sends: the proxy's token, and the first of the API keys."""
+        keys = self.api_keys.get_secret_value().split(",") if self.api_keys else []
+        return self.proxy_headers | {"x-api-key": key.strip() for key in keys[:1] if key.strip()}
+
+    @property
     def completions_url(self) -> str:
         """The completions URL of tier 1, however the endpoint was written."""
         url = self.llama_endpoint or f"http://{self.llama_host}:{self.llama_port}"

@@ -100,18 +100,7 @@ class HttpTokens:
         self._cold_wait_s = settings.cold_wait_s
 
     async def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
-        body = {
-            "model": self._model,
-            "prompt": turn_text(piece.voice, piece.text),
-            "stream": True,
-            "max_tokens": piece.max_tokens,
-            **_sampling_fields(piece.sampling),
-            "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
-            "return_token_ids": True,
-            # vLLM and SGLang: the prompt holds its own begin-of-text, and tokens must come as text.
-            "add_special_tokens": False,
-            "skip_special_tokens": False,
-        }
+        body = completion_body(piece, self._model)
         headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
         request = self._client.build_request("POST", self._url, json=body, headers=headers)
         try:
@@ -142,7 +131,7 @@ class HttpTokens:
             data = line[5:].strip()
             if data == "[DONE]":
                 break
-            chunk = _event(data)
+            chunk = read_event(data)
             if chunk is not None:
                 numbers = tuple(parser.push(chunk.text)) or tuple(
                     vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
@@ -199,15 +188,33 @@ class HttpTokens:
                 return UpstreamError(f"Tier 1 at {self._url} answered {status}: {said}")
 
 
+def completion_body(piece: Generation, model: str) -> dict[str, Any]:
+    """What any completions server is asked."""
+    return {
+        "model": model,
+        "prompt": turn_text(piece.voice, piece.text),
+        "stream": True,
+        "max_tokens": piece.max_tokens,
+        **_sampling_fields(piece.sampling),
+        "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
+        "return_token_ids": True,
+        # vLLM and SGLang: the prompt holds its own begin-of-text, and tokens must come as text.
+        "add_special_tokens": False,
+        "skip_special_tokens": False,
+    }
+
+
 @dataclass(frozen=True)
-class _Event:
+class Event:
+    """One event of a completions stream."""
+
     text: str
     ids: list[int]
     finish_reason: FinishReason | None
     prompt_tokens: int | None
 
 
-def _event(data: str) -> _Event | None:
+def read_event(data: str) -> Event | None:
     """One event of a completions stream; None for those with no choice (usage, keep-alives)."""
     try:
         event = json.loads(data)
@@ -218,7 +225,7 @@ def _event(data: str) -> _Event | None:
             return None
         choice: dict[str, Any] = event["choices"][0]
         reason = choice.get("finish_reason")
-        return _Event(
+        return Event(
             text=choice.get("text") or "",
             ids=[int(token) for token in choice.get("token_ids") or ()],
             finish_reason=None if reason is None else "length" if reason == "length" else "stop",

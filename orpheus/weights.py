@@ -105,6 +105,31 @@ def find_codec(settings: Settings) -> Path:
     return path
 
 
+def is_repository(name: str) -> bool:
+    """Whether a setting's value is looked for at the hub."""
+    return name != EMBEDDED and not Path(name).expanduser().exists() and parse_repository(name) is not None
+
+
+def commit_of(name: str, setting: str, settings: Settings) -> str:
+    """The commit a repository stands at, asked of the hub. WeightsError where it cannot be had."""
+    repository = parse_repository(name)
+    assert repository is not None
+    from huggingface_hub import HfApi
+
+    with _clear_errors(repository, setting):
+        api = HfApi(token=_token(settings))
+        return str(api.model_info(repository.id, revision=repository.revision, timeout=20).sha)
+
+
+def is_kept(name: str) -> bool:
+    """Whether a copy of a repository is in the hub's cache on this disk, whole or in part."""
+    repository = parse_repository(name)
+    from huggingface_hub import constants, file_download
+
+    folder = file_download.repo_folder_name(repo_id=repository.id if repository else "", repo_type="model")
+    return (Path(constants.HF_HUB_CACHE) / folder / "snapshots").is_dir()
+
+
 def check_gguf(path: Path) -> None:
     """WeightsError unless the file begins as a GGUF of a version llama.cpp reads."""
     try:

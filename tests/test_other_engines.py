@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-
 from benchmarks.servers import serve
+
 from orpheus import embedded
 from orpheus.settings import load_settings
 from orpheus.speech.app import create_app

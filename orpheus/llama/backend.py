@@ -109,6 +109,12 @@ class Model:
                 return buffer.raw[:count]
             size = -count
 
+    @property
+    def end_token(self) -> int:
+        """The id the file declares to be its end: not the one speech ends with."""
+        with self._open:
+            return int(llama_cpp.llama_vocab_eos(self._loaded()))
+
     def close(self) -> None:
         """Free the weights. Idempotent; a call of another thread under way is waited for."""
         with self._open:

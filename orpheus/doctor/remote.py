@@ -1,0 +1,177 @@
+"""The URL of a running pair → whether it answers, speaks as it goes, and whether WebSockets reach it.
+
+Knows nothing of the machine it runs on: all is seen as a client sees it, through whatever stands in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from orpheus.bench.listening import CHAPTER, SENTENCE, Heard, client, is_here, listen
+from orpheus.doctor.check import Finding, failed, passed, warning
+
+LIMIT_S = 30.0
+LATE = 0.8  # of the whole time until the first byte: what comes so late was held back
+NGINX = (
+    "let the proxy pass them (nginx: proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade, "
+    'proxy_set_header Connection "upgrade")'
+)
+
+
+def server(url: str, headers: dict[str, str]) -> Iterator[Finding]:
+    """Something answers; it is an Orpheus; it is ready; the key fits."""
+    try:
+        with httpx.Client(
+            base_url=url, headers=headers, timeout=LIMIT_S / 2, trust_env=not is_here(url)
+        ) as asking:
+            yield from _ready(asking.get("/health"), url)
+            listed = asking.get("/v1/audio/voices")
+            if listed.status_code == 401:
+                yield failed("it wants a key: give one of its ORPHEUS_API_KEYS with --key.")
+            elif listed.status_code == 200 and "voices" in _object(listed):
+                yield passed(f"{len(_object(listed)['voices'])} voices")
+            else:
+                yield failed(f"/v1/audio/voices answers {listed.status_code}: does the proxy pass all paths?")
+    except httpx.ConnectError as error:
+        yield failed(f"nothing answers at {url} ({error}): is it running, and is the address right?")
+    except httpx.TimeoutException:
+        yield failed(f"{url} does not answer within {LIMIT_S / 2:g} s: is a firewall in between?")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        yield failed(f"{url} cannot be asked: {error or type(error).__name__}. Give http(s)://HOST:PORT.")
+
+
+def _ready(response: httpx.Response, url: str) -> Iterator[Finding]:
+    if response.is_redirect:
+        yield failed(f"{url} redirects to {response.headers.get('location')}: use that address.")
+        return
+    body = _object(response)
+    if "status" in body and "codec" in body:
+        took_ms = response.elapsed.total_seconds() * 1000
+        if response.status_code == 200:
+            yield passed(f"{url} is ready, and answered in {took_ms:.0f} ms")
+        else:
+            yield failed(f"{url} is {body['status']}: {body.get('reason')}")
+    elif "slots" in body:
+        yield failed(f"{url} is tier 1: give the URL of tier 2, where speech comes from.")
+    else:
+        yield failed(
+            f"{url} answers {response.status_code} to /health, and is no Orpheus: check host, port and path."
+        )
+
+
+def speech(url: str, headers: dict[str, str]) -> Iterator[Finding]:
+    """Speech over HTTP, and whether it comes as it is made."""
+    short, long = asyncio.run(_spoken(url, headers))
+    yield passed(
+        f"first byte after {short.first_byte_s * 1000:.0f} ms, first sound {short.first_sound_s * 1000:.0f}"
+    )
+    times = long.audio_s / long.wall_s
+    told = f"{long.audio_s:.1f} s of speech in {long.wall_s:.1f} s, {times:.1f} times real time"
+    if long.first_byte_s > LATE * long.wall_s:
+        yield failed(
+            f"{told}, but the first byte only after {long.first_byte_s:.1f} s: something in between holds the answer "
+            "back. Turn buffering off (nginx: proxy_buffering off)."
+        )
+    elif times < 1:
+        yield failed(f"{told}: slower than it is heard. See `orpheus doctor` on that machine.")
+    elif long.player.underruns:
+        yield warning(
+            f"{told}, with {long.player.underruns} breaks for a player in real time: the line or load."
+        )
+    else:
+        yield passed(f"{told}, without a break")
+
+
+async def _spoken(url: str, headers: dict[str, str]) -> tuple[Heard, Heard]:
+    async with client(url, headers) as asking:
+        return await listen(asking, SENTENCE, 1), await listen(asking, CHAPTER, 2)
+
+
+def sockets(url: str, headers: dict[str, str]) -> Iterator[Finding]:
+    """Both protocols, from the handshake to the close after the last sample."""
+    for path, talk in (
+        ("/v1/audio/speech/stream/ws?voice=tara", _plain),
+        ("/v1/audio/speech/stream", _session),
+    ):
+        address = httpx.URL(url).join(path).copy_with(scheme="wss" if url.startswith("https") else "ws")
+        yield _said(str(address), path.split("?")[0], headers, talk)
+
+
+def _said(address: str, path: str, headers: dict[str, str], talk: Any) -> Finding:
+    try:
+        with connect(
+            address,
+            additional_headers=headers,
+            open_timeout=LIMIT_S / 2,
+            close_timeout=5,
+            max_size=None,
+            proxy=None if is_here(address) else True,
+        ) as socket:
+            size: int = talk(socket)
+    except InvalidStatus as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            return failed(f"{path} answers {status}: give one of the server's ORPHEUS_API_KEYS with --key.")
+        return failed(f"{path} answers {status} instead of a WebSocket: {NGINX}.")
+    except InvalidHandshake as error:
+        return failed(f"{path} is answered by no WebSocket ({error}): {NGINX}.")
+    except ConnectionClosed as error:
+        told = error.rcvd.reason or error.rcvd.code if error.rcvd else "without a word"
+        return failed(f"{path} was closed before the speech was complete: {told}.")
+    except TimeoutError:
+        return failed(f"{path}: nothing came for {LIMIT_S / 2:g} s: {NGINX}, and look for a firewall.")
+    except OSError as error:
+        return failed(f"{path} cannot be reached: {error}.")
+    if size < 24000:
+        return failed(f"{path} sent {size} bytes of audio for a sentence: see the server's log.")
+    return passed(f"{path}: {size / 48000:.1f} s of speech, closed as it should be")
+
+
+def _plain(socket: ClientConnection) -> int:
+    """One text frame in; samples out until it is closed."""
+    socket.send(SENTENCE)
+    size = 0
+    while True:
+        try:
+            message = socket.recv(timeout=LIMIT_S / 2)
+        except ConnectionClosed as closed:
+            if closed.rcvd and closed.rcvd.code == 1000:
+                return size
+            raise
+        size += len(message) if isinstance(message, bytes) else 0
+
+
+def _session(socket: ClientConnection) -> int:
+    """One utterance of a session, until the server says it is done."""
+    for asked in (
+        {"type": "session.config", "voice": "tara", "response_format": "pcm", "stream_audio": True},
+        {"type": "input.text", "text": SENTENCE},
+        {"type": "input.done"},
+    ):
+        socket.send(json.dumps(asked))
+    size = 0
+    while True:
+        message = socket.recv(timeout=LIMIT_S / 2)
+        if isinstance(message, bytes):
+            size += len(message)
+            continue
+        event = json.loads(message)
+        if event.get("type") == "session.done":
+            return size
+        if event.get("type") == "error":
+            raise OSError(event.get("message"))
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

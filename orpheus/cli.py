@@ -183,6 +183,41 @@ Key = Annotated[str | None, typer.Option(help="A key of that pair [the first of 
 
 
 @app.command()
+def bench(
+    url: Url = None,
+    key: Key = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write; a picture goes beside it.")] = Path(
+        "bench.json"
+    ),
+    model: Model = None,
+    codec: Codec = None,
+) -> None:
+    """Measure this machine, or a running pair: how soon, how fast and for how many it speaks. About two minutes."""
+    from orpheus.bench.bench import bench_here, bench_url
+    from orpheus.bench.show import save, show
+
+    if url is not None and (model or codec):
+        raise BadRequest("--url measures a running pair: leave --model and --codec out.")
+    if not out.parent.is_dir():
+        raise BadRequest(f"There is no folder {out.parent}.")
+    settings = _settings(model=model, codec=codec, api_keys=key)
+    logging.getLogger("orpheus").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with console.status("Measuring") as status:
+
+        def say(what: str) -> None:
+            status.update(f"Measuring: {what}")
+            if not console.is_terminal:
+                console.print(f"Measuring: {what}", markup=False, highlight=False)
+
+        result = (
+            bench_url(url, settings.client_headers, say) if url is not None else bench_here(settings, say)
+        )
+    show(result, Console(width=None if sys.stdout.isatty() else 200))
+    print(save(result, out))
+
+
+@app.command()
 def doctor(
     url: Url = None,
     key: Key = None,
@@ -196,12 +231,12 @@ def doctor(
     """Say what is wrong with this set-up, or with a running one, and what to do; exit code 1 where something is."""
     from orpheus.doctor import examine, local_checks, remote_checks
 
-    if url and (real or model or codec):
+    if url is not None and (real or model or codec):
         raise BadRequest("--url looks at a running pair: leave --real, --model and --codec out.")
     if real:
         model, codec = model or REAL_MODEL, codec or REAL_CODEC
     settings = _settings(model=model, codec=codec, api_keys=key)
-    checks = remote_checks(url, settings.client_headers) if url else local_checks(settings)
+    checks = remote_checks(url, settings.client_headers) if url is not None else local_checks(settings)
     sys.exit(1 if examine(checks, Console(), console) else 0)
 
 

@@ -285,8 +285,9 @@ class Settings(BaseSettings):
     @property
     def client_headers(self) -> dict[str, str]:
         """What a client of a running pair sends: the proxy's token, and the first of the API keys."""
-        keys = self.api_keys.get_secret_value().split(",") if self.api_keys else []
-        return self.proxy_headers | {"x-api-key": key.strip() for key in keys[:1] if key.strip()}
+        keys = self.api_keys.get_secret_value() if self.api_keys else ""
+        first = keys.split(",")[0].strip()
+        return self.proxy_headers | ({"x-api-key": first} if first else {})
 
     @property
     def completions_url(self) -> str:

@@ -98,7 +98,11 @@ async def listen(client: httpx.AsyncClient, text: str, seed: int, voice: str = "
 
 
 def _refusal(response: httpx.Response) -> Exception:
-    said = f"{response.url} answered {response.status_code}: {' '.join(response.text.split())[:200]}"
+    try:
+        told = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        told = " ".join(response.text.split())
+    said = f"{response.url} answered {response.status_code}: {told[:200]}"
     match response.status_code:
         case 401 | 403:
             return Unauthorized(f"{said}. Give a key with --key.")

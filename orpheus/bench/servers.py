@@ -70,7 +70,9 @@ def serve(name: str, model: Path, streams: int, threads: int, kv: str = "split")
     """The server, once it answers at its completions URL."""
     for module in NEEDS[name]:
         if importlib.util.find_spec(module) is None:
-            raise MissingRival(f"{name} is left out: install the rivals with pip install '.[bench]'.")
+            raise MissingRival(
+                f"{name} is left out: pip install 'orpheus-tts-pair[bench]' (in a checkout '.[bench]') brings it."
+            )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

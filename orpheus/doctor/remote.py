@@ -31,7 +31,10 @@ def server(url: str, headers: dict[str, str]) -> Iterator[Finding]:
         with httpx.Client(
             base_url=url, headers=headers, timeout=LIMIT_S / 2, trust_env=not is_here(url)
         ) as asking:
-            yield from _ready(asking.get("/health"), url)
+            ready = _ready(asking.get("/health"), url)
+            yield ready
+            if ready.status == "failed":
+                return
             listed = asking.get("/v1/audio/voices")
             if listed.status_code == 401:
                 yield failed("it wants a key: give one of its ORPHEUS_API_KEYS with --key.")
@@ -44,24 +47,25 @@ def server(url: str, headers: dict[str, str]) -> Iterator[Finding]:
     except httpx.TimeoutException:
         yield failed(f"{url} does not answer within {LIMIT_S / 2:g} s: is a firewall in between?")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        yield failed(f"{url} cannot be asked: {error or type(error).__name__}. Give http(s)://HOST:PORT.")
+        yield failed(
+            f"{url} cannot be asked: {str(error).rstrip('.') or type(error).__name__}. Give http(s)://HOST:PORT."
+        )
 
 
-def _ready(response: httpx.Response, url: str) -> Iterator[Finding]:
+def _ready(response: httpx.Response, url: str) -> Finding:
     if response.is_redirect:
-        yield failed(f"{url} redirects to {response.headers.get('location')}: use that address.")
-        return
+        return failed(f"{url} redirects to {response.headers.get('location')}: use that address.")
     body = _object(response)
     if "status" in body and "codec" in body:
         took_ms = response.elapsed.total_seconds() * 1000
         if response.status_code == 200:
-            yield passed(f"{url} is ready, and answered in {took_ms:.0f} ms")
+            return passed(f"{url} is ready, and answered in {took_ms:.0f} ms")
         else:
-            yield failed(f"{url} is {body['status']}: {body.get('reason')}")
+            return failed(f"{url} is {body['status']}: {body.get('reason')}")
     elif "slots" in body:
-        yield failed(f"{url} is tier 1: give the URL of tier 2, where speech comes from.")
+        return failed(f"{url} is tier 1: give the URL of tier 2, where speech comes from.")
     else:
-        yield failed(
+        return failed(
             f"{url} answers {response.status_code} to /health, and is no Orpheus: check host, port and path."
         )
 

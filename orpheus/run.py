@@ -39,9 +39,15 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         # With its protocol named: asyncio turns Nagle's algorithm off only then, and without that the first
         # samples wait 40 ms for the client to acknowledge the headers.
         bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(socket.SOMAXCONN)  # now, not later: two starts at once cannot both think they have it
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+            bound.listen(
+                socket.SOMAXCONN
+            )  # now, not later: two starts at once cannot both think they have it
+        except BaseException:
+            bound.close()
+            raise
     except socket.gaierror as error:
         raise SetupError(f"{host!r} is no address of this machine: {error.strerror}.") from error
     except OSError as error:

@@ -25,25 +25,14 @@ from benchmarks.churn import churn
 from benchmarks.random_gguf import SMALL, VOCABULARY, write_gguf
 from orpheus import embedded
 from orpheus.bench.load import measure
+from orpheus.bench.rivals import BODY
 from orpheus.bench.servers import MissingRival, Server, serve
 from orpheus.llama.sampler import Sampler
-from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = ("ours", "llama_cpp_server", "llama_server")
-BODY: dict[str, Any] = {
-    "prompt": turn_text("tara", "The boat drifted slowly down the river."),
-    "max_tokens": 140,
-    "temperature": 0.6,
-    "top_p": 0.9,
-    "repetition_penalty": 1.1,
-    "repeat_penalty": 1.1,
-    "return_token_ids": True,
-    "ignore_eos": True,  # llama-server's: random weights would end now and then
-    "cache_prompt": False,
-}
 
 
 def sample_ms_per_token(rows: int, steps: int = 200) -> float:

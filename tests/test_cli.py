@@ -77,7 +77,9 @@ def test_a_misspelt_setting_is_warned_about() -> None:
     assert "did you mean ORPHEUS_TEMPERATURE" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "serve", "llama", "speech", "relay", "say", "settings"])
+@pytest.mark.parametrize(
+    "command", ["", "serve", "llama", "speech", "relay", "say", "bench", "doctor", "settings"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = orpheus(*command.split(), "--help")
     assert done.returncode == 0

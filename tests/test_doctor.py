@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -24,9 +26,9 @@ from orpheus.doctor.check import Check, Finding
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
 from tests.hub import COMMIT, Hub
-from tests.live import Pair, free_port, served
+from tests.live import Pair, clean_environment, free_port, served
+from tests.llama.conftest import serving
 from tests.random_snac import save_random_snac
-from tests.test_supervisor import orpheus
 from tests.upstream import Upstream, event, frame_text, whole
 
 
@@ -38,16 +40,16 @@ def of(findings: Iterator[Finding], status: str) -> list[str]:
     return [finding.said for finding in findings if finding.status == status]
 
 
-def test_a_good_set_up_passes_whole() -> None:
-    done = orpheus("doctor", ORPHEUS_PORT=str(free_port()), ORPHEUS_LLAMA_PORT=str(free_port()))
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    assert not [line for line in lines if line.startswith(("failed", "skipped"))]
-    assert {line.split()[1] for line in lines if line.startswith("passed")} == {
-        *("python", "compiler", "packages", "ports", "memory", "hub", "fetch", "model", "codec", "fit"),
-        *("engine", "exactness", "seam"),
-    }
-    assert "leaving cancels" in done.stdout
+def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user gives it; its checks take a minute on a busy machine."""
+    return subprocess.run(
+        [sys.executable, "-m", "orpheus", "doctor", *arguments],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
 
 
 def test_a_taken_port_is_named_with_what_to_do() -> None:
@@ -127,10 +129,16 @@ def test_real_fetches_the_published_names_and_looks_at_what_came(
     hub_environment: tuple[Hub, dict[str, str]],
 ) -> None:
     hub, environment = hub_environment
-    done = orpheus("doctor", "--real", **environment)
+    done = doctor("--real", **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{REAL_MODEL} can be fetched, at commit {COMMIT[:12]}" in done.stdout
     assert f"{REAL_CODEC}/pytorch_model.bin" in hub.asked
+    lines = done.stdout.splitlines()
+    assert not [line for line in lines if line.startswith(("failed", "skipped"))]
+    assert {line.split()[1] for line in lines if line.startswith("passed")} == {
+        *("python", "compiler", "packages", "ports", "memory", "hub", "fetch", "model", "codec", "fit"),
+        *("engine", "exactness", "seam"),
+    }
     assert done.stdout.count(", as on the hub") == 3
     assert "leaving cancels" in done.stdout
 
@@ -140,7 +148,7 @@ def test_real_without_the_repository_fails_and_looks_at_the_rest(
 ) -> None:
     hub, environment = hub_environment
     hub.files.clear()
-    done = orpheus("doctor", "--real", **environment)
+    done = doctor("--real", **environment)
     assert done.returncode == 1
     assert "nor a repository that can be seen" in done.stdout
     assert "skipped  engine     needs fetch, which failed." in done.stdout
@@ -157,18 +165,14 @@ def test_a_damaged_copy_from_the_hub_is_told_by_its_hash(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "garbage"])
-def test_a_broken_model_is_one_line_and_ends_nothing(tmp_path: Path, damage: str) -> None:
+def test_a_broken_model_is_one_failed_line(tmp_path: Path, damage: str) -> None:
     data = embedded.MODEL.read_bytes()
     broken = {"text": b"<html>", "cut": data[: len(data) // 2], "garbage": b"GGUF\x03\0\0\0" + b"\xff" * 4096}
     path = tmp_path / "broken.gguf"
     path.write_bytes(broken[damage])
-    done = orpheus(
-        "doctor", ORPHEUS_MODEL=str(path), ORPHEUS_CODEC="embedded", ORPHEUS_LLAMA_PORT=str(free_port())
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "skipped  engine     needs" in done.stdout
-    assert "passed   exactness" in done.stdout
+    findings = check_lines(partial(weights.model, settings(model=str(path))))
+    (finding,) = [finding for finding in findings if finding.status == "failed"]
+    assert "broken.gguf" in finding.said
 
 
 def test_a_codec_without_a_tensor_fails(tmp_path: Path) -> None:
@@ -258,7 +262,8 @@ def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.Monk
 
     async def complete(request: Request) -> Response:
         nonlocal running
-        running += len(await request.body()) > 800  # the long one: never ended by this server
+        text = (await request.json())["prompt"]
+        running += text.count(seam.TEXT) > 1  # the long one: never ended by this server
 
         async def events() -> AsyncIterator[str]:
             for line in whole():
@@ -282,7 +287,7 @@ def test_nothing_at_the_endpoint_fails() -> None:
 
 
 def test_a_running_pair_passes_from_outside(pair: Pair) -> None:
-    done = orpheus("doctor", "--url", pair.url)
+    done = doctor("--url", pair.url)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "/v1/audio/speech/stream/ws: " in done.stdout
     assert "/v1/audio/speech/stream: " in done.stdout
@@ -299,7 +304,7 @@ def test_a_running_pair_passes_from_outside(pair: Pair) -> None:
     ],
 )
 def test_a_dead_or_senseless_url_fails_and_skips_the_rest(url: str, says: str) -> None:
-    done = orpheus("doctor", "--url", url)
+    done = doctor("--url", url)
     assert done.returncode == 1, done.stdout
     assert says in done.stdout
     assert "skipped  sockets" in done.stdout
@@ -315,8 +320,8 @@ def test_a_url_that_is_no_orpheus_fails(pair: Pair) -> None:
     assert "is tier 1" in of(remote.server(pair.llama_url, {}), "failed")[0]
 
 
-def _proxy(target: str, *, hold: bool) -> Starlette:
-    """A proxy for HTTP alone; with `hold` it hands an answer on once it has all of it."""
+def _proxy(target: str) -> Starlette:
+    """A proxy that passes HTTP on alone, each answer once it has all of it."""
 
     async def pass_on(request: Request) -> Response:
         async with httpx.AsyncClient(base_url=target, trust_env=False, timeout=60) as client:
@@ -328,16 +333,11 @@ def _proxy(target: str, *, hold: bool) -> Starlette:
             )
             return Response(answer.content, answer.status_code, media_type=answer.headers["content-type"])
 
-    async def upgraded(request: Request) -> Response:
-        return Response("WebSockets are not passed on", 426)
-
-    sockets = [] if hold else [Route("/v1/audio/speech/stream", upgraded)]
-    everything = Route("/{path:path}", pass_on, methods=["GET", "POST"])
-    return Starlette(routes=[*sockets, everything])
+    return Starlette(routes=[Route("/{path:path}", pass_on, methods=["GET", "POST"])])
 
 
 def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
-    with served(_proxy(pair.url, hold=False)) as url:
+    with serving(_proxy(pair.url)) as url:
         assert not of(remote.server(url, {}), "failed")
         failures = of(remote.sockets(url, {}), "failed")
     assert len(failures) == 2
@@ -345,7 +345,7 @@ def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
 
 
 def test_a_proxy_that_holds_answers_back_fails(pair: Pair) -> None:
-    with served(_proxy(pair.url, hold=True)) as url:
+    with serving(_proxy(pair.url)) as url:
         (said,) = of(remote.speech(url, {}), "failed")
     assert "proxy_buffering off" in said
 
@@ -384,10 +384,10 @@ def _raises() -> Iterator[Finding]:
 
 def test_a_check_that_hangs_is_ended_in_time() -> None:
     began = time.monotonic()
-    findings = check_lines(_hangs, 3)
+    findings = check_lines(_hangs, 12)
     assert [finding.status for finding in findings] == ["passed", "failed"]
-    assert "no answer within 3 s" in findings[1].said
-    assert time.monotonic() - began < 30
+    assert "no answer within 12 s" in findings[1].said
+    assert time.monotonic() - began < 60
 
 
 def test_a_check_that_crashes_or_raises_is_one_failed_line() -> None:
@@ -399,6 +399,6 @@ def test_a_check_that_crashes_or_raises_is_one_failed_line() -> None:
 
 
 def test_url_and_real_exclude_each_other() -> None:
-    done = orpheus("doctor", "--url", "http://127.0.0.1:1", "--real")
+    done = doctor("--url", "http://127.0.0.1:1", "--real")
     assert done.returncode == 1
     assert "--url looks at a running pair" in done.stderr

@@ -96,6 +96,8 @@ def _draw(result: dict[str, Any], path: Path) -> Path:
     speed.plot(streams, streams, ":", color="grey", label="real time")
     speed.set(xlabel="listeners at once", ylabel="s of speech a second", ylim=(0, None), title="How much")
     speed.legend()
+    for axes in (first, speed):
+        axes.set_xticks(streams)
     costs = result.get("codec_s_per_audio_s", {})
     codec.barh([way.replace("_", " ") for way in costs], [cost * 1000 for cost in costs.values()])
     codec.set(xlabel="ms of one core for 1 s of audio", title="Codec" if costs else "Codec: not over a URL")

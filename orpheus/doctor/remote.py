@@ -122,7 +122,10 @@ def _said(address: str, path: str, headers: dict[str, str], talk: Any) -> Findin
     except InvalidStatus as error:
         status = error.response.status_code
         if status in (401, 403):
-            return failed(f"{path} answers {status}: give one of the server's ORPHEUS_API_KEYS with --key.")
+            return failed(
+                f"{path} answers {status}: give one of the server's ORPHEUS_API_KEYS with --key; or where the key fits, "
+                f"{NGINX}."
+            )
         return failed(f"{path} answers {status} instead of a WebSocket: {NGINX}.")
     except InvalidHandshake as error:
         return failed(f"{path} is answered by no WebSocket ({error}): {NGINX}.")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orpheus.llama.loop import Engine
 
 REAL_TIME = SLOTS * 24000 / 2048  # tokens for a second of speech: 82
-MEASURE_S = 4.0
+MEASURE_S = 3.0
 FEWEST_TOKENS = 21  # three frames, however slow the machine
 EXACT = 1e-4  # of the loudest sample: -80 dB, below what 16 bits of speech let through
 FRAMES = 40

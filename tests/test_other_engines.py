@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-from benchmarks.servers import serve
 
 from orpheus import embedded
+from orpheus.bench.servers import serve
 from orpheus.settings import load_settings
 from orpheus.speech.app import create_app
 from orpheus.speech.service import SpeechService

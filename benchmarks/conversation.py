@@ -26,7 +26,8 @@ from pathlib import Path
 import httpx
 from websockets.asyncio.client import connect
 
-from benchmarks.speech import LOAD, RESULTS, listen, quantile
+from benchmarks.speech import LOAD, RESULTS
+from orpheus.bench.listening import listen, quantile
 from tests.live import Pair, running_pair
 from tests.orchestrator import Orchestrator, SessionKilled, Turn
 

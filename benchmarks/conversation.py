@@ -27,7 +27,7 @@ import httpx
 from websockets.asyncio.client import connect
 
 from benchmarks.speech import LOAD, RESULTS
-from orpheus.bench.listening import listen, quantile
+from orpheus.bench.listening import client, listen, quantile
 from tests.live import Pair, running_pair
 from tests.orchestrator import Orchestrator, SessionKilled, Turn
 
@@ -75,9 +75,9 @@ async def at_once(url: str, rounds: int) -> tuple[float, float]:
     """Seconds of speech a second when all replies are asked for at once, twice; and how long a reply lasts."""
     audio_s: list[float] = []
     started_s = time.monotonic()
-    async with httpx.AsyncClient(timeout=300, trust_env=False) as client:
+    async with client(url) as asking:
         for turn in range(rounds):
-            heard = [listen(client, url, reply, turn * 2 + seed) for reply in REPLIES for seed in (0, 1)]
+            heard = [listen(asking, reply, turn * 2 + seed) for reply in REPLIES for seed in (0, 1)]
             audio_s += [one.audio_s for one in await asyncio.gather(*heard)]
     return sum(audio_s) / (time.monotonic() - started_s), statistics.mean(audio_s)
 

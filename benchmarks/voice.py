@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -139,15 +140,13 @@ def summary(rows: list[Row], ran_away: dict[tuple[str, str], bool]) -> dict[str,
     """Every figure by voice and overall. `ran_away`: (voice, text) → whether a piece of it ran away."""
     figures: dict[str, Figures] = {}
     for kind in ("teacher", "codec", "voice"):
-        figures[f"wer_{kind}"] = by_voice(rows, lambda some, kind=kind: error_rate(some, kind))
+        figures[f"wer_{kind}"] = by_voice(rows, partial(error_rate, kind=kind))
     for kind in ("teacher", "voice"):
-        figures[f"dnsmos_{kind}"] = by_voice(rows, lambda some, kind=kind: mean_mos(some, kind))
+        figures[f"dnsmos_{kind}"] = by_voice(rows, partial(mean_mos, kind=kind))
     figures["identity_accuracy_teacher"] = identity_accuracy(rows, "teacher")
     figures["identity_accuracy"] = identity_accuracy(rows, "voice")
     for kind in ("teacher", "voice"):
-        figures[f"words_per_minute_{kind}"] = by_voice(
-            rows, lambda some, kind=kind: words_per_minute(some, kind)
-        )
+        figures[f"words_per_minute_{kind}"] = by_voice(rows, partial(words_per_minute, kind=kind))
     figures["runaway_rate"] = by_voice(
         rows, lambda some: _mean(float(ran_away[row.voice, row.text]) for row in some)
     )

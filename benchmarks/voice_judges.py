@@ -76,7 +76,7 @@ def sound_s(samples: Audio) -> float:
 
 def verdict(samples: Audio) -> Verdict:
     """What the judges say of mono audio at 24 kHz."""
-    plain = for_listener(samples).astype(np.float32) / 32767
+    plain = for_listener(samples) / np.float32(32767)
     repeated = np.resize(plain, MOS_SAMPLES) if len(plain) < MOS_SAMPLES else plain[:MOS_SAMPLES]
     return Verdict(
         heard=hear(samples),
@@ -90,7 +90,7 @@ def judge(task: Task) -> Row:
     """Teach, encode and judge one sentence."""
     spoken, _ = speech.speak(_teacher(), task.text, SPEAKERS[task.speaker].rate)
     analysis = shift.analyse(shift.prepare(spoken, TEACHER_HZ))
-    audio = {"teacher": shift.speak(analysis, SPEAKERS[task.speaker]).astype(np.float32)}
+    audio: dict[str, Audio] = {"teacher": shift.speak(analysis, SPEAKERS[task.speaker]).astype(np.float32)}
     if task.recipe:
         coder, mean, melodies = _coder(task.recipe)
         frames = codes.encode(Sentence({}, *features.describe(spoken)), coder, mean, melodies)
@@ -98,7 +98,7 @@ def judge(task: Task) -> Row:
             as_speaker(frames, task.speaker, len(coder.fine.centres))
         )
     if task.ours is not None:
-        audio["voice"] = task.ours.astype(np.float32) / 32767
+        audio["voice"] = (task.ours / 32767).astype(np.float32)
     verdicts = {kind: verdict(samples) for kind, samples in audio.items()}
     return Row(SPEAKERS[task.speaker].name, task.text, verdicts, audio if task.keep else {})
 

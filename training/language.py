@@ -116,6 +116,24 @@ def losses(model: Llama, batch: Batch, plan: Plan, training: bool) -> tuple[Tens
     return told, whole, attention_miss(guided, batch, plan.window), heard
 
 
+def begin(shape: Shape, out: Path) -> Llama:
+    """A new model in which codes that sound alike start alike: their rows are the coder's centres, turned at random."""
+    model = Llama(shape)
+    state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
+    melodies = state["melodies"].float()
+    speakers = torch.eye(shape.codes // len(melodies)).repeat_interleave(len(melodies), dim=0)
+    coarse = torch.cat(
+        [2 * speakers, (melodies / melodies.std()).repeat(shape.codes // len(melodies), 1)], dim=1
+    )
+    with torch.no_grad():
+        centres = (coarse, state["coder"]["middle.centres"], state["coder"]["fine.centres"])
+        for rows, meant in zip(model.levels, centres, strict=True):
+            spread = meant - meant.mean(dim=0)
+            turned = spread @ torch.randn(spread.shape[1], shape.width)
+            rows.mul_(0.3).add_(turned, alpha=0.018 / float(turned.std()))
+    return model
+
+
 def rate_at(progress: float, step: int, plan: Plan) -> float:
     """Learning rate: a short climb, a plain, a straight fall."""
     return plan.rate * min(1.0, (step + 1) / plan.warm_steps, max((1 - progress) / plan.fall, 0.0))
@@ -126,7 +144,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
     target = out / "language.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
-    model = Llama(plan.shape).to(device)
+    model = begin(plan.shape, out).to(device)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.dim() == 2], "weight_decay": plan.weight_decay},

@@ -100,7 +100,7 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
                 heard["voice"].append(hear(codec.decode(snac, frames)) if len(frames) else "")
         if chosen:
             rates = {what: word_error_rate(texts, said) for what, said in heard.items() if said}
-            result["voices"][speaker.name] = {**rates, "ended": ended / len(chosen)}
+            result["voices"][speaker.name] = rates | ({"ended": ended / len(chosen)} if reader else {})
     for what in ("teacher", "codec", "voice", "ended"):
         found = [voice[what] for voice in result["voices"].values() if what in voice]
         result[what] = float(np.mean(found)) if found else None

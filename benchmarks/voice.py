@@ -220,7 +220,7 @@ def main() -> None:
     figures = summary(rows, ran_away)
     from benchmarks.voice_pictures import draw
 
-    draw([row for row in rows if row.audio], RESULTS / "voice.png")
+    draw([row for row in rows if row.audio], RESULTS / "voice.jpg")
     print(
         f"{count} sentences a voice, word errors by pocketsphinx, model {chosen.model}, codec {chosen.codec}\n"
     )

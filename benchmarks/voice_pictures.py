@@ -41,5 +41,5 @@ def draw(rows: list[Row], picture: Path) -> None:
             axis.set_ylim(0, 8000)
     figure.suptitle(f"“{rows[0].text}” (Hz over seconds)")
     picture.parent.mkdir(exist_ok=True)
-    figure.savefig(picture, dpi=90)
+    figure.savefig(picture, dpi=80, pil_kwargs={"quality": 80})
     plt.close(figure)

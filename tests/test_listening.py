@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from orpheus.settings import load_settings
 from orpheus.speech.service import SpeechService, Utterance
 from orpheus.usage import Usage
-from tests.listen import hear, word_error_rate
 from tests.sentences import SENTENCES
+from training.listen import hear, word_error_rate
 
 pytestmark = pytest.mark.anyio
 

@@ -18,10 +18,10 @@ from orpheus import embedded
 from orpheus.encode import FORMATS, Format, to_int16
 from orpheus.prompt import turn_text
 from orpheus.vocabulary import frame_to_layers, slot_and_code
-from tests.listen import hear, word_error_rate
 from tests.live import Pair, running_pair
 from tests.sentences import SENTENCES as FORTY
 from tests.test_encode import decode
+from training.listen import hear, word_error_rate
 
 SENTENCES = FORTY[:10]
 SAMPLING = {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}

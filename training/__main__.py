@@ -16,6 +16,7 @@ from training.coder import Size
 from training.llama import Shape
 
 SEED = 20261121
+CODES = 2048  # a slot: each doubling takes a sixteenth off the coder's error and adds 1.8 million parameters
 STAGES = ("texts", "speech", "features", "codes", "shifted", "codec", "language", "gguf", "listen")
 
 
@@ -36,17 +37,17 @@ class Recipe:
 FULL = Recipe(
     sentences=48000,
     corpora=True,
-    coder=Size(),
+    coder=Size(codes=CODES),
     shifted_shards=80,
-    codec=codec.Plan(),
-    language=language.Plan(Shape()),
+    codec=codec.Plan(codes=CODES),
+    language=language.Plan(Shape(codes=CODES)),
 )
 SMOKE = Recipe(
     sentences=12,
     corpora=False,
     coder=Size(codes=64, width=32, dim=8, steps=40, batch=4, latents=32, shards=1),
     shifted_shards=1,
-    codec=codec.Plan(width=32, codes=64, code_dim=32, steps=4, batch=2, frames=2),
+    codec=codec.Plan(codes=64, width=32, code_dim=32, steps=4, batch=2, frames=2, compiled=False),
     language=language.Plan(
         Shape(codes=64, layers=2, width=64, heads=1, key_heads=1, inner=96, guided=(1,), phone_layer=0),
         steps=10,
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=0, help="fit the schedule of a learning stage in this time"
     )
+    parser.add_argument("--steps", type=int, help="of a learning stage's whole schedule")
     parser.add_argument(
         "--adversarial", type=float, help="critics join after this share of the codec's schedule"
     )
@@ -122,6 +124,7 @@ def main() -> None:
     told, heard = recipe.language, recipe.codec
     told = replace(
         told,
+        steps=chosen.steps or told.steps,
         minutes=chosen.minutes,
         stop_minutes=chosen.stop_after,
         batch_tokens=chosen.batch_tokens or told.batch_tokens,
@@ -134,7 +137,11 @@ def main() -> None:
     if chosen.layers:
         told = replace(told, shape=replace(told.shape, layers=chosen.layers))
     heard = replace(
-        heard, minutes=chosen.minutes, stop_minutes=chosen.stop_after, batch=chosen.batch or heard.batch
+        heard,
+        steps=chosen.steps or heard.steps,
+        minutes=chosen.minutes,
+        stop_minutes=chosen.stop_after,
+        batch=chosen.batch or heard.batch,
     )
     if chosen.adversarial is not None:
         heard = replace(heard, adversarial_from=chosen.adversarial)

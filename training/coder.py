@@ -19,10 +19,10 @@ _STALE = 0.05  # a centre used less than this share of an even use is moved onto
 
 @dataclass(frozen=True)
 class Size:
-    codes: int = 1024  # a slot, of each kind
+    codes: int  # a slot, of each kind
     width: int = 192
     dim: int = 32
-    steps: int = 4000
+    steps: int = 8000
     batch: int = 24
     latents: int = 96  # of a training piece
     shards: int = 40  # trained on: two hours are plenty for a network this small

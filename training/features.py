@@ -33,12 +33,12 @@ class Sentence:
 
 def describe(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bands, voiced, melody) of the teacher's int16 samples."""
-    analysis = shift.analyse(shift.prepare(samples, TEACHER_HZ))
+    f0, envelope = shift.pitch_and_envelope(shift.prepare(samples, TEACHER_HZ))
     # A smooth envelope instead of a spectrum: harmonics would spend codes on a pitch the first code carries.
-    power = analysis.envelope @ mel_weights(analysis.envelope.shape[1])
-    count = len(analysis.f0) - 1
+    power = envelope @ mel_weights(envelope.shape[1])
+    count = len(f0) - 1
     bands = np.maximum(np.log(power + 1e-12), _FLOOR)[:count]
-    return bands, (analysis.f0 > 0)[:count].astype(np.float32), shift.melody(analysis.f0)[:count]
+    return bands, (f0 > 0)[:count].astype(np.float32), shift.melody(f0)[:count]
 
 
 def make(out: Path) -> None:

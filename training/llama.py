@@ -22,13 +22,13 @@ NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Shape:
-    codes: int = 1024
+    codes: int
     layers: int = 6
     width: int = 256
     heads: int = 4
     key_heads: int = 2
     inner: int = 704
-    dropout: float = 0.1
+    dropout: float = 0.0  # of no use while an hour is heard only a few times, and a twelfth of a step
     guided: tuple[int, ...] = (1, 2, 3)  # layers whose first head is taught where to look
     phone_layer: int = 3  # after which the phoneme must be readable
 
@@ -58,6 +58,19 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
     )
 
 
+def look_back(q: Tensor, k: Tensor, v: Tensor, rows: int = 128) -> Tensor:
+    """Causal attention (b, heads, t, 64), a few rows at a time: on a CPU a third less than torch's own."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    out = []
+    for start in range(0, q.shape[2], rows):
+        end = min(start + rows, q.shape[2])
+        scores = (q[:, :, start:end] @ k[:, :, :end].transpose(2, 3)).float() / HEAD_SIZE**0.5
+        ahead = torch.arange(end) > torch.arange(start, end)[:, None]
+        out.append(scores.masked_fill(ahead, -1e9).softmax(dim=-1).to(v.dtype) @ v[:, :, :end])
+    return torch.cat(out, dim=2)
+
+
 class Block(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -79,9 +92,7 @@ class Block(nn.Module):
         k = rotate(self.attn_k(h).unflatten(-1, (self.key_heads, HEAD_SIZE)).transpose(1, 2), turn)
         v = self.attn_v(h).unflatten(-1, (self.key_heads, HEAD_SIZE)).transpose(1, 2)
         repeat = self.heads // self.key_heads
-        mixed = F.scaled_dot_product_attention(
-            q, k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1), is_causal=True
-        )
+        mixed = look_back(q, k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1))
         x = x + self.dropout(self.attn_output(mixed.transpose(1, 2).flatten(2)))
         h = self.ffn_norm(x)
         x = x + self.dropout(self.ffn_down(F.silu(self.ffn_gate(h)) * self.ffn_up(h)))

@@ -18,7 +18,7 @@ from orpheus.vocabulary import SLOTS
 from training import codec, samples, shift, speech, turns
 from training.clock import TEACHER_HZ
 from training.files import write_atomically
-from training.listen import Listener, is_plain, word_error_rate
+from training.listen import hear, is_plain, word_error_rate
 from training.samples import as_speaker
 from training.speakers import SPEAKERS
 
@@ -79,7 +79,6 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
     held_out = [one for one in samples.read(out / "codes") if one.test and is_plain(one.text)]
     snac = SNAC.from_pretrained(str(out / "snac"))
     reader = Reader(out / "model.gguf", snac.codebook_size) if (out / "model.gguf").exists() else None
-    listener = Listener()
     recorded = {
         line["id"]: audio
         for shard in speech.shards(out)[: 1 + max((one.number for one in held_out), default=0) // 100]
@@ -92,16 +91,16 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
         heard: dict[str, list[str]] = {"teacher": [], "codec": [], "voice": []}
         for one in chosen:
             analysis = shift.analyse(shift.prepare(recorded[one.number], TEACHER_HZ))
-            heard["teacher"].append(listener.hear(shift.speak(analysis, speaker)))
+            heard["teacher"].append(hear(shift.speak(analysis, speaker)))
             frames = as_speaker(one.frames, number, snac.codebook_size)
-            heard["codec"].append(listener.hear(codec.decode(snac, frames)))
+            heard["codec"].append(hear(codec.decode(snac, frames)))
             if reader:
                 frames, by_itself = reader.frames(one.text, speaker.name, temperature, top_p, one.number)
                 ended += by_itself
-                heard["voice"].append(listener.hear(codec.decode(snac, frames)) if len(frames) else "")
+                heard["voice"].append(hear(codec.decode(snac, frames)) if len(frames) else "")
         if chosen:
             rates = {what: word_error_rate(texts, said) for what, said in heard.items() if said}
-            result["voices"][speaker.name] = {**rates, "ended": ended / len(chosen)}
+            result["voices"][speaker.name] = rates | ({"ended": ended / len(chosen)} if reader else {})
     for what in ("teacher", "codec", "voice", "ended"):
         found = [voice[what] for voice in result["voices"].values() if what in voice]
         result[what] = float(np.mean(found)) if found else None

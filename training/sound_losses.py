@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from training.bands import mel_weights
 
-WINDOWS = (128, 256, 512, 1024, 2048)
+# The longest tells the harmonics of the lowest voice (87 Hz) apart, without which it is learned an octave off.
+WINDOWS = (128, 256, 512, 1024, 2048, 4096)
 _QUIET = 1e-3
 
 

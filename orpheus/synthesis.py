@@ -43,6 +43,7 @@ Pcm = NDArray[np.float32]
 TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
 RESERVE_S = 1.0  # of audio in the listener's hands, kept when a piece is held back
+AGAIN_S = 0.05  # until a full tier 1 is asked again: a listener runs dry while it is not
 RETRY_SEED = 1 << 40  # added to the seed of a piece that is generated again
 
 
@@ -249,7 +250,7 @@ class Synthesis:
             except AtCapacity as error:  # raised before any token, so nothing is said twice
                 if not wait or time.monotonic() > patience_ends:
                     raise
-                await asyncio.sleep(min(error.retry_after_s, 0.2))
+                await asyncio.sleep(min(error.retry_after_s, AGAIN_S))
 
 
 def _named(text: str) -> str:

@@ -80,7 +80,15 @@ async def begin(url: str, *arguments: str, path: str | None = None) -> Process:
     if path is not None:
         environment["PATH"] = path
     return await asyncio.create_subprocess_exec(
-        sys.executable, CLIENT, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+        sys.executable,
+        CLIENT,
+        *arguments,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment,
+        # As from a terminal: what runs in the background has Ctrl-C ignored, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

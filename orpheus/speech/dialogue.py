@@ -7,7 +7,6 @@ its messages. Audio is let go with a bounded lead over real time, and words no e
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -22,8 +21,6 @@ from orpheus.tasks import ended
 from orpheus.text import LiveText
 from orpheus.timing import Word, Words
 from orpheus.usage import Usage
-
-log = logging.getLogger(__name__)
 
 MOST_PENDING = 8  # utterances that may wait behind the one that is spoken
 PLACE_S = 5.0  # that an utterance waits for a place; later its listener would have given up

@@ -99,10 +99,6 @@ class LiveText:
         self._changed.set()
 
     @property
-    def ended(self) -> bool:
-        return self._ended
-
-    @property
     def unsaid(self) -> str:
         """The end of the text, where no voice can say it."""
         return self._unsaid

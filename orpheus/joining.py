@@ -26,10 +26,11 @@ LEVEL_MOST = 10 ** (3 / 20)  # a piece is never changed by more than 3 dB: empha
 class Trim:
     """One piece: leading silence cut to `lead_s`, trailing silence to the pause it ends with, both faded.
 
-    `threshold` is the RMS below which a block is silence. Silence within the piece stays as it is.
+    `threshold` is the RMS below which a block is silence. Silence within the piece stays as it is. As much of it
+    as `pause_s`, the pause expected at the end, is let go at once: its listener may have nothing else in hand.
     """
 
-    def __init__(self, rate: int, *, threshold: float, lead_s: float) -> None:
+    def __init__(self, rate: int, *, threshold: float, lead_s: float, pause_s: float = 0.0) -> None:
         self._block = max(1, round(BLOCK_S * rate))
         self._fade = round(FADE_S * rate)
         self._threshold = threshold
@@ -37,6 +38,7 @@ class Trim:
         self._after = round(AFTER_VOICE_S * rate)
         self._rate = rate
         self._most_held = round(HELD_S * rate)
+        self._free = round(pause_s * rate) - self._block  # the last block is kept to be faded
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
         self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
@@ -61,7 +63,7 @@ class Trim:
         pause = round(pause_s * self._rate)
         end = np.concatenate([self._held, self._rest])
         wanted = max(0, pause - self._quiet)
-        natural = end[: max(0, min(len(end), max(wanted, self._after - self._quiet)))].copy()
+        natural = end[: max(wanted, self._after - self._quiet, self._fade)].copy()
         _fade_out(natural, self._fade)
         return np.concatenate([natural, np.zeros(max(0, wanted - len(natural)), np.float32)])
 
@@ -80,6 +82,8 @@ class Trim:
     def _silence(self, block: Pcm) -> Pcm:
         self._held = np.concatenate([self._held, block])
         most = self._most_held if self.heard else self._before
+        if self.heard and self._quiet + len(self._held) <= self._free:
+            most = 0
         surplus = max(0, len(self._held) - most)
         gone, self._held = self._held[:surplus], self._held[surplus:]
         if not self.heard:

@@ -59,6 +59,33 @@ def test_a_pause_within_a_piece_stays_as_it_is() -> None:
     assert np.array_equal(out[300 : len(pcm) - 300], pcm[300:-300])
 
 
+def test_as_much_silence_as_the_pause_is_not_held_back() -> None:
+    whole = np.concatenate([voice(0.5), silence(0.2)])
+    held, free = Trim(RATE, threshold=QUIET, lead_s=0), Trim(RATE, threshold=QUIET, lead_s=0, pause_s=0.25)
+    assert len(held.push(whole)) <= 0.5 * RATE, "it may be the end"
+    assert len(free.push(whole)) == pytest.approx(0.7 * RATE, abs=0.01 * RATE)
+    more = np.concatenate([silence(0.2), voice(0.5)])
+    assert len(free.push(more)) == pytest.approx(0.7 * RATE, abs=0.01 * RATE), (
+        "a voice again: nothing is lost"
+    )
+
+
+@given(natural_s=st.floats(0.02, 0.8), pause_s=st.floats(0, 0.5), given_s=st.floats(0, 0.5))
+def test_the_pause_at_the_end_is_as_long_however_early_it_was_let_go(
+    natural_s: float, pause_s: float, given_s: float
+) -> None:
+    pcm = np.concatenate([voice(0.4), silence(natural_s)])
+    outs = []
+    for expected_s in (0.0, pause_s):
+        trim = Trim(RATE, threshold=QUIET, lead_s=0, pause_s=expected_s)
+        outs.append(np.concatenate([trim.push(pcm), trim.finish(pause_s)]))
+    assert abs(len(outs[0]) - len(outs[1])) <= max(0.01, natural_s - 0.3) * RATE
+    trim = Trim(RATE, threshold=QUIET, lead_s=0, pause_s=given_s)
+    out = np.concatenate([trim.push(pcm), trim.finish(0.0)])  # the text came to its end meanwhile
+    assert abs(out[-1]) < 2e-4
+    assert len(out) <= (0.4 + max(0.06, given_s, natural_s - 0.3) + 0.02) * RATE
+
+
 def test_the_cuts_do_not_click() -> None:
     out = trimmed(np.concatenate([silence(0.3), voice(0.5), silence(0.5)]))
     assert abs(out[0]) < 1e-4

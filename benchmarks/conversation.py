@@ -3,8 +3,8 @@
     python -m benchmarks.conversation [--quick]
 
 Both tiers as processes; conversations over the orchestrator's protocol, each with the player of tests/orchestrator.py:
-first word to first audio and holes with 1, 8 and 20 at once, at 80% of this machine's capacity as far as so many can
-reach it; what closing a socket in the middle of a turn takes to free both tiers; a picture of one turn in
+first word to first audio and holes with 1, 8 and 20 at once, the last with as many more as it takes to ask for 80% of
+this machine's capacity; what closing a socket in the middle of a turn takes to free both tiers; a picture of one turn in
 benchmarks/results/conversation.png. The last line is one JSON object.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import re
 import statistics
@@ -32,7 +33,9 @@ from tests.live import Pair, running_pair
 from tests.orchestrator import Orchestrator, SessionKilled, Turn
 
 CONVERSATIONS = (1, 8, 20)
+STREAMS = 48  # of tier 1: a place for everybody
 WORDS_PER_S = 20.0
+WORDS_S = 0.4  # about, from an answer's first word to its first audio
 PAUSE_S = 0.3  # between an answer and the next at the least: somebody else speaks
 REPLIES = (
     "Well, that is a good question. The old harbour was closed in the spring, and nobody has used it since.",
@@ -80,6 +83,11 @@ async def at_once(url: str, rounds: int) -> tuple[float, float]:
             heard = [listen(asking, reply, turn * 2 + seed) for reply in REPLIES for seed in (0, 1)]
             audio_s += [one.audio_s for one in await asyncio.gather(*heard)]
     return sum(audio_s) / (time.monotonic() - started_s), statistics.mean(audio_s)
+
+
+def enough(people: int, capacity: float, turn_s: float) -> int:
+    """As many people, or as many as it takes to ask for LOAD: none can listen all the time."""
+    return max(people, math.ceil(LOAD * capacity * (turn_s + PAUSE_S + WORDS_S) / turn_s))
 
 
 async def converse(url: str, people: int, cycles: float, capacity: float, turn_s: float) -> Talk:
@@ -224,7 +232,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     result: dict[str, float] = {}
     work = Path(tempfile.mkdtemp())
-    with running_pair(work, ORPHEUS_STREAMS=str(max(CONVERSATIONS))) as pair:
+    with running_pair(work, ORPHEUS_STREAMS=str(STREAMS)) as pair:
         url = pair.url
         asyncio.run(at_once(url, 1))  # warm
         capacity, turn_s = asyncio.run(at_once(url, 2 if quick else 6))
@@ -233,14 +241,17 @@ def main() -> None:
         print("\nconversations   turns   first audio p50  p99      holes  longest      load   broken off")
         for people in CONVERSATIONS:
             cycles = (5 if people == 1 else 3) if quick else (30 if people == 1 else 12)
-            talk = asyncio.run(converse(url, people, cycles, capacity, turn_s))
+            talking = people if people < CONVERSATIONS[-1] else min(STREAMS, enough(people, capacity, turn_s))
+            talk = asyncio.run(converse(url, talking, cycles, capacity, turn_s))
             for mark, share in (("p50", 0.5), ("p99", 0.99)):
                 result[f"first_audio_ms_{mark}_{people}"] = talk.first_audio_ms(share)
             result |= {f"holes_{people}": talk.holes, f"load_{people}": talk.load}
+            result[f"turns_{people}"] = len(talk.turns)
+            result[f"people_{people}"] = talking
             result[f"broken_off_{people}"] = len(talk.killed)
             longest_ms = max(turn.player.longest_s for turn in talk.turns) * 1000
             print(
-                f"{people:13d} {len(talk.turns):7d}   {talk.first_audio_ms(0.5):12.0f} "
+                f"{talking:13d} {len(talk.turns):7d}   {talk.first_audio_ms(0.5):12.0f} "
                 f"{talk.first_audio_ms(0.99):6.0f} ms{talk.holes:8d} {longest_ms:6.0f} ms {talk.load:8.0%} "
                 f"{len(talk.killed):10d}"
             )

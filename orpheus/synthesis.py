@@ -25,7 +25,7 @@ from orpheus.ahead import Ahead
 from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, BadPiece
 from orpheus.frames import FrameAssembler, LoopWatch
-from orpheus.joining import Level, Trim
+from orpheus.joining import LEVEL_S, Level, Trim
 from orpheus.pace import Pace
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
@@ -42,6 +42,7 @@ Pcm = NDArray[np.float32]
 # second), and four seconds for laughs, sighs and silence.
 TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
+QUICK_CHARS = 18  # a second: no speech is much shorter than its text at this rate
 RESERVE_S = 1.0  # of audio in the listener's hands, kept when a piece is held back
 AGAIN_S = 0.05  # until a full tier 1 is asked again: a listener runs dry while it is not
 RETRY_SEED = 1 << 40  # added to the seed of a piece that is generated again
@@ -72,7 +73,7 @@ class Synthesis:
         self._join_chars = 50 if embedded and not settings.piece_chars else None
         self._threshold = 10 ** (settings.silence_db / 20)
         self._joins = settings.join == "on"
-        self._pace = Pace()
+        self._pace = Pace(LEVEL_S if self._joins else 0.0)
 
     def split(self, text: str, voice: Voice, *, normalize: bool = False) -> Spoken:
         """The pieces a text is spoken in. BadRequest where there is nothing to say."""
@@ -108,7 +109,7 @@ class Synthesis:
             """
             seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
             while await may_begin.acquire():
-                piece = await script.next(lambda: usage.ahead_s(self.sample_rate))
+                piece = await script.next(self._left_s(usage))
                 if piece is None:
                     return
                 ahead = Ahead(self._attempts(piece, script, manner, seed + len(running), usage))
@@ -126,7 +127,7 @@ class Synthesis:
                 await ahead.settled(max(0.0, usage.in_hand_s() - RESERVE_S))
                 usage.said[running.index(ahead)].begins = usage.samples
                 may_begin.release()
-                async for pcm in ahead if usage.in_hand_s() else self._cushioned(ahead):
+                async for pcm in ahead if usage.in_hand_s() else self._cushioned(ahead, script, usage):
                     if len(out := level.push(pcm) if self._joins else pcm):
                         yield usage.count(out, self.sample_rate)
                 if self._joins and len(out := level.finish()):
@@ -156,14 +157,19 @@ class Synthesis:
 
         return attempt
 
-    async def _cushioned(self, samples: Ahead[Pcm]) -> AsyncGenerator[Pcm]:
-        """A piece the listener waits for, begun once enough of it is there to outlast a busy tier 1's next frames."""
+    def _left_s(self, usage: Usage) -> Callable[[], float]:
+        """Seconds of audio the listener will still have when the first of a piece begun now is there."""
+        return lambda: max(0.0, usage.ahead_s(self.sample_rate) - self._pace.start_s())
+
+    async def _cushioned(self, samples: Ahead[Pcm], script: Script, usage: Usage) -> AsyncGenerator[Pcm]:
+        """A piece the listener waits for, begun once it outlasts the wait for what a busy tier 1 makes next."""
+        piece_s = None if script.exhausted else len(usage.said[-1].text) / QUICK_CHARS
         held: list[Pcm] = []
         started = False
         async for pcm in samples:
             held.append(pcm)
             in_hand_s = sum(map(len, held)) / self.sample_rate
-            if started := started or in_hand_s >= self._pace.cushion_s():
+            if started := started or in_hand_s >= self._pace.cushion_s(piece_s):
                 yield np.concatenate(held)
                 held.clear()
         if held:
@@ -188,6 +194,7 @@ class Synthesis:
             self.sample_rate,
             threshold=self._threshold,
             lead_s=manner.lead_silence_s if first else 0.0,
+            pause_s=0.0 if script.exhausted else piece.pause_ms / 1000,
         )
         samples_made = 0
         async with aclosing(self._decode(generation, usage, wait=manner.patient or not first)) as samples:
@@ -207,7 +214,8 @@ class Synthesis:
         """Tokens to frames to samples."""
         assembler, watch = FrameAssembler(), LoopWatch()
         decoder = self._codec.open(piece.sampling.seed or 0)
-        frame_at = 0.0  # when the last frame came
+        asked_s = time.monotonic()
+        frames, samples_s = 0, 0.0  # since samples came, and when that was
         try:
             async with aclosing(self._tokens(piece, wait=wait)) as tokens:
                 async for chunk in tokens:
@@ -217,11 +225,15 @@ class Synthesis:
                             raise BadPiece(
                                 f"The model repeats itself in {_named(piece.text)}. Try again, with another seed."
                             )
-                        if frame_at:
-                            self._pace.frames(len(codes) // SLOTS, time.monotonic() - frame_at)
-                        frame_at = time.monotonic()
+                        frames += len(codes) // SLOTS
                         pcm = await decoder.push(codes)
                         if len(pcm):
+                            now_s = time.monotonic()
+                            if samples_s:
+                                self._pace.frames(frames, now_s - samples_s)
+                            else:
+                                self._pace.started(now_s - asked_s)
+                            frames, samples_s = 0, now_s
                             yield pcm
                     if chunk.finish_reason:
                         usage.prompt_tokens += chunk.prompt_tokens or 0

@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import math
 import time
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,7 +89,7 @@ class Turn:
     words: list[str] = field(
         default_factory=list
     )  # as released: the subtitles and the LLM's memory of itself
-    pcm: list[float] = field(default_factory=list)  # as released
+    pcm: array[float] = field(default_factory=lambda: array("f"))  # as released
     released: list[tuple[float, Message]] = field(default_factory=list)
     received: list[tuple[float, Message]] = field(default_factory=list)
     sent: list[tuple[float, str]] = field(default_factory=list)  # words
@@ -221,6 +222,8 @@ async def _play(socket: ClientConnection, turn: Turn) -> None:
     try:
         async for data in socket:
             message = _unpacked(data)
+            if message["type"] == "Audio":  # a list of floats is slow to collect: this player would stall
+                message["pcm"] = array("f", message["pcm"])
             turn.received.append((time.monotonic(), message))
             if message["type"] == "Audio":
                 queue.start()

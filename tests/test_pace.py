@@ -1,7 +1,7 @@
 import pytest
 
 from orpheus import pace
-from orpheus.pace import CUSHION_FRAMES, LONGEST_S, Pace
+from orpheus.pace import CUSHION_FRAMES, DEVIATIONS, FRAME_S, LONGEST_S, Pace
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_with_nobody_else_a_listener_starts_at_once(clock: list[float]) -> None:
 def test_a_fast_tier_1_asks_for_less_than_the_first_frame_holds(clock: list[float]) -> None:
     measured = Pace()
     frames(measured, clock, 100, 0.008)
-    assert measured.cushion_s() < 2048 / 24_000
+    assert measured.cushion_s() < FRAME_S
 
 
 def test_a_loaded_one_asks_for_some_frames_in_hand(clock: list[float]) -> None:
@@ -37,16 +37,54 @@ def test_a_loaded_one_asks_for_some_frames_in_hand(clock: list[float]) -> None:
     assert measured.cushion_s() == pytest.approx(CUSHION_FRAMES * 0.07, rel=0.01)
 
 
+def test_an_uneven_one_asks_for_more(clock: list[float]) -> None:
+    even, uneven = Pace(), Pace()
+    for n in range(200):
+        clock[0] += 0.01
+        even.frames(1, 0.03)
+        uneven.frames(1, 0.06 if n % 2 else 0.0)
+    assert uneven.cushion_s() == pytest.approx(even.cushion_s() + DEVIATIONS * 0.03, rel=0.1)
+
+
+def test_many_streams_do_not_make_it_forget_a_slow_moment(clock: list[float]) -> None:
+    measured = Pace()
+    frames(measured, clock, 100, 0.06)
+    before_s = measured.cushion_s()
+    for _ in range(30):
+        frames(measured, clock, 1, 0.001)  # thirty frames in thirty milliseconds
+    assert measured.cushion_s() > 0.9 * before_s
+
+
+def test_a_short_first_piece_waits_for_the_start_of_the_next(clock: list[float]) -> None:
+    measured = Pace()
+    measured.started(0.4)
+    frames(measured, clock, 50, 0.07)
+    assert measured.start_s() > 0.4
+    alone_s = measured.cushion_s()
+    assert alone_s < measured.cushion_s(0.6) < measured.start_s()
+    assert measured.cushion_s(30.0) == alone_s, "a long piece gains enough while it is heard"
+    assert measured.cushion_s(0.1) >= 0.1
+
+
+def test_where_pieces_are_judged_first_the_next_starts_that_much_later(clock: list[float]) -> None:
+    plain, judged = Pace(), Pace(0.5)
+    for measured in (plain, judged):
+        measured.started(0.2)
+        frames(measured, clock, 20, FRAME_S / 2)
+    assert judged.start_s() - plain.start_s() == pytest.approx(0.25, rel=0.01)
+
+
 def test_what_was_measured_long_ago_says_nothing(clock: list[float]) -> None:
     measured = Pace()
+    measured.started(0.5)
     frames(measured, clock, 100, 0.07)
     clock[0] += 2
-    assert measured.cushion_s() == 0
+    assert measured.cushion_s(0.5) == measured.start_s() == 0
     frames(measured, clock, 1, 0.01)
-    assert measured.cushion_s() < 0.01
+    assert measured.cushion_s() < FRAME_S
 
 
 def test_a_reader_who_pauses_is_not_the_pace_of_the_machine(clock: list[float]) -> None:
     measured = Pace()
     measured.frames(1, 60.0)
-    assert measured.cushion_s() <= CUSHION_FRAMES * LONGEST_S
+    assert measured.cushion_s() <= (CUSHION_FRAMES + DEVIATIONS / 2) * LONGEST_S

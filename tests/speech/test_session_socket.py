@@ -178,6 +178,32 @@ def test_cancel_drops_what_waits_too(session: Begin, upstream: Upstream) -> None
     assert one.until("audio.cancelled")[-1] == {"type": "audio.cancelled"}
 
 
+def test_cancel_while_an_utterance_waits_for_a_place(speech: Start, upstream: Upstream) -> None:
+    base = str(speech(max_requests=1).base_url).replace("http", "ws", 1).rstrip("/")
+    url = f"{base}/v1/audio/speech/stream"
+    with connect(url, proxy=None) as first, connect(url, proxy=None) as second:
+        talking, waiting = Session(first), Session(second)
+        for one in (talking, waiting):
+            one.socket.send(json.dumps(STREAM))
+        upstream.events, upstream.pause_s = whole(500), 0.02
+        talking.say("This takes the only place there is.")
+        talking.until("audio.start")
+        waiting.say("This one has to wait.")
+        time.sleep(0.2)
+        waiting.send("input.cancel")
+        assert waiting.until("audio.cancelled")[-1] == {
+            "type": "audio.cancelled",
+            "utterance_index": 0,
+            "sent_s": 0,
+        }
+        talking.send("input.cancel")
+        talking.until("audio.cancelled")
+        upstream.events, upstream.pause_s = whole(), 0.0
+        waiting.say("Now there is a place.")
+        assert types(waiting.until("session.done")) == ["audio.start", "audio.done", "session.done"]
+    assert len(upstream.requests) == 2, "what was cancelled was never asked for"
+
+
 @pytest.mark.parametrize(
     ("message", "code", "says"),
     [

@@ -42,7 +42,7 @@ class Trim:
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
         self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
-        self._quiet = 0  # samples of silence already let go since the last voice
+        self.quiet = 0  # samples of silence already let go since the last voice
         self.heard = False
 
     def push(self, pcm: Pcm) -> Pcm:
@@ -62,15 +62,15 @@ class Trim:
             return self._held[:0]
         pause = round(pause_s * self._rate)
         end = np.concatenate([self._held, self._rest])
-        wanted = max(0, pause - self._quiet)
-        natural = end[: max(wanted, self._after - self._quiet, self._fade)].copy()
+        wanted = max(0, pause - self.quiet)
+        natural = end[: max(wanted, self._after - self.quiet, self._fade)].copy()
         _fade_out(natural, self._fade)
         return np.concatenate([natural, np.zeros(max(0, wanted - len(natural)), np.float32)])
 
     def _voice(self, block: Pcm) -> Pcm:
         out = np.concatenate([self._held, block])
         self._held = block[:0]
-        self._quiet = 0
+        self.quiet = 0
         if not self.heard:
             self.heard = True
             out = out[-(len(block) + self._before) :].copy()
@@ -82,13 +82,13 @@ class Trim:
     def _silence(self, block: Pcm) -> Pcm:
         self._held = np.concatenate([self._held, block])
         most = self._most_held if self.heard else self._before
-        if self.heard and self._quiet + len(self._held) <= self._free:
+        if self.heard and self.quiet + len(self._held) <= self._free:
             most = 0
         surplus = max(0, len(self._held) - most)
         gone, self._held = self._held[:surplus], self._held[surplus:]
         if not self.heard:
             return gone[:0]
-        self._quiet += len(gone)
+        self.quiet += len(gone)
         return gone
 
 

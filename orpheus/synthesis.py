@@ -207,7 +207,7 @@ class Synthesis:
             raise BadPiece(f"The model said nothing for {_named(text)}. Try again, with another seed.")
         pause_s = 0.0 if script.exhausted else piece.pause_ms / 1000
         if self._joins and len(out := trim.finish(pause_s)):
-            said.pause = min(len(out), round(pause_s * self.sample_rate))
+            said.pause = min(trim.quiet + len(out), round(pause_s * self.sample_rate))
             yield out
 
     async def _decode(self, piece: Generation, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:

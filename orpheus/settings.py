@@ -24,7 +24,9 @@ EMBEDDED = "embedded"
 T = TypeVar("T", bound=BaseSettings)
 
 
-class Settings(BaseSettings):
+class Environment(BaseSettings):
+    """A group of settings; docs/reference.md has one table each."""
+
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=ENV_FILE,
@@ -34,59 +36,22 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    # weights
+
+class Both(Environment):
+    """Both tiers.
+
+    The sampling is what a request gets that names none.
+    """
+
     model: str | None = Field(
         None,
         description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: the published Orpheus-3B where "
         "llama.cpp can use a GPU, else 'embedded'",
     )
-    codec: str | None = Field(
-        None,
-        description="'embedded', a SNAC folder, or owner/repo[@revision]. Unset: the one that belongs to the model",
-    )
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Hugging Face token, for gated or private weights"
     )
     model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
-
-    # addresses
-    host: str = Field("127.0.0.1", description="address tier 2 listens on")
-    port: int = Field(5005, ge=0, le=65535, description="port of tier 2; 0 takes a free one")
-    llama_host: str = Field("127.0.0.1", description="address tier 1 listens on")
-    llama_port: int = Field(5006, ge=0, le=65535, description="port of tier 1; 0 takes a free one")
-    llama_endpoint: str | None = Field(
-        None,
-        description="URL of tier 1 or of any OpenAI-compatible completions server, with or without /v1/completions",
-    )
-    llama_api_key: SecretStr | None = Field(None, description="bearer token sent to the completions endpoint")
-    cold_wait_s: float = Field(
-        0,
-        ge=0,
-        description="longest a request waits for a completions endpoint that is asleep or starting (503, 502, refused "
-        "connections); 0: not at all",
-    )
-    proxy_key: SecretStr | None = Field(
-        None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services that run there"
-    )
-    proxy_secret: SecretStr | None = Field(
-        None, description="secret of Modal's proxy token (ws-…), sent as Modal-Secret"
-    )
-    fastapi_url: str | None = Field(
-        None, description="URL of a running tier 2, for `orpheus say`, `orpheus relay` and the clients"
-    )
-    relay_port: int = Field(
-        8089,
-        ge=0,
-        le=65535,
-        description="port of `orpheus relay`; the default is where unmute looks for its TTS",
-    )
-    relay_headers: SecretStr | None = Field(
-        None,
-        description="headers `orpheus relay` adds, 'Name: value', comma separated, as 'x-api-key: …' for "
-        "ORPHEUS_API_KEYS; Modal's come from ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET",
-    )
-
-    # sampling (defaults of a request that names none)
     temperature: float = Field(0.6, ge=0, le=2, description="0 is greedy, which loops on Orpheus")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of the legal codes")
     top_k: int = Field(0, ge=0, description="0 is off")
@@ -99,8 +64,23 @@ class Settings(BaseSettings):
         ge=7,
         description="most tokens generated for one piece of text (82 a second of speech)",
     )
+    drain_s: int = Field(
+        3,
+        ge=0,
+        description="streams under way when told to stop get this many seconds to end, then they are broken; 3 lets "
+        "`orpheus serve` end within 5",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="'json': one object a line, for a log collector"
+    )
 
-    # tier 1
+
+class Tier1(Environment):
+    """Tier 1: llama."""
+
+    llama_host: str = Field("127.0.0.1", description="address tier 1 listens on")
+    llama_port: int = Field(5006, ge=0, le=65535, description="port of tier 1; 0 takes a free one")
     streams: int | None = Field(
         None, ge=1, le=256, description="streams decoded together. Unset: 32 on a GPU, 8 without"
     )
@@ -154,7 +134,33 @@ class Settings(BaseSettings):
         description="frames the repetition penalty looks back, within the same slot (85 ms each: 5.5 s)",
     )
 
-    # tier 2
+
+class Tier2(Environment):
+    """Tier 2: speech."""
+
+    host: str = Field("127.0.0.1", description="address tier 2 listens on")
+    port: int = Field(5005, ge=0, le=65535, description="port of tier 2; 0 takes a free one")
+    llama_endpoint: str | None = Field(
+        None,
+        description="URL of tier 1 or of any OpenAI-compatible completions server, with or without /v1/completions",
+    )
+    llama_api_key: SecretStr | None = Field(None, description="bearer token sent to the completions endpoint")
+    cold_wait_s: float = Field(
+        0,
+        ge=0,
+        description="longest a request waits for a completions endpoint that is asleep or starting (503, 502, refused "
+        "connections); 0: not at all",
+    )
+    proxy_key: SecretStr | None = Field(
+        None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services that run there"
+    )
+    proxy_secret: SecretStr | None = Field(
+        None, description="secret of Modal's proxy token (ws-…), sent as Modal-Secret"
+    )
+    codec: str | None = Field(
+        None,
+        description="'embedded', a SNAC folder, or owner/repo[@revision]. Unset: the one that belongs to the model",
+    )
     sample_rate: int = Field(
         24000, ge=8000, le=48000, description="samples a second of the audio sent, in Hz"
     )
@@ -227,12 +233,6 @@ class Settings(BaseSettings):
     cache_mb: int = Field(
         0, ge=0, description="memory for finished answers to requests with a seed, in MB; 0 is off"
     )
-    drain_s: int = Field(
-        3,
-        ge=0,
-        description="streams under way when told to stop get this many seconds to end, then they are broken; 3 lets "
-        "`orpheus serve` end within 5",
-    )
     connect_timeout_s: float = Field(5.0, gt=0, description="to reach tier 1")
     stall_timeout_s: float = Field(
         30.0,
@@ -265,12 +265,33 @@ class Settings(BaseSettings):
         description="latents (21 ms each) known beyond the first frame before it leaves, approximated: 4 is 54 dB from "
         "exact, after 14 tokens. All that follows is exact; 10 or more: the first frame too",
     )
-
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
-    log_format: Literal["text", "json"] = Field(
-        "text", description="'json': one object a line, for a log collector"
-    )
     log_text: bool = Field(False, description="write what users have spoken into the log")
+
+
+class Clients(Environment):
+    """Clients: `orpheus say`, `relay`, `bench`, `doctor`, and the programs in clients/.
+
+    They send the proxy's token and the first API key of tier 2's settings, too.
+    """
+
+    fastapi_url: str | None = Field(
+        None, description="URL of a running tier 2, for `orpheus say`, `orpheus relay` and the clients"
+    )
+    relay_port: int = Field(
+        8089,
+        ge=0,
+        le=65535,
+        description="port of `orpheus relay`; the default is where unmute looks for its TTS",
+    )
+    relay_headers: SecretStr | None = Field(
+        None,
+        description="headers `orpheus relay` adds, 'Name: value', comma separated, as 'x-api-key: …' for "
+        "ORPHEUS_API_KEYS; Modal's come from ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET",
+    )
+
+
+class Settings(Clients, Tier2, Tier1, Both):
+    """What the pair is run with."""
 
     @property
     def proxy_headers(self) -> dict[str, str]:

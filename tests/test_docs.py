@@ -1,8 +1,11 @@
-"""docs/deploy.md says what the code does."""
+"""The pages name what there is, and docs/deploy.md says what the code does."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import pytest
 
 from orpheus.deploy import errors
 from orpheus.deploy.prices import PRICED, hourly_usd
@@ -15,15 +18,35 @@ PAGE = (ROOT / "docs" / "deploy.md").read_text()
 OTHERS = {"ORPHEUS_PUBLISH", "ORPHEUS_API_KEY"}
 
 
-def test_every_setting_it_names_is_one() -> None:
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_it_names_is_one(page: Path) -> None:
     known = {setting_name(field) for kind in (Settings, Deployment) for field in kind.model_fields}
-    named = set(re.findall(r"ORPHEUS_[A-Z_]*[A-Z]", PAGE))
+    named = set(re.findall(r"ORPHEUS_[A-Z_]*[A-Z]", page.read_text()))
     assert named - known - OTHERS == set()
 
 
-def test_every_link_leads_somewhere() -> None:
-    for name in re.findall(r"\]\(([^)#h][^)]*)\)", PAGE):
-        assert (ROOT / "docs" / name).exists(), name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for name in re.findall(r"\]\(([^)#h][^)]*)\)", page.read_text()):
+        assert (page.parent / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_it_names_is_one(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([\w-]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_metric_and_command_it_names_is_in_the_reference(page: Path) -> None:
+    text, reference = page.read_text(), (ROOT / "docs" / "reference.md").read_text()
+    metrics = re.findall(r"`(orpheus_(?!fastapi|llama_modal)[a-z_]+)`", text)
+    commands = re.findall(r"`(?:\.venv/bin/)?(orpheus [a-z]+)", text)
+    for name in {*metrics, *commands}:
+        assert f"`{name}`" in reference or f"`{name} " in reference, name
 
 
 def test_its_prices_are_those_that_a_dry_run_prints() -> None:

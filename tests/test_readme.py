@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.live import ROOT, Pair, clean_environment, readme_blocks
 
 README = (ROOT / "README.md").read_text()
@@ -59,11 +57,6 @@ def test_the_python_snippet_speaks(pair: Pair, tmp_path: Path) -> None:
         timeout=60,
     )
     assert (tmp_path / "hello.wav").stat().st_size > 24_000
-
-
-@pytest.mark.parametrize("name", re.findall(r"\]\(([^)#h][^)]*)\)", README))
-def test_every_link_leads_somewhere(name: str) -> None:
-    assert (ROOT / name).exists()
 
 
 def test_every_file_of_the_tree_exists() -> None:

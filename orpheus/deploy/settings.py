@@ -11,17 +11,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpheus.deploy.prices import GPUS
 from orpheus.errors import SetupError
 from orpheus.llama.shape import shape
 from orpheus.settings import (
     EMBEDDED,
-    ENV_FILE,
-    PREFIX,
     REAL_CODEC,
     REAL_MODEL,
+    Environment,
     load,
     load_settings,
     setting_name,
@@ -41,15 +39,8 @@ LOCAL = {"host", "port", "llama_host", "fastapi_url"}  # mean this machine
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
 
 
-class Deployment(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=ENV_FILE,
-        env_file_encoding="utf-8",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
+class Deployment(Environment):
+    """Modal: what is deployed there."""
 
     gpu_llama: str = Field("L40S", description="Modal: GPU of tier 1")
     gpu_speech: str = Field("L4", description="Modal: GPU of tier 2")

@@ -26,8 +26,13 @@ class SpeechMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry(auto_describe=False)
+        self.labels: dict[
+            str, tuple[str, ...]
+        ] = {}  # of the counters that have any; a scrape may not show them yet
 
         def counter(name: str, text: str, *labels: str) -> Counter:
+            if labels:
+                self.labels[f"orpheus_speech_{name}"] = labels
             return Counter(f"orpheus_speech_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:

@@ -236,7 +236,11 @@ def doctor(
     if real:
         model, codec = model or REAL_MODEL, codec or REAL_CODEC
     settings = _settings(model=model, codec=codec, api_keys=key)
-    checks = remote_checks(url, settings.client_headers) if url is not None else local_checks(settings)
+    checks = (
+        remote_checks(url, settings.client_headers, settings.cold_wait_s)
+        if url is not None
+        else local_checks(settings)
+    )
     sys.exit(1 if examine(checks, Console(), console) else 0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,7 +24,7 @@ from starlette.routing import Route
 
 from orpheus import embedded
 from orpheus.doctor import check, machine, remote, seam, speed, weights
-from orpheus.doctor.check import Check, Finding
+from orpheus.doctor.check import Check, Finding, Waiting
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
 from tests.hub import COMMIT, Hub
@@ -36,8 +38,8 @@ def settings(**options: object) -> Settings:
     return load_settings(**{"model": "embedded", "codec": "embedded", "port": free_port(), **options})
 
 
-def of(findings: Iterator[Finding], status: str) -> list[str]:
-    return [finding.said for finding in findings if finding.status == status]
+def of(findings: Iterator[Finding | Waiting], status: str) -> list[str]:
+    return [finding.said for finding in findings if isinstance(finding, Finding) and finding.status == status]
 
 
 def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -363,8 +365,83 @@ def test_a_missing_key_is_told_and_a_given_one_is_used() -> None:
         assert not of(remote.server(url, settings(api_keys="secret, other").client_headers), "failed")
 
 
+def _asleep(answers: list[Response | float]) -> Starlette:
+    """A service that gives these answers to /health, or none for so many seconds, before it is ready."""
+
+    async def health(request: Request) -> Response:
+        answer = answers.pop(0) if answers else 0
+        if isinstance(answer, Response):
+            return answer
+        await asyncio.sleep(answer)
+        return JSONResponse({"status": "ready", "reason": None, "codec": {}})
+
+    async def voices(request: Request) -> Response:
+        return JSONResponse({"voices": [{}, {}]})
+
+    return Starlette(routes=[Route("/v1/audio/voices", voices), Route("/health", health)])
+
+
+def _not_ready(state: str) -> Response:
+    return JSONResponse({"status": state, "reason": "The codec.", "codec": {}}, 503)
+
+
+def test_a_service_that_sleeps_is_waited_for() -> None:
+    empty, later = Response(status_code=503), Response(status_code=503, headers={"retry-after": "1"})
+    with served(_asleep([empty, later, Response(status_code=502), _not_ready("not ready")])) as url:
+        waiting, ready, voices = remote.server(url, {}, cold_wait_s=30)
+    assert waiting == Waiting(f"503 from {url}, perhaps asleep: waiting for it")
+    assert isinstance(ready, Finding)
+    assert ready.status == "passed"
+    assert re.search(r"is ready, and answered in \d+ ms; before that, \d+ s of 503$", ready.said)
+    assert voices == check.passed("2 voices")
+
+
+def test_a_service_that_is_silent_while_it_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LIMIT_S", 0.6)
+    with served(_asleep([1.0, 1.0])) as url:
+        waiting, ready, _ = remote.server(url, {}, cold_wait_s=30)
+        assert waiting == Waiting(f"silence from {url}, perhaps asleep: waiting for it")
+        assert isinstance(ready, Finding)
+        assert ready.status == "passed"
+    with served(_asleep([1.0])) as url:
+        (said,) = of(remote.server(url, {}), "failed")  # of this machine: nothing sleeps here
+        assert "does not answer within 0.3 s" in said
+
+
+def test_connections_are_refused_for_a_while() -> None:
+    port = free_port()
+    findings = remote.server(f"http://127.0.0.1:{port}", {}, cold_wait_s=30)
+    waiting = next(findings)
+    assert isinstance(waiting, Waiting)
+    assert waiting.for_what.startswith("refused connections")
+    with served(_asleep([]), port):
+        assert [getattr(finding, "status", None) for finding in findings] == ["passed", "passed"]
+
+
+def test_a_service_that_never_wakes_or_cannot_is_no_endless_wait() -> None:
+    with served(_asleep([Response(status_code=503)] * 100)) as url:
+        (said,) = of(remote.server(url, {}, cold_wait_s=0.5), "failed")
+        assert "answers 503 to /health" in said
+        assert "ORPHEUS_COLD_WAIT_S waits longer" in said
+    with served(_asleep([_not_ready("failed")] * 2)) as url:
+        (said,) = of(remote.server(url, {}, cold_wait_s=600), "failed")
+        assert "is failed: The codec." in said
+    with served(_asleep([Response(status_code=401)] * 2)) as url:
+        assert "ORPHEUS_PROXY_KEY" in of(remote.server(url, {}, cold_wait_s=600), "failed")[0]
+
+
+def test_the_command_says_what_it_waits_for() -> None:
+    with served(_asleep([Response(status_code=503)] * 3)) as url:
+        done = doctor("--url", url, ORPHEUS_COLD_WAIT_S="60")
+    assert re.search(
+        r"^… server: 503 from http://\S+ perhaps asleep: waiting for it, \d+ s of", done.stderr, re.M
+    )
+    assert "passed   server     2 voices" in done.stdout
+    assert "skipped" not in done.stdout
+
+
 def check_lines(look: object, limit_s: float = 60) -> list[Finding]:
-    return list(check.run(Check("x", look, limit_s), lambda took_s: None))  # type: ignore[arg-type]
+    return list(check.run(Check("x", look, limit_s), lambda took_s, waits_for: None))  # type: ignore[arg-type]
 
 
 def _hangs() -> Iterator[Finding]:

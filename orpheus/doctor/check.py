@@ -31,6 +31,13 @@ class Finding:
     said: str
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """No finding yet: what the check waits for, to be shown beside its time."""
+
+    for_what: str
+
+
 def passed(said: str) -> Finding:
     return Finding("passed", said)
 
@@ -51,36 +58,40 @@ class Check:
     """
 
     name: str
-    look: Callable[[], Iterator[Finding]]
+    look: Callable[[], Iterator[Finding | Waiting]]
     limit_s: float
     needs: tuple[str, ...] = ()
     shows_progress: bool = False  # by itself, on standard error
 
 
-def run(check: Check, tick: Callable[[float], None]) -> Iterator[Finding]:
-    """The findings as they come; `tick` is told every 0.1 s how long it has taken."""
+def run(check: Check, tick: Callable[[float, str], None]) -> Iterator[Finding]:
+    """The findings as they come; `tick` is told every 0.1 s how long it has taken, and what it waits for."""
     context = multiprocessing.get_context("spawn")  # not fork: torch and llama.cpp have threads
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(check, writer), daemon=True)
     process.start()
     writer.close()
     began = time.monotonic()
+    waits_for = ""
     try:
         while True:
             took_s = time.monotonic() - began
             if reader.poll(TICK_S):
-                finding: Finding | None = reader.recv()
+                finding: Finding | Waiting | None = reader.recv()
                 if finding is None:
                     process.join(END_S)
                     return
-                yield finding
+                if isinstance(finding, Waiting):
+                    waits_for = finding.for_what
+                else:
+                    yield finding
             elif took_s > check.limit_s:
                 yield failed(
                     f"no answer within {check.limit_s:g} s: the machine or what is asked is stuck or too slow; "
                     "see its log."
                 )
                 return
-            tick(took_s)
+            tick(took_s, waits_for)
     except EOFError:
         process.join(END_S)
         yield failed(f"the check crashed ({_ending(process.exitcode)}): a library or its file is damaged.")

@@ -30,11 +30,12 @@ def local_checks(settings: Settings) -> list[Check]:
     ]
 
 
-def remote_checks(url: str, headers: dict[str, str]) -> list[Check]:
-    """A running pair, seen over HTTP and WebSockets alone."""
+def remote_checks(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> list[Check]:
+    """A running pair, seen over HTTP and WebSockets alone; one that sleeps is waited for."""
     reached = ("server",)
+    wait_s = max(cold_wait_s, remote.COLD_S)
     return [
-        Check("server", partial(remote.server, url, headers), 30),
+        Check("server", partial(remote.server, url, headers, cold_wait_s), wait_s + 2 * remote.LIMIT_S),
         Check("speech", partial(remote.speech, url, headers), 180, reached),
         Check("sockets", partial(remote.sockets, url, headers), 120, reached),
     ]

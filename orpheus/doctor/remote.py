@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -15,9 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from orpheus.bench.listening import CHAPTER, SENTENCE, Heard, client, is_here, listen
-from orpheus.doctor.check import Finding, failed, passed, warning
+from orpheus.cold import ASLEEP, SEE_OTHER, send_when_awake
+from orpheus.doctor.check import Finding, Waiting, failed, passed, warning
 
 LIMIT_S = 30.0
+COLD_S = 150.0  # for what sleeps elsewhere, as on Modal: two containers start, each with its weights
 LATE = 0.8  # of the whole time until the first byte: what comes so late was held back
 NGINX = (
     "let the proxy pass them (nginx: proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade, "
@@ -25,31 +29,72 @@ NGINX = (
 )
 
 
-def server(url: str, headers: dict[str, str]) -> Iterator[Finding]:
-    """Something answers; it is an Orpheus; it is ready; the key fits."""
+def server(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> Iterator[Finding | Waiting]:
+    """Something answers, perhaps after it has woken; it is an Orpheus; it is ready; the key fits.
+
+    One that sleeps elsewhere is waited for, COLD_S; refused connections and this machine only where `cold_wait_s` says so.
+    """
+    began, wait_s = time.monotonic(), cold_wait_s
     try:
-        with httpx.Client(
-            base_url=url, headers=headers, timeout=LIMIT_S / 2, trust_env=not is_here(url)
-        ) as asking:
-            ready = _ready(asking.get("/health"), url)
-            yield ready
-            if ready.status == "failed":
-                return
-            listed = asking.get("/v1/audio/voices")
-            if listed.status_code == 401:
-                yield failed("it wants a key: give one of its ORPHEUS_API_KEYS with --key.")
-            elif listed.status_code == 200 and "voices" in _object(listed):
-                yield passed(f"{len(_object(listed)['voices'])} voices")
-            else:
-                yield failed(f"/v1/audio/voices answers {listed.status_code}: does the proxy pass all paths?")
+        wait_s = cold_wait_s or (0 if is_here(url) else COLD_S)
+        asleep = asyncio.run(_asleep(url, headers, patient=cold_wait_s > 0)) if wait_s else None
+        if asleep:
+            yield Waiting(f"{asleep} from {url}, perhaps asleep: waiting for it")
+        ready = _ready(asyncio.run(_answer(url, headers, wait_s if asleep else 0)), url)
+        if asleep and ready.status == "passed":
+            ready = passed(f"{ready.said}; before that, {time.monotonic() - began:.0f} s of {asleep}")
+        yield ready
+        if ready.status == "failed":
+            return
+        yield _key(url, headers)
     except httpx.ConnectError as error:
         yield failed(f"nothing answers at {url} ({error}): is it running, and is the address right?")
     except httpx.TimeoutException:
-        yield failed(f"{url} does not answer within {LIMIT_S / 2:g} s: is a firewall in between?")
+        yield failed(
+            f"{url} does not answer within {max(wait_s, LIMIT_S / 2):g} s: is a firewall in between?"
+        )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         yield failed(
             f"{url} cannot be asked: {str(error).rstrip('.') or type(error).__name__}. Give http(s)://HOST:PORT."
         )
+
+
+async def _asleep(url: str, headers: dict[str, str], *, patient: bool) -> str | None:
+    """What comes instead of an answer, where that may be a service that has to start; None where one comes."""
+    try:
+        answer = await _answer(url, headers, 0)
+    except httpx.ReadTimeout:
+        return "silence"
+    except httpx.ConnectError:
+        if patient:
+            return "refused connections"
+        raise
+    if answer.status_code not in (*ASLEEP, SEE_OTHER) or _object(answer).get("status") == "failed":
+        return None
+    return str(answer.status_code)
+
+
+async def _answer(url: str, headers: dict[str, str], wait_s: float) -> httpx.Response:
+    """To /health, waited for as tier 2 waits for a tier 1 that sleeps."""
+    async with client(url, headers) as asking:
+        asking.timeout = httpx.Timeout(max(wait_s, LIMIT_S / 2), connect=LIMIT_S / 2)
+        async with aclosing(
+            await send_when_awake(asking, asking.build_request("GET", "/health"), wait_s)
+        ) as answer:
+            await answer.aread()
+        return answer
+
+
+def _key(url: str, headers: dict[str, str]) -> Finding:
+    with httpx.Client(
+        base_url=url, headers=headers, timeout=LIMIT_S / 2, trust_env=not is_here(url)
+    ) as asking:
+        listed = asking.get("/v1/audio/voices")
+    if listed.status_code == 401:
+        return failed("it wants a key: give one of its ORPHEUS_API_KEYS with --key.")
+    if listed.status_code == 200 and "voices" in _object(listed):
+        return passed(f"{len(_object(listed)['voices'])} voices")
+    return failed(f"/v1/audio/voices answers {listed.status_code}: does the proxy pass all paths?")
 
 
 def _ready(response: httpx.Response, url: str) -> Finding:
@@ -60,14 +105,22 @@ def _ready(response: httpx.Response, url: str) -> Finding:
         took_ms = response.elapsed.total_seconds() * 1000
         if response.status_code == 200:
             return passed(f"{url} is ready, and answered in {took_ms:.0f} ms")
-        else:
-            return failed(f"{url} is {body['status']}: {body.get('reason')}")
-    elif "slots" in body:
+        return failed(f"{url} is {body['status']}: {body.get('reason')}")
+    if "slots" in body:
         return failed(f"{url} is tier 1: give the URL of tier 2, where speech comes from.")
-    else:
+    if response.status_code == 401:
         return failed(
-            f"{url} answers {response.status_code} to /health, and is no Orpheus: check host, port and path."
+            f"{url} answers 401 to /health, which needs none of our keys: what stands in between wants one. For Modal "
+            "set ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET."
         )
+    if response.status_code in ASLEEP:
+        return failed(
+            f"{url} answers {response.status_code} to /health: nothing runs behind what answers there, or it is still "
+            "starting. See its log; ORPHEUS_COLD_WAIT_S waits longer."
+        )
+    return failed(
+        f"{url} answers {response.status_code} to /health, and is no Orpheus: check host, port and path."
+    )
 
 
 def speech(url: str, headers: dict[str, str]) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from orpheus.doctor.check import Check, Finding, run
@@ -48,21 +49,23 @@ def _print(out: Console, check: Check, finding: Finding, counts: Counter[str]) -
 
 
 @contextmanager
-def _ticking(check: Check, progress: Console) -> Iterator[Callable[[float], None]]:
+def _ticking(check: Check, progress: Console) -> Iterator[Callable[[float, str], None]]:
+    def line(took_s: float, waits_for: str) -> str:
+        named = f"{check.name}: {waits_for}" if waits_for else check.name
+        return f"{named}, {took_s:.0f} s of at most {check.limit_s:g}"
+
     if check.shows_progress:
-        yield lambda took_s: None
+        yield lambda took_s, waits_for: None
     elif progress.is_terminal:
         with progress.status(check.name) as status:
-            yield lambda took_s: status.update(f"{check.name}, {took_s:.0f} s of at most {check.limit_s:g}")
+            yield lambda took_s, waits_for: status.update(escape(line(took_s, waits_for)))
     else:
-        said = time.monotonic()
+        said, said_of = time.monotonic(), ""
 
-        def say(took_s: float) -> None:
-            nonlocal said
-            if time.monotonic() - said > SAY_EVERY_S:
-                said = time.monotonic()
-                progress.print(
-                    f"… {check.name}, {took_s:.0f} s of at most {check.limit_s:g}", highlight=False
-                )
+        def say(took_s: float, waits_for: str) -> None:
+            nonlocal said, said_of
+            if time.monotonic() - said > SAY_EVERY_S or waits_for != said_of:
+                said, said_of = time.monotonic(), waits_for
+                progress.print(f"… {line(took_s, waits_for)}", highlight=False, markup=False, soft_wrap=True)
 
         yield say

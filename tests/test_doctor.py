@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from orpheus.doctor.check import Check, Finding, Waiting
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
 from tests.hub import COMMIT, Hub
-from tests.live import Pair, clean_environment, free_port, served
+from tests.live import ROOT, Pair, clean_environment, free_port, served
 from tests.llama.conftest import serving
 from tests.random_snac import save_random_snac
 from tests.upstream import Upstream, event, frame_text, whole
@@ -85,6 +86,42 @@ def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) 
     failures = of(machine.packages(), "failed")
     assert any("llama-cpp-python is 0.1.0" in said for said in failures)
     assert any("httpx is not installed: pip install httpx==" in said for said in failures)
+
+
+def test_an_installed_package_is_looked_at_without_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    told = tmp_path / f"{machine.DISTRIBUTION.replace('-', '_')}-0.1.0.dist-info" / "METADATA"
+    told.parent.mkdir()
+    lines = [f"Requires-Dist: {line}" for line in (*required, "nowhere; extra == 'dev'")]
+    told.write_text(
+        "\n".join(["Metadata-Version: 2.4", f"Name: {machine.DISTRIBUTION}", "Version: 0.1.0", *lines])
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(machine, "CHECKOUT", tmp_path)  # no pyproject.toml, no constraints.txt
+    found = machine.importlib.metadata.version
+    monkeypatch.setattr(
+        machine.importlib.metadata, "version", lambda name: "9.9+cpu" if name == "torch" else found(name)
+    )
+    (finding,) = machine.packages()
+    assert finding == check.passed(
+        f"{len(required)} installed, 1 of them pinned"
+    )  # llama.cpp, which asks for it
+
+
+def test_a_wheel_has_every_file_of_the_package() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    kept = {
+        path
+        for name, globs in data.items()
+        for glob in globs
+        for path in (ROOT / name.replace(".", "/")).glob(glob)
+    }
+    files = {
+        path for path in (ROOT / "orpheus").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path for path in files - kept if path.suffix != ".py"} == set()
 
 
 def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,8 +79,8 @@ def packages() -> Iterator[Finding]:
             yield failed(f"{name} is not installed: pip install {name}=={pins.get(name, '')}".rstrip("="))
             wrong += 1
             continue
-        pin = pins.get(name, found)
-        if found.split("+")[0] != pin:  # torch's "+cpu" is the same release
+        pin = pins.get(name)
+        if pin and found.split("+")[0] != pin:  # torch's "+cpu" is the same release
             told = failed if name == EXACT else warning
             yield told(f"{name} is {found}, tested with {pin}: pip install {name}=={pin}")
             wrong += 1

@@ -35,7 +35,7 @@ def examine(checks: Sequence[Check], out: Console, progress: Console) -> int:
                 _print(out, check, finding, counts)
                 if finding.status == "failed":
                     without[check.name] = check.name
-    words = {"warning": "warnings"}
+    words = {"warning": "warning" if counts["warning"] == 1 else "warnings"}
     told = [f"{counts[name]} {words.get(name, name)}" for name in COLOURS if counts[name]]
     out.print(f"\n{', '.join(told)}.", highlight=False)
     return counts["failed"]

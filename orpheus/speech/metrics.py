@@ -57,8 +57,8 @@ class SpeechMetrics:
         )
         self._underruns = counter("underruns", "Times a player in real time had nothing to play")
         self._underrun_s = counter("underrun_seconds", "Silence such a player put in")
-        self._audio_s = counter("audio_seconds", "Audio made")
-        self._bytes = counter("bytes", "Audio sent", "format")
+        self._audio_s = counter("audio_seconds", "Audio sent, as its listener hears it")
+        self._bytes = counter("bytes", "Audio sent, in bytes", "format")
         self._pieces = counter("pieces", "Pieces of text spoken")
         self._regenerated = counter("regenerated", "Pieces made anew because the first try went wrong")
         self._truncated = counter("truncated", "Pieces that ended by their token limit")
@@ -80,7 +80,13 @@ class SpeechMetrics:
     @contextmanager
     def speaking(self, usage: Usage, format: str, samples_a_second: float) -> Iterator[Speaking]:
         """Around the making of one utterance; `samples_a_second` of `usage.samples`, as they will be heard."""
-        heard = Speaking(usage, samples_a_second, self._first_byte)
+        sent_bytes = self._bytes.labels(format)
+
+        def sent(audio_s: float, size: int) -> None:
+            self._audio_s.inc(audio_s)
+            sent_bytes.inc(size)
+
+        heard = Speaking(usage, samples_a_second, self._first_byte, sent)
         self._active.inc()
         self._waiting.inc()
         try:
@@ -89,7 +95,7 @@ class SpeechMetrics:
             self._active.dec()
             if heard.first_byte_s is None:
                 self._waiting.dec()
-            self._add(heard, usage, format)
+            self._add(heard, usage)
 
     def _first_byte(self, seconds: float) -> None:
         self._waiting.dec()
@@ -97,7 +103,7 @@ class SpeechMetrics:
         if (known := record.current.get()) is not None:
             known.first_byte()
 
-    def _add(self, heard: Speaking, usage: Usage, format: str) -> None:
+    def _add(self, heard: Speaking, usage: Usage) -> None:
         audio_s = usage.samples / heard.samples_a_second
         if usage.first_audio_s is not None:
             self._first_audio_s.observe(usage.first_audio_s)
@@ -105,8 +111,6 @@ class SpeechMetrics:
             self._factor.observe(heard.work_s / audio_s)
         self._underruns.inc(heard.playback.underruns)
         self._underrun_s.inc(heard.playback.late_s)
-        self._audio_s.inc(audio_s)
-        self._bytes.labels(format).inc(heard.bytes)
         self._pieces.inc(usage.pieces)
         self._regenerated.inc(usage.regenerated_pieces)
         self._truncated.inc(usage.truncated_pieces)
@@ -123,14 +127,21 @@ class SpeechMetrics:
 class Speaking:
     """One utterance on its way to its listener."""
 
-    def __init__(self, usage: Usage, samples_a_second: float, on_first: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        usage: Usage,
+        samples_a_second: float,
+        on_first: Callable[[float], None],
+        on_sent: Callable[[float, int], None],
+    ) -> None:
+        """`on_first` is told the seconds to the first byte, `on_sent` of each chunk its seconds of audio and bytes."""
         self.samples_a_second = samples_a_second
         self.playback = Playback()
-        self.bytes = 0
         self.work_s = 0.0  # making audio; not waiting for a client that reads or writes slowly
         self.first_byte_s: float | None = None
         self._usage = usage
         self._on_first = on_first
+        self._on_sent = on_sent
         self._told_samples = 0
         self._told_waited_s = 0.0
         self._resumed_s = time.perf_counter()
@@ -146,8 +157,9 @@ class Speaking:
             self._on_first(self.first_byte_s)
         new = self._usage.samples - self._told_samples
         self._told_samples += new
-        self.playback.sent(now_s, new / self.samples_a_second, waited_s)
-        self.bytes += len(chunk)
+        audio_s = new / self.samples_a_second
+        self.playback.sent(now_s, audio_s, waited_s)
+        self._on_sent(audio_s, len(chunk))
 
     def resumed(self) -> None:
         """It was taken, and the next is being made."""

@@ -88,6 +88,26 @@ def test_what_is_under_way_and_what_was_left(speech: Start, upstream: Upstream) 
     assert (seen["active"], seen["rejected_total"]) == (0, 1)
 
 
+def test_audio_is_counted_as_it_is_sent_and_no_more_once_its_client_has_left(
+    speech: Start, upstream: Upstream
+) -> None:
+    upstream.events, upstream.hang_after = whole(500), 20
+    client = speech(max_requests=9)
+    most_s = (
+        20 * 2048 / 24_000 + 0.03
+    )  # that tier 1 gives before it hangs, and the silence before the first word
+    with client.stream("POST", PATH, json=ask(response_format="pcm")) as response:
+        chunks, size = response.iter_raw(), 0
+        while size < 48_000:
+            size += len(next(chunks))
+        seen = scraped(client)
+        assert seen["active"] == 1
+        assert size / 48_000 - 1e-6 <= seen["audio_seconds_total"] <= most_s  # a sum of floats
+        assert seen["bytes_total{pcm}"] == pytest.approx(seen["audio_seconds_total"] * 48_000)
+    eventually(lambda: scraped(client)["active"], 0)
+    assert seen["audio_seconds_total"] <= scraped(client)["audio_seconds_total"] <= most_s
+
+
 def test_failures_are_counted_apart_from_refusals(speech: Start, upstream: Upstream) -> None:
     client = speech(max_requests=9)
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)

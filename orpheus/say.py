@@ -50,7 +50,7 @@ async def say(
     """Write the speech of `text` to `out`. Raises OrpheusError; a failure leaves no file behind."""
     format = format_of(out)
     source = (
-        _from_server(url, settings.proxy_headers, text, voice, format, speed)
+        _from_server(url, settings.client_headers, text, voice, format, speed)
         if url
         else _in_process(settings, text, voice, format, speed, console)
     )

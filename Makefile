@@ -16,7 +16,7 @@ TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help install serve say test test-training check check-pins format docs bench bench-voice browser deploy clean
+.PHONY: help install serve say test test-training check check-pins format docs bench benchmarks bench-voice browser deploy clean
 
 help:
 	@echo "make serve   both tiers on http://127.0.0.1:5005"
@@ -28,7 +28,8 @@ help:
 	@echo "make format  put the code into the format that check wants"
 	@echo "make docs    docs/reference.md, made anew from the code"
 	@echo "make browser Chromium for the tests of the page, where apt-get can install it"
-	@echo "make bench   every benchmark, in its short form"
+	@echo "make bench   how soon, how fast and for how many this machine speaks, in two minutes; ARGS=\"--url ...\" another"
+	@echo "make benchmarks      every benchmark of the repository, in its short form"
 	@echo "make bench-voice     the embedded voice judged by machine, in short"
 	@echo "make deploy  ARGS=\"--dry-run\": both tiers to Modal; python deploy_orpheus_modal.py --help has the options"
 	@echo "make clean   remove the virtual environments"
@@ -66,6 +67,9 @@ docs: $(VENV)/dev
 	$(BIN)/python -m orpheus.reference docs/reference.md
 
 bench: $(VENV)/bench
+	@$(BIN)/orpheus bench $(ARGS)
+
+benchmarks: $(VENV)/bench
 	@for name in engine codec speech conversation; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 bench-voice: $(VENV)/train $(VENV)/bench

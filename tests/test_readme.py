@@ -25,8 +25,8 @@ def test_the_make_commands_are_targets() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_make_serve_and_make_say_run_what_the_tests_ran() -> None:
-    for target, command in (("serve", "orpheus serve"), ("say", "orpheus say")):
+def test_make_runs_the_commands_that_the_tests_ran() -> None:
+    for target, command in (("serve", "orpheus serve"), ("say", "orpheus say"), ("bench", "orpheus bench")):
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
         assert f".venv/bin/{command}" in done.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable
 from typing import NoReturn, TypeVar
 
@@ -10,14 +11,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
+from orpheus.logs import request_id
 from orpheus.tasks import first_of
 
 log = logging.getLogger(__name__)
+
+_SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 T = TypeVar("T")
 
@@ -41,6 +46,27 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         return error_response(OrpheusError(f"The server failed on this request: {error}"))
+
+
+def sane_request_id(headers: Headers) -> str | None:
+    """The X-Request-ID that a request came with, where it could break neither a header nor a log line."""
+    given = headers.get("x-request-id", "")
+    return given if _SANE.fullmatch(given) else None
+
+
+class RequestIds:
+    """ASGI layer: what is logged while a request is served carries the X-Request-ID it came with."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = sane_request_id(Headers(scope=scope)) if scope["type"] == "http" else None
+        token = request_id.set(known)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            request_id.reset(token)
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:

@@ -31,7 +31,8 @@ class TextLines(logging.Formatter):
         super().__init__("%(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
+        fields = {**getattr(record, "fields", {})}
+        fields.setdefault("request_id", request_id.get())
         record.message = record.getMessage()
         said = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
         # Before a traceback, which `format` puts after the message.

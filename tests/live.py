@@ -72,6 +72,7 @@ class Pair:
     url: str
     llama_url: str
     output: str  # what it printed until it was ready
+    log: Path  # what it prints
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
         """Its exit code and how long stopping took."""
@@ -110,7 +111,7 @@ def running_pair(tmp_path: Path, *options: str, **environment: str) -> Iterator[
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield Pair(process, url, f"http://127.0.0.1:{llama_port}", log.read_text())
+        yield Pair(process, url, f"http://127.0.0.1:{llama_port}", log.read_text(), log)
     finally:
         if process.poll() is None:
             process.terminate()

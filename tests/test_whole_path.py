@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -139,3 +140,18 @@ def test_in_one_process_it_is_the_same_audio(pair: Pair, tmp_path: Path) -> None
     with running_pair(tmp_path, "--in-process", ORPHEUS_CODEC_NOISE="off") as single:
         assert spoken(single.url, SENTENCES[0], 1) == spoken(pair.url, SENTENCES[0], 1)
         assert httpx.get(f"{single.url}/health", trust_env=False).json()["status"] == "ready"
+
+
+def test_a_request_has_one_id_in_the_log_of_both_tiers(pair: Pair) -> None:
+    headers = {"x-request-id": "joined-by-this"}
+    body = {"input": "Hello.", "voice": "tara", "response_format": "pcm"}
+    answer = httpx.post(
+        f"{pair.url}/v1/audio/speech", json=body, headers=headers, timeout=60, trust_env=False
+    )
+    assert answer.headers["x-request-id"] == "joined-by-this"
+    deadline = time.monotonic() + 5  # tier 2 writes its line once the answer has gone
+    while len(lines := [line for line in pair.log.read_text().splitlines() if "joined-by-this" in line]) < 2:
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.05)
+    assert any("/v1/completions" in line for line in lines)
+    assert any("route=/v1/audio/speech" in line for line in lines)

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from orpheus import __version__, embedded
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotFound, NotReady, OrpheusError
+from orpheus.http import RequestIds
 from orpheus.llama.loop import Engine
 from orpheus.llama.replies import BufferedReply, StreamedReply
 from orpheus.llama.schema import CompletionRequest
@@ -87,6 +88,7 @@ def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> 
 
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
     shape_errors(app)
+    app.add_middleware(RequestIds)
 
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:

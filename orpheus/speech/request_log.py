@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,13 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orpheus import logs
 from orpheus.errors import NotReady, OrpheusError
-from orpheus.http import error_response
+from orpheus.http import error_response, sane_request_id
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
 
 log = logging.getLogger("orpheus.speech.request")
 
-_SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # nothing that could break a header or a log line
 _PROBES = ("/health", "/ready", "/live", "/metrics")
 _FULL = (429, 1013)
 
@@ -38,8 +36,7 @@ class RequestLog:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        known = record.Record(given if _SANE.fullmatch(given) else f"req_{uuid.uuid4().hex}")
+        known = record.Record(sane_request_id(Headers(scope=scope)) or f"req_{uuid.uuid4().hex}")
         id_token = logs.request_id.set(known.request_id)
         record_token = record.current.set(known)
         exchange = _Exchange(scope["type"] == "websocket", known, receive, send)

@@ -195,4 +195,4 @@ def test_json_lines_are_json_and_hold_the_request_they_belong_to() -> None:
         "info",
     )
     assert "voice" not in line
-    assert text == "INFO orpheus.x: said this route=/v1/x rtf=0.25"
+    assert text == "INFO orpheus.x: said this route=/v1/x rtf=0.25 request_id=r7"

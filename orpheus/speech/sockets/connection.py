@@ -50,7 +50,7 @@ class Connection:
             async with asyncio.timeout(self._settings.socket_stall_s):
                 await send(data)  # type: ignore[arg-type]
         except TimeoutError:
-            raise NotReading from None
+            raise NotReading(f"it read nothing for {self._settings.socket_stall_s:g} s") from None
         self.sent_s = time.monotonic()
 
     async def send_audio(self, data: bytes) -> None:
@@ -93,8 +93,8 @@ async def serve(connection: Connection, conversation: Awaitable[None]) -> None:
         await conversation
     except WebSocketDisconnect:
         return
-    except NotReading:
-        log.info("dropped a client that read nothing for %g s", connection._settings.socket_stall_s)
+    except NotReading as error:
+        log.info("dropped a client: %s", error)
         return
     except Idle:
         reason = "closed: there was no text for too long"

@@ -18,7 +18,8 @@ import av.filter
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.float32]
+from orpheus.pcm import Pcm
+
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 

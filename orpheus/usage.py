@@ -10,10 +10,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from orpheus.pcm import Pcm
 
-Pcm = NDArray[np.float32]
 T = TypeVar("T")
 
 

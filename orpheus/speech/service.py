@@ -16,12 +16,13 @@ from orpheus import weights
 from orpheus.codec import Codec
 from orpheus.encode import Format, encoded_rate, open_encoder
 from orpheus.errors import BadRequest, NotReady, OrpheusError
+from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
 from orpheus.speech.places import Places
-from orpheus.synthesis import Manner, Pcm, Synthesis
+from orpheus.synthesis import Manner, Synthesis
 from orpheus.text import LiveText, Spoken
 from orpheus.tokens import TokenSource
 from orpheus.usage import Usage

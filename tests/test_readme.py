@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from orpheus.llama.batches import SPARE
+from orpheus.llama.shape import CPU_STREAMS, GPU_STREAMS, SLOT_TOKENS
+from orpheus.settings import Settings
 from tests.live import ROOT, Pair, clean_environment, readme_blocks
 
 README = (ROOT / "README.md").read_text()
@@ -64,6 +67,18 @@ def test_the_python_snippet_speaks(pair: Pair, tmp_path: Path) -> None:
     # Of any seed: the shortest of 150 was 0.5 s, as the embedded voice ends early now and then.
     assert len(samples) > 0.25 * 24_000
     assert np.abs(samples).max() > 0.05 * 32_768
+
+
+def test_its_defaults_are_those_of_the_settings() -> None:
+    told = re.findall(r"`(ORPHEUS_\w+)` \((\d+)\)", README)
+    assert len(told) > 5
+    for name, value in told:
+        assert Settings.model_fields[name.removeprefix("ORPHEUS_").lower()].default in (float(value), None), (
+            name
+        )
+    assert f"({CPU_STREAMS}, with a GPU {GPU_STREAMS})" in README
+    assert f"`ORPHEUS_SLOT_TOKENS` ({SLOT_TOKENS})" in README
+    assert f"{(GPU_STREAMS + SPARE) * SLOT_TOKENS * 112 / 2**20:.1f} GiB at {GPU_STREAMS} streams" in README
 
 
 def test_every_file_of_the_tree_exists() -> None:

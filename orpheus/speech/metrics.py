@@ -26,9 +26,8 @@ class SpeechMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry(auto_describe=False)
-        self.labels: dict[
-            str, tuple[str, ...]
-        ] = {}  # of the counters that have any; a scrape may not show them yet
+        # Of the counters that have any: a scrape does not show them before they are used.
+        self.labels: dict[str, tuple[str, ...]] = {}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             if labels:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
 
 from orpheus.errors import BadPiece
@@ -56,6 +56,14 @@ class Ahead(Generic[T]):
                 return
             self._changed.clear()
             await self._changed.wait()
+
+    async def gathered(self, enough: Callable[[Collection[T]], bool], within_s: float | None = None) -> None:
+        """Return once there is enough of what was not read yet, or all, or after `within_s` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self.task.done() and not enough(self._items):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def settled(self, within_s: float | None = None) -> None:
         """Return once everything was made, well or not, or after `within_s` seconds."""

@@ -12,12 +12,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from orpheus import text as text_stage
 from orpheus import weights
@@ -27,6 +24,7 @@ from orpheus.errors import AtCapacity, BadPiece
 from orpheus.frames import FrameAssembler, LoopWatch
 from orpheus.joining import LEVEL_S, Level, Trim
 from orpheus.pace import Pace
+from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
 from orpheus.tasks import ended
@@ -35,8 +33,6 @@ from orpheus.tokens import Generation, Numbers, TokenSource
 from orpheus.usage import Said, Usage
 from orpheus.vocabulary import SLOTS
 from orpheus.voices import Voice
-
-Pcm = NDArray[np.float32]
 
 # A generation that runs away is cut here: three times the tokens of slow speech (82 a second, 12 characters a
 # second), and four seconds for laughs, sighs and silence.
@@ -127,7 +123,9 @@ class Synthesis:
                 await ahead.settled(max(0.0, usage.in_hand_s() - RESERVE_S))
                 usage.said[running.index(ahead)].begins = usage.samples
                 may_begin.release()
-                async for pcm in ahead if usage.in_hand_s() else self._cushioned(ahead, script, usage):
+                if not usage.in_hand_s():
+                    await self._cushion(ahead, script, usage)
+                async for pcm in ahead:
                     if len(out := level.push(pcm) if self._joins else pcm):
                         yield usage.count(out, self.sample_rate)
                 if self._joins and len(out := level.finish()):
@@ -161,19 +159,16 @@ class Synthesis:
         """Seconds of audio the listener will still have when the first of a piece begun now is there."""
         return lambda: max(0.0, usage.ahead_s(self.sample_rate) - self._pace.start_s())
 
-    async def _cushioned(self, samples: Ahead[Pcm], script: Script, usage: Usage) -> AsyncGenerator[Pcm]:
-        """A piece the listener waits for, begun once it outlasts the wait for what a busy tier 1 makes next."""
+    async def _cushion(self, piece: Ahead[Pcm], script: Script, usage: Usage) -> None:
+        """Return once what is there of a piece outlasts the wait for what a busy tier 1 makes next."""
         piece_s = None if script.exhausted else len(usage.said[-1].text) / QUICK_CHARS
-        held: list[Pcm] = []
-        started = False
-        async for pcm in samples:
-            held.append(pcm)
-            in_hand_s = sum(map(len, held)) / self.sample_rate
-            if started := started or in_hand_s >= self._pace.cushion_s(piece_s):
-                yield np.concatenate(held)
-                held.clear()
-        if held:
-            yield np.concatenate(held)
+
+        def enough(made: Collection[Pcm]) -> bool:
+            return sum(map(len, made)) / self.sample_rate >= self._pace.cushion_s(piece_s)
+
+        await piece.gathered(bool)
+        # No longer than that: a tier 1 that stops is no reason to keep what there is.
+        await piece.gathered(enough, self._pace.cushion_s(piece_s))
 
     async def _say(
         self,

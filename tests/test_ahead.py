@@ -45,6 +45,28 @@ async def test_a_bad_piece_somebody_heard_is_an_error() -> None:
     assert 7 not in heard
 
 
+async def test_what_is_gathered_is_not_read_and_can_be_made_again() -> None:
+    ahead = Ahead(scripted([1, 2, BadPiece("no")], [7, 8, 9]))
+    await ahead.gathered(lambda items: len(items) >= 3)
+    assert [item async for item in ahead] == [7, 8, 9]
+
+
+async def test_gathering_ends_with_the_items_and_with_patience() -> None:
+    short = Ahead(scripted([1, 2]))
+    await short.gathered(lambda items: len(items) >= 3)
+    assert [item async for item in short] == [1, 2]
+    never = asyncio.Event()
+
+    async def stalls(number: int) -> AsyncGenerator[int]:
+        yield 1
+        await never.wait()
+
+    stalled = Ahead(stalls)
+    await stalled.gathered(lambda items: len(items) >= 3, 0.01)
+    assert await anext(aiter(stalled)) == 1, "what there is, is not kept"
+    await ended([stalled.task])
+
+
 async def test_two_bad_attempts_are_an_error() -> None:
     ahead = Ahead(scripted([BadPiece("no")], [BadPiece("no again")]))
     with pytest.raises(BadPiece, match="again"):

@@ -27,15 +27,17 @@ class Waits:
         self._count = 0
         self._latest_s = 0.0
 
-    def add(self, wait_s: float, now_s: float) -> None:
+    def add(self, wait_s: float, now_s: float, count: int = 1) -> None:
+        """One wait, which was for `count` of what is waited for."""
         wait_s = min(wait_s, LONGEST_S)
         self._count += 1
-        # By time, not by count: many streams would make it forget within milliseconds.
+        # By time, not by number: many streams would make it forget within milliseconds.
         weight = max(1 / self._count, 1 - math.exp((self._latest_s - now_s) / MEMORY_S))
         self._latest_s = now_s
-        error_s = wait_s - self.mean_s if self._count > 1 else wait_s / 2  # a first wait may be half off
-        self.mean_s += weight * (wait_s - self.mean_s)
-        self.deviation_s += weight * (abs(error_s) - self.deviation_s)
+        # A first wait may be half off.
+        error_s = abs(wait_s - count * self.mean_s) if self._count > 1 else wait_s / 2
+        self.mean_s += weight * (wait_s / count - self.mean_s)
+        self.deviation_s += weight * (error_s - self.deviation_s)
 
     @property
     def long_s(self) -> float:
@@ -50,15 +52,13 @@ class Pace:
         """`judged_s` seconds of each piece but the first are held until its loudness is known."""
         self._judged_s = judged_s
         self._frames = Waits()  # from one frame of a stream to its next
-        self._gaps = Waits()  # the same, for as many frames as came at once
         self._starts = Waits()  # from asking for a piece to its first samples
         self._latest_s = 0.0
 
     def frames(self, count: int, after_s: float) -> None:
         """A stream got samples of `count` frames, `after_s` seconds after the ones before them."""
         now_s = self._now_s()
-        self._frames.add(after_s / count, now_s)
-        self._gaps.add(after_s, now_s)
+        self._frames.add(after_s, now_s, count)
 
     def started(self, after_s: float) -> None:
         """A piece was heard of for the first time `after_s` seconds after it was asked for."""
@@ -79,7 +79,7 @@ class Pace:
         """
         if self._stale:
             return 0.0
-        frames_s = CUSHION_FRAMES * self._frames.mean_s + DEVIATIONS * self._gaps.deviation_s
+        frames_s = CUSHION_FRAMES * self._frames.mean_s + DEVIATIONS * self._frames.deviation_s
         if piece_s is None:
             return frames_s
         gained_s = piece_s * (1 - self._frames.mean_s / FRAME_S)
@@ -88,7 +88,7 @@ class Pace:
     def _now_s(self) -> float:
         """The time; what was measured before a time without frames is forgotten."""
         if self._stale:
-            self._frames, self._gaps, self._starts = Waits(), Waits(), Waits()
+            self._frames, self._starts = Waits(), Waits()
         self._latest_s = time.monotonic()
         return self._latest_s
 

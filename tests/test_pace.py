@@ -46,6 +46,17 @@ def test_an_uneven_one_asks_for_more(clock: list[float]) -> None:
     assert uneven.cushion_s() == pytest.approx(even.cushion_s() + DEVIATIONS * 0.03, rel=0.1)
 
 
+def test_frames_that_come_four_at_a_time_are_not_uneven(clock: list[float]) -> None:
+    single, four = Pace(), Pace()
+    for n in range(100):
+        clock[0] += 0.03
+        single.frames(1, 0.03)
+        if n % 4 == 3:
+            four.frames(4, 0.12)
+    clock[0] += 0.03
+    assert four.cushion_s() == pytest.approx(single.cushion_s(), rel=0.1)
+
+
 def test_many_streams_do_not_make_it_forget_a_slow_moment(clock: list[float]) -> None:
     measured = Pace()
     frames(measured, clock, 100, 0.06)

@@ -112,7 +112,7 @@ def _span(
     if unit and kind in (int, float):
         words = "whole seconds" if kind is int and unit == "seconds" else unit
     if ge is not None:
-        return f"{words}, {ge:g} to {le:g}" if le is not None else f"{words}, {ge:g} or more"
+        return f"{words}, {ge:g} to {le:.10g}" if le is not None else f"{words}, {ge:g} or more"
     if gt is not None:
         return f"{words}, above {gt:g}" + (f", at most {le:g}" if le is not None else "")
     return words

@@ -15,7 +15,7 @@ class Sampling:
 
     temperature: float = 0.6  # 0 is greedy
     top_p: float = 0.9  # (0, 1]
-    top_k: int = 0  # 0 is off
+    top_k: int = 0  # [0, 2**31), 0 is off
     min_p: float = 0.0  # [0, 1]
     repetition_penalty: float = 1.1  # 1 is off; Orpheus' makers ask for 1.1 or more
     seed: int | None = None  # None: a fresh one for each request
@@ -32,8 +32,8 @@ class Sampling:
                 raise BadRequest(f"{name} must be between {low:g} and {high:g}.", param=name)
         if self.top_p == 0:
             raise BadRequest("top_p must be above 0; use temperature 0 for greedy.", param="top_p")
-        if self.top_k < 0:
-            raise BadRequest("top_k must be 0 (off) or more.", param="top_k")
+        if not 0 <= self.top_k < 2**31:  # as in llama.cpp; more than any vocabulary
+            raise BadRequest("top_k must be between 0 (off) and 2**31 - 1.", param="top_k")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise BadRequest("seed must be between 0 and 2**64 - 1.", param="seed")
 

@@ -54,7 +54,7 @@ class Both(Environment):
     model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
     temperature: float = Field(0.6, ge=0, le=2, description="0 is greedy, which loops on Orpheus")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus of the legal codes")
-    top_k: int = Field(0, ge=0, description="0 is off")
+    top_k: int = Field(0, ge=0, le=2**31 - 1, description="0 is off")
     min_p: float = Field(0.0, ge=0, le=1, description="0 is off")
     repetition_penalty: float = Field(
         1.1, ge=0.1, le=10, description="1 is off; Orpheus' makers ask for 1.1 or more"

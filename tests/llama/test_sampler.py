@@ -58,6 +58,26 @@ def reference(values: np.ndarray, sampling: Sampling, said: set[int] = frozenset
 
 
 @pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 0},
+        {"temperature": 2},
+        {"top_p": 1e-300},
+        {"top_k": 2**31 - 1},
+        {"min_p": 1},
+        {"repetition_penalty": 0.1},
+        {"repetition_penalty": 10},
+        {"seed": 2**64 - 1},
+    ],
+)
+def test_whatever_a_request_may_ask_for_can_be_drawn_with(extreme: dict[str, float]) -> None:
+    """An error here would cost every stream of the context its place."""
+    made = sampler(Sampling(**{"seed": 1, **extreme}))  # type: ignore[arg-type]
+    for step in range(2 * SLOTS):
+        assert 0 <= draw(made, logits(1, step), [0])[0] <= CODES
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {},

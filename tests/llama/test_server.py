@@ -139,6 +139,7 @@ def test_plain_text_prompts_run_unconstrained_and_stop_at_a_string(client: httpx
         ({"logprobs": 3}, "logprobs"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"top_k": 2**70}, "top_k"),
         ({"seed": -5}, "seed"),
         ({"stop": 3}, "stop"),
     ],

@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 
 from orpheus.errors import BadRequest, Forbidden, NotReady, OrpheusError, SetupError, UpstreamError
 from orpheus.http import GeneratorResponse, error_response, while_connected
-from orpheus.speech.limits import BodyLimit
+from orpheus.limits import BodyLimit
 
 log = logging.getLogger(__name__)
 

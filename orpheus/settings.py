@@ -64,6 +64,9 @@ class Both(Environment):
         ge=7,
         description="most tokens generated for one piece of text (82 a second of speech)",
     )
+    max_body_bytes: int = Field(
+        1 << 20, ge=1024, description="longest request body, in bytes; more is a 413. 1 MiB is a long chapter"
+    )
     drain_s: int = Field(
         3,
         ge=0,
@@ -209,9 +212,6 @@ class Tier2(Environment):
     max_requests: int = Field(64, ge=1, description="speech requests served at once; one more gets 429")
     max_requests_per_key: int | None = Field(
         None, ge=1, description="of one key at once; one more gets 429. Unset: as ORPHEUS_MAX_REQUESTS"
-    )
-    max_body_bytes: int = Field(
-        1 << 20, ge=1024, description="longest request body, in bytes; more is a 413. 1 MiB is a long chapter"
     )
     api_keys: SecretStr | None = Field(
         None, description="keys that may speak, comma separated. Unset: everybody may"

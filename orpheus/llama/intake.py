@@ -5,6 +5,7 @@ Knows nothing of scheduling or HTTP.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orpheus.errors import BadRequest
@@ -23,18 +24,17 @@ from orpheus.vocabulary import (
 if TYPE_CHECKING:
     from orpheus.llama.backend import Model
 
-LONGEST_PROMPT_CHARS = 65536  # tokenizing blocks the caller, and no stream holds as much text
+# Tokenizing blocks the caller. Without these a request of a megabyte did for 20 s, and 30,000 characters of
+# punctuation in a row overflowed the stack of llama.cpp's std::regex, which ends the process. Minutes of speech fit.
+LONGEST_PROMPT_CHARS = 4096
+MOST_PROMPT_TEXTS = 64
 
 
 def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
     """Ids of a text prompt: of a turn, whole or in a community form, the trained ids; else as llama-server does."""
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
-    if len(prompt) > LONGEST_PROMPT_CHARS:
-        raise BadRequest(
-            f"The prompt has {len(prompt)} characters; at most {LONGEST_PROMPT_CHARS} can be read.",
-            param="prompt",
-        )
+    check_texts([prompt])
     vocabulary, control = model.vocabulary, model.vocabulary.control
     inner = read_turn(prompt)
     if inner is None:
@@ -49,15 +49,25 @@ def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
     return (*head, *text, vocabulary.end_of_turn, *tail)
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """BadRequest where there is more to tokenize than a prompt may hold."""
+    chars = sum(map(len, texts))
+    if chars > LONGEST_PROMPT_CHARS:
+        raise BadRequest(
+            f"The prompt has {chars} characters; at most {LONGEST_PROMPT_CHARS} can be read.", param="prompt"
+        )
+    if len(texts) > MOST_PROMPT_TEXTS:
+        raise BadRequest(
+            f"The prompt has {len(texts)} texts between its ids; at most {MOST_PROMPT_TEXTS} can be read.",
+            param="prompt",
+        )
+
+
 def room(completion: Completion, vocabulary: Vocabulary, slot_tokens: int) -> tuple[int, int]:
     """Most tokens to generate, in whole frames, and the slot of the first. BadRequest where none fits."""
     prompt = completion.prompt
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
-    if not all(0 <= token < vocabulary.size for token in prompt):
-        raise BadRequest(
-            f"The prompt holds an id outside the vocabulary of {vocabulary.size}.", param="prompt"
-        )
     left = slot_tokens - len(prompt)
     first_slot = 0
     if completion.constrained:
@@ -72,6 +82,10 @@ def room(completion: Completion, vocabulary: Vocabulary, slot_tokens: int) -> tu
             "fit. Shorten the text, or raise ORPHEUS_SLOT_TOKENS.",
             param="prompt",
             code="context_length_exceeded",
+        )
+    if not all(0 <= token < vocabulary.size for token in prompt):  # after the length, as it walks them all
+        raise BadRequest(
+            f"The prompt holds an id outside the vocabulary of {vocabulary.size}.", param="prompt"
         )
     if completion.max_tokens < least:
         raise BadRequest(f"max_tokens must be {least} or more: one frame.", param="max_tokens")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from orpheus.errors import BadRequest
+from orpheus.llama.intake import check_texts
 from orpheus.llama.loop import Completion, Engine
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
@@ -17,6 +18,7 @@ from orpheus.vocabulary import TokenTextParser
 
 Piece = StrictInt | StrictStr
 PromptField = StrictStr | list[Piece | list[Piece]]
+MOST_STOPS, LONGEST_STOP_CHARS = 64, 256  # each is looked for in each frame's text, on the event loop
 
 
 class CompletionRequest(BaseModel):
@@ -58,6 +60,10 @@ class CompletionRequest(BaseModel):
         for name in ("suffix", "logprobs"):
             if getattr(self, name) not in (None, "", 0):
                 raise BadRequest(f"{name} is not served here: leave it out.", param=name)
+        if len(self.stops) > MOST_STOPS or any(len(text) > LONGEST_STOP_CHARS for text in self.stops):
+            raise BadRequest(
+                f"stop takes at most {MOST_STOPS} strings of {LONGEST_STOP_CHARS} characters.", param="stop"
+            )
         stop_ids = set(self.stop_token_ids or ())
         vocabulary = engine.vocabulary
         for text in self.stops:
@@ -95,6 +101,7 @@ class CompletionRequest(BaseModel):
             raise BadRequest("One prompt a request: send several requests at once instead.", param="prompt")
         if prompt and all(isinstance(piece, str) for piece in prompt):
             raise BadRequest("One prompt a request: send several requests at once instead.", param="prompt")
+        check_texts([piece for piece in prompt if isinstance(piece, str)])
         ids: list[int] = []
         for piece in prompt:
             if isinstance(piece, int):

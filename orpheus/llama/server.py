@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from orpheus import __version__, embedded
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotFound, NotReady, OrpheusError
 from orpheus.http import RequestIds
+from orpheus.limits import BodyLimit
 from orpheus.llama.loop import Engine
 from orpheus.llama.replies import BufferedReply, StreamedReply
 from orpheus.llama.schema import CompletionRequest
@@ -88,6 +89,7 @@ def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> 
 
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
     shape_errors(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestIds)
 
     @app.post("/v1/completions", response_model=None)

@@ -14,11 +14,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from orpheus import __version__
 from orpheus.http import install_error_handlers
+from orpheus.limits import BodyLimit
 from orpheus.speech import health, lists, openai, page
 from orpheus.speech.aliases import Aliases
 from orpheus.speech.documents import describe
 from orpheus.speech.keys import Keys
-from orpheus.speech.limits import BodyLimit
 from orpheus.speech.request_log import RequestLog
 from orpheus.speech.service import SpeechService
 from orpheus.speech.sockets import orchestrator, plain, session

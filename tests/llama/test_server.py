@@ -130,6 +130,9 @@ def test_plain_text_prompts_run_unconstrained_and_stop_at_a_string(client: httpx
         ({"prompt": [10**9]}, "prompt"),
         ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": [[1], [2]]}, "prompt"),
+        ({"prompt": "!" * 50_000}, "prompt"),
+        ({"prompt": [1, "!" * 50_000]}, "prompt"),
+        ({"prompt": [1, *[""] * 65]}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": None}, "prompt"),
         ({"max_tokens": 3}, "max_tokens"),
@@ -142,6 +145,9 @@ def test_plain_text_prompts_run_unconstrained_and_stop_at_a_string(client: httpx
         ({"top_k": 2**70}, "top_k"),
         ({"seed": -5}, "seed"),
         ({"stop": 3}, "stop"),
+        ({"stop": ["x"] * 65}, "stop"),
+        ({"stop": "x" * 257}, "stop"),
+        ({"stop": ["x" * 257]}, "stop"),
     ],
 )
 def test_a_wrong_request_is_a_400_that_names_the_key(
@@ -163,6 +169,14 @@ def test_errors_have_one_shape_whatever_went_wrong(client: httpx.Client) -> None
     ):
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_body_past_the_limit_is_a_413_before_it_is_read(client: httpx.Client) -> None:
+    for body in ({**BODY, "prompt": [1] * 600_000}, {**BODY, "user": "x" * (1 << 21)}):
+        response = client.post("/v1/completions", json=body)
+        assert response.status_code == 413
+        assert response.json()["error"]["code"] == "request_too_large"
+    assert choice_of(client)["text"]
 
 
 def test_the_model_list_says_what_a_stream_holds(client: httpx.Client) -> None:

@@ -18,6 +18,7 @@ import httpx
 
 from orpheus.deploy.errors import SmokeFailed
 from orpheus.deploy.llama import one_frame
+from orpheus.deploy.settings import container_environment, load_deployment
 from orpheus.errors import OrpheusError
 from orpheus.settings import Settings, load_settings
 
@@ -36,7 +37,9 @@ class Heard:
 
 def try_llama(url: str | None) -> None:
     """Wait until tier 1 is up, then ask for one frame. Prints both times."""
-    settings = load_settings().model_copy(update={"llama_endpoint": url, "cold_wait_s": WAIT_S})
+    # The model that is deployed, not the one this machine would choose: it has neither torch nor llama.cpp.
+    model = container_environment(load_deployment())["ORPHEUS_MODEL"]
+    settings = load_settings(model=model, llama_endpoint=url, cold_wait_s=WAIT_S)
     print(f"Asking {url} for one frame, twice; it may have to start first.", flush=True)
     for name in ("cold", "warm"):
         try:
@@ -64,9 +67,6 @@ def try_speech(url: str | None, text: str = SENTENCE, out: str = "hello.wav") ->
 
 def _speak(settings: Settings, url: str, text: str) -> tuple[Heard, array[int]]:
     """As events: Modal promises to pass those on at once, and no other body."""
-    headers = dict(settings.proxy_headers)
-    if settings.api_keys:
-        headers["x-api-key"] = settings.api_keys.get_secret_value().split(",")[0].strip()
     body = {
         "input": text,
         "voice": "alloy",
@@ -82,7 +82,9 @@ def _speak(settings: Settings, url: str, text: str) -> tuple[Heard, array[int]]:
         with (
             # A start of more than 150 s is answered with redirects.
             httpx.Client(timeout=httpx.Timeout(WAIT_S, connect=20), follow_redirects=True) as client,
-            client.stream("POST", f"{url}/v1/audio/speech", json=body, headers=headers) as answer,
+            client.stream(
+                "POST", f"{url}/v1/audio/speech", json=body, headers=settings.client_headers
+            ) as answer,
         ):
             if answer.status_code != 200:
                 answer.read()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from orpheus.deploy import smoke
 from orpheus.deploy.errors import SmokeFailed
 from tests.live import served
+from tests.upstream import Upstream, event, frame_text
 
 
 def events(*objects: dict[str, object]) -> Response:
@@ -49,6 +51,20 @@ def test_what_is_no_speech_is_a_failure_that_says_why(answer: Response, says: st
     with served(app) as url, pytest.raises(SmokeFailed, match=says):
         smoke.try_speech(url, out=str(out))
     assert not out.exists()
+
+
+def test_one_frame_of_the_deployed_model_needs_neither_torch_nor_llama_cpp(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make deploy` installs neither."""
+    for name in ("torch", "llama_cpp"):
+        monkeypatch.setitem(sys.modules, name, None)
+    upstream = Upstream()
+    upstream.events = [event(frame_text()), event(reason="stop")]
+    with served(upstream.app) as url:
+        smoke.try_llama(url)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["cold", "warm"]
+    assert "tara: " in upstream.requests[0]["prompt"]
 
 
 def test_a_slow_start_is_followed_through_its_redirects_with_the_keys(

@@ -90,7 +90,9 @@ def llama(
     if supervised:
         end_with_parent(settings.drain_s)
     process = Process(settings)
-    load = process.ending_on_failure(lambda: Engine.load(weights.find_model(settings), settings))
+    load = process.ending_on_failure(
+        lambda: Engine.load(weights.find_model(settings), settings, on_death=process.end)
+    )
     process.serve(create_app(settings, load), bound)
 
 

@@ -1,7 +1,7 @@
 """An ASGI application → a listening process that ends cleanly, with the right exit code.
 
-Knows nothing of what is served. A weights failure after the start ends the process too: a server that can
-never answer should not stay up looking healthy to whoever started it.
+Knows nothing of what is served. A failure after the start that leaves nothing to serve with ends the process too: a
+server that can never answer should not stay up looking healthy to whoever started it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from orpheus import weights
-from orpheus.errors import OrpheusError, SetupError
+from orpheus.errors import EngineError, OrpheusError, SetupError
 from orpheus.settings import Settings
 from orpheus.voices import languages_of, voices_of
 
@@ -73,12 +73,19 @@ class Process:
             try:
                 return load()
             except OrpheusError as error:
-                self._failure = error
-                if self._server:
-                    self._server.should_exit = True
+                self.end(error)
+                raise
+            except Exception as error:
+                self.end(EngineError(f"Loading failed: {type(error).__name__}: {error}"))
                 raise
 
         return loading
+
+    def end(self, failure: OrpheusError) -> None:
+        """Stop serving, because of `failure`; from any thread."""
+        self._failure = failure
+        if self._server:
+            self._server.should_exit = True
 
     def serve(self, app: ASGIApp, bound: socket.socket, drain: Drain | None = None) -> None:
         """Serve until told to stop. Raises the failure that ended it, if one did.

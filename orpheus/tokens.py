@@ -76,7 +76,7 @@ class EngineTokens:
                 yield Numbers(chunk.numbers, chunk.finish_reason, len(prompt))
 
     async def check(self) -> None:
-        pass  # a loaded engine is a ready one
+        self._engine.check()
 
     async def aclose(self) -> None:
         self._engine.close()

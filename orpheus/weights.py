@@ -52,12 +52,15 @@ def codec_name(settings: Settings) -> str:
 
 
 def gpu_at_hand() -> bool:
-    """Whether llama.cpp, as built here, sees a GPU: what makes the 3-billion model a sensible default."""
+    """Whether llama.cpp, as built here, sees a GPU: what makes the 3-billion model a sensible default.
+
+    SetupError where it is there and does not load.
+    """
     try:
-        import llama_cpp
-    except ImportError:
+        from orpheus.llama import backend
+    except ModuleNotFoundError:
         return _torch_sees_gpu()  # a machine of tier 2 alone
-    return bool(llama_cpp.llama_supports_gpu_offload())
+    return backend.gpu_available()
 
 
 def _torch_sees_gpu() -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orpheus.run import listen
-from tests.live import Pair, clean_environment, healthy, running_pair
+from tests.live import ROOT, Pair, clean_environment, healthy, running_pair
 
 
 def children(pid: int) -> list[int]:
@@ -116,6 +116,18 @@ def test_weights_that_cannot_be_used_end_it_with_their_sentence(tmp_path: Path) 
         done = orpheus(*command, "--model", str(wrong), ORPHEUS_CODEC="embedded")
         assert done.returncode == 2, done.stderr
         assert "is not a GGUF file" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_llama_cpp_that_does_not_load_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    """As where it was built for a GPU whose driver is gone."""
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('libcuda.so.1: cannot open shared object file')")
+    for command in (["serve", "--llama-port", "0"], ["llama"], ["llama", "--model", "embedded"]):
+        done = orpheus(*command, "--port", "0", PYTHONPATH=f"{tmp_path}:{ROOT}")
+        assert done.returncode == 2, done.stderr
+        assert "llama.cpp does not load: libcuda.so.1" in done.stderr
         assert "Traceback" not in done.stderr
 
 

@@ -15,13 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import Row
 from orpheus.vocabulary import Vocabulary
+
+try:
+    import llama_cpp
+except ModuleNotFoundError:
+    raise
+except Exception as error:  # it is there, and its library, or one of CUDA's, is not to be loaded
+    raise SetupError(
+        f"llama.cpp does not load: {error}. `orpheus doctor` says how to build it again."
+    ) from error
 
 NO_KV_SLOT = 1  # llama_decode: no room in the cache; nothing was changed, try fewer rows
 

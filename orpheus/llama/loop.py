@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpheus.errors import AtCapacity, EngineError, OrpheusError
+from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError
 from orpheus.llama.intake import prompt_ids, room
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.scheduler import Job
@@ -36,13 +36,23 @@ _log = logging.getLogger(__name__)
 class Engine:
     """Tier 1 without HTTP. `submit` from any event loop; `close` when done."""
 
-    def __init__(self, model: Model, open_context: Callable[[], Context], shape: Shape) -> None:
-        """Start the decode thread, make the context and warm it up. `load` is the usual way in."""
+    def __init__(
+        self,
+        model: Model,
+        open_context: Callable[[], Context],
+        shape: Shape,
+        on_death: Callable[[OrpheusError], None] = lambda _: None,
+    ) -> None:
+        """Start the decode thread, make the context and warm it up. `load` is the usual way in.
+
+        `on_death` is told, in the decode thread, why the engine will never answer again.
+        """
         self.vocabulary = model.vocabulary
         self.shape = shape
         self.stats = Stats()
         self.metrics = EngineMetrics(self.stats, shape.streams, self._gauges)
         self._model = model
+        self._on_death = on_death
         self._steps = Steps(model.vocabulary, open_context, shape, self.stats, self.metrics)
         # Shared with the event loop, under the lock:
         self._news = threading.Condition()
@@ -60,13 +70,15 @@ class Engine:
             raise self._dead
 
     @classmethod
-    def load(cls, model_path: Path, settings: Settings) -> Engine:
+    def load(
+        cls, model_path: Path, settings: Settings, on_death: Callable[[OrpheusError], None] = lambda _: None
+    ) -> Engine:
         """Load a GGUF; blocks for seconds. WeightsError or SetupError with one clear sentence."""
         from orpheus.llama import backend
 
         chosen = shape(settings, gpu=settings.gpu_layers != 0 and backend.gpu_available())
         model = backend.Model(model_path, settings.gpu_layers)
-        return cls(model, lambda: backend.Context(model, chosen.context()), chosen)
+        return cls(model, lambda: backend.Context(model, chosen.context()), chosen, on_death)
 
     def tokenize_prompt(self, prompt: str) -> tuple[int, ...]:
         """Ids of a text prompt.
@@ -87,7 +99,7 @@ class Engine:
     def submit(self, completion: Completion) -> Stream:
         """Begin a completion, or queue it; from an event loop.
 
-        BadRequest: it cannot fit a slot. AtCapacity: every place is taken. EngineError: the engine is dead.
+        BadRequest: it cannot fit a slot. AtCapacity: every place is taken. NotReady: the engine is dead.
         """
         limit, first_slot = room(completion, self.vocabulary, self.shape.slot_tokens)
         sampling = completion.sampling
@@ -97,8 +109,9 @@ class Engine:
         stream = Stream(completion, time.monotonic(), self._cancel, self._wake, shape.stream_frames // 2)
         job = Job(stream, completion.prompt, limit, sampling, first_slot)
         with self._news:
-            if self._dead or self._closing:
-                raise EngineError(str(self._dead or "The engine is closed."))
+            self.check()
+            if self._closing:
+                raise EngineError("The engine is closed.")
             if len(self._jobs) >= shape.streams + shape.waiting:
                 self.stats.rejected += 1
                 raise AtCapacity(
@@ -109,6 +122,11 @@ class Engine:
             self._arrived.append(job)
             self._news.notify()
         return stream
+
+    def check(self) -> None:
+        """NotReady where the engine is dead: the process ends, and another may be started."""
+        if self._dead:
+            raise NotReady(str(self._dead))
 
     def load_report(self) -> dict[str, Any]:
         """What is in flight and how fast steps are, for `/health`."""
@@ -176,6 +194,8 @@ class Engine:
         finally:
             steps.close()
             self._end_all(self._dead or EngineError("The engine was closed."))
+            if self._dead:
+                self._on_death(self._dead)
 
     def _take_orders(self) -> bool:
         """Take in what arrived and left; sleep where nothing can run. False when it is time to end."""

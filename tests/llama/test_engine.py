@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.random_gguf import TINY, write_gguf
 from orpheus import embedded
-from orpheus.errors import AtCapacity, BadRequest, EngineError, WeightsError
+from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, WeightsError
 from orpheus.llama.loop import Completion, Engine
 from orpheus.llama.steps import NO_KV_SLOT
 from orpheus.prompt import turn_text
@@ -215,12 +215,20 @@ def test_when_the_context_cannot_be_made_again_all_are_told_and_nobody_hangs(
         for stream in streams:
             with pytest.raises(EngineError):
                 await collect(stream)
-        with pytest.raises(EngineError):
+        with pytest.raises(NotReady):
             engine.submit(completion(engine))
+        with pytest.raises(NotReady):
+            engine.check()
         assert engine.load_report()["dead"]
+        await until(lambda: len(told) == 1)
+        assert "Restart it" in str(told[0])
 
-    with engine_of() as engine:
+    told: list[OrpheusError] = []
+    engine = Engine.load(embedded.MODEL, settings(), on_death=told.append)
+    try:
         asyncio.run(run(engine))
+    finally:
+        engine.close()
 
 
 def test_no_room_in_the_cache_makes_smaller_batches_and_is_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from orpheus import embedded
+from orpheus.errors import EngineError, OrpheusError, SetupError
+from orpheus.llama import backend
+from orpheus.llama.loop import Engine
+from orpheus.llama.server import create_app
+from orpheus.run import Process, listen, url_of
+from tests.llama.conftest import settings
+
+
+def served_until_it_ends(
+    load: Callable[[Process], Engine], then: Callable[[httpx.Client], None] = lambda _: None
+) -> OrpheusError:
+    """What ends a process that serves tier 1 with this engine; `then` is a client of it."""
+    bound = listen("127.0.0.1", 0, "")
+    url = url_of("127.0.0.1", bound.getsockname()[1])
+    process = Process(settings())
+    ended: list[OrpheusError] = []
+
+    def serve() -> None:
+        try:
+            process.serve(create_app(settings(), process.ending_on_failure(lambda: load(process))), bound)
+        except OrpheusError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+        then(client)
+    thread.join(20)
+    assert ended, "it is still up, or ended as if all were well"
+    return ended[0]
+
+
+@pytest.mark.parametrize(
+    "error", [SetupError("no memory"), RuntimeError("no memory"), MemoryError("no memory")]
+)
+def test_whatever_keeps_it_from_loading_ends_it(error: Exception) -> None:
+    def fail(_: Process) -> Engine:
+        raise error
+
+    ended = served_until_it_ends(fail)
+    assert "no memory" in str(ended)
+    assert ended.exit_code == (2 if isinstance(error, SetupError) else 1)
+
+
+def test_an_engine_that_dies_later_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    make = backend.Context
+
+    def once(*arguments: Any) -> backend.Context:
+        if made:
+            raise SetupError("llama.cpp could not make a context.")
+        made.append(make(*arguments))
+        return made[0]  # type: ignore[no-any-return]
+
+    def ask(client: httpx.Client) -> None:
+        deadline = time.monotonic() + 20
+        while client.get("/health").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        made[0].decode = lambda rows: 1 / 0
+        assert client.post("/v1/completions", json={"prompt": [1]}).status_code == 500
+
+    monkeypatch.setattr(backend, "Context", once)
+    ended = served_until_it_ends(
+        lambda process: Engine.load(embedded.MODEL, settings(), on_death=process.end), ask
+    )
+    assert "could not make a context" in str(ended)
+    assert not isinstance(ended, EngineError)

@@ -40,6 +40,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's, of bytes that are no text or nested too deeply
+            return error_response(BadRequest("The body is not valid JSON.", code="invalid_json"))
         shaped = RequestError(f"{error.detail}: {request.method} {request.url.path}", code="unknown_url")
         return JSONResponse(shaped.body(), error.status_code, headers=dict(error.headers or {}))
 
@@ -116,6 +118,8 @@ def first_complaint(error: RequestValidationError | ValidationError) -> BadReque
     path = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return BadRequest("The body is not valid JSON.", code="invalid_json")
+    if isinstance(first["input"], bytes):
+        return BadRequest("The body was not read as JSON: send it with Content-Type: application/json.")
     if not path:
         return BadRequest(f"The body must be a JSON object: {first['msg']}.")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"

@@ -11,22 +11,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
-from orpheus import __version__, embedded
-from orpheus.errors import AtCapacity, BadRequest, EngineError, NotFound, NotReady, OrpheusError
-from orpheus.http import RequestIds
+from orpheus import __version__
+from orpheus.errors import EngineError, NotFound, NotReady, OrpheusError
+from orpheus.http import RequestIds, install_error_handlers
 from orpheus.limits import BodyLimit
 from orpheus.llama.loop import Engine
 from orpheus.llama.replies import BufferedReply, StreamedReply
 from orpheus.llama.schema import CompletionRequest
-from orpheus.settings import EMBEDDED, Settings
+from orpheus.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -77,9 +74,9 @@ class Loading:
                 engine.close()
 
 
-def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> FastAPI:
-    """The application. `load` makes the engine, in a thread at startup; by default from ORPHEUS_MODEL's file."""
-    loading = Loading(load or (lambda: _load(settings)))
+def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
+    """The application. `load` makes the engine, in a thread at startup."""
+    loading = Loading(load)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -88,7 +85,7 @@ def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> 
         await asyncio.to_thread(loading.close)
 
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
-    shape_errors(app)
+    install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestIds)
 
@@ -125,34 +122,6 @@ def create_app(settings: Settings, load: Callable[[], Engine] | None = None) -> 
         return Response(loading.ready().metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app
-
-
-def shape_errors(app: FastAPI) -> None:
-    """Every error leaves in OpenAI's shape."""
-
-    @app.exception_handler(OrpheusError)
-    async def ours(_: Request, error: OrpheusError) -> JSONResponse:
-        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, AtCapacity) else None
-        return JSONResponse(error.body(), error.status, headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = [str(part) for part in first["loc"] if part != "body"]
-        name = where[0] if where and first["type"] != "json_invalid" else None
-        reason = f"{name}: {first['msg']}" if name else f"The body is no JSON object: {first['msg']}"
-        bad = BadRequest(f"{reason}.", param=name)
-        return JSONResponse(bad.body(), bad.status)
-
-    @app.exception_handler(HTTPException)
-    async def unrouted(request: Request, error: HTTPException) -> JSONResponse:
-        body = BadRequest(f"{request.method} {request.url.path}: {error.detail}.").body()
-        return JSONResponse(body, error.status_code, error.headers)
-
-
-def _load(settings: Settings) -> Engine:
-    path = embedded.MODEL if settings.model in (None, EMBEDDED) else Path(str(settings.model))
-    return Engine.load(path, settings)
 
 
 def _model_card(engine: Engine, settings: Settings) -> dict[str, Any]:

@@ -160,15 +160,37 @@ def test_a_wrong_request_is_a_400_that_names_the_key(
 
 
 def test_errors_have_one_shape_whatever_went_wrong(client: httpx.Client) -> None:
-    for response, status in (
-        (client.post("/v1/completions", content=b"{"), 400),
-        (client.post("/v1/completions", content=b"[1]"), 400),
-        (client.get("/nowhere"), 404),
-        (client.get("/v1/completions"), 405),
-        (client.get("/v1/models/other"), 404),
+    headers = {"Content-Type": "application/json"}
+    for response, status, code in (
+        (client.post("/v1/completions", content=b"{", headers=headers), 400, "invalid_json"),
+        (client.post("/v1/completions", content=b"\xff\xfe{", headers=headers), 400, "invalid_json"),
+        (client.post("/v1/completions", content=b"[" * 100_000, headers=headers), 400, "invalid_json"),
+        (client.post("/v1/completions", content=b"[1]", headers=headers), 400, None),
+        (client.post("/v1/completions", json={"seed": 1}), 400, "missing_required_parameter"),
+        (client.get("/nowhere"), 404, "unknown_url"),
+        (client.get("/v1/completions"), 405, "unknown_url"),
+        (client.get("/v1/models/other"), 404, "not_found"),
     ):
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        assert response.json()["error"]["code"] == code
+
+
+def test_json_under_another_name_is_told_which_header_is_missing(client: httpx.Client) -> None:
+    content = json.dumps(BODY).encode()
+    for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):  # curl -d sends the second
+        response = client.post("/v1/completions", content=content, headers=headers)
+        assert response.status_code == 400
+        assert "send it with Content-Type: application/json" in response.json()["error"]["message"]
+
+
+def test_what_nobody_foresaw_has_the_same_shape(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "submit", lambda *_: 1 / 0)
+    response = client.post("/v1/completions", json=BODY)
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
 
 
 def test_a_body_past_the_limit_is_a_413_before_it_is_read(client: httpx.Client) -> None:
@@ -293,7 +315,8 @@ def test_while_loading_and_after_a_failed_load_health_says_why() -> None:
     with serving(create_app(settings(), load)) as url, httpx.Client(base_url=url, timeout=20) as client:
         loading = client.get("/health")
         assert (loading.status_code, "loading" in loading.text) == (503, True)
-        assert client.post("/v1/completions", json=BODY).status_code == 503
+        refused = client.post("/v1/completions", json=BODY)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
         release.set()
         deadline = time.monotonic() + 5
         while "not a GGUF" not in client.get("/health").text:

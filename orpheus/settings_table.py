@@ -22,7 +22,7 @@ class SettingRow:
 
     name: str
     value: str
-    source: str  # "environment" | ".env" | "default" | "option"
+    source: str  # "environment" | ".env" | "default"
     description: str
 
 
@@ -43,8 +43,6 @@ def setting_rows(settings: Settings | Deployment) -> Iterator[SettingRow]:
         name = setting_name(field)
         source = "environment" if name in environment else ".env" if name in dotenv else "default"
         value = getattr(settings, field)
-        if source == "default" and value != info.default:
-            source = "option"
         yield SettingRow(name, "" if value is None else str(value), source, info.description or "")
 
 

@@ -44,7 +44,6 @@ def test_the_environment_wins_over_dotenv_and_options_over_both(monkeypatch: pyt
     rows = {row.name: row for row in setting_rows(settings)}
     assert rows["ORPHEUS_PORT"].source == "environment"
     assert rows["ORPHEUS_TOP_P"].source == ".env"
-    assert rows["ORPHEUS_HOST"].source == "option"
     assert rows["ORPHEUS_TEMPERATURE"].source == "default"
     assert all(row.description for row in rows.values())
     assert "hf_secret" not in "".join(row.value for row in rows.values())

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, SetupError, WeightsError
-from orpheus.llama.batches import Row
+from orpheus.llama.batches import NO_KV_SLOT, Row
 from orpheus.vocabulary import Vocabulary
 
 try:
@@ -30,8 +30,6 @@ except Exception as error:  # it is there, and its library, or one of CUDA's, is
     raise SetupError(
         f"llama.cpp does not load: {error}. `orpheus doctor` says how to build it again."
     ) from error
-
-NO_KV_SLOT = 1  # llama_decode: no room in the cache; nothing was changed, try fewer rows
 
 _log = logging.getLogger("orpheus.llama.cpp")
 # llama.cpp speaks loudly: its "info" is hundreds of lines a load, and some of its warnings are none for us.

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NO_KV_SLOT = 1  # llama_decode: no room in the cache; nothing was changed, try fewer rows
 SPARE = 2  # sequences of a split cache beyond the streams
 
 

@@ -6,18 +6,18 @@ the start is an event and then a body that visibly breaks off: no `[DONE]`, no l
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import suppress
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from orpheus.errors import OrpheusError
+from orpheus.http import while_connected
 from orpheus.llama.loop import Completion, Engine, Stream, TokenChunk
 from orpheus.llama.schema import CompletionRequest
 from orpheus.llama.text import ChunkText
@@ -69,32 +69,6 @@ class Reply:
         return text, list(chunk.ids), "stop" if self.text.stopped else chunk.finish_reason
 
 
-@asynccontextmanager
-async def leaving_cancels(stream: Stream, receive: Receive) -> AsyncIterator[None]:
-    """While inside, a client that disconnects cancels `stream`; so does leaving."""
-    with cancelled_on_disconnect(stream, receive):
-        try:
-            yield
-        finally:
-            stream.cancel()
-
-
-@contextmanager
-def cancelled_on_disconnect(stream: Stream, receive: Receive) -> Iterator[None]:
-    """While inside, a client that disconnects cancels `stream`."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        stream.cancel()
-
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
 class BufferedReply:
     """The whole completion in one JSON body."""
 
@@ -103,31 +77,37 @@ class BufferedReply:
         cls, engine: Engine, completion: Completion, body: CompletionRequest, model: str, receive: Receive
     ) -> Response:
         reply = Reply(engine, completion, body, model)
-        texts: list[str] = []
-        ids: list[int] = []
-        reason: str | None = None
-        async with leaving_cancels(stream := engine.submit(completion), receive):
-            async for chunk in stream:
-                text, new, reason = reply.add(chunk)
-                texts.append(text)
-                ids += new
-                if reason is not None:
-                    break
-        if reason is None:
-            return Response(status_code=499)  # the client left; nobody reads it
-        answer = reply.envelope([reply.choice("".join(texts), ids, reason)])
-        return JSONResponse({**answer, "usage": reply.usage()})
+        async with engine.submit(completion) as stream:
+            try:
+                choice = await while_connected(receive, _whole(reply, stream))
+            except ClientDisconnect:
+                return Response(status_code=499)  # nobody reads it
+        return JSONResponse({**reply.envelope([choice]), "usage": reply.usage()})
+
+
+async def _whole(reply: Reply, stream: Stream) -> dict[str, Any]:
+    """The one choice of a completion that is read to its end."""
+    texts: list[str] = []
+    ids: list[int] = []
+    reason: str | None = None
+    async for chunk in stream:
+        text, new, reason = reply.add(chunk)
+        texts.append(text)
+        ids += new
+        if reason is not None:
+            break
+    return reply.choice("".join(texts), ids, reason)
 
 
 class StreamedReply(Response):
     """Server-sent events, one a frame; usage is in the last."""
 
-    def __init__(self, reply: Reply, stream: Stream, first: TokenChunk | None) -> None:
+    def __init__(self, reply: Reply, stream: Stream, first: TokenChunk) -> None:
         super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
         self._reply = reply
         self._stream = stream
-        self._chunk = first
+        self._first = first
 
     @classmethod
     async def begin(
@@ -136,40 +116,41 @@ class StreamedReply(Response):
         """Wait for the first frame, so that a failure before it still has a status of its own."""
         stream = engine.submit(completion)
         try:
-            with cancelled_on_disconnect(stream, receive):
-                first = await anext(stream, None)
+            first = await while_connected(receive, anext(stream))
+        except ClientDisconnect:
+            stream.cancel()
+            return Response(status_code=499)
         except BaseException:
             stream.cancel()
             raise
         return cls(Reply(engine, completion, body, model), stream, first)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._chunk is None:
-            return  # the client left before the first frame
-        async with leaving_cancels(self._stream, receive):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                complete = await self._send_events(send)
-            except OrpheusError as error:
-                await self._send(send, json.dumps(error.body()))
-                complete = False
-            if complete:
-                await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
-            # Otherwise the body is left open on purpose: the server then breaks the connection off.
+        async with self._stream:
+            with suppress(ClientDisconnect):
+                await while_connected(receive, self._send_all(send))
 
-    async def _send_events(self, send: Send) -> bool:
-        """Whether the completion came to its end."""
-        reply = self._reply
-        while self._chunk is not None:
-            text, ids, reason = reply.add(self._chunk)
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            await self._send_events(send)
+        except OrpheusError as error:
+            # The body is left open on purpose: the server then breaks the connection off.
+            await self._send(send, json.dumps(error.body()))
+        else:
+            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+    async def _send_events(self, send: Send) -> None:
+        reply, chunk = self._reply, self._first
+        while True:
+            text, ids, reason = reply.add(chunk)
             event = reply.envelope([reply.choice(text, ids, reason)])
             if reason is not None:
                 event["usage"] = reply.usage()
             await self._send(send, json.dumps(event))
             if reason is not None:
-                return True
-            self._chunk = await anext(self._stream, None)
-        return False
+                return
+            chunk = await anext(self._stream)
 
     async def _send(self, send: Send, data: str) -> None:
         body = b"data: %b\n\n" % data.encode()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, OrpheusError
-from orpheus.llama.batches import passes
+from orpheus.llama.batches import NO_KV_SLOT, passes
 from orpheus.llama.company import company
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.sampler import Sampler
@@ -25,7 +25,6 @@ from orpheus.vocabulary import SLOTS, Vocabulary, number_of
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context
 
-NO_KV_SLOT = 1  # llama_decode's status; nothing was changed
 Delivery = tuple[Stream, Item]
 
 

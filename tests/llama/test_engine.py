@@ -14,8 +14,8 @@ import pytest
 from benchmarks.random_gguf import TINY, write_gguf
 from orpheus import embedded
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, WeightsError
+from orpheus.llama.batches import NO_KV_SLOT
 from orpheus.llama.loop import Completion, Engine
-from orpheus.llama.steps import NO_KV_SLOT
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS

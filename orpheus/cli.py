@@ -40,6 +40,10 @@ Codec = Annotated[
     str | None, typer.Option(help="'embedded', a SNAC folder or owner/repo[@revision] [ORPHEUS_CODEC].")
 ]
 Supervised = Annotated[bool, typer.Option(hidden=True)]
+Url = Annotated[
+    str | None, typer.Option(help="A running pair, seen from here over HTTP, instead of this machine.")
+]
+Key = Annotated[str | None, typer.Option(help="A key of that pair [the first of ORPHEUS_API_KEYS].")]
 
 
 def main() -> None:
@@ -154,11 +158,12 @@ def say(
         str | None,
         typer.Option(help="A running server to ask [ORPHEUS_FASTAPI_URL]; else both tiers run here."),
     ] = None,
+    key: Key = None,
 ) -> None:
     """Speak a text into a file, and say how fast that was."""
     from orpheus.say import say as say_to_file
 
-    settings = _settings()
+    settings = _settings(api_keys=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     if text == "-":
         text = sys.stdin.read()
@@ -176,12 +181,6 @@ def say(
         )
     )
     print(f"{out}: {spoken}")
-
-
-Url = Annotated[
-    str | None, typer.Option(help="A running pair, seen from here over HTTP, instead of this machine.")
-]
-Key = Annotated[str | None, typer.Option(help="A key of that pair [the first of ORPHEUS_API_KEYS].")]
 
 
 @app.command()

@@ -153,12 +153,14 @@ def announce(settings: Settings, host: str, port: int, console: Console) -> None
     """Tell whoever started it where it is, what it speaks with, and what to try."""
     url = url_of(host, port)
     voices = [voice.id for voice in voices_of(languages_of(weights.model_name(settings)))]
+    # As for every client of ours, by its name: what is printed may be a log.
+    key = ' -H "x-api-key: $ORPHEUS_API_KEY"' if settings.api_keys else ""
     body = f'{{"input": "Hello, I am ready.", "voice": "{voices[0]}"}}'
     console.print(
         f"\nOrpheus is ready at {url}\n"
         f"  model   {weights.model_name(settings)}, codec {weights.codec_name(settings)}\n"
         f"  voice   {voices[0]} ({', '.join(voices)})\n"
-        f"  try     curl {url}/v1/audio/speech -H 'Content-Type: application/json' "
+        f"  try     curl {url}/v1/audio/speech{key} -H 'Content-Type: application/json' "
         f"-d '{body}' -o hello.mp3\n",
         soft_wrap=True,
         highlight=False,

@@ -6,8 +6,12 @@ import wave
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from tests.live import Pair, clean_environment
+from tests.live import Pair, clean_environment, served
 from tests.test_encode import decode
 from tests.test_supervisor import orpheus
 
@@ -29,6 +33,21 @@ def test_say_asks_a_running_server_for_any_format(pair: Pair, tmp_path: Path, fo
     done = orpheus("say", "Hello there.", "--out", str(out), "--url", pair.url, "--speed", "1.5")
     assert done.returncode == 0, done.stderr
     assert format == "pcm" or len(decode(out.read_bytes())[0]) > 5000
+
+
+def test_say_shows_the_key_it_is_given(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    async def refuse(request: Request) -> Response:
+        seen.append(request.headers["x-api-key"])
+        return Response("no", 401)
+
+    app = Starlette(routes=[Route("/v1/audio/speech", refuse, methods=["POST"])])
+    with served(app) as url:
+        for options in ({}, {"ORPHEUS_API_KEYS": "theirs"}):
+            done = orpheus("say", "Hi.", "--url", url, "--key", "mine", NO_PROXY="127.0.0.1", **options)
+            assert (done.returncode, "answered 401" in done.stderr) == (1, True)
+    assert seen == ["mine", "mine"]
 
 
 def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -7,14 +8,25 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
 from orpheus import embedded
 from orpheus.errors import EngineError, OrpheusError, SetupError
 from orpheus.llama import backend
 from orpheus.llama.loop import Engine
 from orpheus.llama.server import create_app
-from orpheus.run import Process, listen, url_of
+from orpheus.run import Process, announce, listen, url_of
+from orpheus.settings import load_settings
 from tests.llama.conftest import settings
+
+
+def test_what_it_says_to_try_names_a_key_where_one_is_wanted_and_tells_none() -> None:
+    for keys in (None, "k-secret, k-other"):
+        out = io.StringIO()
+        announce(load_settings(model="embedded", api_keys=keys), "127.0.0.1", 5005, Console(file=out))
+        command = next(line for line in out.getvalue().splitlines() if "curl" in line)
+        assert ('-H "x-api-key: $ORPHEUS_API_KEY"' in command) == (keys is not None)
+        assert "k-" not in command
 
 
 def served_until_it_ends(

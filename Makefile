@@ -7,6 +7,11 @@ DEPLOY := .venv-deploy
 TEXT ?= Hello, I am Orpheus, and I run on this machine.
 VOICE ?= tara
 OUT ?= hello.wav
+# As they were given, and read by the shell as variables: quotes, backticks and dollars in a text mean nothing.
+override TEXT := $(value TEXT)
+override VOICE := $(value VOICE)
+override OUT := $(value OUT)
+export TEXT VOICE OUT
 
 # Without a GPU the CPU build of torch is wanted: a tenth of the size. Where PyTorch's own index cannot be
 # reached the ordinary one answers; asked once and for torch alone, so that it costs no time either.
@@ -38,7 +43,7 @@ serve: install
 	@$(BIN)/orpheus serve $(ARGS)
 
 say: install
-	@$(BIN)/orpheus say "$(TEXT)" --voice "$(VOICE)" --out "$(OUT)"
+	@$(BIN)/orpheus say --voice "$$VOICE" --out "$$OUT" -- "$$TEXT"
 
 test: $(VENV)/dev
 	@$(MAKE) --no-print-directory browser || echo "Without it the tests of the page are skipped."
@@ -86,11 +91,18 @@ install: $(VENV)/installed
 clean:
 	rm -rf $(VENV) $(DEPLOY)
 
-$(BIN)/python:
+# What is left of an environment that could not be made is removed: the next try would take it for one.
+define make_environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Orpheus needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
-	@command -v cmake >/dev/null || { echo "Orpheus needs cmake and a C++ compiler to build llama.cpp."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(1) || \
+		{ rm -rf $(1); echo "Python cannot make virtual environments here: apt-get install python3-venv"; exit 1; }
+endef
+
+$(BIN)/python:
+	@{ command -v cmake && { command -v "$${CXX:-c++}" || command -v g++ || command -v clang++; }; } >/dev/null || \
+		{ echo "Orpheus needs cmake and a C++ compiler to build llama.cpp: apt-get install cmake g++"; exit 1; }
+	$(call make_environment,$(VENV))
 
 # Torch first, alone: only it takes the extra index. Then the rest with llama.cpp, a build of about two minutes
 # on two cores.
@@ -114,9 +126,7 @@ $(VENV)/bench: $(VENV)/dev
 
 # Deploying needs neither torch nor llama.cpp: seconds instead of minutes.
 $(DEPLOY)/installed: constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Orpheus needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(DEPLOY)
+	$(call make_environment,$(DEPLOY))
 	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
 		modal httpx numpy pydantic-settings rich typer
 	@touch $@

@@ -1,0 +1,73 @@
+"""The Makefile where what it needs is missing, and with what people pass to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live import ROOT
+
+HAS_IT = "#!/bin/sh\n"
+
+
+def make(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("make")
+    assert program
+    given = {**os.environ, "PATH": str(path), "CXX": ""} if path else None
+    return subprocess.run(
+        [program, "-C", str(ROOT), *words], env=given, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def program(path: Path, text: str = HAS_IT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['She said "no".', "`false` $(false)", "It's 5 o'clock; exit 1", "It costs $5, $$HOME.", "-v", "a\\b"],
+)
+def test_any_text_can_be_said(text: str, tmp_path: Path) -> None:
+    program(tmp_path / "orpheus", '#!/bin/sh\nfor last; do :; done; printf %s "$last"\n')
+    done = make("-s", "--no-print-directory", "-o", "install", "say", f"BIN={tmp_path}", f"TEXT={text}")
+    assert (done.stdout, done.returncode) == (text, 0), done.stderr
+
+
+def test_an_environment_that_could_not_be_made_is_not_taken_for_one_the_next_time(tmp_path: Path) -> None:
+    """As Debian's Python without python3-venv does it: a folder with a python in it, and no pip."""
+    environment = tmp_path / "venv"
+    half = program(
+        tmp_path / "python",
+        f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\nmkdir -p $3/bin; touch $3/bin/python; exit 1\n',
+    )
+    for _ in range(2):
+        done = make(f"{environment}/bin/python", f"VENV={environment}", f"PYTHON={half}")
+        assert done.returncode
+        assert "apt-get install python3-venv" in done.stdout
+        assert not environment.exists()
+
+
+@pytest.mark.parametrize("there", [["c++"], ["cmake"], []])
+def test_without_what_llama_cpp_is_built_with_it_says_so_first(there: list[str], tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    for name in there:
+        program(tools / name)
+    for name in ("sh", "getconf", "mkdir"):
+        found = shutil.which(name)
+        assert found
+        tools.mkdir(exist_ok=True)
+        (tools / name).symlink_to(found)
+    done = make(
+        f"{tmp_path}/venv/bin/python", f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}", path=tools
+    )
+    assert done.returncode
+    assert "apt-get install cmake g++" in done.stdout
+    assert not (tmp_path / "venv").exists()

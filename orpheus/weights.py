@@ -6,6 +6,7 @@ Every failure is one WeightsError whose sentence says what to do.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from orpheus.settings import EMBEDDED, REAL_CODEC, REAL_MODEL, Settings
 _REPOSITORY = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./ -]+))?", re.ASCII
 )
+GGUF_VERSIONS = (2, 3)
 CODEC_FILES = ("config.json", "pytorch_model.bin")
 
 
@@ -37,6 +39,12 @@ def parse_repository(name: str) -> Repository | None:
     if match is None or ".." in name:
         return None
     return Repository(match["repo"], match["revision"], match["file"])
+
+
+def path_of(name: str) -> Path | None:
+    """What a setting names, where it is on this disk."""
+    path = os.path.expanduser(name)
+    return Path(path) if os.path.exists(path) else None  # Path.exists raises on names no file can have
 
 
 def model_name(settings: Settings) -> str:
@@ -74,8 +82,8 @@ def find_model(settings: Settings) -> Path:
     name = model_name(settings)
     if name == EMBEDDED:
         return embedded.MODEL
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = path_of(name)
+    if path is None:
         repository = parse_repository(name)
         if repository is None or name.startswith((".", "/", "~")):
             raise WeightsError(
@@ -92,8 +100,8 @@ def find_codec(settings: Settings) -> Path:
     name = codec_name(settings)
     if name == EMBEDDED:
         return embedded.CODEC
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = path_of(name)
+    if path is None:
         repository = parse_repository(name)
         if repository is None or repository.file or name.startswith((".", "/", "~")):
             raise WeightsError(
@@ -110,7 +118,7 @@ def find_codec(settings: Settings) -> Path:
 
 def is_repository(name: str) -> bool:
     """Whether a setting's value is looked for at the hub."""
-    return name != EMBEDDED and not Path(name).expanduser().exists() and parse_repository(name) is not None
+    return name != EMBEDDED and path_of(name) is None and parse_repository(name) is not None
 
 
 def commit_of(name: str, setting: str, settings: Settings) -> str:
@@ -145,6 +153,11 @@ def check_gguf(path: Path) -> None:
             f"{path} is not a GGUF file. Set ORPHEUS_MODEL to one, for example {REAL_MODEL}, "
             f"or to '{EMBEDDED}'."
         )
+    if (version := int.from_bytes(head[4:], "little")) not in GGUF_VERSIONS:
+        raise WeightsError(
+            f"{path} is a GGUF of version {version}, which llama.cpp does not read here. Set ORPHEUS_MODEL to one of "
+            f"version {GGUF_VERSIONS[-1]}."
+        )
 
 
 def _only_gguf(repository: Repository, settings: Settings) -> str:
@@ -154,9 +167,13 @@ def _only_gguf(repository: Repository, settings: Settings) -> str:
         return own_name
     from huggingface_hub import HfApi
 
-    with _clear_errors(repository, "ORPHEUS_MODEL"):
-        info = HfApi(token=_token(settings)).model_info(repository.id, revision=repository.revision)
-    files = [sibling.rfilename for sibling in info.siblings or ()]
+    try:
+        with _clear_errors(repository, "ORPHEUS_MODEL"):
+            info = HfApi(token=_token(settings)).model_info(repository.id, revision=repository.revision)
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+    except WeightsError:
+        if not (files := _kept_files(repository)):
+            raise
     found = [file for file in files if file.endswith(".gguf")]
     if len(found) == 1:
         return found[0]
@@ -167,6 +184,18 @@ def _only_gguf(repository: Repository, settings: Settings) -> str:
     )
 
 
+def _kept_files(repository: Repository) -> list[str]:
+    """What the cache holds of a repository at its revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(repository.id, revision=repository.revision, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return []
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+
+
 def _fetch(repository: Repository, file: str, settings: Settings, setting: str = "ORPHEUS_MODEL") -> Path:
     """One file of a repository, from the cache or the hub, with the hub's own progress bar and resuming.
 
@@ -175,10 +204,10 @@ def _fetch(repository: Repository, file: str, settings: Settings, setting: str =
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    kept = try_to_load_from_cache(repository.id, file, revision=repository.revision)
-    if isinstance(kept, str):
-        return Path(kept)
     with _clear_errors(repository, setting, file):
+        kept = try_to_load_from_cache(repository.id, file, revision=repository.revision)
+        if isinstance(kept, str):
+            return Path(kept)
         return Path(
             hf_hub_download(repository.id, file, revision=repository.revision, token=_token(settings))
         )

@@ -114,6 +114,11 @@ def test_a_codec_is_fetched_as_a_folder(hub: Hub) -> None:
         ("..", "cannot be read"),
         ("a--b/c..d", "is not a file here"),
         ("-a/b-", "no valid repository name"),
+        ("foo/bar--baz.gguf", "no valid repository name"),
+        ("foo/" + "x" * 300, "no valid repository name"),
+        ("x" * 300 + ".gguf", "is not a file here"),
+        ("~nobody-of-that-name/x.gguf", "is not a file here"),
+        ("a\0b", "is not a file here"),
     ],
 )
 def test_each_wrong_name_is_one_sentence(hub: Hub, name: str, says: str) -> None:
@@ -148,6 +153,16 @@ def test_a_copy_that_was_kept_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyP
     path = model("some/one:only.gguf")
     _use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
     assert model("some/one:only.gguf") == path
+    assert model("some/one") == path  # the only one there, as when it was fetched
+    with pytest.raises(WeightsError, match="cannot be reached"):
+        model("some/two")
+
+
+@pytest.mark.parametrize("version", [b"\x01\0\0\0", b"\x63\0\0\0", b"\0\0\0\x03"])
+def test_a_gguf_of_a_version_that_cannot_be_read_is_refused(version: bytes) -> None:
+    Path("x.gguf").write_bytes(b"GGUF" + version)
+    with pytest.raises(WeightsError, match="a GGUF of version"):
+        model("x.gguf")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04 zip", b"GGML....."])

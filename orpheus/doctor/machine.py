@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from orpheus import weights
+from orpheus import embedded, weights
 from orpheus.doctor.check import Finding, failed, passed, warning
 from orpheus.errors import SetupError, WeightsError
 from orpheus.run import listen, url_of
@@ -200,12 +200,8 @@ def _pins() -> dict[str, str]:
 
 
 def _size_of(name: str) -> int:
-    path = Path(name).expanduser()
-    if name == EMBEDDED:
-        from orpheus import embedded
-
-        path = embedded.MODEL
-    return path.stat().st_size if path.is_file() else PUBLISHED_BYTES
+    path = embedded.MODEL if name == EMBEDDED else weights.path_of(name)
+    return path.stat().st_size if path else PUBLISHED_BYTES
 
 
 def _free_bytes() -> int | None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import NO_KV_SLOT, Row
 from orpheus.vocabulary import Vocabulary
+from orpheus.weights import check_gguf
 
 try:
     import llama_cpp
@@ -64,7 +65,7 @@ class Model:
 
     def __init__(self, path: Path, gpu_layers: int) -> None:
         """Load `path`. WeightsError where it is missing, no GGUF, or speaks no Orpheus."""
-        _check_file(path)
+        check_gguf(path)
         _start()
         self._open = threading.Lock()  # freed weights must not be read: that is no exception but a crash
         params = llama_cpp.llama_model_default_params()
@@ -235,18 +236,6 @@ class Context:
         if self._context:
             llama_cpp.llama_free(self._context)
             self._context = None
-
-
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read ({error.strerror}): set ORPHEUS_MODEL to a GGUF file, a repository or 'embedded'."
-        ) from error
-    if magic != b"GGUF":
-        raise WeightsError(f"{path} is not a GGUF file: set ORPHEUS_MODEL to one, or to 'embedded'.")
 
 
 @functools.cache

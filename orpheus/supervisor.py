@@ -70,6 +70,7 @@ def supervise(settings: Settings, console: Console) -> int:
             console.print("Stopping.")
             return 0
         finally:
+            _ignore_signals()  # a Ctrl-C now must not break off the stopping itself
             _stop(tiers, settings.drain_s + KILL_S)
 
 
@@ -137,12 +138,15 @@ def _free_port(host: str, port: int, option: str) -> int:
         bound.close()
 
 
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
-        # Once is enough: a second Ctrl-C must not break off the stopping itself.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _ignore_signals()  # once is enough
         raise _StopRequested
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -79,6 +79,22 @@ def test_if_one_dies_the_other_is_stopped_and_the_exit_code_tells(own_pair: Pair
     assert gone(tiers, 0.1)
 
 
+def test_a_signal_while_the_other_is_stopped_breaks_nothing_off(own_pair: Pair) -> None:
+    """A tier died, the other is being stopped and takes its time: then somebody presses Ctrl-C."""
+    llama, speech = children(own_pair.process.pid)
+    os.kill(speech, signal.SIGSTOP)  # so that only SIGKILL ends it
+    os.kill(llama, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while "stopping the other" not in own_pair.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    own_pair.process.send_signal(signal.SIGINT)
+    assert own_pair.process.wait(15) not in (0, None)
+    assert "Traceback" not in own_pair.log.read_text()
+    assert gone([llama, speech], 0.1)
+
+
 def test_a_supervisor_that_is_killed_leaves_no_orphan(own_pair: Pair) -> None:
     tiers = children(own_pair.process.pid)
     own_pair.process.kill()

@@ -163,19 +163,18 @@ def say(
     """Speak a text into a file, and say how fast that was."""
     from orpheus.say import say as say_to_file
 
-    settings = _settings(api_keys=key)
+    settings = _settings(fastapi_url=url, api_keys=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     if text == "-":
         text = sys.stdin.read()
-    if not out.parent.is_dir():
-        raise BadRequest(f"There is no folder {out.parent}.")
+    _check_writable(out)
     spoken = asyncio.run(
         say_to_file(
             text,
             voice=voice,
             out=out,
             speed=speed,
-            url=url or settings.fastapi_url,
+            url=settings.fastapi_url,
             settings=settings,
             console=console,
         )
@@ -199,9 +198,8 @@ def bench(
 
     if url is not None and (model or codec):
         raise BadRequest("--url measures a running pair: leave --model and --codec out.")
-    if not out.parent.is_dir():
-        raise BadRequest(f"There is no folder {out.parent}.")
-    settings = _settings(model=model, codec=codec, api_keys=key)
+    _check_writable(out)
+    settings = _settings(model=model, codec=codec, fastapi_url=url, api_keys=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with console.status("Measuring") as status:
@@ -259,6 +257,21 @@ def settings() -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _check_writable(out: Path) -> None:
+    """BadRequest now where writing `out` would fail once all the work is done."""
+    if not out.parent.is_dir():
+        raise BadRequest(f"There is no folder {out.parent}.")
+    try:
+        new = not out.exists()
+        if not new and not out.is_file():
+            raise BadRequest(f"{str(out)!r} is no file: name one to write.")
+        out.open("ab").close()
+        if new:
+            out.unlink()
+    except OSError as error:
+        raise BadRequest(f"{out} cannot be written: {error.strerror}.") from error
 
 
 def _settings(**options: object) -> Settings:

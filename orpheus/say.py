@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,11 @@ async def say(
                 file.seek(0)
                 file.write(wav_header(rate, size - 44))
         partial.replace(out)
+    except OSError as error:
+        raise BadRequest(f"{out} cannot be written: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return Spoken(first or took, _duration_s(out, format, rate), took)
 
 

@@ -6,11 +6,12 @@ environment. Knows nothing of what the settings are used for.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpheus.errors import SetupError
@@ -293,6 +294,19 @@ class Clients(Environment):
 class Settings(Clients, Tier2, Tier1, Both):
     """What the pair is run with."""
 
+    @field_validator("llama_endpoint", "fastapi_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        import httpx  # here, as only its rules tell what it will ask
+
+        with contextlib.suppress(httpx.InvalidURL):
+            at = httpx.URL(url)
+            if at.scheme in ("http", "https") and at.host:
+                return url
+        raise ValueError("write http://HOST:PORT or https://HOST")
+
     @property
     def proxy_headers(self) -> dict[str, str]:
         """What Modal's proxy wants to see; nothing where no proxy token is set."""
@@ -334,6 +348,10 @@ def load(kind: type[T], options: Mapping[str, Any]) -> T:
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return kind(**given)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(
+            f"{ENV_FILE} cannot be read ({error}): it must be a file of text in UTF-8."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = setting_name(str(first["loc"][0])) if first["loc"] else PREFIX + "…"

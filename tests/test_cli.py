@@ -70,11 +70,25 @@ def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
         (["say", "Hi.", "--voice", "bob"], "no voice 'bob'", 1),
         (["say", "Hi.", "--out", "x.docx"], ".mp3", 1),
         (["say", "Hi.", "--out", "/no/such/x.wav"], "no folder", 1),
+        (["say", "Hi.", "--out", ""], "is no file", 1),
+        (["say", "Hi.", "--out", "."], "is no file", 1),
+        (["say", "Hi.", "--out", "/dev/null"], "is no file", 1),
+        (["say", "Hi.", "--out", "/proc/x.wav"], "/proc/x.wav cannot be written", 1),
+        (["say", "Hi.", "--out", "x" * 300 + ".wav"], "cannot be written: File name too long", 1),
+        (["say", "Hi.", "--out", "x" * 250 + ".wav", "--url", "http://127.0.0.1:1"], "File name too long", 1),
+        (["bench", "--out", "."], "is no file", 1),
+        (["bench", "--out", "/proc/x.json"], "/proc/x.json cannot be written", 1),
+        (["say", "Hi.", "--url", "http://[::1"], "write http://HOST:PORT", 2),
+        (["say", "Hi.", "--url", "localhost:5005"], "write http://HOST:PORT", 2),
+        (["bench", "--url", "localhost:5005"], "write http://HOST:PORT", 2),
+        (["relay", "--url", "http://[::1"], "write http://HOST:PORT", 2),
         (["say", "Hi.", "--url", "http://127.0.0.1:1"], "Nothing answers", 1),
         (["say", "Hi.", "--speed", "9"], "speed", 2),
     ],
 )
-def test_say_tells_what_is_wrong_and_leaves_no_file(arguments: list[str], says: str, code: int) -> None:
+def test_it_tells_what_is_wrong_at_once_and_leaves_no_file(
+    arguments: list[str], says: str, code: int
+) -> None:
     done = orpheus(*arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr

@@ -59,6 +59,24 @@ def test_a_value_out_of_range_is_one_sentence_with_its_name(
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL"])
+@pytest.mark.parametrize(
+    "url", ["localhost:5006", "http://", "http://[::1", "ftp://host", "http://host:port"]
+)
+def test_what_is_no_url_is_told_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    monkeypatch.setenv(name, url)
+    with pytest.raises(SetupError, match=f"{name}=.*write http://HOST:PORT"):
+        load_settings()
+
+
+def test_a_dotenv_that_is_no_utf8_is_told_by_its_name() -> None:
+    Path(".env").write_bytes("ORPHEUS_MODEL=/home/andré/voice.gguf\n".encode("latin-1"))
+    with pytest.raises(SetupError, match=r"\.env cannot be read.*UTF-8"):
+        load_settings()
+
+
 def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
     Path(".env").write_text("ORPHEUS_PROT=1\n")

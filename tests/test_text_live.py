@@ -179,6 +179,21 @@ async def test_a_text_has_an_end() -> None:
         text.push("123456")
 
 
+async def test_pictures_by_the_thousand_hold_nobody_else_up() -> None:
+    text, longest_s = live(most_chars=20_000), 0.0
+    text.push("😀. " * 5333)
+    reading = asyncio.create_task(text.next(lambda: 0.0))
+    while text.unsaid != "😀. " * 5333:
+        started = time.monotonic()
+        await asyncio.sleep(0)  # what every other connection has to wait
+        longest_s = max(longest_s, time.monotonic() - started)
+    assert longest_s < 0.5
+    text.push("Now there is something to say. And more.")
+    piece = await asyncio.wait_for(reading, 5)
+    assert piece is not None
+    assert piece.text == "Now there is something to say."
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=60), st.sampled_from([0.0, 0.7, 9.0]))
 def test_nothing_is_lost_or_repeated_however_it_arrives(cuts: list[int], in_hand_s: float) -> None:

@@ -25,6 +25,7 @@ LEFT_WORDS = 2  # once there are so many more, so that no single word is left fo
 QUIET_S = 0.25  # without new text: whoever writes it pauses
 CLAUSE_BELOW_S = 1.0  # of audio in hand; with more, only whole sentences are taken
 WORDS_BELOW_S = 0.4  # with less, any words
+LOOKS_AT = 4  # times a piece's length, from where it begins: all sentences of a long text would take too long
 
 # A newline that ends what came before it: an empty line follows, or an item of a list, or a heading.
 _LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
@@ -117,6 +118,8 @@ class LiveText:
             in_hand_s = ahead_s() if self._given else 0.0
             if self._rest and (end := self._cut(in_hand_s)):
                 self._take(end)
+                if not self._ready:  # nothing in it could be said; thousands of such cuts may follow
+                    await asyncio.sleep(0)
             elif self._ended:
                 if not self._given:
                     raise BadRequest(
@@ -169,6 +172,8 @@ class LiveText:
 
     def _sentences(self, text: str, complete: bool) -> int:
         """The end of the sentences that are complete: of the first, or of as many as are joined."""
+        if len(text) > LOOKS_AT * self._piece_chars:
+            text, complete = text[: LOOKS_AT * self._piece_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
         found = list(sentences(text, self._language))

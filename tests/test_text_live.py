@@ -164,6 +164,20 @@ async def test_languages_without_spaces() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fragments", "received"),
+    [
+        (["Hello 𝓣\ud83d", "\ude00 there."], "Hello 𝓣😀 there."),
+        (["Hello \ud83d", "there."], "Hello \ufffdthere."),
+        (["Hello ", "\ude00there.", "\ud83d"], "Hello \ufffdthere."),
+    ],
+)
+async def test_halves_of_a_character_are_joined(fragments: list[str], received: str) -> None:
+    text = live()
+    await spoken(text, fragments)
+    assert "".join(span.text for span in text.spans) == received
+
+
 async def test_nothing_to_say_is_told_and_kept_for_the_words() -> None:
     with pytest.raises(BadRequest, match="nothing to say"):
         await spoken(live(), ["*** ", "😀"])

@@ -68,6 +68,7 @@ class LiveText:
         self._join_chars = min(join_chars or piece_chars, piece_chars)
         self._most_chars = most_chars
         self._normalize = normalize
+        self._half = ""  # of a character, whose other half comes with the next fragment
         self._rest = ""  # not yet in a span
         self._unsaid = ""  # of it, what no voice can say: it belongs to the span that follows
         self._ready: deque[Piece] = deque()
@@ -84,7 +85,9 @@ class LiveText:
                 f"This utterance has more than {self._most_chars} characters: send it as several, or raise "
                 "ORPHEUS_MAX_LIVE_CHARS."
             )
-        self._rest += text
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        self._rest += _whole_characters(text.removesuffix(self._half))
         self._pushed_s = time.monotonic()
         self._changed.set()
 
@@ -206,6 +209,11 @@ class LiveText:
         self.spans.append(Span(received, self._given, tuple(length(p.text) for p in spoken.pieces)))
         self._given += len(spoken.pieces)
         self._ready.extend([*others, replace(last, pause_ms=_pause_after(text, self._rest))])
+
+
+def _whole_characters(text: str) -> str:
+    """Halves of a character (JavaScript counts an emoji as two) joined; one without the other is a U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _last_space(text: str) -> int:

@@ -11,12 +11,12 @@ from orpheus.speech.dialogue import Cancelled, Done, Event, Failed, Heard, PartD
 
 def told(event: Event, format: str) -> str:
     """An event other than audio, as JSON; `format` is that of the audio."""
-    return json.dumps(_body(event, format), ensure_ascii=False)
+    return json.dumps(_body(event, format))
 
 
 def error_body(error: OrpheusError, **more: Any) -> str:
     """`{"type": "error", "message": …, "code": …}`."""
-    return json.dumps(_error(error, **more), ensure_ascii=False)
+    return json.dumps(_error(error, **more))
 
 
 def _error(error: OrpheusError, **more: Any) -> dict[str, Any]:

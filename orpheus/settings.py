@@ -268,6 +268,14 @@ class Tier2(Environment):
     )
     log_text: bool = Field(False, description="write what users have spoken into the log")
 
+    @field_validator("api_keys")
+    @classmethod
+    def _none_is_unset(cls, given: SecretStr | None) -> SecretStr | None:
+        """Nothing is no key; a comma alone is a mistake that must not open the door."""
+        if given and not keys_in(given):
+            raise ValueError("there is no key in it; unset it where everybody may speak")
+        return given or None
+
 
 class Clients(Environment):
     """Clients: `orpheus say`, `relay`, `bench`, `doctor`, and the programs in clients/.
@@ -320,9 +328,8 @@ class Settings(Clients, Tier2, Tier1, Both):
     @property
     def client_headers(self) -> dict[str, str]:
         """What a client of a running pair sends: the proxy's token, and the first of the API keys."""
-        keys = self.api_keys.get_secret_value() if self.api_keys else ""
-        first = keys.split(",")[0].strip()
-        return self.proxy_headers | ({"x-api-key": first} if first else {})
+        keys = keys_in(self.api_keys)
+        return self.proxy_headers | ({"x-api-key": keys[0]} if keys else {})
 
     @property
     def completions_url(self) -> str:
@@ -333,6 +340,12 @@ class Settings(Clients, Tier2, Tier1, Both):
             if url.endswith(ending):
                 return url
         return f"{url}/completions" if url.endswith("/v1") else f"{url}/v1/completions"
+
+
+def keys_in(given: SecretStr | None) -> list[str]:
+    """The keys of ORPHEUS_API_KEYS."""
+    listed = given.get_secret_value().split(",") if given else []
+    return [key.strip() for key in listed if key.strip()]
 
 
 def load_settings(**options: Any) -> Settings:

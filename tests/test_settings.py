@@ -77,6 +77,21 @@ def test_a_dotenv_that_is_no_utf8_is_told_by_its_name() -> None:
         load_settings()
 
 
+@pytest.mark.parametrize("keys", [",", " ", " , ,"])
+def test_keys_without_a_key_do_not_open_the_door(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_API_KEYS", keys)
+    with pytest.raises(SetupError, match=r"ORPHEUS_API_KEYS=.*no key"):
+        load_settings()
+
+
+def test_keys_may_stand_among_commas_and_no_keys_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_API_KEYS", ", one ,two,")
+    assert load_settings().client_headers == {"x-api-key": "one"}
+    monkeypatch.setenv("ORPHEUS_API_KEYS", "")
+    assert load_settings().api_keys is None
+    assert load_settings(api_keys="").api_keys is None
+
+
 def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
     Path(".env").write_text("ORPHEUS_PROT=1\n")

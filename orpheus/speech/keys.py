@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orpheus.errors import AtCapacity, OrpheusError, Unauthorized
 from orpheus.http import error_response
-from orpheus.settings import Settings
+from orpheus.settings import Settings, keys_in
 from orpheus.speech import page
 
 # Open to all: what a load balancer, a scraper or a person with a browser looks at. Nothing here costs work.
@@ -45,9 +45,8 @@ class Keys:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        given = settings.api_keys.get_secret_value() if settings.api_keys else ""
         # Digests: equal lengths, so that comparing takes the same time whatever is wrong with a key.
-        self._keys = [_digest(key.strip()) for key in given.split(",") if key.strip()]
+        self._keys = [_digest(key) for key in keys_in(settings.api_keys)]
         self._lists_open = settings.lists_open
         self._orchestrator_open = settings.orchestrator_open
         self._most = settings.max_requests_per_key

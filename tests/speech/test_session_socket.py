@@ -238,7 +238,10 @@ def test_a_wrong_message_is_told_and_the_connection_lives(
 
 def test_an_emoji_may_come_in_two_halves(session: Begin) -> None:
     one = session(STREAM | {"word_timestamps": True})
-    for text in ('"Hello there \\ud83d"', '"\\ude00 my friend."'):  # as a slice of JavaScript's strings has them
+    for text in (
+        '"Hello there \\ud83d"',
+        '"\\ude00 my friend."',
+    ):  # as a slice of JavaScript's strings has them
         one.socket.send(f'{{"type": "input.text", "text": {text}}}')
     one.send("input.done")
     words = [event["text"] for event in one.until("session.done") if event["type"] == "audio.word"]

@@ -19,6 +19,7 @@ import uvicorn
 from rich.console import Console
 from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from orpheus import weights
 from orpheus.errors import EngineError, OrpheusError, SetupError
@@ -113,10 +114,26 @@ class Process:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Lets go of a client that takes nothing any more: closing alone would wait for it for ever."""
+    """Lets go of a client that takes nothing any more, and of none that reads slowly."""
+
+    _behind = False  # whether a ping had to wait
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if (scope := getattr(self, "scope", None)) is not None:  # not refused
+            scope["extensions"]["orpheus.unread"] = {"bytes": self.transport.get_write_buffer_size}
+
+    def keepalive_timeout(self) -> None:
+        """A ping waits behind what is still unread, and then its answer takes a while."""
+        behind, self._behind = self._behind, self.transport.get_write_buffer_size() > 0
+        if (behind or self._behind) and self.ping_timeout is not None:
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+        else:
+            super().keepalive_timeout()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
+        # Closing alone would wait for it for ever.
         self.loop.call_later(LET_GO_S, self.transport.abort)
 
 

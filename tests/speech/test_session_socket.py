@@ -16,12 +16,15 @@ import websockets
 from starlette.responses import JSONResponse
 from websockets.sync.client import ClientConnection, connect
 
+from orpheus.run import WebSocketProtocol
 from tests.test_encode import decode
 from tests.upstream import SPEECH_FRAMES, Upstream, whole
 
 Start = Callable[..., httpx.Client]
 PIECE_BYTES = SPEECH_FRAMES * 2048 * 2
 STREAM = {"type": "session.config", "response_format": "pcm", "stream_audio": True, "lead_s": 0}
+
+LONG = STREAM | {"speed": 0.25, "sample_rate": 48_000}  # eight times the bytes
 
 
 class Session:
@@ -356,26 +359,98 @@ def test_a_silent_writer_is_let_go_too(session: Begin) -> None:
             one.socket.recv(5)
 
 
-def test_a_client_that_stops_reading_is_dropped(speech: Start, upstream: Upstream) -> None:
-    upstream.events = ["".join(whole(1500))]  # six megabytes: more than the system holds for a slow reader
+class SlowSocket(socket.socket):
+    """Of a client that reads at most a megabyte a second, and nothing once it is `stuck`."""
+
+    stuck = False
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        time.sleep(0.004)
+        while self.stuck:
+            time.sleep(0.01)
+        return super().recv(min(size, 4096), flags)
+
+
+@pytest.fixture
+def slow_client(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., ClientConnection]]:
+    """A client of a tier 2, on a path, with little room on its way and pings that are answered soon or never."""
+
+    def start_keepalive(self: WebSocketProtocol) -> None:
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        self.ping_interval = self.ping_timeout = 0.6
+        super(WebSocketProtocol, self).start_keepalive()
+
+    monkeypatch.setattr(WebSocketProtocol, "start_keepalive", start_keepalive)
+    upstream.events = ["".join(whole(120))]
+    with ExitStack() as stack:
+
+        def begin(client: httpx.Client, path: str) -> ClientConnection:
+            raw = SlowSocket()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            raw.connect((client.base_url.host, client.base_url.port))
+            url = f"ws://{client.base_url.host}:{client.base_url.port}{path}"
+            opened = connect(url, sock=raw, proxy=None, max_size=None, close_timeout=0.1, ping_interval=None)
+            stack.enter_context(opened)
+            stack.callback(setattr, raw, "stuck", False)  # first, or closing would wait for ever
+            return opened
+
+        yield begin
+
+
+def ended(client: httpx.Client, route: str, *statuses: str) -> None:
+    """Return once a socket of this route ended with one of these, and nothing is spoken any more."""
+    deadline = time.monotonic() + 10
+    while True:
+        lines = client.get("/metrics").text.splitlines()
+        if any(
+            f'route="{route}"' in line and any(f'status="{s}"' in line for s in statuses) for line in lines
+        ):
+            break
+        assert time.monotonic() < deadline, "it was not let go"
+        time.sleep(0.1)
+    assert "orpheus_speech_active 0.0" in lines
+
+
+@pytest.mark.parametrize("stream_audio", [True, False])
+def test_a_client_that_stops_reading_is_dropped(
+    speech: Start, slow_client: Callable[..., ClientConnection], stream_audio: bool
+) -> None:
     client = speech(socket_stall_s=0.5)
-    address = (client.base_url.host, client.base_url.port)
-    raw = socket.socket()
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    raw.connect(address)
-    url = f"ws://{address[0]}:{address[1]}/v1/audio/speech/stream"
-    with connect(url, sock=raw, proxy=None, max_queue=1, close_timeout=0.1, ping_interval=None) as slow:
-        slow.send(json.dumps(STREAM))
-        slow.send('{"type": "input.text", "text": "Hello there."}')
-        slow.send('{"type": "input.done"}')
-        ended = 'status="1006"', 'status="0"', 'status="1005"'
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            lines = client.get("/metrics").text.splitlines()
-            if any("stream" in line and any(status in line for status in ended) for line in lines):
-                break
-            time.sleep(0.1)
-        assert "orpheus_speech_active 0.0" in lines
+    slow = slow_client(client, "/v1/audio/speech/stream")
+    slow.send(json.dumps(LONG | {"stream_audio": stream_audio}))
+    slow.send('{"type": "input.text", "text": "Hello there."}')
+    slow.send('{"type": "input.done"}')
+    slow.recv(10)
+    slow.socket.stuck = True  # type: ignore[attr-defined]
+    ended(client, "/v1/audio/speech/stream", "1006", "0", "1005")
+
+
+def test_a_client_that_stops_reading_and_then_errs_is_dropped_too(
+    speech: Start, slow_client: Callable[..., ClientConnection]
+) -> None:
+    client = speech(socket_stall_s=1.0)
+    slow = slow_client(client, "/ws?lead_s=0&close=eos&speed=0.25")
+    slow.send("Hello there.")
+    slow.recv(10)
+    slow.socket.stuck = True  # type: ignore[attr-defined]
+    time.sleep(0.8)
+    slow.send(b"\xc1 is no msgpack")  # answered with a close frame, which has no room either
+    ended(client, "/ws", "1006", "0", "1005", "1008")
+
+
+def test_a_client_that_reads_slowly_is_not_dropped(
+    speech: Start, slow_client: Callable[..., ClientConnection]
+) -> None:
+    slow = Session(slow_client(speech(socket_stall_s=0.6), "/v1/audio/speech/stream"))
+    slow.socket.send(json.dumps(LONG | {"stream_audio": False}))  # a whole file in one frame
+    slow.say("Hello there.")
+    slow.until("audio.start")
+    started = time.monotonic()
+    assert types(slow.until("session.done")) == ["audio.done", "session.done"]
+    assert time.monotonic() - started > 2
+    assert len(slow.audio[0]) > 120 * 2048 * 2 * 8 * 0.99
 
 
 def test_keep_alive_when_nothing_else_is_sent(session: Begin, monkeypatch: pytest.MonkeyPatch) -> None:

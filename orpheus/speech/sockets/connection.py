@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import WebSocket, WebSocketDisconnect
 
@@ -19,6 +19,8 @@ from orpheus.settings import Settings
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000  # Hz, where a protocol has no way to tell its client another
+LITTLE_BYTES = 64 * 1024  # unread: the next frame may go
+LOOK_S = 0.02  # from one look at what is unread to the next
 KEEP_ALIVE_S = 10.0  # proxies close what is silent for longer, some after 15 s
 
 # Close codes (RFC 6455 and the IANA registry).
@@ -42,16 +44,38 @@ class Connection:
         self.asked = False  # whether there was any text yet
         self._alive_s = self.sent_s  # when there was last a sign of use: a message, or audio
         self._settings = settings
+        # Bytes the client has still to read, where the server tells: orpheus.run does, Modal's does not.
+        told = (socket.scope.get("extensions") or {}).get("orpheus.unread", {})
+        self._unread: Callable[[], int] = told.get("bytes", lambda: 0)
 
     async def send(self, data: bytes | str) -> None:
-        """One frame. NotReading where the client has no room for it for ORPHEUS_SOCKET_STALL_S."""
+        """One frame. NotReading where the client takes nothing for ORPHEUS_SOCKET_STALL_S."""
         send = self.socket.send_bytes if isinstance(data, bytes) else self.socket.send_text
-        try:
-            async with asyncio.timeout(self._settings.socket_stall_s):
-                await send(data)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise NotReading(f"it read nothing for {self._settings.socket_stall_s:g} s") from None
+        async with self._reading():
+            await send(data)  # type: ignore[arg-type]
         self.sent_s = time.monotonic()
+
+    async def close(self, code: int, reason: str) -> None:
+        """NotReading as for `send`: a close frame waits behind what was sent before."""
+        async with self._reading():
+            await self.socket.close(code, reason)
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        """A long frame may take its client long, as long as some of it is read."""
+        stall_s = self._settings.socket_stall_s
+        least, gives_up_s = self._unread(), time.monotonic() + stall_s
+        try:
+            while (unread := self._unread()) > LITTLE_BYTES:
+                if unread < least:
+                    least, gives_up_s = unread, time.monotonic() + stall_s
+                elif time.monotonic() > gives_up_s:
+                    raise TimeoutError
+                await asyncio.sleep(LOOK_S)
+            async with asyncio.timeout(stall_s):
+                yield
+        except TimeoutError:
+            raise NotReading(f"it read nothing for {stall_s:g} s") from None
 
     async def send_audio(self, data: bytes) -> None:
         await self.send(data)
@@ -90,18 +114,18 @@ async def serve(connection: Connection, conversation: Awaitable[None]) -> None:
     """Hold a conversation on an accepted socket, and close it with the code of how that went."""
     code, reason = COMPLETE, ""
     try:
-        await conversation
+        try:
+            await conversation
+        except Idle:
+            reason = "closed: there was no text for too long"
+        except OrpheusError as error:
+            code, reason = close_code(error), close_reason(error)
+        with contextlib.suppress(RuntimeError):  # it may have left meanwhile
+            await connection.close(code, reason)
     except WebSocketDisconnect:
-        return
+        pass
     except NotReading as error:
         log.info("dropped a client: %s", error)
-        return
-    except Idle:
-        reason = "closed: there was no text for too long"
-    except OrpheusError as error:
-        code, reason = close_code(error), close_reason(error)
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may have left meanwhile
-        await connection.socket.close(code, reason)
 
 
 def close_code(error: OrpheusError) -> int:

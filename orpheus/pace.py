@@ -11,7 +11,7 @@ import math
 import time
 
 FRAME_S = 2048 / 24000  # of audio
-CUSHION_FRAMES = 3  # frames that may be waited for without a hole
+CUSHION_FRAMES = 6  # frames that may be waited for without a hole
 STALE_S = 1.0  # without a frame from anybody, what was measured says nothing any more
 MEMORY_S = 1.0  # what is older hardly counts: a burst of new streams is over
 LONGEST_S = 0.5  # a longer wait is a reader who paused, or a broken tier 1, not the pace of the machine
@@ -82,7 +82,8 @@ class Pace:
         frames_s = CUSHION_FRAMES * self._frames.mean_s + DEVIATIONS * self._frames.deviation_s
         if piece_s is None:
             return frames_s
-        gained_s = piece_s * (1 - self._frames.mean_s / FRAME_S)
+        slow_s = self._frames.mean_s + self._frames.deviation_s
+        gained_s = piece_s * (1 - slow_s / FRAME_S)
         return max(frames_s, min(self.start_s() - gained_s, piece_s))
 
     def _now_s(self) -> float:

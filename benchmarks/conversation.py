@@ -36,7 +36,7 @@ from tests.orchestrator import Orchestrator, SessionKilled, Turn
 CONVERSATIONS = (1, 8, 20)
 STREAMS = 48  # of tier 1: a place for everybody
 WORDS_PER_S = 20.0
-WORDS_S = 0.4  # about, from an answer's first word to its first audio
+WORDS_S = 0.7  # about, that a turn lasts beyond its audio: dialling, the first words, closing
 PAUSE_S = 0.3  # between an answer and the next at the least: somebody else speaks
 REPLIES = (
     "Well, that is a good question. The old harbour was closed in the spring, and nobody has used it since.",

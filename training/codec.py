@@ -24,6 +24,7 @@ from orpheus.vocabulary import frame_to_layers
 from training import samples
 from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_checkpoint, write_atomically
+from training.optimize import finite_step
 from training.sound_losses import Critics, critics_loss, persuasion_loss, spectral_loss
 from training.speakers import SPEAKERS
 
@@ -187,6 +188,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     # The noise of SNAC's decoder hides small gradients at first; it is part of the format and stays on.
     began = saved = last = time.monotonic()
     heard: list[float] = []
+    skipped = 0
     while progress < 1 and not (plan.stop_minutes and last - began > plan.stop_minutes * 60):
         rate = plan.rate * min(1.0, (step + 1) / 100, (1 - progress) / 0.4)
         for group in optimizer.param_groups:
@@ -195,24 +197,30 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         layers, real = draw_batch(long_enough, plan, draw, device)
         made = decoder(snac.quantizer.from_codes(layers))[:, 0]
         loss = spectral_loss(made, real)
-        heard.append(loss.item())
+        spectral = loss.item()
         if progress >= plan.adversarial_from:
             verdict = critics_loss(critics(real), critics(made.detach()))
             critic_optimizer.zero_grad(set_to_none=True)
             verdict.backward()
-            critic_optimizer.step()
+            skipped += not finite_step(critic_optimizer)
             fooled, views = persuasion_loss(critics(real), critics(made))
             loss = loss + 0.5 * fooled + 2.0 * views
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 5.0)
-        optimizer.step()
+        if finite_step(optimizer, 5.0):
+            heard.append(spectral)
+        else:
+            skipped += 1
         step += 1
         now = time.monotonic()
         progress = progress + (now - last) / 60 / plan.minutes if plan.minutes else step / plan.steps
         last = now
         if step % 100 == 0 or progress >= 1:
-            print(f"codec step {step} ({progress:.1%}): spectral {np.mean(heard[-100:]):.3f}", flush=True)
+            print(
+                f"codec step {step} ({progress:.1%}): spectral {np.mean(heard[-100:] or np.nan):.3f}",
+                end=", ",
+            )
+            print(f"{skipped} skipped as not finite", flush=True)
         if now - saved > plan.save_minutes * 60:
             save()
             saved = now

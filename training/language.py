@@ -21,6 +21,7 @@ from training import turns
 from training.batches import Batch, ahead, batches, collate
 from training.files import save_checkpoint
 from training.llama import HEAD_SIZE, Llama, Shape
+from training.optimize import finite_step
 from training.samples import Sample
 
 VALIDATION_TURNS = 64
@@ -171,7 +172,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
         save_checkpoint(target, {**state, "progress": progress, "shape": asdict(plan.shape), "seed": seed})
 
     began = saved = last = time.monotonic()
-    seen = 0
+    seen = skipped = 0
     for batch in ahead(batches(taught, plan.shape.codes, plan.batch_tokens, seed, step), device):
         if progress >= 1 or (plan.stop_minutes and time.monotonic() - began > plan.stop_minutes * 60):
             break
@@ -182,8 +183,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
             told, whole, missed, heard = losses(model, batch, plan, training=True)
         optimizer.zero_grad(set_to_none=True)
         (told + plan.whole * whole + plan.guide * missed + plan.phone * heard).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        skipped += not finite_step(optimizer, 1.0)
         step += 1
         now = time.monotonic()
         progress = progress + (now - last) / 60 / plan.minutes if plan.minutes else step / plan.steps
@@ -191,7 +191,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
         seen += batch.ids.numel()
         if step % 50 == 0 or progress >= 1:
             print(f"language step {step} ({progress:.1%}): {named(told, whole, missed, heard)}", end=", ")
-            print(f"{seen / (now - began):.0f} tokens/s", flush=True)
+            print(f"{seen / (now - began):.0f} tokens/s, {skipped} skipped as not finite", flush=True)
         if now - saved > plan.save_minutes * 60:
             save()
             saved = time.monotonic()

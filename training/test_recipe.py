@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from itertools import pairwise
+from dataclasses import replace
+from itertools import count, pairwise
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from snac import SNAC
 
 from orpheus.vocabulary import Vocabulary
-from training import alignment, samples, shift, speech, texts, turns
+from training import alignment, codec, language, samples, shift, speech, texts, turns
 from training.__main__ import SMOKE, run
 from training.clock import TEACHER_HZ
 from training.speakers import SPEAKERS
@@ -49,6 +51,39 @@ def test_a_stage_that_was_stopped_makes_only_what_is_missing(made: Path, tmp_pat
         run(stage, SMOKE, out)
     assert missing.exists()
     assert (out / "speech" / "00000.flac").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize(
+    ("stage", "module", "loss", "file"),
+    [
+        ("language", language, "attention_miss", "language.pt"),
+        ("codec", codec, "spectral_loss", "codec.pt"),
+        ("codec", codec, "critics_loss", "codec.pt"),
+    ],
+)
+def test_a_loss_that_is_no_number_spoils_no_weight(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    module: ModuleType,
+    loss: str,
+    file: str,
+) -> None:
+    """Everything learned is saved over the only checkpoint, so one such step would lose it all."""
+    whole, calls = getattr(module, loss), count()
+    monkeypatch.setattr(module, loss, lambda *given: whole(*given) * (np.nan if next(calls) == 1 else 1))
+    (tmp_path / "codes").symlink_to(made / "codes")
+    for name in ("speech", "shifted", "features"):
+        (tmp_path / name).symlink_to(made / name)
+    recipe = replace(SMOKE, codec=replace(SMOKE.codec, adversarial_from=0.0))
+    run(stage, recipe, tmp_path)
+    assert next(calls) > 2
+    assert "1 skipped as not finite" in capsys.readouterr().out
+    state = torch.load(tmp_path / file, weights_only=True)
+    for part in ("model", "snac", "critics"):
+        assert all(value.isfinite().all() for value in state.get(part, {}).values())
 
 
 def test_frames_last_as_long_as_the_teacher_spoke(made: Path) -> None:

@@ -7,6 +7,7 @@ wraps responses, as BaseHTTPMiddleware does, would turn it into a clean end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 
@@ -23,6 +24,7 @@ log = logging.getLogger("orpheus.speech.request")
 
 _PROBES = ("/health", "/ready", "/live", "/metrics")
 _FULL = (429, 1013)
+_TELL_S = 1.0  # a client has to take what it is told of a failure
 
 
 class RequestLog:
@@ -62,10 +64,15 @@ class RequestLog:
         if not isinstance(error, OrpheusError):
             log.error("this request met a fault of the server", exc_info=error)
             error = OrpheusError("The server failed on this request; its log has the reason.")
-        if exchange.status is None and not exchange.websocket:
-            await error_response(error)(scope, exchange.receive, exchange.send)
-        elif exchange.websocket and not exchange.complete:
-            await exchange.send({"type": "websocket.close", "code": 1011, "reason": "The server failed."})
+        # It may be gone, or take nothing any more: the request is told in the log all the same.
+        with contextlib.suppress(OSError, RuntimeError):
+            async with asyncio.timeout(_TELL_S):
+                if exchange.status is None and not exchange.websocket:
+                    await error_response(error)(scope, exchange.receive, exchange.send)
+                elif exchange.websocket and not exchange.complete:
+                    stops = isinstance(error, NotReady)
+                    code, reason = (1012, "The server stops.") if stops else (1011, "The server failed.")
+                    await exchange.send({"type": "websocket.close", "code": code, "reason": reason})
         # Else nothing is sent: a body left without its end is what tells the client.
 
     def _tell(self, scope: Scope, exchange: _Exchange, known: record.Record) -> None:

@@ -133,3 +133,25 @@ def test_told_to_stop_it_ends_what_it_can_and_breaks_the_rest(
     lines = [json.loads(line) for line in log.splitlines()]
     outcomes = sorted(line["outcome"] for line in lines if line.get("route", "").startswith(PATH))
     assert outcomes == ["done", "failed", "failed", "failed"]
+
+
+def test_sockets_on_which_nothing_is_said_are_told_and_logged(
+    process: tuple[subprocess.Popen[bytes], str], tmp_path: Path
+) -> None:
+    server, url = process
+    paths = ("/v1/audio/speech/stream", "/ws", "/api/tts_streaming")
+    with contextlib.ExitStack() as stack:
+        base = url.replace("http", "ws", 1)
+        sockets = [
+            stack.enter_context(connect(f"{base}{path}?api_key={SECRET}", proxy=None)) for path in paths
+        ]
+        server.send_signal(signal.SIGTERM)
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    socket.recv(10)
+            assert socket.close_code == 1012
+    server.wait(10)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    told = {line["route"]: line["status"] for line in lines if line["message"] == "WS"}
+    assert told == dict.fromkeys(paths, 1012)

@@ -34,10 +34,16 @@ class TextLines(logging.Formatter):
         fields = {**getattr(record, "fields", {})}
         fields.setdefault("request_id", request_id.get())
         record.message = record.getMessage()
-        said = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
+        said = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value is not None)
         # Before a traceback, which `format` puts after the message.
         record = logging.makeLogRecord(record.__dict__ | {"msg": record.message + said, "args": None})
         return super().format(record)
+
+
+def _shown(value: object) -> str:
+    """Quoted where it could be taken for more fields, or for a line of its own: a path, a text."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
 
 
 class JsonLines(logging.Formatter):

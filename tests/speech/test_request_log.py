@@ -196,3 +196,12 @@ def test_json_lines_are_json_and_hold_the_request_they_belong_to() -> None:
     )
     assert "voice" not in line
     assert text == "INFO orpheus.x: said this route=/v1/x rtf=0.25 request_id=r7"
+
+
+def test_no_path_and_no_text_forges_a_line_or_a_field() -> None:
+    record = logging.LogRecord("orpheus.x", logging.INFO, __file__, 1, "GET", (), None)
+    record.fields = {"route": "/x\nINFO all is well", "text": "你好", "error": "a b status=200\x85\u2028"}
+    line = logs.TextLines().format(record)
+    assert line == (
+        r"INFO orpheus.x: GET route='/x\nINFO all is well' text=你好 error='a b status=200\x85\u2028'"
+    )

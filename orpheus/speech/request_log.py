@@ -24,6 +24,7 @@ log = logging.getLogger("orpheus.speech.request")
 
 _PROBES = ("/health", "/ready", "/live", "/metrics")
 _FULL = (429, 1013)
+_CODES = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013)  # of closing, that are counted apart
 _TELL_S = 1.0  # a client has to take what it is told of a failure
 
 
@@ -79,7 +80,10 @@ class RequestLog:
         outcome = exchange.outcome()
         route = getattr(scope.get("route"), "path", None)
         # A client may ask for any path: unrouted ones share a label, or each would be a series of its own.
-        labels = (route or "unrouted", str(exchange.status or 0), known.format or "")
+        # And a client may close with any code.
+        status = exchange.status or 0
+        shown = str(status) if status < 1000 or status in _CODES else "other"
+        labels = (route or "unrouted", shown, known.format or "")
         self._metrics.requests.labels(*labels).inc()
         if outcome == "refused" and exchange.status in _FULL:
             self._metrics.rejected.inc()

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import JSONResponse
+from websockets.sync.client import connect
 
 from tests.speech.test_openai import PATH, SAMPLES, ask
 from tests.upstream import Upstream, event, whole
@@ -134,6 +135,15 @@ def test_paths_nobody_serves_make_no_series_of_their_own(speech: Start) -> None:
     for number in range(5):
         client.get(f"/wp-admin/{number}")
     assert scraped(client)["requests_total{,unrouted,404}"] == 5
+
+
+def test_close_codes_of_a_clients_own_share_a_series(speech: Start) -> None:
+    client = speech(max_requests=9)
+    for code in range(3000, 3005):
+        with connect(str(client.base_url.copy_with(scheme="ws", path="/ws")), proxy=None) as socket:
+            socket.close(code)
+    eventually(lambda: scraped(client).get("requests_total{,/ws,other}", 0), 5)
+    assert not any(name.startswith("requests_total{,/ws,3") for name in scraped(client))
 
 
 def test_two_applications_count_apart(speech: Start) -> None:

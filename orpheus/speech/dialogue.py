@@ -103,14 +103,12 @@ class Speech:
         if not self._begun and text.strip():
             self._begun = True
             self.usage.started_s = time.perf_counter()  # latencies count from the first text
-        if (known := record.current.get()) is not None:
-            known.chars += len(text)
-            if known.text is not None:
-                known.text += text
         if word:
             self.text.push_word(text)
         else:
             self.text.push(text)
+        if (known := record.current.get()) is not None:
+            known.said(text)
 
     async def speak(self, emit: Emit, lead_s: float) -> None:
         """All of it, event by event; errors are raised after what went well."""

@@ -9,6 +9,8 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+MOST_CHARS = 20_000  # of text in a line of the log: a socket may speak all day
+
 
 @dataclass
 class Record:
@@ -27,6 +29,12 @@ class Record:
     audio_s: float = 0.0
     work_s: float = 0.0  # waiting for audio, not for the client
     first_byte_s: float | None = None
+
+    def said(self, text: str) -> None:
+        """More text to be spoken. Of what is kept of it, a line of the log holds so much at most."""
+        self.chars += len(text)
+        if self.text is not None:
+            self.text = (self.text + text)[:MOST_CHARS]
 
     def first_byte(self) -> None:
         """Now, unless there was one before."""

@@ -225,8 +225,8 @@ class SpeechService:
         )
         if (known := record.current.get()) is not None:
             known.voice, known.format = voice.id, job.format
-            known.chars += len(text)
-            known.text = (known.text or "") + text if settings.log_text else None
+            known.text = (known.text or "") if settings.log_text else None
+            known.said(text)
         return job
 
     async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:

@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 
 from orpheus import logs
 from orpheus.encode import FORMATS, Format
+from orpheus.speech.record import Record
 from tests.speech.test_openai import PATH, SAMPLES, ask
 from tests.upstream import Upstream, whole
 
@@ -177,6 +178,25 @@ def test_a_websocket_has_its_line_and_its_id_too(
     line = lines()[-1]
     assert (line["request_id"], line["status"], line["outcome"]) == ("s1", status, outcome)
     assert line["chars"] == len("Hello there.")
+
+
+def test_what_was_refused_is_not_logged_as_spoken(speech: Start, lines: Any) -> None:
+    base = str(speech(log_text=True, max_live_chars=100).base_url).replace("http", "ws", 1).rstrip("/")
+    with connect(f"{base}/v1/audio/speech/stream", proxy=None) as socket:
+        for text in ("Hello there.", *["x" * 101] * 3):
+            socket.send(json.dumps({"type": "input.text", "text": text}))
+        for _ in range(3):
+            while json.loads(socket.recv(10))["type"] != "error":
+                pass
+    line = lines()[-1]
+    assert (line["text"], line["chars"]) == ("Hello there.", len("Hello there."))
+
+
+def test_the_text_of_a_line_has_an_end() -> None:
+    known = Record("r1", text="")
+    for _ in range(3):
+        known.said("x" * 10_000)
+    assert (len(known.text or ""), known.chars) == (20_000, 30_000)
 
 
 def test_json_lines_are_json_and_hold_the_request_they_belong_to() -> None:

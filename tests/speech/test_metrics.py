@@ -142,8 +142,8 @@ def test_close_codes_of_a_clients_own_share_a_series(speech: Start) -> None:
     for code in range(3000, 3005):
         with connect(str(client.base_url.copy_with(scheme="ws", path="/ws")), proxy=None) as socket:
             socket.close(code)
-    eventually(lambda: scraped(client).get("requests_total{,/ws,other}", 0), 5)
-    assert not any(name.startswith("requests_total{,/ws,3") for name in scraped(client))
+    eventually(lambda: scraped(client).get("requests_total{pcm,/ws,other}", 0), 5)
+    assert not any(name.startswith("requests_total{pcm,/ws,3") for name in scraped(client))
 
 
 def test_two_applications_count_apart(speech: Start) -> None:

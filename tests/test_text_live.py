@@ -154,6 +154,17 @@ async def test_a_stray_mark_does_not_hold_the_listener_up() -> None:
     assert await asyncio.wait_for(text.next(lambda: 0.0), 0.5) is not None
 
 
+@pytest.mark.parametrize(
+    "written", ["I really do love you <3 ", "Out of * and ** that's it.", "See you soon (at 5 [maybe "]
+)
+async def test_what_only_seemed_to_begin_is_spoken_once_its_writer_pauses(written: str) -> None:
+    text = live()
+    text.push(written)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(text.next(lambda: 0.0), 0.6)
+    assert await asyncio.wait_for(text.next(lambda: 0.0), 2) is not None
+
+
 async def test_languages_without_spaces() -> None:
     text = LiveText("zh", 280, most_chars=1000)
     assert await spoken(

@@ -23,6 +23,7 @@ LEAST_WORDS = 3  # of a piece that is no whole sentence
 FIRST_WORDS = 8  # without a clause among them: it is cut after the last,
 LEFT_WORDS = 2  # once there are so many more, so that no single word is left for the next
 QUIET_S = 0.25  # without new text: whoever writes it pauses
+OPEN_S = 1.0  # and then does not complete what seemed to have begun ("I love you <3")
 CLAUSE_BELOW_S = 1.0  # of audio in hand; with more, only whole sentences are taken
 WORDS_BELOW_S = 0.4  # with less, any words
 LOOKS_AT = 4  # times a piece's length, from where it begins: all sentences of a long text would take too long
@@ -138,6 +139,7 @@ class LiveText:
         self._changed.clear()
         times = (
             QUIET_S - self._quiet_s(),
+            OPEN_S - self._quiet_s(),
             in_hand_s - CLAUSE_BELOW_S,
             in_hand_s - WORDS_BELOW_S,
         )
@@ -159,7 +161,7 @@ class LiveText:
         quiet = self._quiet_s() >= QUIET_S
         complete = quiet and bool(_ENDED.search(text))  # a sentence, and its writer pauses
         whole = text if complete or length(text[-2:]) > 2 else text[: _last_space(text)]  # words
-        if _open(whole):
+        if self._quiet_s() < OPEN_S and _open(whole):
             return 0
         if end := self._sentences(text, complete):
             return end

@@ -89,6 +89,7 @@ class Speech:
     def __init__(self, service: SpeechService, utterance: Utterance, number: int) -> None:
         """BadRequest where the utterance's settings are wrong, NotReady while the service loads."""
         self.number = number
+        self.asked = utterance
         self.job = service.prepare_live(utterance)
         assert isinstance(self.job.spoken, LiveText)
         self.text = self.job.spoken
@@ -174,13 +175,20 @@ class Dialogue:
         self._closing = False
         self._count = 0
 
-    def text(self, text: str, utterance: Utterance, *, word: bool = False) -> None:
-        """More text for the utterance under way, or for a new one in the manner of `utterance`."""
+    def text(self, text: str, utterance: Utterance, *, word: bool = False, may_join: bool = False) -> None:
+        """More text for the utterance under way, or for a new one in the manner of `utterance`.
+
+        Where too many wait, a new one is refused, or, if it `may_join`, a paragraph of the last of those.
+        """
         if self.writing is None:
             if not text.strip():
                 return  # nothing begins with nothing
             if len(self._pending) >= MOST_PENDING:
-                raise BadRequest(f"{MOST_PENDING} utterances are waiting already; send this one later.")
+                last = self._pending[-1]
+                if not may_join or last.asked != utterance:
+                    raise BadRequest(f"{MOST_PENDING} utterances are waiting already; send this one later.")
+                last.push(f"\n\n{text}")
+                return
             speech = Speech(self._service, utterance, self._count)
             speech.push(text, word=word)
             self._count += 1

@@ -164,6 +164,18 @@ def test_texts_that_come_while_one_is_spoken_are_spoken_after_it(speech: Start, 
         assert socket.close_code == 1000
 
 
+def test_any_number_of_texts_may_wait(speech: Start, upstream: Upstream) -> None:
+    said = [f"This is number {number} of them." for number in range(40)]
+    with open_socket(speech(), "?lead_s=0") as socket:
+        for text in said:
+            socket.send(text)
+        heard = sum(map(len, socket))
+        assert socket.close_code == 1000
+    assert heard == len(upstream.requests) * SPEECH_FRAMES * 2048 * 2
+    spoken = " ".join(request["prompt"] for request in upstream.requests)
+    assert [spoken.count(text) for text in said] == [1] * 40
+
+
 def test_nothing_said_is_closed_with_1000(speech: Start, upstream: Upstream) -> None:
     for nothing in ("", "  ", b"\0", '{"type": "eos"}'):
         with open_socket(speech()) as socket:

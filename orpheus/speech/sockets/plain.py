@@ -81,7 +81,7 @@ class _Stream:
         if message.voice:
             utterance = replace(utterance, voice=message.voice)
         whole = self._manner.close == "done" or (self._manner.close is None and message.plain)
-        self.dialogue.text(message.text, utterance, word=True)
+        self.dialogue.text(message.text, utterance, word=True, may_join=whole)
         if whole:
             self.dialogue.close()
 

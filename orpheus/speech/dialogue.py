@@ -172,44 +172,52 @@ class Dialogue:
         self._pending: deque[Speech] = deque()
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._refused = False  # an utterance whose text is still coming
         self._closing = False
         self._count = 0
 
     def text(self, text: str, utterance: Utterance, *, word: bool = False, may_join: bool = False) -> None:
         """More text for the utterance under way, or for a new one in the manner of `utterance`.
 
-        Where too many wait, a new one is refused, or, if it `may_join`, a paragraph of the last of those.
+        Where too many wait, a new one is a paragraph of the last of those if it `may_join`; else, or where it is wrong
+        in another way, it is refused, once, with all the text of it that follows.
         """
-        if self.writing is None:
-            if not text.strip():
-                return  # nothing begins with nothing
-            if len(self._pending) >= MOST_PENDING:
-                last = self._pending[-1]
-                if not may_join or last.asked != utterance:
-                    raise BadRequest(f"{MOST_PENDING} utterances are waiting already; send this one later.")
-                last.push(f"\n\n{text}")
-                return
-            speech = Speech(self._service, utterance, self._count)
-            speech.push(text, word=word)
-            self._count += 1
-            self.writing = speech
-            self._pending.append(speech)
-            self._changed.set()
-        else:
+        if self._refused:
+            return  # as was told; what is left of it must not be spoken from its middle
+        if self.writing is not None:
             self.writing.push(text, word=word)
+        elif text.strip():  # nothing begins with nothing
+            self._refused = True
+            self._begin(text, utterance, word, may_join)
+            self._refused = False
+
+    def _begin(self, text: str, utterance: Utterance, word: bool, may_join: bool) -> None:
+        if len(self._pending) >= MOST_PENDING:
+            last = self._pending[-1]
+            if not may_join or last.asked != utterance:
+                raise BadRequest(f"{MOST_PENDING} utterances are waiting already; send this one later.")
+            last.push(f"\n\n{text}")
+            return
+        speech = Speech(self._service, utterance, self._count)
+        speech.push(text, word=word)
+        self._count += 1
+        self.writing = speech
+        self._pending.append(speech)
+        self._changed.set()
 
     def end_text(self) -> bool:
         """The utterance under way is complete; False where there is none."""
         writing, self.writing = self.writing, None
+        refused, self._refused = self._refused, False
         if writing is not None:
             writing.text.end()
-        return writing is not None
+        return writing is not None or refused
 
     async def cancel(self) -> bool:
         """Stop at once, drop what waits; False where there was nothing. Nothing of it is emitted afterwards."""
         dropped, speaking = list(self._pending), self.speaking
         self._pending.clear()
-        self.writing = None
+        self.writing, self._refused = None, False
         if self._task is not None:
             await ended([self._task])
             self.speaking = None

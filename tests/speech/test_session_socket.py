@@ -264,6 +264,7 @@ def test_text_without_end_is_refused_and_the_connection_lives(session: Begin) ->
     one = session(max_live_chars=100)
     one.send("input.text", text="x" * 101)
     assert one.until("error")[-1]["code"] == "request_too_large"
+    one.send("input.done")
     one.say("Short.")
     assert types(one.until("session.done"))[-1] == "session.done"
 
@@ -274,6 +275,30 @@ def test_too_many_waiting_utterances_are_refused(session: Begin, upstream: Upstr
     for _ in range(10):
         one.say("Hello.")
     assert "waiting already" in one.until("error")[-1]["message"]
+
+
+@pytest.mark.parametrize("end", ["input.done", "input.cancel"])
+def test_what_was_refused_is_not_begun_in_its_middle(session: Begin, upstream: Upstream, end: str) -> None:
+    upstream.hang_after = 4
+    one = session()
+    one.say("The first.")
+    one.until("audio.start")
+    for number in range(8):
+        one.say(f"Number {number} waits.")
+    one.send("input.text", text="This one has no place ")
+    assert "waiting already" in one.until("error")[-1]["message"]
+    upstream.go_on.set()
+    for _ in range(9):
+        one.until("session.done")
+    one.send("input.text", text="and this is its middle.")
+    one.send(end)
+    one.say("The next.")
+    events = one.until("session.done")
+    assert "error" not in types(events)
+    assert events[-1]["utterance_index"] == 9
+    prompts = [request["prompt"] for request in upstream.requests]
+    assert "The next." in prompts[-1]
+    assert not any("middle" in prompt for prompt in prompts)
 
 
 def test_nothing_to_say_is_an_error_of_that_utterance_only(session: Begin) -> None:

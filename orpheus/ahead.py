@@ -21,11 +21,14 @@ ATTEMPTS = 2
 
 
 class Ahead(Generic[T]):
-    """Runs `attempt(0)` at once, in a task of its own; a BadPiece before anything was read runs `attempt(1)`."""
+    """Runs `attempt(0)` at once, in a task of its own; a BadPiece before anything was `sent` runs `attempt(1)`.
+
+    Its reader says what is sent. It is given None where all it read before is void and comes anew.
+    """
 
     def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
-        self._items: deque[T] = deque()
-        self._read = False  # something left for the listener: it cannot be taken back
+        self._items: deque[T | None] = deque()
+        self.sent = False  # something left for the listener: it cannot be taken back
         self.made = False  # all of it, and well
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(self._run(attempt))
@@ -41,15 +44,15 @@ class Ahead(Generic[T]):
                 self.made = True
                 return
             except BadPiece as error:
-                if self._read or number + 1 == ATTEMPTS:
+                if self.sent or number + 1 == ATTEMPTS:
                     raise
                 log.warning("generated again: %s", error)
                 self._items.clear()
+                self._items.append(None)
 
-    async def __aiter__(self) -> AsyncGenerator[T]:
+    async def __aiter__(self) -> AsyncGenerator[T | None]:
         while True:
             while self._items:
-                self._read = True
                 yield self._items.popleft()
             if self.task.done():
                 await self.task  # raises what ended it
@@ -57,7 +60,9 @@ class Ahead(Generic[T]):
             self._changed.clear()
             await self._changed.wait()
 
-    async def gathered(self, enough: Callable[[Collection[T]], bool], within_s: float | None = None) -> None:
+    async def gathered(
+        self, enough: Callable[[Collection[T | None]], bool], within_s: float | None = None
+    ) -> None:
         """Return once there is enough of what was not read yet, or all, or after `within_s` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):

@@ -119,9 +119,14 @@ class Level:
         rest = rest * np.float32(self._gain)
         if self._reference is None and self._measure.blocks:
             self._reference = self._measure.rms(None)
+        self.forget()
+        return rest
+
+    def forget(self) -> None:
+        """What was pushed of a piece of which nothing was let go: the next push begins it anew."""
+        self._held.clear()
         self._gain = None if self._reference else 1.0
         self._measure = _Measure(self._block, self._threshold)
-        return rest
 
     def _release(self) -> Pcm:
         # Judged on the same samples whatever their chunks were: the first half second of voice.

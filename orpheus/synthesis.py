@@ -126,7 +126,10 @@ class Synthesis:
                 if not usage.in_hand_s():
                     await self._cushion(ahead, script, usage)
                 async for pcm in ahead:
-                    if len(out := level.push(pcm) if self._joins else pcm):
+                    if pcm is None:
+                        level.forget()
+                    elif len(out := level.push(pcm) if self._joins else pcm):
+                        ahead.sent = True
                         yield usage.count(out, self.sample_rate)
                 if self._joins and len(out := level.finish()):
                     yield usage.count(out, self.sample_rate)
@@ -163,8 +166,10 @@ class Synthesis:
         """Return once what is there of a piece outlasts the wait for what a busy tier 1 makes next."""
         piece_s = None if script.exhausted else len(usage.said[-1].text) / QUICK_CHARS
 
-        def enough(made: Collection[Pcm]) -> bool:
-            return sum(map(len, made)) / self.sample_rate >= self._pace.cushion_s(piece_s)
+        def enough(made: Collection[Pcm | None]) -> bool:
+            return sum(
+                len(pcm) for pcm in made if pcm is not None
+            ) / self.sample_rate >= self._pace.cushion_s(piece_s)
 
         await piece.gathered(bool)
         # No longer than that: a tier 1 that stops is no reason to keep what there is.

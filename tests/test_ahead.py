@@ -29,10 +29,15 @@ async def test_items_come_in_order_and_ahead_of_the_reader() -> None:
     assert [item async for item in ahead] == [1, 2, 3]
 
 
-async def test_a_bad_piece_nobody_heard_is_made_again_without_a_trace() -> None:
+async def test_a_bad_piece_nobody_read_is_made_again_without_a_trace() -> None:
     ahead = Ahead(scripted([1, 2, BadPiece("no")], [7, 8]))
     await asyncio.sleep(0.01)
-    assert [item async for item in ahead] == [7, 8]
+    assert [item async for item in ahead] == [None, 7, 8]
+
+
+async def test_a_bad_piece_nobody_heard_is_void_and_made_again() -> None:
+    ahead = Ahead(scripted([1, 2, BadPiece("no")], [7, 8]))
+    assert [item async for item in ahead][-3:] == [None, 7, 8]
 
 
 async def test_a_bad_piece_somebody_heard_is_an_error() -> None:
@@ -40,6 +45,7 @@ async def test_a_bad_piece_somebody_heard_is_an_error() -> None:
     heard = []
     with pytest.raises(BadPiece):
         async for item in ahead:
+            ahead.sent = True
             heard.append(item)
     assert heard[0] == 1
     assert 7 not in heard
@@ -47,8 +53,8 @@ async def test_a_bad_piece_somebody_heard_is_an_error() -> None:
 
 async def test_what_is_gathered_is_not_read_and_can_be_made_again() -> None:
     ahead = Ahead(scripted([1, 2, BadPiece("no")], [7, 8, 9]))
-    await ahead.gathered(lambda items: len(items) >= 3)
-    assert [item async for item in ahead] == [7, 8, 9]
+    await ahead.gathered(lambda items: len(items) >= 4)
+    assert [item async for item in ahead] == [None, 7, 8, 9]
 
 
 async def test_gathering_ends_with_the_items_and_with_patience() -> None:

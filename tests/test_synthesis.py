@@ -49,8 +49,8 @@ class Scripted:
                 await asyncio.sleep(0)
                 if isinstance(item, Exception):
                     raise item
-                if item == "wait":
-                    await asyncio.sleep(60)
+                if item in ("wait", "pause"):
+                    await asyncio.sleep(60 if item == "wait" else 0.3)
                 else:
                     yield item
         finally:
@@ -134,6 +134,27 @@ async def test_a_first_piece_without_an_end_is_an_error_not_a_clean_one(codec: C
     source = Scripted(lambda text, attempt: speech(20, reason="length"))
     with pytest.raises(BadPiece, match="did not come to an end"):
         await speak(codec, source, ["a"])
+
+
+async def test_a_bad_piece_that_was_held_for_its_start_is_made_again(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.synthesis.Pace.cushion_s", lambda *_: 3.0)  # a busy tier 1
+    source = Scripted(lambda text, attempt: speech(40) if attempt else speech(20, reason="length"))
+    usage = Usage()
+    assert len(await speak(codec, source, ["a"], usage)) == usage.samples == 40 * 2048
+    assert usage.regenerated_pieces == 1
+
+
+async def test_a_bad_piece_whose_loudness_was_not_judged_yet_is_made_again(codec: Codec) -> None:
+    async def heard(first: list[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        def script(text: str, attempt: int) -> list[Any]:
+            return speech(12) if text == "One." or attempt else first
+
+        return await speak(codec, Scripted(script), ["One.", "Two."], join="on", silence_db=-60)
+
+    *frames, end = speech(3, reason="length")  # less than the half second that loudness is judged by
+    assert len(await heard([*frames, "pause", end])) == len(await heard(speech(0)))
 
 
 async def test_a_full_tier_1_is_asked_again_for_later_pieces_only(codec: Codec) -> None:

@@ -268,17 +268,6 @@ class Tier2(Environment):
     )
     log_text: bool = Field(False, description="write what users have spoken into the log")
 
-    @field_validator("llama_endpoint")
-    @classmethod
-    def _can_be_asked(cls, url: str | None) -> str | None:
-        """What httpx would only refuse with each request."""
-        import httpx  # here: whoever has no endpoint needs none of it
-
-        with contextlib.suppress(httpx.InvalidURL):
-            if url is None or ((parsed := httpx.URL(url)).scheme in ("http", "https") and parsed.host):
-                return url
-        raise ValueError("it must be a URL, as http://127.0.0.1:5006")
-
     @field_validator("api_keys")
     @classmethod
     def _none_is_unset(cls, given: SecretStr | None) -> SecretStr | None:

@@ -18,4 +18,4 @@ curl --silent --show-error --fail-with-body --no-buffer "$url/v1/audio/speech" \
     ${ORPHEUS_API_KEY:+-H "Authorization: Bearer $ORPHEUS_API_KEY"} \
     -d "$body" -o "$out" \
     -w "$out: %{size_download} bytes, first after %{time_starttransfer} s, all after %{time_total} s\n" \
-    || { cat "$out" >&2; echo >&2; rm -f "$out"; exit 1; }
+    || { [ $? = 22 ] && { cat "$out"; echo; } >&2; rm -f "$out"; exit 1; }  # 22: an answer, which says what was wrong

@@ -46,6 +46,13 @@ def main() -> None:
         sys.exit(f"{error.status_code}: {error.message}")
     except openai.APIConnectionError as error:
         sys.exit(f"{options.url} cannot be reached: {error}")
+    except OSError as error:
+        sys.exit(f"{options.out} cannot be written: {error}")
+    except (
+        Exception
+    ) as error:  # the SDK passes on what its HTTP library, one or another, makes of a broken body
+        os.remove(options.out)
+        sys.exit(f"{options.url} broke off in the middle: {error}")
     took = time.perf_counter() - started
     print(f"{options.out}: first bytes after {first * 1000:.0f} ms, all after {took:.2f} s")
 

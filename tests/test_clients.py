@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from orpheus.relay import create_app
 from tests.live import ROOT, Pair, clean_environment, free_port, served
@@ -71,6 +76,23 @@ def test_a_server_that_is_not_there_is_told(client: str, tmp_path: Path) -> None
     assert done.stderr.strip()
 
 
+@pytest.mark.parametrize("client", ["curl.sh", "openai_sdk.py"])
+def test_an_answer_that_breaks_off_is_told_and_no_file(client: str, tmp_path: Path) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield b"RIFF" * 100
+        raise ConnectionResetError
+
+    async def answer(request: Request) -> StreamingResponse:
+        return StreamingResponse(half(), media_type="audio/wav")
+
+    out = tmp_path / "x.wav"
+    with served(Starlette(routes=[Route("/v1/audio/speech", answer, methods=["POST"])])) as url:
+        done = run(client, url, *arguments(client, "Hello.", "tara", out))
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1
+    assert not out.exists()
+
+
 def test_a_voice_of_the_orchestrators_is_spoken_by_one_of_ours(pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     voice = "unmute-prod-website/p329_022.wav"
@@ -80,7 +102,7 @@ def test_a_voice_of_the_orchestrators_is_spoken_by_one_of_ours(pair: Pair, tmp_p
     assert len(decode(out.read_bytes())[0]) > 12_000
 
 
-@pytest.mark.parametrize("client", ["unmute_tts.py", "websocket_stream.py"])
+@pytest.mark.parametrize("client", ["openai_sdk.py", "unmute_tts.py", "websocket_stream.py"])
 def test_a_file_that_cannot_be_written_is_told(client: str, pair: Pair, tmp_path: Path) -> None:
     done = run(client, pair.url, *arguments(client, "Hello.", "tara", tmp_path / "no" / "x.wav"))
     assert done.returncode == 1

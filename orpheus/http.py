@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
+UNFORESEEN = "The server failed on this request; its log has the reason."  # which may name what is private
+
 T = TypeVar("T")
 
 
@@ -47,7 +49,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        return error_response(OrpheusError(f"The server failed on this request: {error}"))
+        return error_response(OrpheusError(UNFORESEEN))
 
 
 def sane_request_id(headers: Headers) -> str | None:

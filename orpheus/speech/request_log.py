@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orpheus import logs
 from orpheus.errors import NotReady, OrpheusError
-from orpheus.http import error_response, sane_request_id
+from orpheus.http import UNFORESEEN, error_response, sane_request_id
 from orpheus.speech import record
 from orpheus.speech.metrics import SpeechMetrics
 
@@ -64,7 +64,7 @@ class RequestLog:
         exchange.error = error
         if not isinstance(error, OrpheusError):
             log.error("this request met a fault of the server", exc_info=error)
-            error = OrpheusError("The server failed on this request; its log has the reason.")
+            error = OrpheusError(UNFORESEEN)
         # It may be gone, or take nothing any more: the request is told in the log all the same.
         with contextlib.suppress(OSError, RuntimeError):
             async with asyncio.timeout(_TELL_S):

@@ -16,12 +16,11 @@ LOOP_PERIOD = 8  # frames; the loops that models fall into are shorter than a se
 
 
 class FrameAssembler:
-    """Counts as it goes: `frames` given out, `resyncs` frames broken off, `dropped` audio tokens that made no frame."""
+    """Counts as it goes: `frames` given out, `resyncs` frames broken off."""
 
     def __init__(self) -> None:
         self.frames = 0
         self.resyncs = 0
-        self.dropped = 0
         self._partial: list[int] = []
         self._in_step = (
             True  # a broken frame is counted once, not for each token skipped on the way to slot 0
@@ -38,10 +37,8 @@ class FrameAssembler:
             if slot != len(self._partial):
                 self.resyncs += self._in_step
                 self._in_step = False
-                self.dropped += len(self._partial)
                 self._partial.clear()
                 if slot != 0:
-                    self.dropped += 1
                     continue
             self._in_step = True
             self._partial.append(code)

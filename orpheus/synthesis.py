@@ -166,14 +166,14 @@ class Synthesis:
         """Return once what is there of a piece outlasts the wait for what a busy tier 1 makes next."""
         piece_s = None if script.exhausted else len(usage.said[-1].text) / QUICK_CHARS
 
-        def enough(made: Collection[Pcm | None]) -> bool:
-            return sum(
-                len(pcm) for pcm in made if pcm is not None
-            ) / self.sample_rate >= self._pace.cushion_s(piece_s)
+        def seconds(made: Collection[Pcm | None]) -> float:
+            return sum(len(pcm) for pcm in made if pcm is not None) / self.sample_rate
 
-        await piece.gathered(bool)
+        await piece.gathered(lambda made: seconds(made) > 0)
         # No longer than that: a tier 1 that stops is no reason to keep what there is.
-        await piece.gathered(enough, self._pace.cushion_s(piece_s))
+        await piece.gathered(
+            lambda made: seconds(made) >= self._pace.cushion_s(piece_s), self._pace.cushion_s(piece_s)
+        )
 
     async def _say(
         self,

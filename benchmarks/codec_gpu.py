@@ -21,13 +21,13 @@ import torch
 from snac import SNAC
 from torch import Tensor
 
-from benchmarks.codec import FRAME_S, FULL
+from benchmarks.codec import FULL
 from orpheus.codec.checkpoint import Checkpoint, read_shape
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.graphs import GraphedDecoder, capture_graph
 from orpheus.codec.layers import fold
 from orpheus.codec.stream import StreamState, advance
-from orpheus.vocabulary import SLOTS
+from orpheus.vocabulary import FRAME_S, SLOTS
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 

@@ -23,8 +23,9 @@ from benchmarks.engine import sample_ms_per_token
 from benchmarks.random_gguf import ORPHEUS_3B, TINY, VOCABULARY, Body, write_gguf
 from orpheus.errors import OrpheusError
 from orpheus.llama.batches import Row, passes
+from orpheus.vocabulary import FRAME_S, SLOTS
 
-TOKENS_PER_S = 7 / (2048 / 24000)  # of one real-time stream
+TOKENS_PER_S = SLOTS / FRAME_S  # of one real-time stream
 L40S_GB_S = 864.0  # NVIDIA's figure
 Q8_0_BYTES = 34 / 32
 KV_BYTES = {"f16": 2.0, "q8_0": Q8_0_BYTES}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 
-FRAME_S = 2048 / 24000  # of audio
+from orpheus.vocabulary import FRAME_S
+
 CUSHION_FRAMES = 6  # frames that may be waited for without a hole
 STALE_S = 1.0  # without a frame from anybody, what was measured says nothing any more
 MEMORY_S = 1.0  # what is older hardly counts: a burst of new streams is over

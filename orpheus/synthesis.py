@@ -121,10 +121,11 @@ class Synthesis:
             while (ahead := await usage.waiting(begun.get())) is not None:
                 # While the listener has enough in hand, a piece is held until it is known to be good.
                 await ahead.settled(max(0.0, usage.in_hand_s() - RESERVE_S))
-                usage.said[running.index(ahead)].begins = usage.samples
+                said = usage.said[running.index(ahead)]
+                said.begins = usage.samples
                 may_begin.release()
                 if not usage.in_hand_s():
-                    await self._cushion(ahead, script, usage)
+                    await self._cushion(ahead, said, script)
                 async for pcm in ahead:
                     if pcm is None:
                         level.forget()
@@ -162,9 +163,9 @@ class Synthesis:
         """Seconds of audio the listener will still have when the first of a piece begun now is there."""
         return lambda: max(0.0, usage.ahead_s(self.sample_rate) - self._pace.start_s())
 
-    async def _cushion(self, piece: Ahead[Pcm], script: Script, usage: Usage) -> None:
+    async def _cushion(self, piece: Ahead[Pcm], said: Said, script: Script) -> None:
         """Return once what is there of a piece outlasts the wait for what a busy tier 1 makes next."""
-        piece_s = None if script.exhausted else len(usage.said[-1].text) / QUICK_CHARS
+        piece_s = None if script.exhausted else len(said.text) / QUICK_CHARS
 
         def seconds(made: Collection[Pcm | None]) -> float:
             return sum(len(pcm) for pcm in made if pcm is not None) / self.sample_rate

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from orpheus.errors import WeightsError
 
 SLOTS = 7  # tokens in a frame
+FRAME_S = 2048 / 24000  # of audio in it
 CODES_PER_SLOT = 4096  # numbers reserved for a slot, whatever the codebook's size
 FIRST_CODE = 10  # the number of code 0 of slot 0
 LAST_CODE = FIRST_CODE + SLOTS * CODES_PER_SLOT - 1  # 28681

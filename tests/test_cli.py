@@ -24,7 +24,7 @@ def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:
     assert "times real time" in done.stdout
     with wave.open(str(out)) as file:
         assert file.getframerate() == 24_000
-        assert file.getnframes() == (out.stat().st_size - 44) // 2 > 6_000
+        assert file.getnframes() == (out.stat().st_size - 44) // 2 > 24_000
 
 
 @pytest.mark.parametrize("format", ["mp3", "opus", "flac", "aac", "pcm"])

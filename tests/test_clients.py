@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -50,18 +49,12 @@ def test_every_file_in_the_folder_is_run_here() -> None:
     assert {p.name for p in CLIENTS.iterdir() if p.is_file()} == set(COMMANDS)
 
 
-# Samples of any seed: the embedded voice ends early now and then, once after 9,600.
-LEAST = 6_000
-
-
 @pytest.mark.parametrize("client", COMMANDS)
 def test_it_speaks_a_text_into_a_file(client: str, pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     done = run(client, pair.url, *arguments(client, "It's \"so\" <sigh> easy, isn't it?", "tara", out))
     assert done.returncode == 0, done.stderr
-    heard = decode(out.read_bytes())[0]
-    assert len(heard) > LEAST
-    assert np.abs(heard).max() > 0.05
+    assert len(decode(out.read_bytes())[0]) > 12_000
     assert "said.wav" in done.stdout
 
 
@@ -103,12 +96,11 @@ def test_an_answer_that_breaks_off_is_told_and_no_file(client: str, tmp_path: Pa
 def test_a_voice_of_the_orchestrators_is_spoken_by_one_of_ours(pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     voice = "unmute-prod-website/p329_022.wav"
-    done = run("unmute_tts.py", pair.url, *arguments("unmute_tts.py", "Well, hello there.", voice, out))
+    text = "Well, hello there. The boat drifted slowly down the river, and nobody was in a hurry."
+    done = run("unmute_tts.py", pair.url, *arguments("unmute_tts.py", text, voice, out))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Well, hello there.\n"), "the words come back as they were sent"
-    heard = decode(out.read_bytes())[0]
-    assert len(heard) > LEAST
-    assert np.abs(heard).max() > 0.05
+    assert done.stdout.startswith(f"{text}\n"), "the words come back as they were sent"
+    assert len(decode(out.read_bytes())[0]) > 12_000
 
 
 @pytest.mark.parametrize("client", ["openai_sdk.py", "unmute_tts.py", "websocket_stream.py"])

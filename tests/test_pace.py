@@ -1,7 +1,8 @@
 import pytest
 
 from orpheus import pace
-from orpheus.pace import CUSHION_FRAMES, DEVIATIONS, FRAME_S, LONGEST_S, Pace
+from orpheus.pace import CUSHION_FRAMES, DEVIATIONS, LONGEST_S, Pace
+from orpheus.vocabulary import FRAME_S
 
 
 @pytest.fixture

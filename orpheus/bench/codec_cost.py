@@ -16,9 +16,8 @@ import torch
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.edges import OPEN_END
 from orpheus.codec.offline import OfflineDecoder
-from orpheus.vocabulary import SLOTS
+from orpheus.vocabulary import FRAME_S, SLOTS
 
-FRAME_S = 2048 / 24000
 OFFLINE_FRAMES = 58  # 5 s
 
 

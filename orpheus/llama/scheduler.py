@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 from orpheus.llama.batches import SPARE, Row, chunk, packing
 from orpheus.sampling import Sampling
+from orpheus.vocabulary import FRAME_S
 
-FRAME_S = 2048 / 24000  # audio in a frame: what a stream must gain on the clock to be ahead of its listener
 HEAD_START_S = 0.35  # a stream this far ahead of its listener gives way to first frames: two frames and the steps to them
 PREFILLS = {"split": 1, "unified": 2}  # prompts read in a step: with a split cache each costs another pass
 

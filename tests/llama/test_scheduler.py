@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from orpheus.llama.batches import Row, chunk, packing, passes
-from orpheus.llama.scheduler import FRAME_S, Job, Plan, Scheduler
+from orpheus.llama.scheduler import Job, Plan, Scheduler
 from orpheus.sampling import Sampling
+from orpheus.vocabulary import FRAME_S
 
 STREAMS, BATCH = 5, 48
 _names = itertools.count()

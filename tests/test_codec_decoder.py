@@ -160,14 +160,15 @@ def test_an_early_first_frame_changes_nothing_after_it(
     assert np.abs(pcm[first:] - expected[first:]).max(initial=0) < 1e-5
 
 
+@pytest.mark.parametrize("lookahead", [4, EXACT])
 def test_the_same_codes_give_the_same_s16_samples_however_chunked_and_batched(
-    embedded_pair: tuple[Decoder, OfflineDecoder],
+    embedded_pair: tuple[Decoder, OfflineDecoder], lookahead: int
 ) -> None:
     decoder, _ = embedded_pair
     codes = random_codes(decoder, 7 * 12)
-    alone = np.round(stream(decoder, codes, [], seed=1) * 32767)
-    by_frame = np.round(stream(decoder, codes, list(range(0, 84, 7)), seed=1) * 32767)
-    states = [StreamState(decoder, 1, EXACT) for _ in range(3)]
+    alone = np.round(stream(decoder, codes, [], seed=1, lookahead=lookahead) * 32767)
+    by_frame = np.round(stream(decoder, codes, list(range(0, 84, 7)), seed=1, lookahead=lookahead) * 32767)
+    states = [StreamState(decoder, 1, lookahead) for _ in range(3)]
     for state in states:
         state.push(codes)
         state.finish()

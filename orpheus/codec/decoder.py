@@ -179,14 +179,21 @@ class Decoder:
 
     @staticmethod
     def _conv(conv: Conv, rows: Tensor) -> Tensor:
-        """(history + count, streams, channels) → (count · streams, channels). Seven taps, as an image one pixel high."""
+        """(history + count, streams, channels) → (count · streams, channels)."""
         streams, channels = rows.shape[1:]
+        if not conv.depthwise:
+            # One product over all taps, as oneDNN rounds a full convolution otherwise for every length.
+            step = conv.dilation * streams
+            count = rows.shape[0] * streams - (KERNEL - 1) * step
+            seen = rows.as_strided((count, KERNEL, channels), (channels, step * channels, 1))
+            return torch.addmm(conv.bias, seen.reshape(count, -1), conv.weight)
+        # Seven taps, as an image one pixel high.
         image = rows.view(1, 1, -1, channels).permute(0, 3, 1, 2)
         # The 2 dilates nothing, the kernel being one high: it keeps oneDNN to one kernel, so to one order of rounding,
         # also where a lone stream's dilation is 1.
         dilation = (2, conv.dilation * streams)
-        out = F.conv2d(image, conv.weight, conv.bias, dilation=dilation, groups=conv.groups)
-        return out.permute(0, 2, 3, 1).reshape(-1, out.shape[1])
+        out = F.conv2d(image, conv.weight, conv.bias, dilation=dilation, groups=channels)
+        return out.permute(0, 2, 3, 1).reshape(-1, channels)
 
     def _upsample(self, block: Block, rows: Tensor, noise: Tensor | None, out: Tensor) -> Tensor:
         """Transposed convolution and noise of (1 + count, streams, wide), into the end of `out`."""

@@ -33,9 +33,9 @@ class Snake:
 class Conv:
     """Seven taps over time, centred."""
 
-    weight: Tensor  # (channels out, channels in a group, 1, 7)
+    weight: Tensor  # depthwise: (channels, 1, 1, 7); full: (7 · channels in, channels out)
     bias: Tensor
-    groups: int
+    depthwise: bool
     dilation: int
 
 
@@ -89,11 +89,11 @@ def fold(shape: Shape, checkpoint: Checkpoint) -> Network:
     channels = shape.channels
     widen = None
     if shape.depthwise:
-        first = _conv(checkpoint, f"{model}.0", shape.latent_channels, shape.latent_channels, depthwise=True)
+        first = _conv(checkpoint, f"{model}.0", shape.latent_channels, shape.latent_channels, True)
         weight, bias = _point(checkpoint, f"{model}.1", shape.latent_channels, channels)
         widen, index = (weight, bias), 2
     else:
-        first, index = _conv(checkpoint, f"{model}.0", shape.latent_channels, channels, depthwise=False), 1
+        first, index = _conv(checkpoint, f"{model}.0", shape.latent_channels, channels, False), 1
 
     blocks = []
     scale: Tensor | None = None  # of the sum the next snake reads
@@ -136,11 +136,10 @@ def _block(
     for place, dilation in enumerate(DILATIONS):
         unit = f"{at}.block.{units_at + place}.block"
         before, alpha_1 = _snake(checkpoint, f"{unit}.0", narrow, scale, shift)
-        conv = _conv(checkpoint, f"{unit}.1", narrow, narrow, depthwise=shape.depthwise, dilation=dilation)
         alpha_2 = _alpha(checkpoint, f"{unit}.2", narrow)
-        divisor = alpha_1[:, None] if shape.depthwise else alpha_1
-        weight = conv.weight[:, :, 0] * alpha_2[:, None, None] / divisor[..., None]
-        conv = replace(conv, weight=_taps(weight), bias=conv.bias * alpha_2)
+        conv = _conv(
+            checkpoint, f"{unit}.1", narrow, narrow, shape.depthwise, dilation, alphas=(alpha_1, alpha_2)
+        )
         point, bias = _point(checkpoint, f"{unit}.3", narrow, narrow)
         shift = bias if shift is None else shift + bias
         units.append(Unit(before, conv, _transposed(point / alpha_2[:, None] * scale)))
@@ -175,15 +174,27 @@ def _snake(
 
 
 def _conv(
-    checkpoint: Checkpoint, at: str, wide: int, narrow: int, *, depthwise: bool, dilation: int = 1
+    checkpoint: Checkpoint,
+    at: str,
+    wide: int,
+    narrow: int,
+    depthwise: bool,
+    dilation: int = 1,
+    *,
+    alphas: tuple[Tensor, Tensor] | None = None,
 ) -> Conv:
+    """A convolution; with the α of the snakes before and after it folded in, where `alphas` are given."""
     weight = checkpoint.take_normed(f"{at}.weight", narrow, 1 if depthwise else wide, KERNEL)
-    return Conv(_taps(weight), checkpoint.take(f"{at}.bias", narrow), narrow if depthwise else 1, dilation)
-
-
-def _taps(weight: Tensor) -> Tensor:
-    """(out, in, 7) → (out, in, 1, 7) with channels last: the layout the rows are in."""
-    return weight[:, :, None].contiguous(memory_format=torch.channels_last)
+    bias = checkpoint.take(f"{at}.bias", narrow)
+    if alphas:
+        before, after = alphas
+        weight = weight * after[:, None, None] / (before[:, None] if depthwise else before)[..., None]
+        bias = bias * after
+    if depthwise:  # channels last: the layout the rows are in
+        weight = weight[:, :, None].contiguous(memory_format=torch.channels_last)
+    else:
+        weight = _transposed(weight.permute(2, 1, 0).reshape(-1, narrow))
+    return Conv(weight, bias, depthwise, dilation)
 
 
 def _point(

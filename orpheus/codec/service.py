@@ -155,7 +155,7 @@ class Codec:
                 self._steps += 1
                 self._rows += len(chosen)
                 self._latents += len(chosen) * count
-            start_early(self.decoder, [state for state in live.values() if not state.ready])
+            start_early(self.decoder, list(live.values()))
         except Exception as error:  # whatever broke, the thread serves on and the callers hear of it
             for stream in live:
                 stream._fail(f"Decoding failed: {type(error).__name__}: {error}".split("\n", 1)[0])

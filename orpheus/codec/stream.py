@@ -24,8 +24,8 @@ Codes = Sequence[int] | NDArray[np.integer]
 class StreamState:
     """What one stream needs to go on: `decoder.floats` floats, the codes not decoded yet, and where it stands.
 
-    `lookahead`: latents of right context after which the first frame may leave, approximated; exact from
-    `decoder.tail` on.
+    `lookahead`: latents of right context from which the first frame is approximated; exact from `decoder.tail` on.
+    That many and no more, however fast codes come, so that a seed sounds the same on an idle and a busy machine.
     """
 
     def __init__(self, decoder: Decoder, seed: int, lookahead: int) -> None:
@@ -46,6 +46,8 @@ class StreamState:
     @property
     def ready(self) -> int:
         """Latents that can be fed."""
+        if self._starts_early:
+            return min(len(self._latents), LATENTS_PER_FRAME + self._lookahead - self.position)
         return len(self._latents)
 
     @property
@@ -70,7 +72,7 @@ class StreamState:
             return
         used = HALF_FRAME_SLOTS if self._given else 0
         self.dropped = len(self._codes) - used
-        self.end = self.position + self.ready
+        self.end = self.position + len(self._latents)
         if self.end:
             self._latents = np.pad(self._latents, ((0, self._tail), (0, 0)))
 
@@ -86,16 +88,18 @@ class StreamState:
         self._keep(samples, start, self.end * self._hop)
 
     @property
-    def may_start_early(self) -> bool:
-        """Is the first frame not out yet, and is enough known to approximate the rest of it?"""
-        first = LATENTS_PER_FRAME * self._hop
-        known = self.position - LATENTS_PER_FRAME
+    def _starts_early(self) -> bool:
+        """Is the first frame still to be approximated? A stream too short for that is exact."""
         return (
             self._lookahead < self._tail
-            and known >= self._lookahead
-            and self.emitted < first
-            and not self.finished
+            and self.emitted < LATENTS_PER_FRAME * self._hop
+            and self.end >= LATENTS_PER_FRAME + self._lookahead
         )
+
+    @property
+    def may_start_early(self) -> bool:
+        """Is the first frame not out yet, and is enough known to approximate the rest of it?"""
+        return self._starts_early and self.position == LATENTS_PER_FRAME + self._lookahead
 
     def start_early(self, samples: NDArray[np.float32]) -> None:
         """The output of a step on a copy of the memory, as if the stream ended here: keep up to the first frame."""
@@ -179,8 +183,9 @@ def decode_all(decoder: Decoder, states: Sequence[StreamState]) -> list[NDArray[
     """Decode all that is ready in all streams; → the samples of each that became final."""
     while True:
         chosen, count = choose_step(decoder, states)
-        if not chosen:
+        if chosen:
+            advance(decoder, chosen, count)
+        start_early(decoder, states)
+        if not any(state.ready for state in states):
             break
-        advance(decoder, chosen, count)
-    start_early(decoder, states)
     return [state.take() for state in states]

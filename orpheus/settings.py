@@ -263,7 +263,7 @@ class Tier2(Environment):
     lookahead: int = Field(
         4,
         ge=0,
-        description="latents (21 ms each) known beyond the first frame before it leaves, approximated: 4 is 54 dB from "
+        description="latents (21 ms each) known beyond the first frame before it leaves, approximated: 4 is 44 dB from "
         "exact, after 14 tokens. All that follows is exact; 10 or more: the first frame too",
     )
     log_text: bool = Field(False, description="write what users have spoken into the log")

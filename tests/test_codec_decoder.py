@@ -178,7 +178,7 @@ def test_the_same_codes_give_the_same_s16_samples_however_chunked_and_batched(
     assert np.abs(batched - alone).max() <= 1
 
 
-def test_the_first_frame_leaves_after_two_at_50_db(
+def test_the_first_frame_leaves_after_two_at_40_db(
     embedded_pair: tuple[Decoder, OfflineDecoder],
 ) -> None:
     decoder, offline = embedded_pair
@@ -190,7 +190,7 @@ def test_the_first_frame_leaves_after_two_at_50_db(
     (early,) = decode_all(decoder, [state])
     exact = offline.decode(codes)[:2048]
     assert len(early) == 2048
-    assert 10 * np.log10(np.square(exact).sum() / np.square(early - exact).sum()) > 45
+    assert 10 * np.log10(np.square(exact).sum() / np.square(early - exact).sum()) > 40
 
 
 def test_with_a_lookahead_of_ten_the_first_exact_samples_leave_after_18_tokens(

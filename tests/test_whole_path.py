@@ -67,9 +67,9 @@ def offline(codes: list[int]) -> NDArray[np.float32]:
         return np.asarray(_snac().decode(layers)[0, 0].numpy())
 
 
-def codes_of(url: str, sentence: str, seed: int) -> list[int]:
+def codes_of(url: str, sentence: str, seed: int, voice: str = "tara") -> list[int]:
     """The codes tier 1 gives for a sentence."""
-    body = {"prompt": turn_text("tara", sentence), "seed": seed, "max_tokens": 2000, **SAMPLING}
+    body = {"prompt": turn_text(voice, sentence), "seed": seed, "max_tokens": 2000, **SAMPLING}
     answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60, trust_env=False).json()
     choice = answer["choices"][0]
     assert choice["finish_reason"] == "stop"

@@ -1,0 +1,46 @@
+"""The embedded voice through both tiers: each of its eight speakers is understood, and stays who he or she is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orpheus.vocabulary import SLOTS
+from tests.live import Pair
+from tests.sentences import SENTENCES
+from tests.test_whole_path import codes_of, spoken
+from training.listen import hear, word_error_rate
+from training.speakers import SPEAKERS
+
+NAMES = [speaker.name for speaker in SPEAKERS]
+SAID = SENTENCES[10:20]  # 73 words
+PARAGRAPH = " ".join(SENTENCES[20:24])
+
+
+def words_missed(text: str, heard: str) -> float:
+    return word_error_rate([text], [heard])
+
+
+@pytest.mark.parametrize("voice", NAMES)
+def test_a_stranger_understands_it(pair: Pair, voice: str) -> None:
+    """pocketsphinx, which knows nothing of our texts, hears most words, and of ten sentences knows which it was."""
+    heard = [
+        hear(np.frombuffer(spoken(pair.url, text, seed, voice=voice), "<i2"))
+        for seed, text in enumerate(SAID)
+    ]
+    rate = word_error_rate(SAID, heard)
+    known = [
+        min(SAID, key=lambda text: words_missed(text, one)) == said
+        for said, one in zip(SAID, heard, strict=True)
+    ]
+    print(f"{voice}: word error rate {rate:.2f}, {sum(known)} of {len(SAID)} sentences known")
+    assert rate < 0.7
+    assert sum(known) >= 7
+
+
+def test_no_one_else_speaks_within_a_paragraph(pair: Pair) -> None:
+    """The coarse code of every frame names its speaker."""
+    for place, voice in enumerate(NAMES):
+        codes = codes_of(pair.llama_url, PARAGRAPH[:100], seed=1, voice=voice)
+        speakers = np.array(codes[::SLOTS]) // 256
+        assert np.mean(speakers == place) == 1, voice

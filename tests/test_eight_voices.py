@@ -44,3 +44,14 @@ def test_no_one_else_speaks_within_a_paragraph(pair: Pair) -> None:
         codes = codes_of(pair.llama_url, PARAGRAPH[:100], seed=1, voice=voice)
         speakers = np.array(codes[::SLOTS]) // 256
         assert np.mean(speakers == place) == 1, voice
+
+
+def frames_of(pair: Pair, text: str) -> float:
+    """How long a text is in frames, the middle one of five seeds."""
+    return float(np.median([len(codes_of(pair.llama_url, text, seed)) // SLOTS for seed in range(5)]))
+
+
+def test_a_laugh_is_heard_and_other_tags_are_passed_over(pair: Pair) -> None:
+    plain = frames_of(pair, "That was a good day.")
+    assert frames_of(pair, "<laugh> That was a good day.") > plain + 6, "half a second of ha ha"
+    assert frames_of(pair, "That was <cough> a good day.") < plain + 4, "the tag is not read out"

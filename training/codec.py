@@ -170,7 +170,8 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         critics.load_state_dict(state["critics"])
         optimizer.load_state_dict(state["optimizer"])
         critic_optimizer.load_state_dict(state["critic_optimizer"])
-        step, progress = state["step"], state["progress"]
+        step = state["step"]
+        progress = state["progress"] if plan.minutes else step / plan.steps  # so that a longer plan goes on
     long_enough = [one for one in found if len(one.frames) >= plan.frames]
 
     def save() -> None:

@@ -158,7 +158,8 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
         state = torch.load(target, map_location=device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, progress = state["step"], state["progress"]
+        step = state["step"]
+        progress = state["progress"] if plan.minutes else step / plan.steps  # so that a longer plan goes on
         torch.manual_seed(seed + step)
     taught = [one for one in samples if not one.test]
     held_out = [

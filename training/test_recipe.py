@@ -153,3 +153,12 @@ def test_texts_keep_their_tags_and_the_teacher_hears_sounds(made: Path) -> None:
     assert texts.spoken("<laugh> Hello.") == "ha ha ha ha! Hello."
     for line in (made / "texts.jsonl").read_text().splitlines():
         assert "<" not in json.loads(line)["spoken"]
+
+
+def test_a_plan_that_was_done_goes_on_with_more_steps(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "codes").symlink_to(made / "codes")
+    shutil.copy(made / "language.pt", tmp_path)
+    run(
+        "language", replace(SMOKE, language=replace(SMOKE.language, steps=SMOKE.language.steps + 3)), tmp_path
+    )
+    assert torch.load(tmp_path / "language.pt", weights_only=True)["step"] == SMOKE.language.steps + 3

@@ -182,11 +182,14 @@ class Decoder:
         """(history + count, streams, channels) → (count · streams, channels)."""
         streams, channels = rows.shape[1:]
         if not conv.depthwise:
-            # One product over all taps, as oneDNN rounds a full convolution otherwise for every length.
+            # A product for each tap: oneDNN rounds a full convolution otherwise for every length.
             step = conv.dilation * streams
-            count = rows.shape[0] * streams - (KERNEL - 1) * step
-            seen = rows.as_strided((count, KERNEL, channels), (channels, step * channels, 1))
-            return torch.addmm(conv.bias, seen.reshape(count, -1), conv.weight)
+            flat = rows.view(-1, channels)
+            count = len(flat) - (KERNEL - 1) * step
+            out = torch.addmm(conv.bias, flat[:count], conv.weight[0])
+            for tap in range(1, KERNEL):
+                out.addmm_(flat[tap * step : tap * step + count], conv.weight[tap])
+            return out
         # Seven taps, as an image one pixel high.
         image = rows.view(1, 1, -1, channels).permute(0, 3, 1, 2)
         # The 2 dilates nothing, the kernel being one high: it keeps oneDNN to one kernel, so to one order of rounding,

@@ -33,7 +33,7 @@ class Snake:
 class Conv:
     """Seven taps over time, centred."""
 
-    weight: Tensor  # depthwise: (channels, 1, 1, 7); full: (7 · channels in, channels out)
+    weight: Tensor  # depthwise: (channels, 1, 1, 7); full: (7, channels in, channels out)
     bias: Tensor
     depthwise: bool
     dilation: int
@@ -193,7 +193,7 @@ def _conv(
     if depthwise:  # channels last: the layout the rows are in
         weight = weight[:, :, None].contiguous(memory_format=torch.channels_last)
     else:
-        weight = _transposed(weight.permute(2, 1, 0).reshape(-1, narrow))
+        weight = weight.permute(2, 1, 0).contiguous()
     return Conv(weight, bias, depthwise, dilation)
 
 

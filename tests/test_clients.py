@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -54,7 +55,9 @@ def test_it_speaks_a_text_into_a_file(client: str, pair: Pair, tmp_path: Path) -
     out = tmp_path / "said.wav"
     done = run(client, pair.url, *arguments(client, "It's \"so\" <sigh> easy, isn't it?", "tara", out))
     assert done.returncode == 0, done.stderr
-    assert len(decode(out.read_bytes())[0]) > 12_000
+    heard = decode(out.read_bytes())[0]
+    assert len(heard) > 12_000
+    assert np.abs(heard).max() > 0.05
     assert "said.wav" in done.stdout
 
 
@@ -100,7 +103,9 @@ def test_a_voice_of_the_orchestrators_is_spoken_by_one_of_ours(pair: Pair, tmp_p
     done = run("unmute_tts.py", pair.url, *arguments("unmute_tts.py", text, voice, out))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{text}\n"), "the words come back as they were sent"
-    assert len(decode(out.read_bytes())[0]) > 12_000
+    heard = decode(out.read_bytes())[0]
+    assert len(heard) > 12_000
+    assert np.abs(heard).max() > 0.05
 
 
 @pytest.mark.parametrize("client", ["openai_sdk.py", "unmute_tts.py", "websocket_stream.py"])

@@ -289,8 +289,10 @@ def _serve_speech(settings: Settings, *, in_process: bool) -> None:
 
     bound = listen(settings.host, settings.port, "--port or ORPHEUS_PORT")
     process = Process(settings)
-    make = SpeechService.in_process if in_process else SpeechService.over_http
-    service = make(settings, process.ending_on_failure)
-    if in_process:  # else a supervisor says it, or whoever runs the tiers apart knows
+    if not in_process:
+        service = SpeechService.over_http(settings, process.ending_on_failure)
+    else:
+        service = SpeechService.in_process(settings, process.ending_on_failure, process.end)
+        # Of tiers apart a supervisor says it, or whoever runs them knows.
         service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
     process.serve(create_app(service), bound, service.drain)

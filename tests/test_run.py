@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from rich.console import Console
 
 from orpheus import embedded
@@ -17,6 +18,8 @@ from orpheus.llama.loop import Engine
 from orpheus.llama.server import create_app
 from orpheus.run import Process, announce, listen, url_of
 from orpheus.settings import load_settings
+from orpheus.speech.app import create_app as speech
+from orpheus.speech.service import SpeechService
 from tests.llama.conftest import settings
 
 
@@ -29,10 +32,18 @@ def test_what_it_says_to_try_names_a_key_where_one_is_wanted_and_tells_none() ->
         assert "k-" not in command
 
 
+def tier_1(load: Callable[[Process], Engine]) -> Callable[[Process], FastAPI]:
+    return lambda process: create_app(settings(), process.ending_on_failure(lambda: load(process)))
+
+
+def both_tiers(process: Process) -> FastAPI:
+    return speech(SpeechService.in_process(settings(), process.ending_on_failure, process.end))
+
+
 def served_until_it_ends(
-    load: Callable[[Process], Engine], then: Callable[[httpx.Client], None] = lambda _: None
+    make: Callable[[Process], FastAPI], then: Callable[[httpx.Client], None] = lambda _: None
 ) -> OrpheusError:
-    """What ends a process that serves tier 1 with this engine; `then` is a client of it."""
+    """What ends a process that serves this application; `then` is a client of it."""
     bound = listen("127.0.0.1", 0, "")
     url = url_of("127.0.0.1", bound.getsockname()[1])
     process = Process(settings())
@@ -40,7 +51,7 @@ def served_until_it_ends(
 
     def serve() -> None:
         try:
-            process.serve(create_app(settings(), process.ending_on_failure(lambda: load(process))), bound)
+            process.serve(make(process), bound)
         except OrpheusError as error:
             ended.append(error)
 
@@ -60,19 +71,36 @@ def test_whatever_keeps_it_from_loading_ends_it(error: Exception) -> None:
     def fail(_: Process) -> Engine:
         raise error
 
-    ended = served_until_it_ends(fail)
+    ended = served_until_it_ends(tier_1(fail))
     assert "no memory" in str(ended)
     assert ended.exit_code == (2 if isinstance(error, SetupError) else 1)
 
 
-def test_an_engine_that_dies_later_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def engine_of(process: Process) -> Engine:
+    return Engine.load(embedded.MODEL, settings(), on_death=process.end)
+
+
+@pytest.mark.parametrize(
+    ("make", "route", "body"),
+    [
+        (tier_1(engine_of), "/v1/completions", {"prompt": [1]}),
+        (both_tiers, "/v1/audio/speech", {"input": "Hello."}),
+    ],
+    ids=["tier 1", "both tiers"],
+)
+def test_an_engine_that_dies_later_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Process], FastAPI],
+    route: str,
+    body: dict[str, Any],
+) -> None:
     made: list[Any] = []
-    make = backend.Context
+    context = backend.Context
 
     def once(*arguments: Any) -> backend.Context:
         if made:
             raise SetupError("llama.cpp could not make a context.")
-        made.append(make(*arguments))
+        made.append(context(*arguments))
         return made[0]  # type: ignore[no-any-return]
 
     def ask(client: httpx.Client) -> None:
@@ -81,11 +109,9 @@ def test_an_engine_that_dies_later_ends_it(monkeypatch: pytest.MonkeyPatch) -> N
             assert time.monotonic() < deadline
             time.sleep(0.02)
         made[0].decode = lambda rows: 1 / 0
-        assert client.post("/v1/completions", json={"prompt": [1]}).status_code == 500
+        assert client.post(route, json=body).status_code in (500, 502, 503)
 
     monkeypatch.setattr(backend, "Context", once)
-    ended = served_until_it_ends(
-        lambda process: Engine.load(embedded.MODEL, settings(), on_death=process.end), ask
-    )
+    ended = served_until_it_ends(make, ask)
     assert "could not make a context" in str(ended)
     assert not isinstance(ended, EngineError)

@@ -101,14 +101,19 @@ class SpeechService:
         return cls(settings, lambda: HttpTokens(settings), guard(lambda: _load_codec(settings)))
 
     @classmethod
-    def in_process(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
-        """Both tiers in this process, with no HTTP between them."""
+    def in_process(
+        cls,
+        settings: Settings,
+        guard: Guard = unguarded,
+        on_death: Callable[[OrpheusError], None] = lambda _: None,
+    ) -> SpeechService:
+        """Both tiers in this process, with no HTTP between them. `on_death` learns why the engine will never answer."""
         from orpheus.tokens import EngineTokens
 
         def open_engine() -> TokenSource:
             from orpheus.llama.loop import Engine
 
-            return EngineTokens(Engine.load(weights.find_model(settings), settings))
+            return EngineTokens(Engine.load(weights.find_model(settings), settings, on_death))
 
         return cls(settings, guard(open_engine), guard(lambda: _load_codec(settings)))
 

@@ -88,6 +88,9 @@ def _level(url: str, headers: dict[str, str], streams: int, llama_url: str | Non
     heard: list[Heard] = []
     while not heard or time.perf_counter() - began < LEVEL_S:
         heard += asyncio.run(together(url, SENTENCE, streams, 1, headers))
+    # A sentence shows how soon; how fast takes an answer long enough that its start and end count for little.
+    began = time.perf_counter()
+    answers = asyncio.run(together(url, CHAPTER, streams, 1, headers))
     took_s = time.perf_counter() - began
     bytes_, sounds = [one.first_byte_s for one in heard], [one.first_sound_s for one in heard]
     return {
@@ -96,8 +99,8 @@ def _level(url: str, headers: dict[str, str], streams: int, llama_url: str | Non
         "first_byte_ms_p50": round(quantile(bytes_, 0.5) * 1000, 1),
         "first_byte_ms_p99": round(quantile(bytes_, 0.99) * 1000, 1),
         "first_sound_ms_p50": round(quantile(sounds, 0.5) * 1000, 1),
-        "real_time_factor_p50": round(quantile([one.wall_s / one.audio_s for one in heard], 0.5), 4),
-        "times_real_time": round(sum(one.audio_s for one in heard) / took_s, 2),
+        "real_time_factor_p50": round(quantile([one.wall_s / one.audio_s for one in answers], 0.5), 4),
+        "times_real_time": round(sum(one.audio_s for one in answers) / took_s, 2),
         **_since(before, _steps(llama_url)),
     }
 

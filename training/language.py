@@ -1,8 +1,8 @@
 """codes/ → language.pt: a Llama that goes on from text to codes. Runs on CPU or CUDA; stops and goes on at any step.
 
 Knows nothing of audio. What each measure is for: attention is shown the letter being spoken (without it the text is
-hardly used for the first thousand steps), a phoneme is read out half-way up, a share of the codes fed in is wrong
-(what the model hears of itself is too), and the rate falls to nothing at the end.
+hardly used for the first thousand steps), a phoneme is read out half-way up, in the later part whole stretches of what it
+goes on from are its own (so that one slip while speaking does not lead to the next), and the rate falls to nothing at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from training.optimize import finite_step
 from training.samples import Sample
 
 VALIDATION_TURNS = 64
+VALIDATION_STEPS = 500
 WHOLE_SHARE = 8  # one position in so many is judged over the whole vocabulary
+STRETCH = 4 * SLOTS  # tokens of a stretch of the model's own: a third of a second
+SAID_AT = 0.8  # temperature of the model's own codes
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,13 @@ class Plan:
     warm_steps: int = 200
     fall: float = 0.35  # share of the schedule over which the rate falls to nothing
     weight_decay: float = 0.05
-    corrupt: float = 0.15  # share of code inputs replaced
+    corrupt: float = 0.05  # share of code inputs replaced by any other
+    own: float = 0.9  # share of a turn that it goes on from in its own words, at most; drawn turn by turn
+    own_from: float = 0.6  # share of the schedule after which it hears itself; before, it says nothing of use
+    again: float = 0.2  # share of these stretches that are what was said a little before instead
     whole: float = 0.3  # weight of the loss over all tokens
     guide: float = 1.0  # weight of the attention guide
-    phone: float = 0.2  # weight of the phoneme read-out
+    phone: float = 0.5  # weight of the phoneme read-out
     window: float = 3.0  # letters either side that the guided head may look at for nothing
     save_minutes: float = 3.0
     stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
@@ -57,6 +63,37 @@ def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
     wrong = torch.where(slot == 0, code // melodies * melodies + wrong % melodies, wrong)
     hit = is_code & (torch.rand(ids.shape, device=ids.device) < share)
     return torch.where(hit, turns.FIRST_CODE_ID + slot * codes + wrong, ids)
+
+
+@torch.no_grad()
+def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
+    """`ids` (b, t) with stretches of codes replaced: by what the model says there, or by what was said before.
+
+    Scheduled sampling in one parallel pass (Mihaylova and Martins 2019). A model that learned from the truth alone is as
+    clear as the codec where it goes on from the truth; where it goes on from its own it makes twice the mistakes: it
+    slips, and then goes on from the slip.
+    """
+    codes = plan.shape.codes
+    place = ids - turns.FIRST_CODE_ID
+    is_code = (place >= 0) & (place < SLOTS * codes)
+    chances = torch.rand(len(ids), 1, device=ids.device) * plan.own
+    stretches = torch.rand(len(ids), ids.shape[1] // STRETCH + 2, device=ids.device)
+    late = int(torch.randint(STRETCH, ()))
+    stretches = stretches.repeat_interleave(STRETCH, dim=1)[:, late : late + ids.shape[1]] / chances
+    back = SLOTS * int(torch.randint(2, 12, ()))
+    before = ids.roll(back, dims=1)
+    heard = torch.where((stretches < plan.again) & is_code & is_code.roll(back, dims=1), before, ids)
+    hidden, _, _ = model(heard)
+    said = heard.clone()
+    rows = model.rows().to(hidden.dtype)
+    ours = is_code & (stretches >= plan.again) & (stretches < 1)
+    ours[:, 0] = False
+    for slot in range(SLOTS):
+        here = ours & (place // codes == slot)
+        first = turns.FIRST_CODE_ID + slot * codes
+        logits = (hidden[:, :-1][here[:, 1:]] @ rows[first : first + codes].T).float() / SAID_AT
+        said[here] = first + (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=1)
+    return said
 
 
 def attention_miss(guided: list[tuple[Tensor, Tensor]], batch: Batch, window: float) -> Tensor:
@@ -96,15 +133,14 @@ def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> Tensor:
     return total / max(count, 1)
 
 
-def losses(model: Llama, batch: Batch, plan: Plan, training: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def losses(model: Llama, batch: Batch, plan: Plan, heard: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """In nats: cross entropy among a slot's legal tokens, and among all; attention miss; phoneme cross entropy.
 
+    `heard` (b, t) is what the model is given, `batch` what it should say next.
     Over all tokens only a share of the positions is judged: that code follows code is soon learned, and a seventh
     of the output matrix is all that the rest needs.
     """
-    codes = plan.shape.codes
-    inputs = corrupt(batch.ids, codes, plan.corrupt) if training else batch.ids
-    hidden, phone_logits, guided = model(inputs)
+    hidden, phone_logits, guided = model(heard)
     hidden, targets = hidden[:, :-1], batch.ids[:, 1:]
     chosen = batch.weight[:, 1:] > 0
     spoken = chosen & ((targets >= turns.FIRST_CODE_ID) | (targets == turns.CONTROL_ID[2]))
@@ -112,9 +148,9 @@ def losses(model: Llama, batch: Batch, plan: Plan, training: bool) -> tuple[Tens
     judged = chosen & (share | ~spoken)
     whole = F.cross_entropy((hidden[judged] @ model.rows().to(hidden.dtype).T).float(), targets[judged])
     phones = batch.phone[:, 1:]
-    heard = F.cross_entropy(phone_logits[:, :-1][phones >= 0].float(), phones[phones >= 0])
+    named = F.cross_entropy(phone_logits[:, :-1][phones >= 0].float(), phones[phones >= 0])
     told = legal_entropy(model, hidden[spoken], targets[spoken])
-    return told, whole, attention_miss(guided, batch, plan.window), heard
+    return told, whole, attention_miss(guided, batch, plan.window), named
 
 
 def begin(shape: Shape, out: Path) -> Llama:
@@ -181,9 +217,11 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
             group["lr"] = rate_at(progress, step, plan)
         model.train()
         with precise:
-            told, whole, missed, heard = losses(model, batch, plan, training=True)
+            heard = own_words(model, batch.ids, plan) if progress >= plan.own_from else batch.ids
+            heard = corrupt(heard, plan.shape.codes, plan.corrupt)
+            told, whole, missed, named = losses(model, batch, plan, heard)
         optimizer.zero_grad(set_to_none=True)
-        (told + plan.whole * whole + plan.guide * missed + plan.phone * heard).backward()
+        (told + plan.whole * whole + plan.guide * missed + plan.phone * named).backward()
         skipped += not finite_step(optimizer, 1.0)
         step += 1
         now = time.monotonic()
@@ -191,11 +229,12 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
         last = now
         seen += batch.ids.numel()
         if step % 50 == 0 or progress >= 1:
-            print(f"language step {step} ({progress:.1%}): {named(told, whole, missed, heard)}", end=", ")
+            print(f"language step {step} ({progress:.1%}): {in_words(told, whole, missed, named)}", end=", ")
             print(f"{seen / (now - began):.0f} tokens/s, {skipped} skipped as not finite", flush=True)
         if now - saved > plan.save_minutes * 60:
             save()
             saved = time.monotonic()
+        if step % VALIDATION_STEPS == 0:
             print("  held out:", validate(model, check, plan, precise), flush=True)
     save()
     print("  held out:", validate(model, check, plan, precise), flush=True)
@@ -204,14 +243,17 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
 
 @torch.no_grad()
 def validate(model: Llama, check: Batch, plan: Plan, precise: torch.autocast) -> str:
-    """The losses on unseen sentences, nothing corrupted or dropped."""
+    """The losses on unseen sentences, going on from the truth and from its own words."""
     model.eval()
-    with precise:
-        return named(*losses(model, check, plan, training=False))
+    with precise, torch.random.fork_rng():
+        torch.manual_seed(0)
+        own = own_words(model, check.ids, plan)
+        true, slipped = losses(model, check, plan, check.ids), losses(model, check, plan, own)
+    return f"{in_words(*true)}; from its own words: {in_words(*slipped)}"
 
 
-def named(told: Tensor, whole: Tensor, missed: Tensor, heard: Tensor) -> str:
-    return f"told {told:.3f} whole {whole:.3f} missed {missed:.3f} heard {heard:.3f}"
+def in_words(told: Tensor, whole: Tensor, missed: Tensor, named: Tensor) -> str:
+    return f"told {told:.3f} whole {whole:.3f} missed {missed:.3f} phoneme {named:.3f}"
 
 
 def load(path: Path) -> Llama:

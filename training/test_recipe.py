@@ -18,6 +18,7 @@ from snac import SNAC
 from orpheus.vocabulary import Vocabulary
 from training import alignment, codec, language, samples, shift, speech, texts, turns
 from training.__main__ import SMOKE, run
+from training.batches import collate
 from training.clock import TEACHER_HZ
 from training.speakers import SPEAKERS
 
@@ -153,6 +154,23 @@ def test_texts_keep_their_tags_and_the_teacher_hears_sounds(made: Path) -> None:
     assert texts.spoken("<laugh> Hello.") == "ha ha ha ha! Hello."
     for line in (made / "texts.jsonl").read_text().splitlines():
         assert "<" not in json.loads(line)["spoken"]
+
+
+def test_the_model_goes_on_from_stretches_of_its_own_and_from_nothing_that_no_slot_allows(made: Path) -> None:
+    codes, plan = SMOKE.coder.codes, replace(SMOKE.language, own=1.0)
+    model = language.load(made / "language.pt")
+    told = [turns.turn(one, codes, Random(1), vary=False) for one in samples.read(made / "codes")]
+    ids = collate(told, "cpu").ids
+    torch.manual_seed(5)
+    heard = language.own_words(model, ids, plan)
+    is_code = (ids >= turns.FIRST_CODE_ID) & (ids < turns.legacy_audio(codes))
+    slots, kept = (ids - turns.FIRST_CODE_ID) // codes, (heard == ids)
+    assert kept[~is_code].all()
+    assert ((heard - turns.FIRST_CODE_ID) // codes == slots)[is_code].all()
+    assert 0.1 < kept[is_code].float().mean() < 0.9
+    same_as_before = (kept[:, 1:] == kept[:, :-1])[is_code[:, 1:]].float().mean()
+    assert same_as_before > 0.75  # stretches; of single codes it would be about a half
+    assert language.own_words(model, ids, replace(plan, own=0.0)).equal(ids)
 
 
 def test_a_plan_that_was_done_goes_on_with_more_steps(made: Path, tmp_path: Path) -> None:

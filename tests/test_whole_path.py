@@ -102,7 +102,7 @@ def test_ten_sentences_are_heard_sample_for_sample_as_snac_decodes_them(exact_pa
     assert (
         rate <= rate_offline + 0.06
     )  # four words of seventy: a rounding can tip what a recogniser takes a word for
-    assert rate < 0.95, f"this is no speech: {heard}"
+    assert rate < 0.5, f"this is no speech: {heard}"
 
 
 def test_every_format_holds_the_same_speech(pair: Pair) -> None:

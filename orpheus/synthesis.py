@@ -65,7 +65,7 @@ class Synthesis:
         self.sample_rate = codec.sample_rate
         embedded = weights.codec_name(settings) == EMBEDDED
         self._piece_chars = settings.piece_chars or (110 if embedded else 280)
-        # The embedded voice learned single sentences: two or three in one go cost it a word in seven.
+        # The embedded voice learned single sentences: two or three in one go cost it a word in five.
         self._join_chars = 50 if embedded and not settings.piece_chars else None
         self._threshold = 10 ** (settings.silence_db / 20)
         self._joins = settings.join == "on"

@@ -227,13 +227,13 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         progress = progress + (now - last) / 60 / plan.minutes if plan.minutes else step / plan.steps
         last = now
         if step % 100 == 0 or progress >= 1:
+            doubt = f"critics' doubt {np.mean(fools[-100:]):.3f}, " if fools else ""
             print(
                 f"codec step {step} ({progress:.1%}): spectral {np.mean(heard[-100:] or np.nan):.3f}",
-                f"critics' doubt {np.mean(fools[-100:] or np.nan):.3f}",
+                f"{doubt}{skipped} skipped as not finite",
                 sep=", ",
-                end=", ",
+                flush=True,
             )
-            print(f"{skipped} skipped as not finite", flush=True)
         if now - saved > plan.save_minutes * 60:
             save()
             saved = now

@@ -53,11 +53,15 @@ class Plan:
     stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
 
 
+def slots_and_codes(ids: Tensor, codes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of token ids: whether each is a code, and if so its slot and its code in it."""
+    place = ids - turns.FIRST_CODE_ID
+    return (place >= 0) & (place < SLOTS * codes), place // codes, place % codes
+
+
 def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
     """Replace a share of the codes by another of the same slot; the speaker part of a coarse code stays."""
-    place = ids - turns.FIRST_CODE_ID
-    is_code = (place >= 0) & (place < SLOTS * codes)
-    slot, code = place // codes, place % codes
+    is_code, slot, code = slots_and_codes(ids, codes)
     melodies = codes // 8
     wrong = torch.randint_like(ids, codes)
     wrong = torch.where(slot == 0, code // melodies * melodies + wrong % melodies, wrong)
@@ -74,8 +78,7 @@ def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
     slips, and then goes on from the slip.
     """
     codes = plan.shape.codes
-    place = ids - turns.FIRST_CODE_ID
-    is_code = (place >= 0) & (place < SLOTS * codes)
+    is_code, slots, _ = slots_and_codes(ids, codes)
     chances = torch.rand(len(ids), 1, device=ids.device) * plan.own
     stretches = torch.rand(len(ids), ids.shape[1] // STRETCH + 2, device=ids.device)
     late = int(torch.randint(STRETCH, ()))
@@ -87,9 +90,8 @@ def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
     said = heard.clone()
     rows = model.rows().to(hidden.dtype)
     ours = is_code & (stretches >= plan.again) & (stretches < 1)
-    ours[:, 0] = False
     for slot in range(SLOTS):
-        here = ours & (place // codes == slot)
+        here = ours & (slots == slot)
         first = turns.FIRST_CODE_ID + slot * codes
         logits = (hidden[:, :-1][here[:, 1:]] @ rows[first : first + codes].T).float() / SAID_AT
         said[here] = first + (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=1)

@@ -210,7 +210,9 @@ def bench(
                 console.print(f"Measuring: {what}", markup=False, highlight=False)
 
         result = (
-            bench_url(url, settings.client_headers, say) if url is not None else bench_here(settings, say)
+            bench_url(url, settings.client_headers, say, settings.cold_wait_s)
+            if url is not None
+            else bench_here(settings, say)
         )
     show(result, Console(width=None if sys.stdout.isatty() else 200))
     print(save(result, out))

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from starlette.responses import Response
 
 from orpheus import embedded
 from orpheus.bench import bench, codec_cost, rivals, servers, show
 from orpheus.errors import NotReady
-from tests.live import Pair
+from tests.live import Pair, served
+from tests.test_doctor import asleep
 from tests.test_supervisor import orpheus
 
 
@@ -109,7 +111,7 @@ def test_a_picture_is_drawn_where_matplotlib_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--url", "http://127.0.0.1:1"], "Nothing answers"),
+        (["--url", "http://127.0.0.1:1"], "nothing answers"),
         (["--url", "nonsense"], "nonsense"),
         (["--url", "http://x", "--model", "embedded"], "--url measures"),
         (["--out", "/no/such/bench.json"], "no folder"),
@@ -128,3 +130,11 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(arguments: list[str], say
 def test_a_server_that_is_gone_is_an_error(pair: Pair) -> None:
     with pytest.raises(NotReady):
         bench.bench_url("http://127.0.0.1:1", {}, lambda what: None)
+
+
+def test_a_pair_that_sleeps_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "measure_speech", lambda *given: {"levels": []})
+    said: list[str] = []
+    with served(asleep([Response(status_code=503)] * 2)) as url:
+        assert bench.bench_url(url, {}, said.append, cold_wait_s=30)["speech"] == {"levels": []}
+    assert said == [f"503 from {url}, perhaps asleep: waiting for it"]

@@ -402,7 +402,7 @@ def test_a_missing_key_is_told_and_a_given_one_is_used() -> None:
         assert not of(remote.server(url, settings(api_keys="secret, other").client_headers), "failed")
 
 
-def _asleep(answers: list[Response | float]) -> Starlette:
+def asleep(answers: list[Response | float]) -> Starlette:
     """A service that gives these answers to /health, or none for so many seconds, before it is ready."""
 
     async def health(request: Request) -> Response:
@@ -424,7 +424,7 @@ def _not_ready(state: str) -> Response:
 
 def test_a_service_that_sleeps_is_waited_for() -> None:
     empty, later = Response(status_code=503), Response(status_code=503, headers={"retry-after": "1"})
-    with served(_asleep([empty, later, Response(status_code=502), _not_ready("not ready")])) as url:
+    with served(asleep([empty, later, Response(status_code=502), _not_ready("not ready")])) as url:
         waiting, ready, voices = remote.server(url, {}, cold_wait_s=30)
     assert waiting == Waiting(f"503 from {url}, perhaps asleep: waiting for it")
     assert isinstance(ready, Finding)
@@ -435,12 +435,12 @@ def test_a_service_that_sleeps_is_waited_for() -> None:
 
 def test_a_service_that_is_silent_while_it_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "LIMIT_S", 0.6)
-    with served(_asleep([1.0, 1.0])) as url:
+    with served(asleep([1.0, 1.0])) as url:
         waiting, ready, _ = remote.server(url, {}, cold_wait_s=30)
         assert waiting == Waiting(f"silence from {url}, perhaps asleep: waiting for it")
         assert isinstance(ready, Finding)
         assert ready.status == "passed"
-    with served(_asleep([1.0])) as url:
+    with served(asleep([1.0])) as url:
         (said,) = of(remote.server(url, {}), "failed")  # of this machine: nothing sleeps here
         assert "does not answer within 0 s: is a firewall" in said
 
@@ -451,24 +451,24 @@ def test_connections_are_refused_for_a_while() -> None:
     waiting = next(findings)
     assert isinstance(waiting, Waiting)
     assert waiting.for_what.startswith("refused connections")
-    with served(_asleep([]), port):
+    with served(asleep([]), port):
         assert [getattr(finding, "status", None) for finding in findings] == ["passed", "passed"]
 
 
 def test_a_service_that_never_wakes_or_cannot_is_no_endless_wait() -> None:
-    with served(_asleep([Response(status_code=503)] * 100)) as url:
+    with served(asleep([Response(status_code=503)] * 100)) as url:
         (said,) = of(remote.server(url, {}, cold_wait_s=0.5), "failed")
         assert "answers 503 to /health" in said
         assert "ORPHEUS_COLD_WAIT_S waits longer" in said
-    with served(_asleep([_not_ready("failed")] * 2)) as url:
+    with served(asleep([_not_ready("failed")] * 2)) as url:
         (said,) = of(remote.server(url, {}, cold_wait_s=600), "failed")
         assert "is failed: The codec." in said
-    with served(_asleep([Response(status_code=401)] * 2)) as url:
+    with served(asleep([Response(status_code=401)] * 2)) as url:
         assert "ORPHEUS_PROXY_KEY" in of(remote.server(url, {}, cold_wait_s=600), "failed")[0]
 
 
 def test_the_command_says_what_it_waits_for() -> None:
-    with served(_asleep([Response(status_code=503)] * 3)) as url:
+    with served(asleep([Response(status_code=503)] * 3)) as url:
         done = doctor("--url", url, ORPHEUS_COLD_WAIT_S="60")
     assert re.search(
         r"^… server: 503 from http://\S+ perhaps asleep: waiting for it, \d+ s of", done.stderr, re.M

@@ -21,7 +21,9 @@ import httpx
 from orpheus import __version__, weights
 from orpheus.bench.listening import CHAPTER, SENTENCE, Heard, one_by_one, quantile, together
 from orpheus.bench.pair import running_pair
-from orpheus.errors import AtCapacity
+from orpheus.doctor import remote
+from orpheus.doctor.check import Waiting
+from orpheus.errors import AtCapacity, NotReady
 from orpheus.settings import Settings
 
 STREAMS = (1, 4, 8, 16)
@@ -32,8 +34,13 @@ MOST_LISTENERS = 64
 Say = Callable[[str], None]
 
 
-def bench_url(url: str, headers: dict[str, str], say: Say) -> dict[str, Any]:
-    """A running pair, over HTTP alone."""
+def bench_url(url: str, headers: dict[str, str], say: Say, cold_wait_s: float = 0) -> dict[str, Any]:
+    """A running pair, over HTTP alone; one that sleeps is waited for, as the doctor does. NotReady with what is wrong."""
+    for found in remote.server(url, headers, cold_wait_s):
+        if isinstance(found, Waiting):
+            say(found.for_what)
+        elif found.status == "failed":
+            raise NotReady(f"{url} cannot be measured: {found.said}")
     return {**_heading(), "url": url, "speech": measure_speech(url, headers, None, say)}
 
 

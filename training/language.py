@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ VALIDATION_TURNS = 64
 VALIDATION_STEPS = 500
 WHOLE_SHARE = 8  # one position in so many is judged over the whole vocabulary
 STRETCH = 4 * SLOTS  # tokens of a stretch of the model's own: a third of a second
-SAID_AT = 0.8  # temperature of the model's own codes
+SAID_AT = 0.7  # temperature of the model's own codes
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Plan:
     fall: float = 0.35  # share of the schedule over which the rate falls to nothing
     weight_decay: float = 0.05
     corrupt: float = 0.05  # share of code inputs replaced by any other
-    own: float = 0.9  # share of a turn that it goes on from in its own words, at most; drawn turn by turn
+    own: float = (
+        1.2  # share of a turn that it goes on from in its own words; drawn turn by turn from 0 to this
+    )
+    rounds: int = 3  # times its own words are said anew after its own words, at most; drawn batch by batch
     own_from: float = 0.6  # share of the schedule after which it hears itself; before, it says nothing of use
     again: float = 0.2  # share of these stretches that are what was said a little before instead
     whole: float = 0.3  # weight of the loss over all tokens
     guide: float = 1.0  # weight of the attention guide
     phone: float = 0.5  # weight of the phoneme read-out
+    level: float = 5e-3  # weight of the logits' level
     window: float = 3.0  # letters either side that the guided head may look at for nothing
     save_minutes: float = 3.0
     stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
@@ -73,9 +78,10 @@ def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
 def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
     """`ids` (b, t) with stretches of codes replaced: by what the model says there, or by what was said before.
 
-    Scheduled sampling in one parallel pass (Mihaylova and Martins 2019). A model that learned from the truth alone is as
-    clear as the codec where it goes on from the truth; where it goes on from its own it makes twice the mistakes: it
-    slips, and then goes on from the slip.
+    Scheduled sampling in parallel passes (Mihaylova and Martins 2019): what it says after the truth, then what it says
+    after that, and so on. A model that learned from the truth alone is as clear as the codec where it goes on from the
+    truth; where it goes on from its own it makes twice the mistakes: it slips, and then goes on from the slip. One pass
+    shows it the slips alone, each further one what it says after them.
     """
     codes = plan.shape.codes
     is_code, slots, _ = slots_and_codes(ids, codes)
@@ -85,16 +91,18 @@ def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
     stretches = stretches.repeat_interleave(STRETCH, dim=1)[:, late : late + ids.shape[1]] / chances
     back = SLOTS * int(torch.randint(2, 12, ()))
     before = ids.roll(back, dims=1)
-    heard = torch.where((stretches < plan.again) & is_code & is_code.roll(back, dims=1), before, ids)
-    hidden, _, _ = model(heard)
-    said = heard.clone()
-    rows = model.rows().to(hidden.dtype)
+    said = torch.where((stretches < plan.again) & is_code & is_code.roll(back, dims=1), before, ids)
+    rows = model.rows()
     ours = is_code & (stretches >= plan.again) & (stretches < 1)
-    for slot in range(SLOTS):
-        here = ours & (slots == slot)
-        first = turns.FIRST_CODE_ID + slot * codes
-        logits = (hidden[:, :-1][here[:, 1:]] @ rows[first : first + codes].T).float() / SAID_AT
-        said[here] = first + (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=1)
+    for _ in range(int(torch.randint(plan.rounds, ())) + 1):
+        hidden, _, _ = model(said)
+        for slot in range(SLOTS):
+            here = ours & (slots == slot)
+            first = turns.FIRST_CODE_ID + slot * codes
+            logits = (
+                hidden[:, :-1][here[:, 1:]] @ rows[first : first + codes].to(hidden.dtype).T
+            ).float() / SAID_AT
+            said[here] = first + (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=1)
     return said
 
 
@@ -114,13 +122,19 @@ def attention_miss(guided: list[tuple[Tensor, Tensor]], batch: Batch, window: fl
     return torch.stack(missed).mean()
 
 
-def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy in nats of codes and ends (n,) given states (n, width), among what is legal in their slot."""
+def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of codes and ends (n,) given states (n, width), among what is legal in their slot: mean cross entropy in nats,
+    and mean square of the logits' level.
+
+    At level 0 a logit is a log probability (PaLM's z-loss). A repetition penalty divides what is above 0: at a level of
+    20 one of 1.1 takes two nats from the likeliest code, and a word in thirty is lost to it; at 0 next to nothing.
+    """
     codes, stop = model.shape.codes, turns.CONTROL_ID[2]
     rows = model.rows().to(hidden.dtype)
     slots = (targets - turns.FIRST_CODE_ID).div(codes, rounding_mode="floor")
     slots = torch.where(targets == stop, 0, slots)
-    total, count = hidden.new_zeros((), dtype=torch.float32), 0
+    total, level = hidden.new_zeros(2, dtype=torch.float32)
+    count = 0
     for slot in range(SLOTS):
         here = slots == slot
         first = turns.FIRST_CODE_ID + slot * codes
@@ -130,13 +144,33 @@ def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> Tensor:
                 torch.cat([legal, rows[stop, None]]),
                 wanted.masked_fill(targets[here] == stop, codes),
             )
-        total = total + F.cross_entropy((hidden[here] @ legal.T).float(), wanted, reduction="sum")
+        logits = (hidden[here] @ legal.T).float()
+        total = total + F.cross_entropy(logits, wanted, reduction="sum")
+        level = level + logits.logsumexp(dim=1).square().sum()
         count += len(wanted)
-    return total / max(count, 1)
+    return total / max(count, 1), level / max(count, 1)
 
 
-def losses(model: Llama, batch: Batch, plan: Plan, heard: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """In nats: cross entropy among a slot's legal tokens, and among all; attention miss; phoneme cross entropy.
+class Losses(NamedTuple):
+    """In nats: cross entropy among a slot's legal tokens, and among all; attention miss 0 … 1; phoneme cross entropy;
+    square of the level of the logits."""
+
+    told: Tensor
+    whole: Tensor
+    missed: Tensor
+    phoneme: Tensor
+    level: Tensor
+
+    def total(self, plan: Plan) -> Tensor:
+        weights = (1.0, plan.whole, plan.guide, plan.phone, plan.level)
+        return torch.stack([weight * loss for weight, loss in zip(weights, self, strict=True)]).sum()
+
+    def __str__(self) -> str:
+        return " ".join(f"{name} {loss:.3f}" for name, loss in self._asdict().items())
+
+
+def losses(model: Llama, batch: Batch, plan: Plan, heard: Tensor) -> Losses:
+    """What is wrong with what the model would say.
 
     `heard` (b, t) is what the model is given, `batch` what it should say next.
     Over all tokens only a share of the positions is judged: that code follows code is soon learned, and a seventh
@@ -151,8 +185,8 @@ def losses(model: Llama, batch: Batch, plan: Plan, heard: Tensor) -> tuple[Tenso
     whole = F.cross_entropy((hidden[judged] @ model.rows().to(hidden.dtype).T).float(), targets[judged])
     phones = batch.phone[:, 1:]
     named = F.cross_entropy(phone_logits[:, :-1][phones >= 0].float(), phones[phones >= 0])
-    told = legal_entropy(model, hidden[spoken], targets[spoken])
-    return told, whole, attention_miss(guided, batch, plan.window), named
+    told, level = legal_entropy(model, hidden[spoken], targets[spoken])
+    return Losses(told, whole, attention_miss(guided, batch, plan.window), named, level)
 
 
 def begin(shape: Shape, out: Path) -> Llama:
@@ -221,9 +255,9 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
         with precise:
             heard = own_words(model, batch.ids, plan) if progress >= plan.own_from else batch.ids
             heard = corrupt(heard, plan.shape.codes, plan.corrupt)
-            told, whole, missed, named = losses(model, batch, plan, heard)
+            loss = losses(model, batch, plan, heard)
         optimizer.zero_grad(set_to_none=True)
-        (told + plan.whole * whole + plan.guide * missed + plan.phone * named).backward()
+        loss.total(plan).backward()
         skipped += not finite_step(optimizer, 1.0)
         step += 1
         now = time.monotonic()
@@ -231,7 +265,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
         last = now
         seen += batch.ids.numel()
         if step % 50 == 0 or progress >= 1:
-            print(f"language step {step} ({progress:.1%}): {in_words(told, whole, missed, named)}", end=", ")
+            print(f"language step {step} ({progress:.1%}): {loss}", end=", ")
             print(f"{seen / (now - began):.0f} tokens/s, {skipped} skipped as not finite", flush=True)
         if now - saved > plan.save_minutes * 60:
             save()
@@ -251,11 +285,7 @@ def validate(model: Llama, check: Batch, plan: Plan, precise: torch.autocast) ->
         torch.manual_seed(0)
         own = own_words(model, check.ids, plan)
         true, slipped = losses(model, check, plan, check.ids), losses(model, check, plan, own)
-    return f"{in_words(*true)}; from its own words: {in_words(*slipped)}"
-
-
-def in_words(told: Tensor, whole: Tensor, missed: Tensor, named: Tensor) -> str:
-    return f"told {told:.3f} whole {whole:.3f} missed {missed:.3f} phoneme {named:.3f}"
+    return f"{true}; from its own words: {slipped}"
 
 
 def load(path: Path) -> Llama:

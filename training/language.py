@@ -43,9 +43,7 @@ class Plan:
     fall: float = 0.35  # share of the schedule over which the rate falls to nothing
     weight_decay: float = 0.05
     corrupt: float = 0.05  # share of code inputs replaced by any other
-    own: float = (
-        1.2  # share of a turn that it goes on from in its own words; drawn turn by turn from 0 to this
-    )
+    own: float = 1.2  # share of a turn that is its own words; drawn turn by turn from 0 to this
     rounds: int = 3  # times its own words are said anew after its own words, at most; drawn batch by batch
     own_from: float = 0.6  # share of the schedule after which it hears itself; before, it says nothing of use
     again: float = 0.2  # share of these stretches that are what was said a little before instead
@@ -99,9 +97,8 @@ def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
         for slot in range(SLOTS):
             here = ours & (slots == slot)
             first = turns.FIRST_CODE_ID + slot * codes
-            logits = (
-                hidden[:, :-1][here[:, 1:]] @ rows[first : first + codes].to(hidden.dtype).T
-            ).float() / SAID_AT
+            legal = rows[first : first + codes].to(hidden.dtype)
+            logits = (hidden[:, :-1][here[:, 1:]] @ legal.T).float() / SAID_AT
             said[here] = first + (logits - torch.empty_like(logits).exponential_().log()).argmax(dim=1)
     return said
 

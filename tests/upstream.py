@@ -64,13 +64,15 @@ class Upstream:
         return JSONResponse({"error": {"message": "weights are loading"}}, self.health)
 
     async def _complete(self, request: Request) -> Response:
-        self.requests.append({**await request.json(), "headers": dict(request.headers)})
-        return self.answer or StreamingResponse(self._stream(), media_type="text/event-stream")
+        asked = {**await request.json(), "headers": dict(request.headers)}
+        events = self.events  # before the test can see the request, and give the next one other events
+        self.requests.append(asked)
+        return self.answer or StreamingResponse(self._stream(events), media_type="text/event-stream")
 
-    async def _stream(self) -> AsyncIterator[str]:
+    async def _stream(self, events: list[str]) -> AsyncIterator[str]:
         ended = False
         try:
-            for index, text in enumerate(self.events):
+            for index, text in enumerate(events):
                 if index == self.break_after:
                     ended = True
                     raise ConnectionResetError("told to break")

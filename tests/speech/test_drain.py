@@ -22,7 +22,7 @@ from tests.live import clean_environment, free_port, healthy
 from tests.speech.test_openai import PATH, ask
 from tests.upstream import Upstream, whole
 
-DRAIN_S = 4  # the short answer of 1.5 s is within it on a busy machine too, the long one of 20 s on none
+DRAIN_S = 2
 SECRET = "sk-very-secret"
 
 

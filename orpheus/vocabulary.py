@@ -97,8 +97,8 @@ def frame_to_layers(frames: NDArray[np.integer]) -> list[NDArray[np.int64]]:
 class Vocabulary:
     """The ids of one checkpoint, read from its own token list.
 
-    `code_ids[s]` is a contiguous run of ids: code c of slot s is `code_ids[s].start + c`. Small checkpoints
-    hold fewer codes than 4096 a slot; what exists is what is legal.
+    `code_ids[s]` is a contiguous run of ids, from code `first_codes[s]` of slot s on. Small checkpoints hold fewer codes
+    than 4096 a slot, not all from 0; what exists is what is legal.
     """
 
     size: int
@@ -106,6 +106,7 @@ class Vocabulary:
     end_of_turn: int
     control: dict[int, int]  # number → id, for the control numbers below FIRST_CODE that exist
     code_ids: tuple[range, ...]  # one range of ids a slot
+    first_codes: tuple[int, ...] = (0,) * SLOTS
 
     @property
     def end_of_speech(self) -> int:
@@ -116,21 +117,27 @@ class Vocabulary:
         """Legal codes a slot."""
         return len(self.code_ids[0])
 
+    @property
+    def span(self) -> int:
+        """One more than the highest legal code: what a codec must know."""
+        return max(self.first_codes) + self.codes
+
     def id_of(self, number: int) -> int:
         """Id of a control number or of an audio token. KeyError where the checkpoint has none."""
         place = slot_and_code(number)
         if place is None:
             return self.control[number]
         slot, code = place
-        if code >= len(self.code_ids[slot]):
+        ids, later = self.code_ids[slot], code - self.first_codes[slot]
+        if not 0 <= later < len(ids):
             raise KeyError(number)
-        return self.code_ids[slot][code]
+        return ids[later]
 
     def number_of_id(self, token: int) -> int | None:
         """Number of an id, or None for a text token."""
         for slot, ids in enumerate(self.code_ids):
             if token in ids:
-                return number_of(slot, token - ids.start)
+                return number_of(slot, self.first_codes[slot] + token - ids.start)
         for number, control_id in self.control.items():
             if token == control_id:
                 return number
@@ -148,11 +155,12 @@ class Vocabulary:
                 numbers[int(match.group(1))] = token_id
             elif text in (BEGIN_OF_TEXT, END_OF_TURN):
                 named[text] = token_id
-        needed = (
-            *range(START_OF_SPEECH, END_OF_AI),
-            *(number_of(slot, 0) for slot in range(SLOTS)),
-        )
-        missing = [token_text(number) for number in needed if number not in numbers]
+        needed = [*range(START_OF_SPEECH, END_OF_AI)]
+        firsts = []
+        for slot in range(SLOTS):
+            own = range(number_of(slot, 0), number_of(slot, CODES_PER_SLOT))
+            firsts.append(next((number for number in own if number in numbers), own.start))
+        missing = [token_text(number) for number in (*needed, *firsts) if number not in numbers]
         missing += [text for text in (BEGIN_OF_TEXT, END_OF_TURN) if text not in named]
         if missing:
             raise WeightsError(
@@ -161,8 +169,11 @@ class Vocabulary:
             )
         code_ids = []
         for slot in range(SLOTS):
-            first, count = numbers[number_of(slot, 0)], 0
-            while count < CODES_PER_SLOT and numbers.get(number_of(slot, count)) == first + count:
+            first, count = numbers[firsts[slot]], 0
+            while (
+                firsts[slot] + count < number_of(slot + 1, 0)
+                and numbers.get(firsts[slot] + count) == first + count
+            ):
                 count += 1
             code_ids.append(range(first, first + count))
         if len({len(ids) for ids in code_ids}) != 1:
@@ -176,4 +187,5 @@ class Vocabulary:
             end_of_turn=named[END_OF_TURN],
             control={number: numbers[number] for number in range(FIRST_CODE) if number in numbers},
             code_ids=tuple(code_ids),
+            first_codes=tuple(first - number_of(slot, 0) for slot, first in enumerate(firsts)),
         )

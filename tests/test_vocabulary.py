@@ -72,12 +72,30 @@ def test_ids_are_what_the_token_list_says_whatever_its_size() -> None:
         found.id_of(number_of(0, 3))
 
 
-@pytest.mark.parametrize("missing", ["<custom_token_2>", "<custom_token_10>", "<|eot_id|>"])
-def test_a_vocabulary_that_cannot_speak_is_refused_with_the_token_it_lacks(missing: str) -> None:
-    tokens = ["gone" if token == missing else token for token in _tokens()]
+def test_a_slot_may_begin_with_another_code_than_0() -> None:
+    firsts = (0, 0, 0, 5, 5, 0, 4093)
+    control = ["<|begin_of_text|>", "<|eot_id|>", *(token_text(n) for n in range(8))]
+    audio = [
+        token_text(number_of(slot, first + code)) for slot, first in enumerate(firsts) for code in range(3)
+    ]
+    found = Vocabulary.from_tokens([*control, *audio], "x")
+    assert (found.codes, found.span, found.first_codes) == (3, 4096, firsts)
+    for token_id, text in enumerate(audio, len(control)):
+        number = found.number_of_id(token_id)
+        assert number is not None
+        assert token_text(number) == text
+        assert found.id_of(number) == token_id
+    for number in (number_of(3, 4), number_of(3, 8), number_of(6, 0)):
+        with pytest.raises(KeyError):
+            found.id_of(number)
+
+
+@pytest.mark.parametrize("missing", [{"<custom_token_2>"}, {"<|eot_id|>"}, set(_tokens()[12:15])])
+def test_a_vocabulary_that_cannot_speak_is_refused_with_the_token_it_lacks(missing: set[str]) -> None:
+    tokens = ["gone" if token in missing else token for token in _tokens()]
     with pytest.raises(WeightsError, match=r"ORPHEUS_MODEL") as caught:
         Vocabulary.from_tokens(tokens, "some.gguf")
-    assert missing in str(caught.value)
+    assert min(missing) in str(caught.value)
 
 
 def test_a_vocabulary_with_unequal_slots_is_refused() -> None:

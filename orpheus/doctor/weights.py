@@ -87,15 +87,15 @@ def fit(settings: Settings) -> Iterator[Finding]:
 
     known = read_shape(weights.find_codec(settings)).codes
     loaded = _load(weights.find_model(settings))
-    said = loaded.vocabulary.codes
+    said = loaded.vocabulary.span
     loaded.close()
     if said > known:
         yield failed(
-            f"the model says {said} codes a slot, the codec knows {known}: set ORPHEUS_CODEC to the codec the model "
+            f"the model says {said} codes, the codec knows {known}: set ORPHEUS_CODEC to the codec the model "
             "was trained with, or unset it."
         )
     elif said < known:
-        yield warning(f"the model says {said} codes a slot, the codec knows {known}: are they a pair?")
+        yield warning(f"the model says {said} codes, the codec knows {known}: are they a pair?")
     else:
         yield passed(f"model and codec agree on {known} codes")
 

@@ -68,7 +68,7 @@ class Sampler:
     def gather(self, logits: Floats, rows: Ints, places: Ints) -> Floats:
         """Copy what is legal from `rows` (n,) of the logits, for constrained `places` (n,) → (n, width).
 
-        Column c is code c of the row's slot; then comes end-of-speech, legal at slot 0 alone; then nothing.
+        Column c is the c-th legal code of the row's slot; then comes end-of-speech, legal at slot 0 alone; then nothing.
         """
         work = self._work[: len(places)]
         slots = (self._first_slot[places] + self._step[places]) % SLOTS
@@ -82,7 +82,7 @@ class Sampler:
         return work
 
     def draw(self, work: Floats, places: Ints) -> Ints:
-        """Codes (n,) drawn from `gather`'s rows, which it overwrites; `codes` itself stands for end-of-speech."""
+        """Columns (n,) drawn from `gather`'s rows, which it overwrites; `codes` itself stands for end-of-speech."""
         slots = (self._first_slot[places] + self._step[places]) % SLOTS
         penalised = np.flatnonzero(self._penalty[places] != 1)
         if penalised.size:

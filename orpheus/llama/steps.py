@@ -52,6 +52,7 @@ class Steps:
         )
         self._sampler = Sampler(vocabulary, shape.streams, shape.repetition_frames)
         self._starts = [ids.start for ids in vocabulary.code_ids]
+        self._first_codes = vocabulary.first_codes
         self._codes = vocabulary.codes
 
     def open(self) -> None:
@@ -183,7 +184,7 @@ class Steps:
             slot = (job.first_slot + job.generated) % SLOTS
             if token == self._codes:
                 return self._finish(job, "stop")
-            number: int | None = number_of(slot, token)
+            number: int | None = number_of(slot, self._first_codes[slot] + token)
             token += self._starts[slot]
         else:
             slot = job.generated % SLOTS

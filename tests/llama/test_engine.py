@@ -90,6 +90,8 @@ def test_speech_ends_by_itself_before_the_limit(engine: Engine) -> None:
         chunks = [chunk async for chunk in engine.submit(completion(engine, tokens=8192))]
         assert chunks[-1].finish_reason == "stop"
         assert chunks[-1].ids == ()
+        v = engine.vocabulary
+        assert all([v.number_of_id(one) for one in chunk.ids] == list(chunk.numbers) for chunk in chunks)
         assert all(len(chunk.ids) == SLOTS for chunk in chunks[:-1])
 
     asyncio.run(run())

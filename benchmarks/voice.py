@@ -31,6 +31,7 @@ from orpheus.speech.service import SpeechService, Utterance
 from orpheus.usage import Usage
 from training import codes
 from training.listen import word_error_rate, words
+from training.samples import codebook_size
 from training.speakers import SPEAKERS
 
 SENTENCES = Path(__file__).with_name("voice_sentences.txt")
@@ -182,8 +183,9 @@ def mismatch(recipe: Path, codec: Path) -> str | None:
     """Why the codes of `recipe` cannot be spoken by `codec`; None where they can."""
     if not (recipe / "codes" / "coder.pt").exists():
         return f"{recipe} holds no codes/coder.pt: name the folder given to `python -m training --out`"
-    made, spoken = len(codes.load(recipe)[0].fine.centres), read_shape(codec).codes
-    return None if made == spoken else f"the recipe makes {made} codes a slot, {codec} speaks {spoken}"
+    made = codebook_size(len(codes.load(recipe)[0].fine.centres))
+    spoken = read_shape(codec).codes
+    return None if made == spoken else f"the recipe makes {made} codes, {codec} speaks {spoken}"
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from training import codes, features, shift, speech
 from training.clock import RATE_HZ, TEACHER_HZ
 from training.features import Sentence
 from training.listen import LISTENER_HZ, for_listener, hear
-from training.samples import as_speaker
+from training.samples import as_speaker, in_codebooks
 from training.speakers import SPEAKERS
 
 MOS_SAMPLES = int(9.01 * LISTENER_HZ)  # DNSMOS' own window; shorter speech is repeated to fill it
@@ -94,9 +94,9 @@ def judge(task: Task) -> Row:
     if task.recipe:
         coder, mean, melodies = _coder(task.recipe)
         frames = codes.encode(Sentence({}, *features.describe(spoken)), coder, mean, melodies)
-        audio["codec"] = _decoder(task.codec).decode(
-            as_speaker(frames, task.speaker, len(coder.fine.centres))
-        )
+        count = len(coder.fine.centres)
+        spoken_codes = in_codebooks(as_speaker(frames, task.speaker, count), count)
+        audio["codec"] = _decoder(task.codec).decode(spoken_codes)
     if task.ours is not None:
         audio["voice"] = (task.ours / 32767).astype(np.float32)
     verdicts = {kind: verdict(samples) for kind, samples in audio.items()}

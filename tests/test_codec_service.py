@@ -202,7 +202,7 @@ def test_the_report_says_what_it_runs_on(codec: Codec) -> None:
 
 def test_the_embedded_codec_loads_with_the_default_settings() -> None:
     codec = Codec.load(EMBEDDED, codec_settings(lookahead=4))
-    assert (codec.sample_rate, codec.hop, codec.codes, codec.samples_per_frame) == (24000, 512, 2048, 2048)
+    assert (codec.sample_rate, codec.hop, codec.codes, codec.samples_per_frame) == (24000, 512, 4096, 2048)
     pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
     assert pcm.shape == (6 * 2048,)
     codec.close()

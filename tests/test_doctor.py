@@ -229,7 +229,7 @@ def test_a_codec_without_a_tensor_fails(tmp_path: Path) -> None:
 def test_a_codec_of_another_model_fails(tmp_path: Path) -> None:
     folder = save_random_snac(tmp_path / "snac")
     (said,) = of(weights.fit(settings(codec=str(folder))), "failed")
-    assert "2048 codes a slot, the codec knows 16" in said
+    assert "4096 codes, the codec knows 16" in said
 
 
 def test_sound_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ SMOKE = Recipe(
     corpora=False,
     coder=Size(codes=64, width=32, dim=8, steps=40, batch=4, latents=32, shards=1),
     shifted_shards=1,
-    codec=codec.Plan(codes=64, width=32, code_dim=32, steps=4, batch=2, frames=2, compiled=False),
+    codec=codec.Plan(codes=64, width=128, steps=4, batch=2, frames=2, compiled=False),
     language=language.Plan(
         Shape(codes=64, layers=2, width=64, heads=1, key_heads=1, inner=96, guided=(1,), phone_layer=0),
         steps=10,

@@ -27,11 +27,11 @@ def pack(out: Path, shifted_shards: int) -> Path:
     samples.write(target / "codes" / "all.npz", samples.read(out / "codes"))
     shutil.copy(out / "codes" / "coder.pt", target / "codes")
     for file in sorted((out / "shifted").glob("*.json"))[:shifted_shards]:
-        audio, _ = soundfile.read(file.with_suffix(".flac"), dtype="int16")
+        audio, _ = soundfile.read(file.with_suffix(".flac"), dtype="int16", always_2d=True)
         buffer = io.BytesIO()
-        # On libsndfile's scale this is about 50 kb/s of one channel: 24 dB, and nothing the ear would miss.
+        # On libsndfile's scale this is about 50 kb/s a channel: 24 dB, and nothing the ear would miss.
         with soundfile.SoundFile(
-            buffer, "w", RATE_HZ, 1, format="OGG", subtype="OPUS", compression_level=0.8
+            buffer, "w", RATE_HZ, audio.shape[1], format="OGG", subtype="OPUS", compression_level=0.8
         ) as sound:
             for start in range(0, len(audio), RATE_HZ):
                 sound.write(audio[start : start + RATE_HZ])
@@ -45,10 +45,10 @@ def unpack_audio(folder: Path) -> None:
     for file in sorted((folder / "shifted").glob("*.ogg")):
         if file.with_suffix(".flac").exists():
             continue
-        audio, _ = soundfile.read(file, dtype="int16")
+        audio, _ = soundfile.read(file, dtype="int16", always_2d=True)
         lines = json.loads(file.with_suffix(".json").read_text())
         length = lines[-1]["start"] + lines[-1]["samples"]
-        audio = np.pad(audio, (0, max(0, length - len(audio))))[:length]
+        audio = np.pad(audio, ((0, max(0, length - len(audio))), (0, 0)))[:length]
         soundfile.write(file.with_suffix(".flac"), audio, RATE_HZ, subtype="PCM_16")
 
 

@@ -21,11 +21,12 @@ from snac import layers as snac_layers
 from torch import Tensor
 
 from orpheus.vocabulary import frame_to_layers
-from training import samples
+from training import samples, voiced_waves
 from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_checkpoint, write_atomically
+from training.held import Held
 from training.optimize import finite_step
-from training.sound_losses import Critics, critics_loss, persuasion_loss, spectral_loss
+from training.sound_losses import Critics, critics_loss, persuasion_loss, phase_loss, spectral_loss
 from training.speakers import SPEAKERS
 
 
@@ -33,13 +34,13 @@ from training.speakers import SPEAKERS
 class Plan:
     codes: int
     width: int = 256
-    depthwise: bool = False  # full convolutions: twice the speed on CPU, and stronger
-    code_dim: int = 32
+    code_dim: int = 48
     steps: int = 60000
     minutes: float = 0.0
     batch: int = 6
     frames: int = 8  # of a training piece, 85 ms each
     rate: float = 1e-3
+    phase: float = 2.0  # weight of the tone's phase
     critic_rate: float = 6e-4
     adversarial_from: float = 1.1  # share of the schedule after which critics join; above 1: never
     compiled: bool = True  # on a CPU: a sixth off a step, for a minute's compiling
@@ -55,17 +56,17 @@ class Plan:
             "decoder_dim": self.width,
             "decoder_rates": [8, 8, 4, 2],
             "attn_window_size": None,
-            "codebook_size": self.codes,
+            "codebook_size": samples.codebook_size(self.codes),
             "codebook_dim": self.code_dim,
             "vq_strides": [4, 2, 1],
             "noise": True,
-            "depthwise": self.depthwise,
+            "depthwise": False,  # full convolutions: twice the speed on CPU, and stronger
         }
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One sentence said by one speaker: frames (n, 7) with the speaker in them, audio int16 (n · 2048,)."""
+    """One sentence said by one speaker: frames (n, 7) with the speaker in them; int16 (n · 2048, 2), tone and breath."""
 
     frames: np.ndarray
     audio: np.ndarray
@@ -76,17 +77,23 @@ def pieces(out: Path, codes: int) -> list[Piece]:
     by_number = {sample.number: sample for sample in samples.read(out / "codes")}
     found = []
     for file in sorted((out / "shifted").glob("*.json")):
-        audio, _ = soundfile.read(file.with_suffix(".flac"), dtype="int16")
+        audio, _ = soundfile.read(file.with_suffix(".flac"), dtype="int16", always_2d=True)
+        if audio.shape[1] != 2:
+            raise SystemExit(
+                f"{file} is a lesson of an older recipe: delete {file.parent} and run `--stage shifted` again."
+            )
         for line in json.loads(file.read_text()):
             if line["id"] in by_number:
                 frames = samples.as_speaker(by_number[line["id"]].frames, line["speaker"], codes)
+                frames = samples.in_codebooks(frames, codes)
                 said = audio[line["start"] : line["start"] + line["samples"]]
                 found.append(Piece(frames, said[: len(frames) * FRAME_SAMPLES]))
     return found
 
 
-def begin(plan: Plan, out: Path) -> SNAC:
-    """A new SNAC whose codebooks start from what the codes mean: the coder's centres, each speaker's pitches."""
+def begin(plan: Plan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
+    """A new SNAC whose codebooks start from what the codes mean: the coder's centres, each speaker's pitches; and in which the
+    voice's waves are laid."""
     snac = SNAC(**plan.config())
     state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
     melodies = state["melodies"].numpy()
@@ -99,7 +106,7 @@ def begin(plan: Plan, out: Path) -> SNAC:
             (middle, state["coder"]["middle.centres"]),
             (fine, state["coder"]["fine.centres"]),
         ):
-            target.zero_()[:, : centres.shape[1]] = centres / centres.std()
+            target.zero_()[:, : centres.shape[1]] = centres.repeat(2, 1) / centres.std()
         coarse = snac.quantizer.quantizers[0].codebook.weight
         coarse.normal_(std=0.01)
         for number, speaker in enumerate(SPEAKERS):
@@ -110,7 +117,8 @@ def begin(plan: Plan, out: Path) -> SNAC:
             for octave in range(2):  # waves over the pitch, so that near pitches are told apart
                 rows[:, 12 + 8 * octave : 16 + 8 * octave] += torch.sin(4 * 3**octave * pitch)
                 rows[:, 16 + 8 * octave : 20 + 8 * octave] += torch.cos(4 * 3**octave * pitch)
-    return snac
+    sequences = [one.frames[:, 0] % len(melodies) for one in found[:100]]
+    return snac, voiced_waves.lay(snac, melodies, sequences)
 
 
 def decode(snac: SNAC, frames: np.ndarray) -> np.ndarray:
@@ -135,8 +143,8 @@ def compiled(snac: SNAC) -> Callable[[Tensor], Tensor]:
 
 def draw_batch(
     found: list[Piece], plan: Plan, draw: np.random.Generator, device: str
-) -> tuple[list[Tensor], Tensor]:
-    """SNAC's three code rows (b, n·…) and the audio (b, samples) of random pieces of equal length."""
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """SNAC's three code rows (b, n·…), the audio (b, samples) and its tone alone, of random pieces of equal length."""
     frames, audio = [], []
     weights = np.array([len(piece.frames) for piece in found], float)
     for choice in draw.choice(len(found), plan.batch, p=weights / weights.sum()):
@@ -146,7 +154,8 @@ def draw_batch(
         audio.append(piece.audio[start * FRAME_SAMPLES : (start + plan.frames) * FRAME_SAMPLES])
     rows = [frame_to_layers(one) for one in frames]
     layers = [torch.from_numpy(np.stack(level)).to(device) for level in zip(*rows, strict=True)]
-    return layers, torch.from_numpy(np.stack(audio).astype(np.float32) / 32768).to(device)
+    tone, breath = torch.from_numpy(np.stack(audio).astype(np.float32) / 32768).to(device).unbind(-1)
+    return layers, tone + breath, tone
 
 
 def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
@@ -154,9 +163,11 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     target = out / "codec.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
-    snac = begin(plan, out)
+    snac, held = begin(plan, out, found)
     critics = Critics().to(device)
     snac.to(device)
+    held.guard()
+    torch.backends.cudnn.allow_tf32 = False  # the phase is a small difference of large numbers
     learned = [
         *snac.decoder.parameters(),
         *(p for q in snac.quantizer.quantizers for p in q.codebook.parameters()),
@@ -192,7 +203,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     began = saved = last = time.monotonic()
     # Half the precision for the critics alone: the decoder's own loss stays 0.2 higher with it.
     precise = torch.autocast(device, dtype=torch.bfloat16)
-    heard: list[float] = []
+    heard: list[tuple[float, float]] = []
     fools: list[float] = []
     skipped = 0
     while progress < 1 and not (plan.stop_minutes and last - began > plan.stop_minutes * 60):
@@ -200,10 +211,10 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         for group in optimizer.param_groups:
             group["lr"] = rate
         draw = np.random.default_rng([seed, step])
-        layers, real = draw_batch(long_enough, plan, draw, device)
+        layers, real, tone = draw_batch(long_enough, plan, draw, device)
         made = decoder(snac.quantizer.from_codes(layers))[:, 0]
-        loss = spectral_loss(made, real)
-        spectral = loss.item()
+        spectral, phase = spectral_loss(made, real), phase_loss(made, real, tone)
+        loss = spectral + plan.phase * phase
         if progress >= plan.adversarial_from:
             with precise:
                 verdict = critics_loss(critics(real), critics(made.detach()))
@@ -219,7 +230,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if finite_step(optimizer, 5.0):
-            heard.append(spectral)
+            heard.append((spectral.item(), phase.item()))
         else:
             skipped += 1
         step += 1
@@ -229,7 +240,9 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         if step % 100 == 0 or progress >= 1:
             doubt = f"critics' doubt {np.mean(fools[-100:]):.3f}, " if fools else ""
             print(
-                f"codec step {step} ({progress:.1%}): spectral {np.mean(heard[-100:] or np.nan):.3f}",
+                "codec step {} ({:.1%}): spectral {:.3f}, phase {:.3f}".format(
+                    step, progress, *np.mean(heard[-100:] or [(np.nan, np.nan)], axis=0)
+                ),
                 f"{doubt}{skipped} skipped as not finite",
                 sep=", ",
                 flush=True,

@@ -19,7 +19,7 @@ from training import codec, samples, shift, speech, turns
 from training.clock import TEACHER_HZ
 from training.files import write_atomically
 from training.listen import hear, is_plain, word_error_rate
-from training.samples import as_speaker
+from training.samples import as_speaker, codebook_size, in_codebooks
 from training.speakers import SPEAKERS
 
 LONGEST_TOKENS = 1400
@@ -42,12 +42,13 @@ class Reader:
     def frames(
         self, text: str, voice: str, temperature: float, top_p: float, seed: int
     ) -> tuple[np.ndarray, bool]:
-        """((n, 7) codes, whether it ended by itself)."""
+        """((n, 7) codes of the codebooks, whether it ended by itself)."""
         draw = np.random.default_rng(seed)
         llama = self._llama
         llama.reset()
         llama.eval(turns.prompt(text, voice))
         said: list[int] = []
+        ended = False
         while len(said) < LONGEST_TOKENS:
             slot = len(said) % SLOTS
             logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(llama.ctx), (llama.n_vocab(),))
@@ -56,11 +57,12 @@ class Reader:
             if slot == 0:
                 legal = np.append(legal, logits[turns.CONTROL_ID[2]])
             pick = sample(legal, temperature, top_p, draw)
-            if pick == self._codes:
-                return np.array(said).reshape(-1, SLOTS), True
+            ended = pick == self._codes
+            if ended:
+                break
             said.append(pick)
             llama.eval([first + pick])
-        return np.array(said).reshape(-1, SLOTS), False
+        return in_codebooks(np.array(said, int).reshape(-1, SLOTS), self._codes), ended
 
 
 def sample(logits: np.ndarray, temperature: float, top_p: float, draw: np.random.Generator) -> int:
@@ -78,7 +80,8 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
     """Write and return the word error rates over `sentences` held-out sentences a voice."""
     held_out = [one for one in samples.read(out / "codes") if one.test and is_plain(one.text)]
     snac = SNAC.from_pretrained(str(out / "snac"))
-    reader = Reader(out / "model.gguf", snac.codebook_size) if (out / "model.gguf").exists() else None
+    codes = snac.codebook_size // codebook_size(1)
+    reader = Reader(out / "model.gguf", codes) if (out / "model.gguf").exists() else None
     recorded = {
         line["id"]: audio
         for shard in speech.shards(out)[: 1 + max((one.number for one in held_out), default=0) // 100]
@@ -92,7 +95,7 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
         for one in chosen:
             analysis = shift.analyse(shift.prepare(recorded[one.number], TEACHER_HZ))
             heard["teacher"].append(hear(shift.speak(analysis, speaker)))
-            frames = as_speaker(one.frames, number, snac.codebook_size)
+            frames = in_codebooks(as_speaker(one.frames, number, codes), codes)
             heard["codec"].append(hear(codec.decode(snac, frames)))
             if reader:
                 frames, by_itself = reader.frames(one.text, speaker.name, temperature, top_p, one.number)

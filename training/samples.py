@@ -14,6 +14,8 @@ from training.clock import LATENTS
 from training.files import save_arrays
 from training.speakers import SPEAKERS
 
+SECOND = [3, 4, 6]  # slots of the second of a pair: half a frame, or half of that
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -33,6 +35,19 @@ def as_speaker(frames: np.ndarray, speaker: int, codes: int) -> np.ndarray:
     spoken = frames.astype(np.int64)
     spoken[:, 0] += speaker * (codes // len(SPEAKERS))
     return spoken
+
+
+def codebook_size(codes: int) -> int:
+    """Of the codec, for so many codes a slot."""
+    return 2 * codes
+
+
+def in_codebooks(frames: np.ndarray, codes: int) -> np.ndarray:
+    """The codes of the tokens themselves: those of the second of a pair are in the second half of the codebook,
+    which tells the codec where in its frame it is."""
+    placed = frames.astype(np.int64)
+    placed[:, SECOND] += codes
+    return placed
 
 
 def write(target: Path, samples: list[Sample]) -> None:

@@ -39,9 +39,14 @@ def prepare(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 
 def level(audio: np.ndarray) -> np.ndarray:
     """Scale a sentence to LOUDNESS, never into clipping."""
+    return audio * gain(audio)
+
+
+def gain(audio: np.ndarray) -> float:
+    """By what to multiply a sentence for that."""
     energy = np.square(audio[: len(audio) // HOP_SAMPLES * HOP_SAMPLES].reshape(-1, HOP_SAMPLES)).mean(axis=1)
     loud = np.sqrt(np.sort(energy)[len(energy) // 2 :].mean())
-    return audio * min(LOUDNESS / max(loud, 1e-6), 0.98 / max(np.abs(audio).max(), 1e-6))
+    return float(min(LOUDNESS / max(loud, 1e-6), 0.98 / max(np.abs(audio).max(), 1e-6)))
 
 
 def pitch(audio: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -90,8 +95,8 @@ def melody(f0: np.ndarray) -> np.ndarray:
     return np.log(np.interp(np.arange(len(f0)), places, lifted[places]) / TEACHER_PITCH_HZ)
 
 
-def speak(analysis: Analysis, speaker: Speaker) -> np.ndarray:
-    """The analysed sentence as `speaker` says it, 24 kHz float64."""
+def move(analysis: Analysis, speaker: Speaker) -> Analysis:
+    """The streams of `speaker` saying the same."""
     bins = analysis.envelope.shape[1]
     place = np.minimum(np.arange(bins) / speaker.formants, bins - 1)
     below = np.minimum(place.astype(int), bins - 2)
@@ -104,12 +109,12 @@ def speak(analysis: Analysis, speaker: Speaker) -> np.ndarray:
     envelope = np.exp(warp(np.log(analysis.envelope)) + speaker.tilt_db * unit * np.log(10) / 10)
     breath = warp(analysis.breath)
     breath = breath + (1 - breath) * speaker.breath * np.sqrt(unit)
-    f0 = speaker.pitch_hz * np.exp(melody(analysis.f0) * speaker.pitch_range) * (analysis.f0 > 0)
-    audio = pyworld.synthesize(
-        f0,
-        np.ascontiguousarray(envelope),
-        np.ascontiguousarray(breath),
-        RATE_HZ,
-        1000 * HOP_SAMPLES / RATE_HZ,
-    )
+    f0 = speaker.pitch(melody(analysis.f0)) * (analysis.f0 > 0)
+    return Analysis(f0, np.ascontiguousarray(envelope), np.ascontiguousarray(breath))
+
+
+def speak(analysis: Analysis, speaker: Speaker) -> np.ndarray:
+    """The analysed sentence as `speaker` says it, 24 kHz float64."""
+    moved = move(analysis, speaker)
+    audio = pyworld.synthesize(moved.f0, moved.envelope, moved.breath, RATE_HZ, 1000 * HOP_SAMPLES / RATE_HZ)
     return level(audio[: (len(analysis.f0) - 1) * HOP_SAMPLES])

@@ -1,6 +1,8 @@
 """speech/ and codes/ → shifted/NNNNN.flac and .json: sentences as each speaker says them, what the codec learns from.
 
-Knows nothing of networks. One sentence serves one speaker of its rate, in turn, so any prefix is balanced.
+One sentence serves one speaker of its rate, in turn, so any prefix is balanced. The melody is
+the codes': where the high harmonics of the true one lie they do not tell, so the codec could but learn noise there.
+Tone and breath are the two channels of a file.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 import soundfile
 from rich.progress import track
 
-from training import shift, speech
+from training import codes, melody, samples, shift, sing, speech
 from training.clock import RATE_HZ, TEACHER_HZ
 from training.files import write_atomically
 from training.speakers import RATES, SPEAKERS
@@ -29,20 +31,29 @@ def make(out: Path, shards: int) -> None:
     spoken_shards = [
         one for one in speech.shards(out) if not all(line["test"] for line in speech.read_lines(one))
     ]
+    *_, melodies = codes.load(out)
+    coarse = {one.number: one.frames[:, 0] for one in samples.read(out / "codes")}
+    if missing := [
+        shard.name for shard in spoken_shards[:shards] if not (out / "codes" / f"{shard.name}.npz").exists()
+    ]:
+        raise SystemExit(f"{out}/codes lacks shard {missing[0]}: run `--stage codes` first.")
     for shard in track(spoken_shards[:shards], "shifted"):
         target = out / "shifted" / shard.name
         if target.with_suffix(".json").exists():
             continue
         turn = [0] * len(RATES)
         audio, spoken, start = [], [], 0
-        for line, samples in speech.read(shard):
+        for line, recorded in speech.read(shard):
             if line["test"]:
                 continue
-            analysis = shift.analyse(shift.prepare(samples, TEACHER_HZ))
+            analysis = shift.analyse(shift.prepare(recorded, TEACHER_HZ))
             choices = speakers_of(line["rate"])
             speaker = choices[turn[line["rate"]] % len(choices)]
             turn[line["rate"]] += 1
-            said = shift.speak(analysis, SPEAKERS[speaker])
+            streams = shift.move(analysis, SPEAKERS[speaker])
+            hz = melody.pitch(coarse[line["id"]], melodies, SPEAKERS[speaker])
+            said = np.stack(sing.sing(streams, hz), axis=1)
+            said *= shift.gain(said.sum(axis=1))
             spoken.append(
                 {
                     "id": line["id"],
@@ -51,7 +62,8 @@ def make(out: Path, shards: int) -> None:
                     "samples": len(said),
                 }
             )
-            audio.append(np.round(said * 32767).astype(np.int16))
+            # Tone and breath may each be louder than their sum.
+            audio.append(np.round(said.clip(-1, 1) * 32767).astype(np.int16))
             start += len(said)
         buffer = io.BytesIO()
         soundfile.write(buffer, np.concatenate(audio), RATE_HZ, format="FLAC", subtype="PCM_16")

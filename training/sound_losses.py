@@ -12,17 +12,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.bands import mel_weights
+from training.clock import RATE_HZ
 
 # The longest tells the harmonics of the lowest voice (87 Hz) apart, without which it is learned an octave off.
 WINDOWS = (128, 256, 512, 1024, 2048, 4096)
+PHASE_WINDOWS = (256, 1024)
 _QUIET = 1e-3
 
 
-def spectrum(audio: Tensor, window: int) -> Tensor:
-    """(b, t) → (b, bins, frames) magnitudes, hop a quarter of the window."""
+def complex_spectrum(audio: Tensor, window: int) -> Tensor:
+    """(b, t) → (b, bins, frames, 2) real and imaginary parts, hop a quarter of the window."""
     shape = torch.hann_window(window, device=audio.device)
-    complex_values = torch.stft(audio, window, window // 4, window=shape, return_complex=True)
-    return torch.view_as_real(complex_values).square().sum(-1).clamp_min(1e-9).sqrt()
+    return torch.view_as_real(torch.stft(audio, window, window // 4, window=shape, return_complex=True))
+
+
+def magnitude(spectrum: Tensor) -> Tensor:
+    """(…, 2) → (…,)."""
+    return spectrum.square().sum(-1).clamp_min(1e-9).sqrt()
+
+
+def spectrum(audio: Tensor, window: int) -> Tensor:
+    """(b, t) → (b, bins, frames) magnitudes."""
+    return magnitude(complex_spectrum(audio, window))
 
 
 def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
@@ -37,6 +48,23 @@ def spectral_loss(made: Tensor, real: Tensor) -> Tensor:
             bands_a, bands_b = (torch.log(x.transpose(1, 2) @ mel + _QUIET) for x in (a, b))
             total = total + (bands_a - bands_b).abs().mean()
     return total / len(WINDOWS)
+
+
+def phase_loss(made: Tensor, real: Tensor, tone: Tensor) -> Tensor:
+    """Distance of the complex spectra over the sum of their magnitudes, where the real one is tone; what is breath has
+    no phase to keep. 0: the same; 1: silence, or the opposite; 0.64: any phase.
+
+    A harmonic counts the same however soft it is, and the less the higher: the low ones are where a phase is found first.
+    """
+    total = made.new_zeros(())
+    for window in PHASE_WINDOWS:
+        a, b, c = (complex_spectrum(audio, window) for audio in (made, real, tone))
+        tonal = magnitude(c) / (magnitude(c) + magnitude(b - c) + _QUIET)
+        hz = torch.arange(tonal.shape[1], device=tonal.device) * (RATE_HZ / window)
+        tonal = tonal / (hz[:, None] + 300)
+        away = magnitude(a - b) / (magnitude(a) + magnitude(b) + _QUIET)
+        total = total + (tonal * away).sum() / tonal.sum().clamp_min(1e-3)
+    return total / len(PHASE_WINDOWS)
 
 
 class Critic(nn.Module):
@@ -54,9 +82,7 @@ class Critic(nn.Module):
 
     def forward(self, audio: Tensor) -> list[Tensor]:
         """Each layer's output; the last is the verdict."""
-        shape = torch.hann_window(self.window, device=audio.device)
-        image = torch.stft(audio, self.window, self.window // 4, window=shape, return_complex=True)
-        x = torch.view_as_real(image).permute(0, 3, 1, 2)
+        x = complex_spectrum(audio, self.window).permute(0, 3, 1, 2)
         # Loud and quiet parts alike: the square root of the magnitude keeps the phase.
         x = x / (x.square().sum(1, keepdim=True) + 1e-7) ** 0.25
         seen = []

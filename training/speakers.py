@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 # Piper's length_scale; a sentence is spoken once, at one of these, and serves the speakers of that rate.
 RATES = (0.94, 1.0, 1.07)
 
@@ -22,6 +24,10 @@ class Speaker:
     tilt_db: float  # spectral slope added from 0 Hz to 12 kHz; above 0: brighter
     breath: float  # 0: as the teacher; 1: all breath
     rate: int  # index into RATES
+
+    def pitch(self, melody: np.ndarray) -> np.ndarray:
+        """Log pitch ratios → Hz."""
+        return self.pitch_hz * np.exp(self.pitch_range * melody)
 
 
 # The index is part of the codes: adding a speaker at the end is safe, changing the order is not.

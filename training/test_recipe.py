@@ -12,11 +12,26 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from snac import SNAC
 
 from orpheus.vocabulary import Vocabulary
-from training import alignment, codec, language, samples, shift, speech, texts, turns
+from training import (
+    alignment,
+    carry,
+    codec,
+    codes,
+    language,
+    melody,
+    samples,
+    shift,
+    sing,
+    speech,
+    texts,
+    turns,
+    voiced_waves,
+)
 from training.__main__ import SMOKE, run
 from training.batches import collate
 from training.clock import TEACHER_HZ
@@ -108,6 +123,110 @@ def test_speakers_differ_in_pitch_and_say_a_sentence_at_the_same_moments(made: P
     assert min(b / a for a, b in pairwise(pitches)) > 1.08
 
 
+def test_the_lessons_sing_what_the_codes_tell(made: Path) -> None:
+    *_, melodies = codes.load(made)
+    frames = {one.number: one.frames for one in samples.read(made / "codes")}
+    audio, _ = soundfile.read(made / "shifted" / "00000.flac")
+    off = []
+    for line in json.loads((made / "shifted" / "00000.json").read_text()):
+        speaker = SPEAKERS[line["speaker"]]
+        if speaker.pitch_hz < 160:  # higher ones are above what joe's pitch is looked for in
+            said = audio[line["start"] : line["start"] + line["samples"]].sum(axis=1)
+            heard = shift.pitch(said, shift.frame_times(said))
+            told = melody.pitch(frames[line["id"]][:, 0], melodies, speaker)
+            told = np.append(told[::256], told[-1])
+            assert len(told) == len(heard)
+            voiced = heard > 0
+            off += list(1200 * np.abs(np.log2(heard[voiced] / told[voiced])))
+    assert np.median(off) < 20
+
+
+def test_a_frame_begins_with_a_pulse_and_the_pitch_stays_near() -> None:
+    melodies = np.linspace(-0.3, 0.3, 16)[:, None] + np.linspace(-0.05, 0.05, 4)
+    coarse = np.array([3, 4, 6, 9, 13, 15, 12, 8, 5, 2, 0, 0])
+    for speaker in SPEAKERS:
+        hz = melody.pitch(coarse, melodies, speaker)
+        places = sing.pulses(hz)
+        assert places[0] == pytest.approx(0, abs=1e-3)
+        starts = np.arange(0, len(hz), 2048)
+        assert np.abs(places[:, None] - starts).min(axis=0).max() < 0.01
+        told = speaker.pitch(melody.told(coarse, melodies))
+        away = np.abs(np.log(hz / np.interp(np.arange(len(hz)) / 256, np.arange(len(told)), told)))
+        fewest = told.min() * 2048 / 24000
+        # Half a period and what the neighbours bend, half as much again in the middle.
+        assert 0.005 < away.max() < 1.5 * 0.6 / fewest
+
+
+def test_the_decoder_is_born_knowing_the_phase_of_the_voice() -> None:
+    plan = replace(SMOKE.codec, codes=128)  # sixteen melodies
+    melodies = np.linspace(-0.15, 0.15, 16)[:, None] + np.linspace(-0.05, 0.05, 4)
+    draw = np.random.default_rng(1)
+    sequences = [np.clip(8 + np.cumsum(draw.integers(-2, 3, 60)), 0, 15) for _ in range(20)]
+    snac = SNAC(**plan.config()).eval()
+    voiced_waves.lay(snac, melodies, sequences)
+    seen: dict[int, torch.Tensor] = {}
+    for level in (2, 3):
+        unit = snac.decoder.model[level].block[3]
+        unit.register_forward_hook(lambda _, __, waves, level=level: seen.update({level: waves[0]}))
+    for number, speaker in enumerate(SPEAKERS):
+        frames = np.zeros((60, 7), int)
+        frames[:, 0] = sequences[number]
+        spoken = samples.in_codebooks(samples.as_speaker(frames, number, 128), 128)
+        codec.decode(snac, spoken)
+        cycles = np.cumsum(melody.pitch(frames[:, 0], melodies, speaker)) / 24000
+        for level, samples_a_place, first in ((2, 8, 2), (3, 2, 1)):
+            inner = slice(2 * 2048 // samples_a_place, -2 * 2048 // samples_a_place)
+            for place, harmonic in enumerate(voiced_waves.HARMONICS[level]):
+                angle = 2 * np.pi * harmonic * cycles[samples_a_place // 2 - 1 :: samples_a_place]
+                channel = first + 2 * place
+                for offset, wave in enumerate((np.cos(angle), np.sin(angle))):
+                    made_wave = seen[level][channel + offset].numpy()
+                    likeness = np.corrcoef(made_wave[inner], wave[inner])[0, 1]
+                    assert likeness > np.exp(-0.02 * harmonic**2), (speaker.name, level, harmonic)
+
+
+def test_what_is_laid_is_not_learned(made: Path) -> None:
+    found = codec.pieces(made, SMOKE.coder.codes)
+    torch.manual_seed(1)
+    snac, held = codec.begin(SMOKE.codec, made, found)
+    held.guard()
+    before = {parameter: parameter.detach().clone() for parameter in held.masks}
+    optimizer = torch.optim.AdamW(snac.parameters(), lr=0.1, weight_decay=0.0)
+    layers, _, _ = codec.draw_batch(found, SMOKE.codec, np.random.default_rng(1), "cpu")
+    for _ in range(2):
+        optimizer.zero_grad()
+        (snac.decoder(snac.quantizer.from_codes(layers)) - 1).square().sum().backward()
+        optimizer.step()
+    for parameter, mask in held.masks.items():
+        assert torch.equal(parameter[mask], before[parameter][mask])
+    assert any(not torch.equal(parameter, old) for parameter, old in before.items())
+
+
+def test_tone_and_breath_are_the_voice(made: Path) -> None:
+    _, audio = speech.read(made / "speech" / "00000")[0]
+    analysis = shift.analyse(shift.prepare(audio, TEACHER_HZ))
+    hz = SPEAKERS[0].pitch(shift.melody(analysis.f0))
+    hz = np.interp(np.arange(256 * (len(hz) - 1)) / 256, np.arange(len(hz)), hz)
+    tone, breath = sing.sing(shift.move(analysis, SPEAKERS[0]), hz)
+    said = shift.speak(analysis, SPEAKERS[0])
+    together = shift.level(tone + breath)
+    assert len(together) == len(said)
+    loud = [np.log(np.square(one.reshape(-1, 2048)).mean(axis=1) + 1e-6) for one in (together, said)]
+    assert np.corrcoef(*loud)[0, 1] > 0.95
+
+
+def test_lessons_that_are_carried_keep_their_length_and_both_channels(made: Path, tmp_path: Path) -> None:
+    carried = tmp_path / "carry"
+    shutil.copytree(carry.pack(made, 1), carried)
+    carry.unpack_audio(carried)
+    before, after = (soundfile.read(folder / "shifted" / "00000.flac")[0] for folder in (made, carried))
+    assert after.shape == before.shape
+    lasts = len(before) // 2048 * 2048
+    loud = [np.square(one[:lasts].reshape(-1, 2048, 2)).mean(axis=1) ** 0.5 for one in (before, after)]
+    for channel in range(2):
+        assert np.corrcoef(loud[0][:, channel], loud[1][:, channel])[0, 1] > 0.9
+
+
 def test_a_turn_is_the_published_prompt_with_codes_of_one_speaker_in_slot_order(made: Path) -> None:
     sample = samples.read(made / "codes")[0]
     codes = SMOKE.coder.codes
@@ -137,6 +256,7 @@ def test_both_weights_load_where_the_service_loads_them(made: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
     snac = SNAC.from_pretrained(str(made / "snac"))
     frames = samples.as_speaker(samples.read(made / "codes")[0].frames, 3, SMOKE.coder.codes)
+    frames = samples.in_codebooks(frames, SMOKE.coder.codes)
     with torch.inference_mode():
         layers = [frames[:, 0], frames[:, [1, 4]].reshape(-1), frames[:, [2, 3, 5, 6]].reshape(-1)]
         audio = snac.decode([torch.from_numpy(layer)[None] for layer in layers])

@@ -12,7 +12,7 @@ import numpy as np
 
 from orpheus.vocabulary import BEGIN_OF_TEXT, END_OF_TURN, LEGACY_AUDIO, SLOTS, number_of, token_text
 from training.clock import LATENTS
-from training.samples import Sample, as_speaker
+from training.samples import Sample, as_speaker, in_codebooks
 from training.speakers import SPEAKERS
 
 BYTES = 256
@@ -42,12 +42,17 @@ def token_texts(codes: int) -> list[str]:
     letters = {byte: chr(byte) for byte in printable} | {
         byte: chr(256 + place) for place, byte in enumerate(hidden)
     }
+    first_codes = in_codebooks(np.zeros((1, SLOTS), int), codes)[0]
     return [
         *(letters[byte] for byte in range(BYTES)),
         BEGIN_OF_TEXT,
         END_OF_TURN,
         *(token_text(number) for number in CONTROLS),
-        *(token_text(number_of(slot, code)) for slot in range(SLOTS) for code in range(codes)),
+        *(
+            token_text(number_of(slot, first + code))
+            for slot, first in enumerate(first_codes)
+            for code in range(codes)
+        ),
         LEGACY_AUDIO,
     ]
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse
 
+from orpheus.codec.service import Codec
 from orpheus.encode import CONTENT_TYPES, FORMATS, Format
 from tests.live import free_port
 from tests.test_encode import decode
@@ -300,7 +301,10 @@ def test_a_client_that_leaves_cancels_tier_1(speech: Start, upstream: Upstream, 
     assert upstream.left == 1
 
 
-def test_codes_of_another_codec_are_a_clear_error(speech: Start, upstream: Upstream) -> None:
+def test_codes_of_another_codec_are_a_clear_error(
+    speech: Start, upstream: Upstream, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "codes", 2048)  # the embedded one knows all that can be named
     upstream.events = [event(frame_text((4000, 1, 2, 3, 4, 5, 6))), *whole()]
     response = speech().post(PATH, json=ask())
     assert response.status_code == 500

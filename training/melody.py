@@ -33,7 +33,7 @@ def pitch(coarse: np.ndarray, melodies: np.ndarray, speaker: Speaker) -> np.ndar
     f0 = speaker.pitch(told(coarse, melodies))
     hops = np.arange((len(f0) - 1) * HOP_SAMPLES) / HOP_SAMPLES
     frames = np.interp(hops, np.arange(len(f0)), f0).reshape(-1, FRAME_SAMPLES)
-    even: np.ndarray = evened(frames, whole_periods(melodies, speaker)[coarse]).reshape(-1)
+    even: np.ndarray = evened(frames, whole_periods(melodies[coarse], speaker)).reshape(-1)
     return even
 
 

@@ -15,9 +15,8 @@ _LEAST_POWER = 1e-16
 
 
 def sing(streams: Analysis, hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(tone, breath), each (samples,) float64; their sum is the speech. `hz` (samples,) is the pitch, of a whole number of periods,
-    whose first pulse is at 0;
-    the streams' own says only what is voiced."""
+    """(tone, breath), each (samples,) float64; their sum is the speech. `hz` (samples,) is the pitch, of a
+    whole number of periods, whose first pulse is at 0; the streams' own says only what is voiced."""
     voiced = streams.f0 > 0
     noise = np.where(voiced[:, None], streams.breath, 1.0) ** 2
     breath = pyworld.synthesize(

@@ -91,9 +91,9 @@ def lay(snac: SNAC, melodies: np.ndarray, sequences: list[np.ndarray]) -> Held:
         _lay_first_block(blocks[0].block, held)
         _lay_finer(blocks[1].block, 8, 2, HARMONICS[2], held)
         _lay_finer(blocks[2].block, 4, 1, HARMONICS[3], held)
-        _keep_out(blocks[0].block, 2, (), held)
-        _keep_out(blocks[1].block, 2, HARMONICS[2], held)
-        _keep_out(blocks[2].block, 1, HARMONICS[3], held)
+        _lay_units(blocks[0].block, 2, (), held)
+        _lay_units(blocks[1].block, 2, HARMONICS[2], held)
+        _lay_units(blocks[2].block, 1, HARMONICS[3], held)
         last = snac.decoder.model[4].block
         set_inputs(last[1], {0: torch.zeros_like(last[1].weight[0])}, held)
     return held
@@ -209,9 +209,12 @@ def _lay_finer(block: Any, stride: int, ramps: int, harmonics: tuple[int, ...], 
     clear_outputs(up, 2, ramps + 2 * len(harmonics), held)
 
 
-def _keep_out(block: Any, ramps: int, harmonics: tuple[int, ...], held: Held) -> None:
-    """In a level's noise and residual units: nothing is added to its first `ramps` channels and nothing but the harmonics reads
-    them. A cosine is 1 - snake(x) - snake(-x), with x half the angle and a frequency of 1; a sine the like an eighth of a turn on."""
+def _lay_units(block: Any, ramps: int, harmonics: tuple[int, ...], held: Held) -> None:
+    """The harmonics, in a level's first residual unit. In its noise and all its units nothing is added to its first `ramps`
+    channels, and nothing but the harmonics reads them.
+
+    A cosine is 1 - snake(x) - snake(-x), with x half the angle and a frequency of 1; a sine the like an eighth of a turn on.
+    """
     noise = block[2].linear
     laid = ramps + 2 * len(harmonics)
     weight = noise.weight.clone()

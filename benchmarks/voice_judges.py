@@ -20,7 +20,7 @@ from training import codes, features, shift, speech
 from training.clock import RATE_HZ, TEACHER_HZ
 from training.features import Sentence
 from training.listen import LISTENER_HZ, for_listener, hear
-from training.samples import as_speaker, in_codebooks
+from training.samples import said_by
 from training.speakers import SPEAKERS
 
 MOS_SAMPLES = int(9.01 * LISTENER_HZ)  # DNSMOS' own window; shorter speech is repeated to fill it
@@ -95,7 +95,7 @@ def judge(task: Task) -> Row:
         coder, mean, melodies = _coder(task.recipe)
         frames = codes.encode(Sentence({}, *features.describe(spoken)), coder, mean, melodies)
         count = len(coder.fine.centres)
-        spoken_codes = in_codebooks(as_speaker(frames, task.speaker, count), count)
+        spoken_codes = said_by(task.speaker, frames, count)
         audio["codec"] = _decoder(task.codec).decode(spoken_codes)
     if task.ours is not None:
         audio["voice"] = (task.ours / 32767).astype(np.float32)

@@ -84,8 +84,7 @@ def pieces(out: Path, codes: int) -> list[Piece]:
             )
         for line in json.loads(file.read_text()):
             if line["id"] in by_number:
-                frames = samples.as_speaker(by_number[line["id"]].frames, line["speaker"], codes)
-                frames = samples.in_codebooks(frames, codes)
+                frames = samples.said_by(line["speaker"], by_number[line["id"]].frames, codes)
                 said = audio[line["start"] : line["start"] + line["samples"]]
                 found.append(Piece(frames, said[: len(frames) * FRAME_SAMPLES]))
     return found

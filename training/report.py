@@ -19,7 +19,7 @@ from training import codec, samples, shift, speech, turns
 from training.clock import TEACHER_HZ
 from training.files import write_atomically
 from training.listen import hear, is_plain, word_error_rate
-from training.samples import as_speaker, codebook_size, in_codebooks
+from training.samples import codes_a_slot, in_codebooks, said_by
 from training.speakers import SPEAKERS
 
 LONGEST_TOKENS = 1400
@@ -80,7 +80,7 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
     """Write and return the word error rates over `sentences` held-out sentences a voice."""
     held_out = [one for one in samples.read(out / "codes") if one.test and is_plain(one.text)]
     snac = SNAC.from_pretrained(str(out / "snac"))
-    codes = snac.codebook_size // codebook_size(1)
+    codes = codes_a_slot(snac.codebook_size)
     reader = Reader(out / "model.gguf", codes) if (out / "model.gguf").exists() else None
     recorded = {
         line["id"]: audio
@@ -95,7 +95,7 @@ def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float 
         for one in chosen:
             analysis = shift.analyse(shift.prepare(recorded[one.number], TEACHER_HZ))
             heard["teacher"].append(hear(shift.speak(analysis, speaker)))
-            frames = in_codebooks(as_speaker(one.frames, number, codes), codes)
+            frames = said_by(number, one.frames, codes)
             heard["codec"].append(hear(codec.decode(snac, frames)))
             if reader:
                 frames, by_itself = reader.frames(one.text, speaker.name, temperature, top_p, one.number)

@@ -42,12 +42,22 @@ def codebook_size(codes: int) -> int:
     return 2 * codes
 
 
+def codes_a_slot(size: int) -> int:
+    """Of the language model, for a codec of this codebook size."""
+    return size // 2
+
+
 def in_codebooks(frames: np.ndarray, codes: int) -> np.ndarray:
     """The codes of the tokens themselves: those of the second of a pair are in the second half of the codebook,
     which tells the codec where in its frame it is."""
     placed = frames.astype(np.int64)
     placed[:, SECOND] += codes
     return placed
+
+
+def said_by(speaker: int, frames: np.ndarray, codes: int) -> np.ndarray:
+    """What the codec is given so that speaker number `speaker` says these frames."""
+    return in_codebooks(as_speaker(frames, speaker, codes), codes)
 
 
 def write(target: Path, samples: list[Sample]) -> None:

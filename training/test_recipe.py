@@ -171,7 +171,7 @@ def test_the_decoder_is_born_knowing_the_phase_of_the_voice() -> None:
     for number, speaker in enumerate(SPEAKERS):
         frames = np.zeros((60, 7), int)
         frames[:, 0] = sequences[number]
-        spoken = samples.in_codebooks(samples.as_speaker(frames, number, 128), 128)
+        spoken = samples.said_by(number, frames, 128)
         codec.decode(snac, spoken)
         cycles = np.cumsum(melody.pitch(frames[:, 0], melodies, speaker)) / 24000
         for level, samples_a_place, first in ((2, 8, 2), (3, 2, 1)):
@@ -255,8 +255,7 @@ def test_the_letter_guide_runs_through_the_text_from_its_first_to_its_last_word(
 def test_both_weights_load_where_the_service_loads_them(made: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
     snac = SNAC.from_pretrained(str(made / "snac"))
-    frames = samples.as_speaker(samples.read(made / "codes")[0].frames, 3, SMOKE.coder.codes)
-    frames = samples.in_codebooks(frames, SMOKE.coder.codes)
+    frames = samples.said_by(3, samples.read(made / "codes")[0].frames, SMOKE.coder.codes)
     with torch.inference_mode():
         layers = [frames[:, 0], frames[:, [1, 4]].reshape(-1), frames[:, [2, 3, 5, 6]].reshape(-1)]
         audio = snac.decode([torch.from_numpy(layer)[None] for layer in layers])
@@ -291,6 +290,24 @@ def test_the_model_goes_on_from_stretches_of_its_own_and_from_nothing_that_no_sl
     same_as_before = (kept[:, 1:] == kept[:, :-1])[is_code[:, 1:]].float().mean()
     assert same_as_before > 0.75  # stretches; of single codes it would be about a half
     assert language.own_words(model, ids, replace(plan, own=0.0)).equal(ids)
+
+
+def test_only_what_is_legal_in_its_slot_is_weighed_and_its_level_told(made: Path) -> None:
+    model = language.load(made / "language.pt")
+    codes, stop = SMOKE.coder.codes, turns.CONTROL_ID[2]
+    torch.manual_seed(2)
+    targets = torch.tensor([turns.FIRST_CODE_ID + slot * codes + slot for slot in range(7)] + [stop])
+    hidden = torch.randn(len(targets), model.shape.width)
+    expected, levels = [], []
+    for slot, state, target in zip([*range(7), 0], hidden, targets, strict=True):
+        first = turns.FIRST_CODE_ID + slot * codes
+        legal = [*range(first, first + codes), *([stop] if slot == 0 else [])]
+        weighed = torch.logsumexp(model.rows()[legal] @ state, dim=0)
+        levels.append(weighed**2)
+        expected.append(weighed - model.rows()[target] @ state)
+    told, level = language.legal_entropy(model, hidden, targets)
+    torch.testing.assert_close(told, torch.stack(expected).mean())
+    torch.testing.assert_close(level, torch.stack(levels).mean())
 
 
 def test_a_plan_that_was_done_goes_on_with_more_steps(made: Path, tmp_path: Path) -> None:

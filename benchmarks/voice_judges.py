@@ -94,9 +94,7 @@ def judge(task: Task) -> Row:
     if task.recipe:
         coder, mean, melodies = _coder(task.recipe)
         frames = codes.encode(Sentence({}, *features.describe(spoken)), coder, mean, melodies)
-        count = len(coder.fine.centres)
-        spoken_codes = said_by(task.speaker, frames, count)
-        audio["codec"] = _decoder(task.codec).decode(spoken_codes)
+        audio["codec"] = _decoder(task.codec).decode(said_by(task.speaker, frames, len(coder.fine.centres)))
     if task.ours is not None:
         audio["voice"] = (task.ours / 32767).astype(np.float32)
     verdicts = {kind: verdict(samples) for kind, samples in audio.items()}

@@ -28,8 +28,8 @@ LONGEST_TOKENS = 1400
 class Reader:
     """llama.cpp over one GGUF, one stream."""
 
-    def __init__(self, model: Path, codes_a_slot: int, threads: int = 1) -> None:
-        self._codes = codes_a_slot
+    def __init__(self, model: Path, codes: int, threads: int = 1) -> None:
+        self._codes = codes  # a slot
         self._llama = llama_cpp.Llama(
             str(model),
             n_ctx=2048,

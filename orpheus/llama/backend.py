@@ -70,6 +70,8 @@ class Model:
         self._open = threading.Lock()  # freed weights must not be read: that is no exception but a crash
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        # A build with AMX crashes at its first token (gcc 12, Sapphire Rapids): compiled so, weights stay as they lie.
+        params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
         self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise WeightsError(

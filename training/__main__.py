@@ -11,13 +11,24 @@ from pathlib import Path
 
 import torch
 
-from training import codec, language, samples
+from training import codec, language, preference, samples
 from training.coder import Size
 from training.llama import Shape
 
 SEED = 20261121
 CODES = 2048  # a slot: each doubling takes a sixteenth off the coder's error and adds 1.8 million parameters
-STAGES = ("texts", "speech", "features", "codes", "shifted", "codec", "language", "gguf", "listen")
+STAGES = (
+    "texts",
+    "speech",
+    "features",
+    "codes",
+    "shifted",
+    "codec",
+    "language",
+    "preference",
+    "gguf",
+    "listen",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Recipe:
     shifted_shards: int
     codec: codec.Plan
     language: language.Plan
+    preference: preference.Plan
     packing: str = "F16"  # of the GGUF's matrices
     listened: int = 12  # sentences a voice
 
@@ -41,6 +53,7 @@ FULL = Recipe(
     shifted_shards=80,
     codec=codec.Plan(codes=CODES),
     language=language.Plan(Shape(codes=CODES)),
+    preference=preference.Plan(),
 )
 SMOKE = Recipe(
     sentences=12,
@@ -54,6 +67,7 @@ SMOKE = Recipe(
         batch_tokens=1500,
         warm_steps=2,
     ),
+    preference=preference.Plan(rounds=1, sentences=2, tries=2),
 )
 
 
@@ -83,10 +97,14 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
         codec.train(out, codec.pieces(out, recipe.coder.codes), recipe.codec, SEED)
     elif stage == "language":
         language.train(out, samples.read(out / "codes"), recipe.language, SEED)
+    elif stage == "preference":
+        preference.train(out, recipe.preference, SEED)
     elif stage == "gguf":
         from training import gguf_file
 
-        gguf_file.write(language.load(out / "language.pt"), out / "model.gguf", recipe.packing)
+        preferred = out / "preferred.pt"
+        learned = preferred if preferred.exists() else out / "language.pt"
+        gguf_file.write(language.load(learned), out / "model.gguf", recipe.packing)
     elif stage == "listen":
         from training import report
 

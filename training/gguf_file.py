@@ -1,4 +1,4 @@
-"""language.pt → model.gguf: what llama.cpp loads, with the published vocabulary's names and habits.
+"""language.pt ↔ model.gguf: what llama.cpp loads, with the published vocabulary's names and habits.
 
 Knows nothing of training. Matrices are F16 or Q8_0, norms F32; the output is the embedding itself.
 """
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import torch
 
+from orpheus.vocabulary import SLOTS
 from training import turns
-from training.llama import HEAD_SIZE, NORM_EPSILON, ROPE_BASE, Llama
+from training.llama import HEAD_SIZE, NORM_EPSILON, ROPE_BASE, Llama, Shape
 
 CONTEXT_TOKENS = 2048
 
@@ -67,3 +69,39 @@ def write(model: Llama, target: Path, kind: str = "F16") -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def read(source: Path) -> Llama:
+    """The model of a file that `write` wrote, as exact as its packing. Its phoneme read-out, which no file holds, is new."""
+    reader = gguf.GGUFReader(source)
+    found = {one.name: gguf.quants.dequantize(one.data, one.tensor_type) for one in reader.tensors}
+    weights = {name: torch.from_numpy(np.array(values)).float() for name, values in found.items()}
+
+    def told(key: str) -> int:
+        return int(reader.fields[f"llama.{key}"].contents())
+
+    rows = weights.pop("token_embd.weight")
+    codes = (len(rows) - turns.FIRST_CODE_ID - 1) // SLOTS
+    layers = told("block_count")
+    shape = Shape(
+        codes=codes,
+        layers=layers,
+        width=told("embedding_length"),
+        heads=told("attention.head_count"),
+        key_heads=told("attention.head_count_kv"),
+        inner=told("feed_forward_length"),
+        guided=tuple(one for one in Shape.guided if one < layers),
+        phone_layer=min(Shape.phone_layer, layers - 1),
+    )
+    model = Llama(shape)
+    by_slot = rows[turns.FIRST_CODE_ID : -1].reshape(SLOTS, codes, -1)
+    state = model.state_dict()
+    state["plain"] = torch.cat([rows[: turns.FIRST_CODE_ID], rows[-1:]])
+    for level in range(len(state["levels"])):
+        # A code's row is its level's and its slot's together: the level's are the mean over the slots that share it.
+        sharing = torch.from_numpy(turns.SLOT_LEVEL).eq(level).nonzero()[:, 0]
+        state["levels"][level] = by_slot[sharing].mean(dim=0)
+        state["slots"][sharing] = (by_slot[sharing] - state["levels"][level]).mean(dim=1, keepdim=True)
+    state |= {name.replace("blk.", "blocks."): values for name, values in weights.items()}
+    model.load_state_dict(state)
+    return model.eval()

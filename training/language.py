@@ -8,6 +8,7 @@ goes on from are its own (so that one slip while speaking does not lead to the n
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -119,19 +120,13 @@ def attention_miss(guided: list[tuple[Tensor, Tensor]], batch: Batch, window: fl
     return torch.stack(missed).mean()
 
 
-def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Of codes and ends (n,) given states (n, width), among what is legal in their slot: mean cross entropy in nats,
-    and mean square of the logits' level.
-
-    At level 0 a logit is a log probability (PaLM's z-loss). A repetition penalty divides what is above 0: at a level of
-    20 one of 1.1 takes two nats from the likeliest code, and a word in thirty is lost to it; at 0 next to nothing.
-    """
+def legal_logits(model: Llama, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Codes and ends (n,) and the states (n, width) they follow → slot by slot: which of the n stand in it, their logits over
+    what is legal there, and the place of the right one among these."""
     codes, stop = model.shape.codes, turns.CONTROL_ID[2]
     rows = model.rows().to(hidden.dtype)
     slots = (targets - turns.FIRST_CODE_ID).div(codes, rounding_mode="floor")
     slots = torch.where(targets == stop, 0, slots)
-    total, level = hidden.new_zeros(2, dtype=torch.float32)
-    count = 0
     for slot in range(SLOTS):
         here = slots == slot
         first = turns.FIRST_CODE_ID + slot * codes
@@ -141,11 +136,22 @@ def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> tuple[Tensor
                 torch.cat([legal, rows[stop, None]]),
                 wanted.masked_fill(targets[here] == stop, codes),
             )
-        logits = (hidden[here] @ legal.T).float()
+        yield here, (hidden[here] @ legal.T).float(), wanted
+
+
+def legal_entropy(model: Llama, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of codes and ends (n,) given states (n, width), among what is legal in their slot: mean cross entropy in nats,
+    and mean square of the logits' level.
+
+    At level 0 a logit is a log probability (PaLM's z-loss). A repetition penalty divides what is above 0: at a level of
+    20 one of 1.1 takes two nats from the likeliest code, and a word in thirty is lost to it; at 0 next to nothing.
+    """
+    total, level = hidden.new_zeros(2, dtype=torch.float32)
+    for _, logits, wanted in legal_logits(model, hidden, targets):
         total = total + F.cross_entropy(logits, wanted, reduction="sum")
         level = level + logits.logsumexp(dim=1).square().sum()
-        count += len(wanted)
-    return total / max(count, 1), level / max(count, 1)
+    count = max(len(targets), 1)
+    return total / count, level / count
 
 
 class Losses(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 from orpheus.encode import open_encoder
 
 LISTENER_HZ = 16_000
+FRAMES_A_SECOND = 100  # of the listener
 
 
 def words(text: str) -> str:
@@ -36,7 +37,6 @@ def for_listener(samples: np.ndarray, rate_hz: int = 24_000) -> np.ndarray:
     return np.frombuffer(data, "<i2")
 
 
-@cache
 def _recogniser() -> Any:
     from pocketsphinx import Decoder
 
@@ -44,14 +44,51 @@ def _recogniser() -> Any:
     return Decoder(samprate=LISTENER_HZ, cmn="batch", loglevel="FATAL")
 
 
-def hear(samples: np.ndarray, rate_hz: int = 24_000) -> str:
-    """The words in mono samples, int16 or float, in lower case; empty where nothing was understood."""
-    decoder = _recogniser()
+_free, _told = (
+    cache(_recogniser),
+    cache(_recogniser),
+)  # one to hear with; one that is told the words, to find them
+
+
+def _listen(decoder: Any, samples: np.ndarray, rate_hz: int) -> Any:
     decoder.start_utt()
     decoder.process_raw(for_listener(samples, rate_hz).tobytes(), full_utt=True)
     decoder.end_utt()
-    hypothesis = decoder.hyp()
+    return decoder.hyp()
+
+
+def hear(samples: np.ndarray, rate_hz: int = 24_000) -> str:
+    """The words in mono samples, int16 or float, in lower case; empty where nothing was understood."""
+    hypothesis = _listen(_free(), samples, rate_hz)
     return hypothesis.hypstr if hypothesis else ""
+
+
+def knows(text: str) -> bool:
+    """Whether every word of `text` is in the listener's dictionary."""
+    return all(_told().lookup_word(word) is not None for word in words(text).split())
+
+
+def when_said(samples: np.ndarray, text: str, rate_hz: int = 24_000) -> np.ndarray:
+    """(words, 2) seconds from and to which each word of `text`, all known, is said; (0, 2) where they cannot be found."""
+    _told().set_align_text(words(text))
+    found = _told().seg() if _listen(_told(), samples, rate_hz) else None
+    spans = [
+        (one.start_frame, one.end_frame + 1) for one in found or () if not one.word.startswith(("<", "("))
+    ]
+    return np.array(spans, float).reshape(-1, 2) / FRAMES_A_SECOND
+
+
+def understood(text: str, heard: str) -> tuple[np.ndarray, float]:
+    """(words,) whether each word of `text` is among those heard, with no other beside it; and the word error rate."""
+    found = jiwer.process_words(words(text), heard)
+    right = np.zeros(len(words(text).split()), bool)
+    for chunk in found.alignments[0]:
+        if chunk.type == "equal":
+            right[chunk.ref_start_idx : chunk.ref_end_idx] = True
+    for chunk in found.alignments[0]:
+        if chunk.type == "insert":
+            right[max(chunk.ref_start_idx - 1, 0) : chunk.ref_start_idx + 1] = False
+    return right, float(found.wer)
 
 
 def word_error_rate(said: list[str], heard: list[str]) -> float:

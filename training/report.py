@@ -1,6 +1,6 @@
 """model.gguf and snac/ → report.json: word error by voice of the teacher, of the codec alone, of the whole path.
 
-Knows nothing of training. The language model is run by llama.cpp as the service runs it: legal codes of the slot only.
+Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -9,71 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 from rich.progress import track
 from snac import SNAC
 
-from orpheus.vocabulary import SLOTS
-from training import codec, samples, shift, speech, turns
+from training import codec, samples, shift, speech
 from training.clock import TEACHER_HZ
 from training.files import write_atomically
 from training.listen import hear, is_plain, word_error_rate
-from training.samples import codes_a_slot, in_codebooks, said_by
+from training.reader import Reader
+from training.samples import codes_a_slot, said_by
 from training.speakers import SPEAKERS
-
-LONGEST_TOKENS = 1400
-
-
-class Reader:
-    """llama.cpp over one GGUF, one stream."""
-
-    def __init__(self, model: Path, codes: int, threads: int = 1) -> None:
-        self._codes = codes  # a slot
-        self._llama = llama_cpp.Llama(
-            str(model),
-            n_ctx=2048,
-            n_threads=threads,
-            n_threads_batch=threads,
-            verbose=False,
-            logits_all=False,
-        )
-
-    def frames(
-        self, text: str, voice: str, temperature: float, top_p: float, seed: int
-    ) -> tuple[np.ndarray, bool]:
-        """((n, 7) codes of the codebooks, whether it ended by itself)."""
-        draw = np.random.default_rng(seed)
-        llama = self._llama
-        llama.reset()
-        llama.eval(turns.prompt(text, voice))
-        said: list[int] = []
-        ended = False
-        while len(said) < LONGEST_TOKENS:
-            slot = len(said) % SLOTS
-            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(llama.ctx), (llama.n_vocab(),))
-            first = turns.FIRST_CODE_ID + slot * self._codes
-            legal = logits[first : first + self._codes].astype(np.float64)
-            if slot == 0:
-                legal = np.append(legal, logits[turns.CONTROL_ID[2]])
-            pick = sample(legal, temperature, top_p, draw)
-            ended = pick == self._codes
-            if ended:
-                break
-            said.append(pick)
-            llama.eval([first + pick])
-        return in_codebooks(np.array(said, int).reshape(-1, SLOTS), self._codes), ended
-
-
-def sample(logits: np.ndarray, temperature: float, top_p: float, draw: np.random.Generator) -> int:
-    """One index by temperature and top-p; the likeliest at temperature 0."""
-    if temperature <= 0:
-        return int(logits.argmax())
-    share = np.exp((logits - logits.max()) / temperature)
-    share /= share.sum()
-    order = np.argsort(-share)
-    kept = order[: int(np.searchsorted(np.cumsum(share[order]), top_p)) + 1]
-    return int(draw.choice(kept, p=share[kept] / share[kept].sum()))
 
 
 def make(out: Path, sentences: int = 12, temperature: float = 0.5, top_p: float = 0.9) -> dict[str, Any]:

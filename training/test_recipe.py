@@ -16,19 +16,24 @@ import soundfile
 import torch
 from snac import SNAC
 
+from orpheus import embedded
 from orpheus.vocabulary import Vocabulary
 from training import (
     alignment,
     carry,
     codec,
     codes,
+    gguf_file,
     language,
+    listen,
     melody,
+    preference,
     samples,
     shift,
     sing,
     speech,
     texts,
+    tries,
     turns,
     voiced_waves,
 )
@@ -42,7 +47,17 @@ from training.speakers import SPEAKERS
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every stage from texts to GGUF, once."""
     out = tmp_path_factory.mktemp("recipe")
-    for stage in ("texts", "speech", "features", "codes", "shifted", "codec", "language", "gguf"):
+    for stage in (
+        "texts",
+        "speech",
+        "features",
+        "codes",
+        "shifted",
+        "codec",
+        "language",
+        "preference",
+        "gguf",
+    ):
         run(stage, SMOKE, out)
     return out
 
@@ -314,3 +329,78 @@ def test_a_plan_that_was_done_goes_on_with_more_steps(made: Path, tmp_path: Path
         "language", replace(SMOKE, language=replace(SMOKE.language, steps=SMOKE.language.steps + 3)), tmp_path
     )
     assert torch.load(tmp_path / "language.pt", weights_only=True)["step"] == SMOKE.language.steps + 3
+
+
+def test_of_two_tries_the_one_that_was_understood_becomes_likelier(made: Path) -> None:
+    model, codes = language.load(made / "language.pt"), SMOKE.coder.codes
+    draw = np.random.default_rng(3)
+
+    def said(text: str, wrong: float, right: int) -> tries.Try:
+        frames = draw.integers(0, codes, (6, 7))
+        return tries.Try(text, "leo", frames, True, wrong, np.array([[0, 3, 1], [3, 6, right]]))
+
+    told = [
+        [said(text, wrong, wrong < 0.5) for wrong in (0.5, 0.0, 1.0)] for text in ("One two.", "Three four.")
+    ]
+    plan = replace(SMOKE.preference, passes=12, rate=3e-3, batch_tokens=10)
+    taught = preference.learn(model, told, plan, 1)
+    with torch.no_grad():
+        before, now = (preference.likelihoods(one, told)[0] for one in (model, taught))
+    for first, after in zip(before, now, strict=True):
+        gains = [float((b - a).sum()) for a, b in zip(first, after, strict=True)]
+        assert gains[1] > max(gains[0], gains[2])
+        # The word that both others lost is what moved them apart.
+        words = [float((b - a)[3 * 7 : 6 * 7].sum()) for a, b in zip(first, after, strict=True)]
+        assert words[1] > max(words[0], words[2])
+
+
+def test_tries_are_of_sentences_to_learn_from_and_read_as_they_were_written(
+    made: Path, tmp_path: Path
+) -> None:
+    held_out = {line["text"] for line in texts.read(made) if line["test"]}
+    every = tries.sentences(made, 0, 100)
+    assert every
+    assert not held_out & set(every)
+    assert tries.sentences(made, 1, 1) == every[1:2]
+    (file,) = (made / "tries" / "0").glob("*.npz")
+    read = tries.read(file)
+    assert [some[0].text for some in read] == every[: SMOKE.preference.sentences]
+    tries.write(tmp_path / "again.npz", [one for some in read for one in some])
+    for some, others in zip(read, tries.read(tmp_path / "again.npz"), strict=True):
+        for one, other in zip(some, others, strict=True):
+            np.testing.assert_equal(vars(one), vars(other))
+    assert torch.load(made / "preferred.pt", weights_only=True)["rounds"] == 1
+
+
+def test_a_word_is_found_where_it_is_said_and_known_to_be_understood(made: Path) -> None:
+    text = "The road was closed because of the snow."
+    audio, _ = speech.speak(speech.load_teacher(), text, 1)
+    spans = listen.when_said(audio, text, TEACHER_HZ)
+    assert len(spans) == 8
+    assert (spans[:, 0] < spans[:, 1]).all()
+    assert (spans[1:, 0] >= spans[:-1, 1] - 1e-9).all()
+    assert 0 <= spans[0, 0] < spans[-1, 1] <= len(audio) / TEACHER_HZ + 0.05
+    right, wrong = listen.understood(text, "the road was clothed because of a the snow")
+    assert right.tolist() == [True, True, True, False, True, False, False, True]
+    assert wrong == pytest.approx(2 / 8)
+    assert not listen.knows("The road was xyzzyish.")
+
+
+def test_a_model_is_read_back_from_its_gguf(made: Path, tmp_path: Path) -> None:
+    model = language.load(made / "preferred.pt")
+    gguf_file.write(model, tmp_path / "model.gguf", "F16")
+    again = gguf_file.read(tmp_path / "model.gguf")
+    assert replace(again.shape, phone_layer=model.shape.phone_layer) == model.shape
+    torch.testing.assert_close(again.rows(), model.rows(), atol=2e-4, rtol=1e-3)
+    ids = torch.tensor([turns.prompt("Hello.", "tara")])
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids)[0], model(ids)[0], atol=2e-2, rtol=1e-2)
+
+
+def test_without_a_language_model_the_embedded_voice_goes_on(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").symlink_to(made / "texts.jsonl")
+    run("preference", replace(SMOKE, preference=replace(SMOKE.preference, sentences=1)), tmp_path)
+    run("gguf", SMOKE, tmp_path)
+    assert len(gguf_file.read(tmp_path / "model.gguf").blocks) == len(gguf_file.read(embedded.MODEL).blocks)
+    (file,) = (tmp_path / "tries" / "0").glob("*.npz")
+    assert all(one.ended for some in tries.read(file) for one in some)

@@ -1,0 +1,215 @@
+"""language.pt, snac/ and texts.jsonl → preferred.pt: the language model, taught by what a listener understood of its own tries.
+Where there is no language.pt, it goes on from the embedded voice, which needs no teacher.
+
+Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends at the loss of the next code, in which a slip that loses a word counts no
+more than a vowel a shade brighter. Here the model says each sentence several times, and of any two tries the one
+that was understood is to become likelier against the other (Rafailov and others 2023), as a whole and word by word: a word
+knows better than its sentence which codes were to blame.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orpheus import embedded
+from orpheus.vocabulary import SLOTS
+from training import gguf_file, language, turns
+from training.files import save_checkpoint
+from training.llama import Llama
+from training.optimize import finite_step
+
+if TYPE_CHECKING:
+    from training.tries import Tries, Try
+
+HELD_OUT = 12  # one sentence in so many is not learned from
+UNDERSTOOD = 0.5  # a try with more words wrong than this is no example
+PAD = turns.CONTROL_ID[7]
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int = 2  # each says other sentences with what the one before it learned
+    sentences: int = 1272  # a round
+    tries: int = 4  # a sentence
+    passes: float = 2.0  # over a round's tries
+    batch_tokens: int = 16000
+    rate: float = 1.5e-4
+    warm_steps: int = 10
+    steepness: float = 0.1  # how soon a difference in likelihood is enough: DPO's beta
+    example: float = 0.2  # weight of the plain loss on the best try
+    level: float = 5e-3  # weight of the logits' level, as in the language stage
+    lead: int = 1  # frames before a word that answer for it too
+
+
+def likelihoods(model: Llama, batch: list[Tries]) -> tuple[list[list[Tensor]], Tensor]:
+    """Of each try of each sentence the log likelihood (t,) of its codes and its end; and the square of the logits' level."""
+    prompts = [turns.prompt(one.text, one.voice) for said in batch for one in said]
+    spoken = [_tokens(one, model.shape.codes) for said in batch for one in said]
+    length = max(len(prompt) + len(codes) for prompt, codes in zip(prompts, spoken, strict=True))
+    ids = np.full((len(spoken), -(-length // 32) * 32), PAD)
+    for row, prompt, codes in zip(ids, prompts, spoken, strict=True):
+        row[: len(prompt) + len(codes)] = [*prompt, *codes]
+    hidden, _, _ = model(torch.from_numpy(ids))
+    rows = range(len(spoken))
+    states = torch.cat([hidden[n, len(prompts[n]) - 1 :][: len(spoken[n])] for n in rows])
+    targets = torch.from_numpy(np.concatenate(spoken))
+    found, level = torch.zeros(len(targets)), torch.zeros(())
+    for here, logits, wanted in language.legal_logits(model, states, targets):
+        norm = logits.logsumexp(dim=1)
+        found = found.masked_scatter(here, logits.gather(1, wanted[:, None])[:, 0] - norm)
+        level = level + norm.square().sum()
+    parts = iter(found.split([len(codes) for codes in spoken]))
+    return [[next(parts) for _ in said] for said in batch], level / len(targets)
+
+
+def _tokens(one: Try, codes: int) -> np.ndarray:
+    said = (one.frames + turns.FIRST_CODE_ID + np.arange(SLOTS) * codes).reshape(-1)
+    return np.append(said, turns.CONTROL_ID[2])
+
+
+class Verdict:
+    """Pairs of one kind: how far the better is from likelier than the worse, weighed by how much better it is."""
+
+    def __init__(self, steepness: float) -> None:
+        self._steepness = steepness
+        self._loss, self._weight, self._right = torch.zeros(()), 0.0, 0.0
+
+    def add(self, gains: list[Tensor], worths: list[float], least: float) -> None:
+        """`gains`: log likelihoods gained since the round began; `worths`: how good each is, near enough alike within `least`."""
+        for gain, worth in zip(gains, worths, strict=True):
+            for other, less in zip(gains, worths, strict=True):
+                if worth - less > least:
+                    ahead = gain - other
+                    self._loss = self._loss + (worth - less) * F.softplus(-self._steepness * ahead)
+                    self._weight += worth - less
+                    self._right += (worth - less) * float(ahead > 0)
+
+    @property
+    def loss(self) -> Tensor:
+        return self._loss / max(self._weight, 1e-6)
+
+    @property
+    def right(self) -> float:
+        """The share of pairs, by weight, whose better try became likelier against the other."""
+        return self._right / max(self._weight, 1e-6)
+
+
+def compare(
+    model: Llama, batch: list[Tries], before: list[list[Tensor]], plan: Plan
+) -> tuple[Tensor, Verdict, Verdict]:
+    """(loss, verdict on whole tries, verdict on words), `before` being the likelihoods at the round's beginning."""
+    now, level = likelihoods(model, batch)
+    whole, words = Verdict(plan.steepness), Verdict(plan.steepness)
+    example, examples = torch.zeros(()), 0
+    for said, after, first in zip(batch, now, before, strict=True):
+        gained = [one - two for one, two in zip(after, first, strict=True)]
+        wrong = [min(one.wrong, 1.2) for one in said]
+        whole.add([one.sum() for one in gained], [-one for one in wrong], 0.08)
+        best = int(np.argmin(wrong))
+        if said[best].ended and wrong[best] < UNDERSTOOD:
+            example, examples = example - after[best].sum(), examples + len(after[best])
+        placed = [(one, gain) for one, gain in zip(said, gained, strict=True) if len(one.words)]
+        for number in range(len(placed[0][0].words) if placed else 0):
+            spans = [(one.words[number], gain) for one, gain in placed]
+            words.add(
+                [gain[max(0, a - plan.lead) * SLOTS : b * SLOTS].sum() for (a, b, _), gain in spans],
+                [float(right) for (_, _, right), _ in spans],
+                0.5,
+            )
+    loss = whole.loss + words.loss + plan.example * example / max(examples, 1) + plan.level * level
+    return loss, whole, words
+
+
+def batches(said: list[Tries], tokens: int, draw: Random) -> list[list[Tries]]:
+    """Sentences of like length together, in another order for every `draw`."""
+
+    def longest(one: Tries) -> int:
+        return max(SLOTS * len(a_try.frames) + len(a_try.text) + 16 for a_try in one)
+
+    groups: list[list[Tries]] = [[]]
+    for one in sorted(said, key=lambda one: longest(one) * draw.uniform(0.9, 1.1)):
+        if groups[-1] and longest(one) * len(one) * (len(groups[-1]) + 1) > tokens:
+            groups.append([])
+        groups[-1].append(one)
+    draw.shuffle(groups)
+    return groups
+
+
+def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
+    """The model after `plan.passes` over what it said."""
+    torch.manual_seed(seed)
+    precise = torch.autocast("cpu", dtype=torch.bfloat16)
+    draw = Random(seed)
+    order = draw.sample(said, len(said))
+    held_out, taught = order[: len(said) // HELD_OUT], order[len(said) // HELD_OUT :]
+    reference, model = model.eval(), copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.97), weight_decay=0.0)
+    known: dict[int, list[Tensor]] = {}
+    with torch.no_grad(), precise:
+        for group in batches(said, plan.batch_tokens, Random(seed)):
+            known |= {
+                id(one): found for one, found in zip(group, likelihoods(reference, group)[0], strict=True)
+            }
+
+    def verdicts(groups: list[list[Tries]]) -> Iterator[tuple[Tensor, Verdict, Verdict]]:
+        for group in groups:
+            with precise:
+                yield compare(model, group, [known[id(one)] for one in group], plan)
+
+    steps = max(1, round(plan.passes * len(batches(taught, plan.batch_tokens, Random(seed)))))
+    step = skipped = 0
+    while step < steps:
+        for loss, whole, words in verdicts(batches(taught, plan.batch_tokens, draw)[: steps - step]):
+            for part in optimizer.param_groups:
+                part["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_steps, max(1 - step / steps, 0.05))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            skipped += not finite_step(optimizer, 1.0)
+            step += 1
+            if step % 10 == 0 or step == steps:
+                print(
+                    f"preference step {step} of {steps}: loss {loss:.3f}, tries {whole.right:.2f},", end=" "
+                )
+                print(f"words {words.right:.2f} the right way, {skipped} skipped as not finite", flush=True)
+    with torch.no_grad():
+        judged = list(verdicts(batches(held_out, plan.batch_tokens, draw))) if held_out else []
+    shares = np.mean([(whole.right, words.right) for _, whole, words in judged] or [(np.nan, np.nan)], axis=0)
+    print("  held out: tries {:.2f}, words {:.2f} the right way".format(*shares), flush=True)
+    return model
+
+
+def train(out: Path, plan: Plan, seed: int) -> Path:
+    """Every round that is not done yet; `out`/preferred.pt holds the model after the last one."""
+    from training import tries  # llama.cpp and the listener, without which the other stages do
+
+    target = out / "preferred.pt"
+    learned, codec, done = out / "language.pt", out / "snac", 0
+    if learned.exists():
+        model = language.load(learned)
+    else:
+        model, codec = gguf_file.read(embedded.MODEL), embedded.CODEC
+        print("No language.pt: going on from the embedded voice.", flush=True)
+    if target.exists():
+        done, model = torch.load(target, map_location="cpu")["rounds"], language.load(target)
+    for number in range(done, plan.rounds):
+        texts = tries.sentences(out, number * plan.sentences, plan.sentences)
+        if not texts:
+            raise SystemExit(f"{out}/texts.jsonl has no sentence left for round {number}: give it fewer.")
+        said = tries.make(out, model, codec, number, texts, plan.tries)
+        wrong = np.mean([one.wrong for some in said for one in some])
+        print(f"preference round {number}: {wrong:.3f} of the words mistaken", flush=True)
+        model = learn(model, said, plan, seed + number)
+        save_checkpoint(
+            target, {"model": model.state_dict(), "shape": asdict(model.shape), "rounds": number + 1}
+        )
+    return target

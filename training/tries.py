@@ -1,0 +1,163 @@
+"""texts.jsonl, a language model and a codec → tries/ROUND/NNNNN.npz: sentences said several times each by the model itself, and
+which of their words were understood.
+
+Knows nothing of learning. The model is run by llama.cpp as the service runs it, the listener is the recipe's own; both want a
+core, so shards are made side by side, and only those that are missing.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from rich.progress import track
+from snac import SNAC
+
+from orpheus.codec.offline import OfflineDecoder
+from orpheus.vocabulary import SLOTS
+from training import gguf_file, texts
+from training.clock import FRAME_SAMPLES, RATE_HZ
+from training.files import save_arrays
+from training.listen import hear, is_plain, knows, understood, when_said
+from training.llama import Llama
+from training.reader import Reader
+from training.samples import codes_a_slot
+from training.speakers import SPEAKERS
+
+SENTENCES_PER_SHARD = 12
+CHARACTERS = range(18, 63)  # of a sentence: two to five seconds, in which a slip can be placed
+TEMPERATURE, TOP_P = 0.6, 0.9  # the service's own
+FRAMES_A_LETTER = 1.5  # twice as long as anyone takes: what goes on longer is cut, and counts as not ended
+
+
+@dataclass(frozen=True)
+class Try:
+    """One way of saying a sentence: frames (n, 7) with the speaker in them, codes from 0 in every slot.
+
+    `words` (w, 3): first frame, frame after the last, and 1 where the word was understood, 0 where not; empty where
+    they could not be placed. `wrong` is the share of words mistaken.
+    """
+
+    text: str
+    voice: str
+    frames: np.ndarray
+    ended: bool
+    wrong: float
+    words: np.ndarray
+
+
+Tries = list[Try]  # of one sentence by one voice
+
+
+def sentences(out: Path, first: int, count: int) -> list[str]:
+    """`count` of the texts after the first `first` that a listener can judge: never a held-out one."""
+    judged = (
+        line["text"]
+        for line in texts.read(out)
+        if not line["test"]
+        and line["kind"] != "words"
+        and len(line["text"]) in CHARACTERS
+        and is_plain(line["text"])
+        and knows(line["text"])
+    )
+    return [text for place, text in enumerate(judged) if first <= place < first + count]
+
+
+def make(out: Path, model: Llama, snac: Path, number: int, said: list[str], tries: int) -> list[Tries]:
+    """Say each of `said` `tries` times with `model` and the codec in `snac`, by a voice drawn for it, and listen. `number` is the round's."""
+    folder = out / "tries" / str(number)
+    if not (folder / "model.gguf").exists():
+        unfinished = folder / ".model.gguf.part"
+        folder.mkdir(parents=True, exist_ok=True)
+        gguf_file.write(model, unfinished, "Q8_0")
+        os.replace(unfinished, folder / "model.gguf")
+    names = []
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        waited = []
+        for first in range(0, len(said), SENTENCES_PER_SHARD):
+            names.append(folder / f"{first // SENTENCES_PER_SHARD:05d}.npz")
+            if not names[-1].exists():
+                part = said[first : first + SENTENCES_PER_SHARD]
+                waited.append(pool.submit(_make_shard, names[-1], snac, part, tries))
+        for one in track(waited, f"tries {number}"):
+            one.result()
+    return [tried for name in names for tried in read(name)]
+
+
+def _make_shard(target: Path, snac: Path, said: list[str], tries: int) -> None:
+    torch.set_num_threads(1)  # a shard has a core to itself
+    draw = Random(f"{target.parent.name} {target.stem}")
+    made = []
+    for text in said:
+        speaker = draw.choice(SPEAKERS)
+        made += [
+            _try(target.with_name("model.gguf"), snac, text, speaker.name, draw.getrandbits(32))
+            for _ in range(tries)
+        ]
+    write(target, made)
+
+
+def _try(model: Path, snac: Path, text: str, voice: str, seed: int) -> Try:
+    decoder, codes = _decoder(snac)
+    longest = int(FRAMES_A_LETTER * len(text) + 12) * SLOTS
+    placed, ended = _reader(model, codes).frames(text, voice, TEMPERATURE, TOP_P, seed, longest)
+    frames = placed % codes
+    if not len(frames):
+        return Try(text, voice, frames, ended, 1.0, np.zeros((0, 3), int))
+    audio = decoder.decode(placed)
+    right, wrong = understood(text, hear(audio))
+    spans = when_said(audio, text)
+    words = np.zeros((0, 3), int)
+    if len(spans) == len(right):
+        a_frame = FRAME_SAMPLES / RATE_HZ
+        first, last = np.floor(spans[:, 0] / a_frame), np.floor(spans[:, 1] / a_frame) + 1
+        words = np.stack([first, np.minimum(last, len(frames)), right], axis=1).astype(int)
+    return Try(text, voice, frames, ended, wrong, words)
+
+
+@cache
+def _reader(model: Path, codes: int) -> Reader:
+    return Reader(model, codes)
+
+
+@cache
+def _decoder(folder: Path) -> tuple[OfflineDecoder, int]:
+    snac = SNAC.from_pretrained(str(folder))
+    return OfflineDecoder(snac), codes_a_slot(snac.codebook_size)
+
+
+def write(target: Path, made: Tries) -> None:
+    """All of `made` in one file."""
+    lines = "\n".join(f"{one.voice}\t{one.text}" for one in made)
+    save_arrays(
+        target,
+        lines=np.frombuffer(lines.encode(), np.uint8),
+        lengths=np.array([len(one.frames) for one in made], np.int32),
+        ended=np.array([one.ended for one in made], bool),
+        wrong=np.array([one.wrong for one in made], np.float32),
+        counts=np.array([len(one.words) for one in made], np.int32),
+        frames=np.concatenate([one.frames.reshape(-1, SLOTS) for one in made]).astype(np.uint16),
+        words=np.concatenate([one.words for one in made]).astype(np.int16),
+    )
+
+
+def read(file: Path) -> list[Tries]:
+    """What `write` wrote, the tries of a sentence together."""
+    with np.load(file) as stored:
+        part = {name: stored[name] for name in stored.files}
+    frames = np.split(part["frames"].astype(int), np.cumsum(part["lengths"])[:-1])
+    words = np.split(part["words"].astype(int), np.cumsum(part["counts"])[:-1])
+    made = []
+    for place, line in enumerate(part["lines"].tobytes().decode().split("\n")):
+        voice, text = line.split("\t")
+        ended, wrong = bool(part["ended"][place]), float(part["wrong"][place])
+        made.append(Try(text, voice, frames[place], ended, wrong, words[place]))
+    return [list(group) for _, group in groupby(made, key=lambda one: one.text)]

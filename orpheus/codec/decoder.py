@@ -25,13 +25,9 @@ from torch.nn import functional as F
 
 from orpheus.codec.checkpoint import KERNEL, LATENTS_PER_FRAME, Checkpoint, Shape, read_shape
 from orpheus.codec.edges import OPEN_END, Edges, RowEdges
-from orpheus.codec.layers import Block, Conv, Network, Snake, fold, to_device
+from orpheus.codec.layers import FEWEST_ROWS, Block, Conv, Network, Snake, fold, to_device
 from orpheus.codec.layout import LOOK, Place, lay_out
 from orpheus.codec.noise import bases, counter_offsets, noise_from_counters, quantile_table
-
-# MKL's matrix product rounds a row the same way among 4 rows as among 4,000, but otherwise among fewer (x86 with
-# AVX-512, 2026-11-21). So with 4 or more the same codes give the same bytes however they were chunked and batched.
-FEWEST_ROWS = 4
 
 
 class Decoder:

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from orpheus.codec.checkpoint import DILATIONS, KERNEL, VQ_STRIDES, Checkpoint, Shape
 
+# MKL's matrix product rounds a row the same way among 4 rows as among 4,000, but otherwise among fewer (x86 with
+# AVX-512, 2026-11-21). So with 4 or more the same codes give the same bytes however they were chunked and batched.
+FEWEST_ROWS = 4
 _SMALLEST_ALPHA = 1e-6  # α divides; below this snake(x) - x = αx² is under float32's resolution for |x| < 1
 _Part = TypeVar("_Part")
 
@@ -207,8 +210,19 @@ def _point(
 
 def _transposed(weight: Tensor) -> Tensor:
     """The same matrix, stored by output: MKL reads it a third faster for the few rows of one frame, and rounds a row
-    the same way wherever it stands, which it does not for seven columns stored by input."""
-    return weight.t().contiguous().t()
+    the same way wherever it stands, which it does not for seven columns stored by input.
+
+    Intel with AMX is the other way round for up to ten rows of wide matrices: there it is stored by input.
+    """
+    by_output = weight.t().contiguous().t()
+    return by_output if _rounds_alike(by_output) else weight.contiguous()
+
+
+def _rounds_alike(weight: Tensor) -> bool:
+    """Whether this processor rounds a row of few times `weight` as it rounds it among many."""
+    rows = torch.randn(64, weight.shape[0], generator=torch.Generator().manual_seed(1))
+    many = rows @ weight
+    return all(torch.equal(rows[:few] @ weight, many[:few]) for few in range(FEWEST_ROWS, 33))
 
 
 def to_device(part: _Part, device: torch.device) -> _Part:

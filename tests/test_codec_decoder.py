@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from snac import SNAC
 
 from orpheus.codec.decoder import Decoder
+from orpheus.codec.layers import rounds_alike
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
 from orpheus.errors import EngineError
@@ -177,6 +178,18 @@ def test_the_same_codes_give_the_same_s16_samples_however_chunked_and_batched(
     # Bytes are equal where MKL and oneDNN are as measured in the benchmark; one step in 65,536 elsewhere.
     assert np.abs(by_frame - alone).max() <= 1
     assert np.abs(batched - alone).max() <= 1
+
+
+def test_a_matrix_is_stored_so_that_this_processor_rounds_few_rows_like_many(
+    embedded_pair: tuple[Decoder, OfflineDecoder],
+) -> None:
+    """By output it is read faster; by input where only so a seed gives the same samples in any chunks."""
+    decoder, _ = embedded_pair
+    for block in decoder.network.blocks:
+        for weight in (block.near, block.far, *(unit.point for unit in block.units)):
+            by_output = weight.t().contiguous().t()
+            assert rounds_alike(weight) or not rounds_alike(by_output)
+            assert (weight.stride() == by_output.stride()) == rounds_alike(by_output)
 
 
 def test_the_first_frame_leaves_after_two_at_44_db(

@@ -215,10 +215,10 @@ def _transposed(weight: Tensor) -> Tensor:
     Intel with AMX is the other way round for up to ten rows of wide matrices: there it is stored by input.
     """
     by_output = weight.t().contiguous().t()
-    return by_output if _rounds_alike(by_output) else weight.contiguous()
+    return by_output if rounds_alike(by_output) else weight.contiguous()
 
 
-def _rounds_alike(weight: Tensor) -> bool:
+def rounds_alike(weight: Tensor) -> bool:
     """Whether this processor rounds a row of few times `weight` as it rounds it among many."""
     rows = torch.randn(64, weight.shape[0], generator=torch.Generator().manual_seed(1))
     many = rows @ weight

@@ -44,10 +44,8 @@ def _recogniser() -> Any:
     return Decoder(samprate=LISTENER_HZ, cmn="batch", loglevel="FATAL")
 
 
-_free, _told = (
-    cache(_recogniser),
-    cache(_recogniser),
-)  # one to hear with; one that is told the words, to find them
+_free = cache(_recogniser)  # hears
+_told = cache(_recogniser)  # another, which is told the words and finds when they are said
 
 
 def _listen(decoder: Any, samples: np.ndarray, rate_hz: int) -> Any:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
+from orpheus.llama.backend import Context, ContextOptions, Model
+from orpheus.llama.batches import Row
 from orpheus.vocabulary import SLOTS
 from training import turns
 from training.samples import in_codebooks
 
 LONGEST_TOKENS = 1400
+CONTEXT_TOKENS = 2048
 
 
 class Reader:
@@ -22,13 +24,8 @@ class Reader:
 
     def __init__(self, model: Path, codes: int, threads: int = 1) -> None:
         self._codes = codes  # a slot
-        self._llama = llama_cpp.Llama(
-            str(model),
-            n_ctx=2048,
-            n_threads=threads,
-            n_threads_batch=threads,
-            verbose=False,
-            logits_all=False,
+        self._context = Context(
+            Model(model, 0), ContextOptions(1, CONTEXT_TOKENS, CONTEXT_TOKENS, 1, threads, False)
         )
 
     def frames(
@@ -42,14 +39,14 @@ class Reader:
     ) -> tuple[np.ndarray, bool]:
         """((n, 7) codes of the codebooks, whether it ended by itself)."""
         draw = np.random.default_rng(seed)
-        llama = self._llama
-        llama.reset()
-        llama.eval(turns.prompt(text, voice))
+        self._context.forget(0)
+        prompt = turns.prompt(text, voice)
+        self._context.decode([Row(0, 0, tuple(prompt), True)])
         said: list[int] = []
         ended = False
         while len(said) < longest_tokens:
             slot = len(said) % SLOTS
-            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(llama.ctx), (llama.n_vocab(),))
+            (logits,) = self._context.logits(1)
             first = turns.FIRST_CODE_ID + slot * self._codes
             legal = logits[first : first + self._codes].astype(np.float64)
             if slot == 0:
@@ -58,8 +55,8 @@ class Reader:
             ended = pick == self._codes
             if ended:
                 break
+            self._context.decode([Row(0, len(prompt) + len(said), (first + pick,), True)])
             said.append(pick)
-            llama.eval([first + pick])
         return in_codebooks(np.array(said, int).reshape(-1, SLOTS), self._codes), ended
 
 

@@ -1,8 +1,8 @@
 """language.pt, snac/ and texts.jsonl → preferred.pt: the language model, taught by what a listener understood of its own tries.
 Where there is no language.pt, it goes on from the embedded voice, which needs no teacher.
 
-Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends at the loss of the next code, in which a slip that loses a word counts no
-more than a vowel a shade brighter. Here the model says each sentence several times, and of any two tries the one
+Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends at
+the loss of the next code, in which a slip that loses a word counts no more than a vowel a shade brighter. Here the model says each sentence several times, and of any two tries the one
 that was understood is to become likelier against the other (Rafailov and others 2023), as a whole and word by word: a word
 knows better than its sentence which codes were to blame.
 """
@@ -29,7 +29,7 @@ from training.llama import Llama
 from training.optimize import finite_step
 
 if TYPE_CHECKING:
-    from training.tries import Tries, Try
+    from training.tries import Tries
 
 HELD_OUT = 12  # one sentence in so many is not learned from
 UNDERSTOOD = 0.5  # a try with more words wrong than this is no example
@@ -54,7 +54,11 @@ class Plan:
 def likelihoods(model: Llama, batch: list[Tries]) -> tuple[list[list[Tensor]], Tensor]:
     """Of each try of each sentence the log likelihood (t,) of its codes and its end; and the square of the logits' level."""
     prompts = [turns.prompt(one.text, one.voice) for said in batch for one in said]
-    spoken = [_tokens(one, model.shape.codes) for said in batch for one in said]
+    spoken = [
+        np.append(turns.spoken_ids(one.frames, model.shape.codes), turns.CONTROL_ID[2])
+        for said in batch
+        for one in said
+    ]
     length = max(len(prompt) + len(codes) for prompt, codes in zip(prompts, spoken, strict=True))
     ids = np.full((len(spoken), -(-length // 32) * 32), PAD)
     for row, prompt, codes in zip(ids, prompts, spoken, strict=True):
@@ -70,11 +74,6 @@ def likelihoods(model: Llama, batch: list[Tries]) -> tuple[list[list[Tensor]], T
         level = level + norm.square().sum()
     parts = iter(found.split([len(codes) for codes in spoken]))
     return [[next(parts) for _ in said] for said in batch], level / len(targets)
-
-
-def _tokens(one: Try, codes: int) -> np.ndarray:
-    said = (one.frames + turns.FIRST_CODE_ID + np.arange(SLOTS) * codes).reshape(-1)
-    return np.append(said, turns.CONTROL_ID[2])
 
 
 class Verdict:

@@ -37,7 +37,7 @@ from training import (
     turns,
     voiced_waves,
 )
-from training.__main__ import SMOKE, run
+from training.__main__ import SMOKE, STAGES, run
 from training.batches import collate
 from training.clock import TEACHER_HZ
 from training.speakers import SPEAKERS
@@ -47,17 +47,7 @@ from training.speakers import SPEAKERS
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every stage from texts to GGUF, once."""
     out = tmp_path_factory.mktemp("recipe")
-    for stage in (
-        "texts",
-        "speech",
-        "features",
-        "codes",
-        "shifted",
-        "codec",
-        "language",
-        "preference",
-        "gguf",
-    ):
+    for stage in STAGES[: STAGES.index("listen")]:
         run(stage, SMOKE, out)
     return out
 

@@ -72,7 +72,10 @@ def sentences(out: Path, first: int, count: int) -> list[str]:
 
 
 def make(out: Path, model: Llama, snac: Path, number: int, said: list[str], tries: int) -> list[Tries]:
-    """Say each of `said` `tries` times with `model` and the codec in `snac`, by a voice drawn for it, and listen. `number` is the round's."""
+    """Say each of `said` `tries` times with `model` and the codec in `snac`, by a voice drawn for it, and listen.
+
+    `number` is the round's.
+    """
     folder = out / "tries" / str(number)
     if not (folder / "model.gguf").exists():
         unfinished = folder / ".model.gguf.part"

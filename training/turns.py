@@ -75,6 +75,12 @@ def prompt(text: str, voice: str) -> list[int]:
     return [*opening, END_TURN, CONTROL_ID[4], CONTROL_ID[5], CONTROL_ID[1]]
 
 
+def spoken_ids(frames: np.ndarray, codes: int) -> np.ndarray:
+    """Token ids (7n,) of frames (n, 7) with the speaker in them, codes from 0 in every slot."""
+    ids: np.ndarray = (frames + FIRST_CODE_ID + np.arange(SLOTS) * codes).reshape(-1)
+    return ids
+
+
 def turn(sample: Sample, codes: int, draw: Random, vary: bool = True) -> Turn:
     """`sample` said by one of the speakers of its rate. With `vary`, as other front ends write prompts too."""
     speakers = [place for place, one in enumerate(SPEAKERS) if one.rate == sample.rate]
@@ -94,7 +100,7 @@ def turn(sample: Sample, codes: int, draw: Random, vary: bool = True) -> Turn:
     weight = np.zeros(len(ids), np.float32)
     weight[-3:] = 1.0  # the older form leaves the opening of speech to the model
     frames = as_speaker(sample.frames, speaker, codes)
-    spoken = (frames + FIRST_CODE_ID + np.arange(SLOTS) * codes).reshape(-1)
+    spoken = spoken_ids(frames, codes)
     latents = (np.arange(len(frames))[:, None] * LATENTS + SLOT_LATENT).reshape(-1)
     none = np.full(len(ids), NO_PLACE, np.float32)
     return Turn(

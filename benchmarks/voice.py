@@ -86,11 +86,11 @@ def by_voice(rows: list[Row], figure: Callable[[list[Row]], float | None]) -> Fi
     }
 
 
-def error_rate(rows: list[Row], kind: str) -> float | None:
-    """Word error rate; silence counts as every word missed. None where this kind was not made at all."""
+def error_rate(rows: list[Row], kind: str, listener: str = "pocketsphinx") -> float | None:
+    """Word error rate by one listener; silence counts as every word missed. None where this kind was not made at all."""
     if not any(kind in row.verdicts for row in rows):
         return None
-    heard = [row.verdicts[kind].heard if kind in row.verdicts else "" for row in rows]
+    heard = [row.verdicts[kind].heard[listener] if kind in row.verdicts else "" for row in rows]
     return word_error_rate([row.text for row in rows], heard)
 
 
@@ -142,6 +142,7 @@ def summary(rows: list[Row], ran_away: dict[tuple[str, str], bool]) -> dict[str,
     figures: dict[str, Figures] = {}
     for kind in ("teacher", "codec", "voice"):
         figures[f"wer_{kind}"] = by_voice(rows, partial(error_rate, kind=kind))
+        figures[f"wer_whisper_{kind}"] = by_voice(rows, partial(error_rate, kind=kind, listener="whisper"))
     for kind in ("teacher", "voice"):
         figures[f"dnsmos_{kind}"] = by_voice(rows, partial(mean_mos, kind=kind))
     figures["identity_accuracy_teacher"] = identity_accuracy(rows, "teacher")
@@ -159,6 +160,8 @@ COLUMNS = {
     "WER teacher": ("wer_teacher", ".3f"),
     "WER codec": ("wer_codec", ".3f"),
     "WER voice": ("wer_voice", ".3f"),
+    "Whisper: teacher": ("wer_whisper_teacher", ".3f"),
+    "voice": ("wer_whisper_voice", ".3f"),
     "DNSMOS teacher": ("dnsmos_teacher", ".2f"),
     "DNSMOS voice": ("dnsmos_voice", ".2f"),
     "identity": ("identity_accuracy", ".1%"),
@@ -224,7 +227,7 @@ def main() -> None:
 
     draw([row for row in rows if row.audio], RESULTS / "voice.jpg")
     print(
-        f"{count} sentences a voice, word errors by pocketsphinx, model {chosen.model}, codec {chosen.codec}\n"
+        f"{count} sentences a voice, word errors (WER) by pocketsphinx and by Whisper base, model {chosen.model}, codec {chosen.codec}\n"
     )
     print(table(figures) + "\n")
     rounded = {

@@ -1,6 +1,6 @@
-"""A sentence, a speaker and what our voice made of it → what four judges say of it, of its teacher and of the codec.
+"""A sentence, a speaker and what our voice made of it → what five judges say of it, of its teacher and of the codec.
 
-The judges: pocketsphinx (words), DNSMOS (how good it sounds, 1 to 5), resemblyzer (whose voice it is), and a clock.
+The judges: pocketsphinx and Whisper (words), DNSMOS (how good it sounds, 1 to 5), resemblyzer (whose voice it is), and a clock.
 All their weights are in their packages. Knows nothing of tables; runs in processes of its own.
 """
 
@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import codes, features, shift, speech
+from training import codes, features, listen, shift, speech, whisper
 from training.clock import RATE_HZ, TEACHER_HZ
 from training.features import Sentence
-from training.listen import LISTENER_HZ, for_listener, hear
+from training.listen import LISTENER_HZ, for_listener
 from training.samples import said_by
 from training.speakers import SPEAKERS
 
 MOS_SAMPLES = int(9.01 * LISTENER_HZ)  # DNSMOS' own window; shorter speech is repeated to fill it
+LISTENERS = {"pocketsphinx": listen.hear, "whisper": whisper.hear}
 AUDIBLE = 0.01  # of full scale
 EARLY = 0.7  # speech shorter than this share of the teacher's has left words out
 
@@ -34,7 +35,7 @@ Audio = NDArray[np.float32]
 class Verdict:
     """Of one utterance."""
 
-    heard: str
+    heard: dict[str, str]  # by each of `LISTENERS`
     mos: float
     identity: NDArray[np.float32]  # (256,), length one
     sound_s: float  # from the first to the last audible sample
@@ -79,7 +80,7 @@ def verdict(samples: Audio) -> Verdict:
     plain = for_listener(samples) / np.float32(32767)
     repeated = np.resize(plain, MOS_SAMPLES) if len(plain) < MOS_SAMPLES else plain[:MOS_SAMPLES]
     return Verdict(
-        heard=hear(samples),
+        heard={name: hear(samples) for name, hear in LISTENERS.items()},
         mos=float(_dnsmos().run(repeated, LISTENER_HZ)["ovrl_mos"]),
         identity=_embedder().embed_utterance(plain),
         sound_s=sound_s(samples),

@@ -1,16 +1,15 @@
-"""language.pt, snac/ and texts.jsonl → preferred.pt: the language model, taught by what a listener understood of its own tries.
+"""language.pt, snac/ and texts.jsonl → preferred.pt: the language model, taught by what listeners understood of its own tries.
 Where there is no language.pt, it goes on from the embedded voice, which needs no teacher.
 
-Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends at
-the loss of the next code, in which a slip that loses a word counts no more than a vowel a shade brighter. Here the model says each sentence several times, and of any two tries the one
-that was understood is to become likelier against the other (Rafailov and others 2023), as a whole and word by word: a word
-knows better than its sentence which codes were to blame.
+Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends
+at the loss of the next code, in which a slip that loses a word counts no more than a vowel a shade brighter. Here the model
+says each sentence several times, and of any two tries the one better understood is to become likelier against the other
+(Rafailov and others 2023), as a whole and word by word: a word knows better than its sentence which codes were to blame.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -29,11 +28,17 @@ from training.llama import Llama
 from training.optimize import finite_step
 
 if TYPE_CHECKING:
-    from training.tries import Tries
+    from training.tries import Tries, Try
 
 HELD_OUT = 12  # one sentence in so many is not learned from
 UNDERSTOOD = 0.5  # a try with more words wrong than this is no example
+FIRST_LISTENER = 0.7  # how much pocketsphinx is believed against Whisper, whose verdict is the finer
 PAD = turns.CONTROL_ID[7]
+PRECISION = torch.autocast("cpu", dtype=torch.bfloat16)
+
+Before = dict[
+    int, list[Tensor]
+]  # by the id of a sentence's tries: of each the log likelihood (t,) of its codes
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Plan:
     rounds: int = 2  # each says other sentences with what the one before it learned
     sentences: int = 1272  # a round
     tries: int = 4  # a sentence
-    passes: float = 2.0  # over a round's tries
+    learners: int = 2
+    passes: float = 1.0  # over a round's tries: what is seen twice is learned by heart
     batch_tokens: int = 16000
     rate: float = 1.5e-4
     warm_steps: int = 10
@@ -103,30 +109,34 @@ class Verdict:
         return self._right / max(self._weight, 1e-6)
 
 
-def compare(
-    model: Llama, batch: list[Tries], before: list[list[Tensor]], plan: Plan
-) -> tuple[Tensor, Verdict, Verdict]:
-    """(loss, verdict on whole tries, verdict on words), `before` being the likelihoods at the round's beginning."""
-    now, level = likelihoods(model, batch)
+def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tuple[Tensor, Verdict, Verdict]:
+    """(loss, verdict on whole tries, verdict on words); `before` has the likelihoods at the round's beginning."""
+    with PRECISION:
+        now, level = likelihoods(model, batch)
     whole, words = Verdict(plan.steepness), Verdict(plan.steepness)
     example, examples = torch.zeros(()), 0
-    for said, after, first in zip(batch, now, before, strict=True):
-        gained = [one - two for one, two in zip(after, first, strict=True)]
-        wrong = [min(one.wrong, 1.2) for one in said]
-        whole.add([one.sum() for one in gained], [-one for one in wrong], 0.08)
-        best = int(np.argmin(wrong))
-        if said[best].ended and wrong[best] < UNDERSTOOD:
+    for said, after in zip(batch, now, strict=True):
+        gained = [one - two for one, two in zip(after, before[id(said)], strict=True)]
+        worths = [one.sure.mean() - FIRST_LISTENER * min(one.wrong, 1.2) for one in said]
+        whole.add([one.sum() for one in gained], worths, 0.1)
+        best = int(np.argmax(worths))
+        if said[best].ended and said[best].wrong < UNDERSTOOD:
             example, examples = example - after[best].sum(), examples + len(after[best])
-        placed = [(one, gain) for one, gain in zip(said, gained, strict=True) if len(one.words)]
-        for number in range(len(placed[0][0].words) if placed else 0):
-            spans = [(one.words[number], gain) for one, gain in placed]
+        placed = [(one, gain) for one, gain in zip(said, gained, strict=True) if one.spans.any()]
+        for number in range(len(said[0].right)):
             words.add(
-                [gain[max(0, a - plan.lead) * SLOTS : b * SLOTS].sum() for (a, b, _), gain in spans],
-                [float(right) for (_, _, right), _ in spans],
+                [_of_word(one, number, gain, plan.lead).sum() for one, gain in placed],
+                [one.sure[number] + FIRST_LISTENER * one.right[number] for one, _ in placed],
                 0.5,
             )
     loss = whole.loss + words.loss + plan.example * example / max(examples, 1) + plan.level * level
     return loss, whole, words
+
+
+def _of_word(one: Try, number: int, codes: Tensor, lead: int) -> Tensor:
+    """What there is for the codes of one word, and for those of `lead` frames before it."""
+    first, end = one.spans[number]
+    return codes[max(0, first - lead) * SLOTS : end * SLOTS]
 
 
 def batches(said: list[Tries], tokens: int, draw: Random) -> list[list[Tries]]:
@@ -145,33 +155,46 @@ def batches(said: list[Tries], tokens: int, draw: Random) -> list[list[Tries]]:
 
 
 def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
-    """The model after `plan.passes` over what it said."""
-    torch.manual_seed(seed)
-    precise = torch.autocast("cpu", dtype=torch.bfloat16)
-    draw = Random(seed)
-    order = draw.sample(said, len(said))
+    """The mean of `model` and of what `plan.learners` learned from what it said, each in an order of its own.
+
+    What a learner got by heart is its own, what also holds of other sentences they share: the mean is understood better
+    than any of them (Wortsman and others 2022).
+    """
+    order = Random(seed).sample(said, len(said))
     held_out, taught = order[: len(said) // HELD_OUT], order[len(said) // HELD_OUT :]
-    reference, model = model.eval(), copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.97), weight_decay=0.0)
-    known: dict[int, list[Tensor]] = {}
-    with torch.no_grad(), precise:
+    before: dict[int, list[Tensor]] = {}
+    with torch.no_grad(), PRECISION:
         for group in batches(said, plan.batch_tokens, Random(seed)):
-            known |= {
-                id(one): found for one, found in zip(group, likelihoods(reference, group)[0], strict=True)
-            }
+            found = likelihoods(model.eval(), group)[0]
+            before |= {id(one): of_it for one, of_it in zip(group, found, strict=True)}
+    learners = [_learner(model, taught, before, plan, seed + 1000 * n) for n in range(plan.learners)]
+    mean = copy.deepcopy(model)
+    everyone = [one.state_dict() for one in (model, *learners)]
+    mean.load_state_dict(
+        {name: torch.stack([one[name] for one in everyone]).mean(dim=0) for name in everyone[0]}
+    )
+    with torch.no_grad():
+        groups = batches(held_out, plan.batch_tokens, Random(seed)) if held_out else []
+        judged = [compare(mean, group, before, plan)[1:] for group in groups]
+    shares = [(whole.right, words.right) for whole, words in judged] or [(np.nan, np.nan)]
+    print("  held out: tries {:.2f}, words {:.2f} the right way".format(*np.mean(shares, axis=0)), flush=True)
+    return mean
 
-    def verdicts(groups: list[list[Tries]]) -> Iterator[tuple[Tensor, Verdict, Verdict]]:
-        for group in groups:
-            with precise:
-                yield compare(model, group, [known[id(one)] for one in group], plan)
 
+def _learner(model: Llama, taught: list[Tries], before: Before, plan: Plan, seed: int) -> Llama:
+    """A copy of `model` after `plan.passes` over `taught`."""
+    torch.manual_seed(seed)
+    draw = Random(seed)
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.97), weight_decay=0.0)
     steps = max(1, round(plan.passes * len(batches(taught, plan.batch_tokens, Random(seed)))))
     step = skipped = 0
     while step < steps:
-        for loss, whole, words in verdicts(batches(taught, plan.batch_tokens, draw)[: steps - step]):
+        for group in batches(taught, plan.batch_tokens, draw)[: steps - step]:
             for part in optimizer.param_groups:
                 part["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_steps, max(1 - step / steps, 0.05))
             optimizer.zero_grad(set_to_none=True)
+            loss, whole, words = compare(model, group, before, plan)
             loss.backward()
             skipped += not finite_step(optimizer, 1.0)
             step += 1
@@ -180,10 +203,6 @@ def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
                     f"preference step {step} of {steps}: loss {loss:.3f}, tries {whole.right:.2f},", end=" "
                 )
                 print(f"words {words.right:.2f} the right way, {skipped} skipped as not finite", flush=True)
-    with torch.no_grad():
-        judged = list(verdicts(batches(held_out, plan.batch_tokens, draw))) if held_out else []
-    shares = np.mean([(whole.right, words.right) for _, whole, words in judged] or [(np.nan, np.nan)], axis=0)
-    print("  held out: tries {:.2f}, words {:.2f} the right way".format(*shares), flush=True)
     return model
 
 
@@ -205,8 +224,9 @@ def train(out: Path, plan: Plan, seed: int) -> Path:
         if not texts:
             raise SystemExit(f"{out}/texts.jsonl has no sentence left for round {number}: give it fewer.")
         said = tries.make(out, model, codec, number, texts, plan.tries)
-        wrong = np.mean([one.wrong for some in said for one in some])
-        print(f"preference round {number}: {wrong:.3f} of the words mistaken", flush=True)
+        wrong, sure = np.mean([(one.wrong, one.sure.mean()) for some in said for one in some], axis=0)
+        print(f"preference round {number}: {wrong:.3f} of the words mistaken by pocketsphinx,", end=" ")
+        print(f"{np.exp(sure):.3f} the mean certainty of a word by Whisper", flush=True)
         model = learn(model, said, plan, seed + number)
         save_checkpoint(
             target, {"model": model.state_dict(), "shape": asdict(model.shape), "rounds": number + 1}

@@ -36,6 +36,7 @@ from training import (
     tries,
     turns,
     voiced_waves,
+    whisper,
 )
 from training.__main__ import SMOKE, STAGES, run
 from training.batches import collate
@@ -325,9 +326,11 @@ def test_of_two_tries_the_one_that_was_understood_becomes_likelier(made: Path) -
     model, codes = language.load(made / "language.pt"), SMOKE.coder.codes
     draw = np.random.default_rng(3)
 
-    def said(text: str, wrong: float, right: int) -> tries.Try:
-        frames = draw.integers(0, codes, (6, 7))
-        return tries.Try(text, "leo", frames, True, wrong, np.array([[0, 3, 1], [3, 6, right]]))
+    def said(text: str, wrong: float, right: bool) -> tries.Try:
+        frames, sure = draw.integers(0, codes, (6, 7)), np.array([0.0, -3.0 * wrong])
+        return tries.Try(
+            text, "leo", frames, True, wrong, np.array([True, right]), sure, np.array([[0, 3], [3, 6]])
+        )
 
     told = [
         [said(text, wrong, wrong < 0.5) for wrong in (0.5, 0.0, 1.0)] for text in ("One two.", "Three four.")
@@ -374,6 +377,21 @@ def test_a_word_is_found_where_it_is_said_and_known_to_be_understood(made: Path)
     assert right.tolist() == [True, True, True, False, True, False, False, True]
     assert wrong == pytest.approx(2 / 8)
     assert not listen.knows("The road was xyzzyish.")
+
+
+def test_a_second_listener_is_surer_of_what_was_said() -> None:
+    said, other = "The boat drifted slowly - very slowly.", "The goat lifted slowly - very slowly."
+    audio, _ = speech.speak(speech.load_teacher(), said, 1)
+    assert {"boat", "slowly"} <= set(whisper.hear(audio, TEACHER_HZ).split())
+    right, wrong = (whisper.sure(audio, text, TEACHER_HZ) for text in (said, other))
+    assert right.shape == wrong.shape == (6,)  # a dash is no word
+    assert (right >= whisper.UNHEARD).all()
+    assert (right <= 0).all()
+    assert (right[1:3] > wrong[1:3] + 1).all()
+    assert len(whisper.sure(audio, "A half-drifted boat.", TEACHER_HZ)) == 4
+    for nothing in (np.zeros(0, np.int16), np.zeros(24_000, np.float32), np.zeros(40 * 24_000, np.float32)):
+        assert whisper.hear(nothing) == ""
+        assert whisper.sure(nothing, said).mean() < right.mean()
 
 
 def test_a_model_is_read_back_from_its_gguf(made: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """texts.jsonl, a language model and a codec → tries/ROUND/NNNNN.npz: sentences said several times each by the model itself, and
-which of their words were understood.
+how well two listeners understood their words.
 
-Knows nothing of learning. The model is run by llama.cpp as the service runs it, the listener is the recipe's own; both want a
-core, so shards are made side by side, and only those that are missing.
+Knows nothing of learning. The model is run by llama.cpp as the service runs it; it and the listeners want a core, so shards
+are made side by side, and only those that are missing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from snac import SNAC
 
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.vocabulary import SLOTS
-from training import gguf_file, texts
+from training import gguf_file, listen, texts, whisper
 from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_arrays
-from training.listen import hear, is_plain, knows, understood, when_said
+from training.listen import is_plain, knows, understood, when_said, words
 from training.llama import Llama
 from training.reader import Reader
 from training.samples import codes_a_slot
@@ -42,8 +42,9 @@ FRAMES_A_LETTER = 1.5  # twice as long as anyone takes: what goes on longer is c
 class Try:
     """One way of saying a sentence: frames (n, 7) with the speaker in them, codes from 0 in every slot.
 
-    `words` (w, 3): first frame, frame after the last, and 1 where the word was understood, 0 where not; empty where
-    they could not be placed. `wrong` is the share of words mistaken.
+    Of each of the text's w words: `right` (w,) whether pocketsphinx understood it, `sure` (w,) Whisper's log
+    probability of it, and `spans` (w, 2) its first frame and the frame after its last, all 0 where the words could not
+    be placed. `wrong` is pocketsphinx's word error rate, which knows of words too many as well.
     """
 
     text: str
@@ -51,7 +52,9 @@ class Try:
     frames: np.ndarray
     ended: bool
     wrong: float
-    words: np.ndarray
+    right: np.ndarray
+    sure: np.ndarray
+    spans: np.ndarray
 
 
 Tries = list[Try]  # of one sentence by one voice
@@ -113,17 +116,19 @@ def _try(model: Path, snac: Path, text: str, voice: str, seed: int) -> Try:
     longest = int(FRAMES_A_LETTER * len(text) + 12) * SLOTS
     placed, ended = _reader(model, codes).frames(text, voice, TEMPERATURE, TOP_P, seed, longest)
     frames = placed % codes
+    count = len(words(text).split())
+    spans = np.zeros((count, 2), int)
     if not len(frames):
-        return Try(text, voice, frames, ended, 1.0, np.zeros((0, 3), int))
+        return Try(
+            text, voice, frames, ended, 1.0, np.zeros(count, bool), np.full(count, whisper.UNHEARD), spans
+        )
     audio = decoder.decode(placed)
-    right, wrong = understood(text, hear(audio))
-    spans = when_said(audio, text)
-    words = np.zeros((0, 3), int)
-    if len(spans) == len(right):
-        a_frame = FRAME_SAMPLES / RATE_HZ
-        first, last = np.floor(spans[:, 0] / a_frame), np.floor(spans[:, 1] / a_frame) + 1
-        words = np.stack([first, np.minimum(last, len(frames)), right], axis=1).astype(int)
-    return Try(text, voice, frames, ended, wrong, words)
+    right, wrong = understood(text, listen.hear(audio))
+    said_s = when_said(audio, text)
+    if len(said_s) == count:
+        first, last = np.floor(said_s / (FRAME_SAMPLES / RATE_HZ)).astype(int).T
+        spans = np.stack([first, np.minimum(last + 1, len(frames))], axis=1)
+    return Try(text, voice, frames, ended, wrong, right, whisper.sure(audio, text), spans)
 
 
 @cache
@@ -146,9 +151,11 @@ def write(target: Path, made: Tries) -> None:
         lengths=np.array([len(one.frames) for one in made], np.int32),
         ended=np.array([one.ended for one in made], bool),
         wrong=np.array([one.wrong for one in made], np.float32),
-        counts=np.array([len(one.words) for one in made], np.int32),
         frames=np.concatenate([one.frames.reshape(-1, SLOTS) for one in made]).astype(np.uint16),
-        words=np.concatenate([one.words for one in made]).astype(np.int16),
+        counts=np.array([len(one.right) for one in made], np.int32),
+        right=np.concatenate([one.right for one in made]),
+        sure=np.concatenate([one.sure for one in made]).astype(np.float32),
+        spans=np.concatenate([one.spans for one in made]).astype(np.int16),
     )
 
 
@@ -157,10 +164,12 @@ def read(file: Path) -> list[Tries]:
     with np.load(file) as stored:
         part = {name: stored[name] for name in stored.files}
     frames = np.split(part["frames"].astype(int), np.cumsum(part["lengths"])[:-1])
-    words = np.split(part["words"].astype(int), np.cumsum(part["counts"])[:-1])
+    ends = np.cumsum(part["counts"])[:-1]
+    right, sure, spans = (np.split(part[name], ends) for name in ("right", "sure", "spans"))
     made = []
     for place, line in enumerate(part["lines"].tobytes().decode().split("\n")):
         voice, text = line.split("\t")
         ended, wrong = bool(part["ended"][place]), float(part["wrong"][place])
-        made.append(Try(text, voice, frames[place], ended, wrong, words[place]))
+        heard = right[place], sure[place], spans[place].astype(int)
+        made.append(Try(text, voice, frames[place], ended, wrong, *heard))
     return [list(group) for _, group in groupby(made, key=lambda one: one.text)]

@@ -157,8 +157,8 @@ def batches(said: list[Tries], tokens: int, draw: Random) -> list[list[Tries]]:
 def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
     """The mean of `model` and of what `plan.learners` learned from what it said, each in an order of its own.
 
-    What a learner got by heart is its own, what also holds of other sentences they share: the mean is understood better
-    than any of them (Wortsman and others 2022).
+    What a learner got by heart is its own, what also holds of other sentences they share: the mean keeps the latter
+    (Wortsman and others 2022).
     """
     order = Random(seed).sample(said, len(said))
     held_out, taught = order[: len(said) // HELD_OUT], order[len(said) // HELD_OUT :]

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 HELD_OUT = 12  # one sentence in so many is not learned from
 UNDERSTOOD = 0.5  # a try with more words wrong than this is no example
 FIRST_LISTENER = 0.7  # how much pocketsphinx is believed against Whisper, whose verdict is the finer
+WHOLE_SHARE = (
+    6  # of all tokens only one state in so many is asked: no factor of the slots, so all have their turn
+)
 PAD = turns.CONTROL_ID[7]
 PRECISION = torch.autocast("cpu", dtype=torch.bfloat16)
 
@@ -54,11 +57,25 @@ class Plan:
     steepness: float = 0.1  # how soon a difference in likelihood is enough: DPO's beta
     example: float = 0.2  # weight of the plain loss on the best try
     level: float = 5e-3  # weight of the logits' level, as in the language stage
+    illegal: float = 5.0  # weight of what tokens of other slots take
     lead: int = 1  # frames before a word that answer for it too
 
 
-def likelihoods(model: Llama, batch: list[Tries]) -> tuple[list[list[Tensor]], Tensor]:
-    """Of each try of each sentence the log likelihood (t,) of its codes and its end; and the square of the logits' level."""
+@dataclass(frozen=True)
+class Likelihoods:
+    """`codes`: of each try of each sentence the log likelihood (t,) of its codes and its end, among what is legal there.
+
+    `level`: the mean square of the logits' level. `illegal`: what tokens of other slots take from the legal ones, in
+    nats a token: our tier 1 never draws them, other engines would.
+    """
+
+    codes: list[list[Tensor]]
+    level: Tensor
+    illegal: Tensor
+
+
+def likelihoods(model: Llama, batch: list[Tries]) -> Likelihoods:
+    """What the model says of every try of every sentence."""
     prompts = [turns.prompt(one.text, one.voice) for said in batch for one in said]
     spoken = [
         np.append(turns.spoken_ids(one.frames, model.shape.codes), turns.CONTROL_ID[2])
@@ -73,13 +90,17 @@ def likelihoods(model: Llama, batch: list[Tries]) -> tuple[list[list[Tensor]], T
     rows = range(len(spoken))
     states = torch.cat([hidden[n, len(prompts[n]) - 1 :][: len(spoken[n])] for n in rows])
     targets = torch.from_numpy(np.concatenate(spoken))
-    found, level = torch.zeros(len(targets)), torch.zeros(())
+    found, level = torch.zeros(len(targets)), torch.zeros(len(targets))
     for here, logits, wanted in language.legal_logits(model, states, targets):
         norm = logits.logsumexp(dim=1)
         found = found.masked_scatter(here, logits.gather(1, wanted[:, None])[:, 0] - norm)
-        level = level + norm.square().sum()
+        level = level.masked_scatter(here, norm)
+    share = slice(None, None, WHOLE_SHARE)
+    whole = (states[share] @ model.rows().to(states.dtype).T).float().logsumexp(dim=1)
     parts = iter(found.split([len(codes) for codes in spoken]))
-    return [[next(parts) for _ in said] for said in batch], level / len(targets)
+    return Likelihoods(
+        [[next(parts) for _ in said] for said in batch], level.square().mean(), (whole - level[share]).mean()
+    )
 
 
 class Verdict:
@@ -112,10 +133,10 @@ class Verdict:
 def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tuple[Tensor, Verdict, Verdict]:
     """(loss, verdict on whole tries, verdict on words); `before` has the likelihoods at the round's beginning."""
     with PRECISION:
-        now, level = likelihoods(model, batch)
+        now = likelihoods(model, batch)
     whole, words = Verdict(plan.steepness), Verdict(plan.steepness)
     example, examples = torch.zeros(()), 0
-    for said, after in zip(batch, now, strict=True):
+    for said, after in zip(batch, now.codes, strict=True):
         gained = [one - two for one, two in zip(after, before[id(said)], strict=True)]
         worths = [one.sure.mean() - FIRST_LISTENER * min(one.wrong, 1.2) for one in said]
         whole.add([one.sum() for one in gained], worths, 0.1)
@@ -129,7 +150,8 @@ def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tup
                 [one.sure[number] + FIRST_LISTENER * one.right[number] for one, _ in placed],
                 0.5,
             )
-    loss = whole.loss + words.loss + plan.example * example / max(examples, 1) + plan.level * level
+    loss = whole.loss + words.loss + plan.example * example / max(examples, 1)
+    loss = loss + plan.level * now.level + plan.illegal * now.illegal
     return loss, whole, words
 
 
@@ -165,7 +187,7 @@ def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
     before: dict[int, list[Tensor]] = {}
     with torch.no_grad(), PRECISION:
         for group in batches(said, plan.batch_tokens, Random(seed)):
-            found = likelihoods(model.eval(), group)[0]
+            found = likelihoods(model.eval(), group).codes
             before |= {id(one): of_it for one, of_it in zip(group, found, strict=True)}
     learners = [_learner(model, taught, before, plan, seed + 1000 * n) for n in range(plan.learners)]
     mean = copy.deepcopy(model)

@@ -338,13 +338,17 @@ def test_of_two_tries_the_one_that_was_understood_becomes_likelier(made: Path) -
     plan = replace(SMOKE.preference, passes=12, rate=3e-3, batch_tokens=10)
     taught = preference.learn(model, told, plan, 1)
     with torch.no_grad():
-        before, now = (preference.likelihoods(one, told)[0] for one in (model, taught))
+        before, now = (preference.likelihoods(one, told).codes for one in (model, taught))
     for first, after in zip(before, now, strict=True):
         gains = [float((b - a).sum()) for a, b in zip(first, after, strict=True)]
         assert gains[1] > max(gains[0], gains[2])
         # The word that both others lost is what moved them apart.
         words = [float((b - a)[3 * 7 : 6 * 7].sum()) for a, b in zip(first, after, strict=True)]
         assert words[1] > max(words[0], words[2])
+    # What is learned among a slot's own codes lets no other in, which engines other than ours would draw.
+    with torch.no_grad():
+        leaks = [float(preference.likelihoods(one, told).illegal) for one in (model, taught)]
+    assert leaks[1] < leaks[0]
 
 
 def test_tries_are_of_sentences_to_learn_from_and_read_as_they_were_written(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from training import codec, language, preference, samples
+from orpheus import embedded
+from training import codec, gguf_file, language, preference, recover, samples
 from training.coder import Size
 from training.llama import Shape
 
@@ -29,6 +30,7 @@ STAGES = (
     "gguf",
     "listen",
 )
+APART = ("recover",)  # of no use to the whole: it gives a finished voice the coder that the others begin with
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Recipe:
     sentences: int
     corpora: bool  # Debian's texts beside the templates
     coder: Size
+    recover: recover.Plan
     shifted_shards: int
     codec: codec.Plan
     language: language.Plan
@@ -50,6 +53,7 @@ FULL = Recipe(
     sentences=48000,
     corpora=True,
     coder=Size(codes=CODES),
+    recover=recover.Plan(),
     shifted_shards=80,
     codec=codec.Plan(codes=CODES),
     language=language.Plan(Shape(codes=CODES)),
@@ -59,6 +63,7 @@ SMOKE = Recipe(
     sentences=12,
     corpora=False,
     coder=Size(codes=64, width=32, dim=8, steps=40, batch=4, latents=32, shards=1),
+    recover=recover.Plan(sentences=4, meaning_steps=5, choosing_steps=5, batch=4, latents=16),
     shifted_shards=1,
     codec=codec.Plan(codes=64, width=128, steps=4, batch=2, frames=2, compiled=False),
     language=language.Plan(
@@ -89,6 +94,8 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
         from training import codes
 
         codes.make(out, recipe.coder, SEED)
+    elif stage == "recover":
+        recover.make(out, embedded.MODEL, embedded.CODEC, recipe.coder, recipe.recover, SEED)
     elif stage == "shifted":
         from training import shifted
 
@@ -100,8 +107,6 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
     elif stage == "preference":
         preference.train(out, recipe.preference, SEED)
     elif stage == "gguf":
-        from training import gguf_file
-
         preferred = out / "preferred.pt"
         learned = preferred if preferred.exists() else out / "language.pt"
         gguf_file.write(language.load(learned), out / "model.gguf", recipe.packing)
@@ -117,7 +122,15 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for everything made (full: about 10 GB)"
     )
-    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; may be repeated")
+    parser.add_argument(
+        "--stage",
+        choices=(*STAGES, *APART),
+        action="append",
+        help="only this stage; may be repeated. recover: the coder of the embedded voice, from features",
+    )
+    parser.add_argument(
+        "--from-embedded", action="store_true", help="the language model goes on from the embedded voice"
+    )
     parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads; 0: its own choice")
     parser.add_argument(
         "--minutes", type=float, default=0, help="fit the schedule of a learning stage in this time"
@@ -147,6 +160,10 @@ def main() -> None:
         stop_minutes=chosen.stop_after,
         batch_tokens=chosen.batch_tokens or told.batch_tokens,
     )
+    if chosen.from_embedded:
+        if chosen.width or chosen.layers:
+            parser.error("--from-embedded has the embedded voice's width and layers")
+        told = language.going_on(told, embedded.MODEL)
     if chosen.width:
         inner = round(chosen.width * 2.75 / 32) * 32
         shape = replace(told.shape, width=chosen.width, heads=chosen.width // 64, inner=inner)

@@ -27,7 +27,7 @@ from training.files import save_checkpoint, write_atomically
 from training.held import Held
 from training.optimize import finite_step
 from training.sound_losses import Critics, critics_loss, persuasion_loss, phase_loss, spectral_loss
-from training.speakers import SPEAKERS
+from training.speakers import SPEAKERS, Speaker
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,24 @@ def pieces(out: Path, codes: int) -> list[Piece]:
     return found
 
 
+PITCH_COLUMNS = slice(8, 12)  # of a coarse code's row: the pitch of each of its latents
+_PITCH_SCALE = 3.0
+_PITCH_MIDDLE_HZ = 150.0
+
+
+def pitch_columns(melodies: np.ndarray, speaker: Speaker) -> np.ndarray:
+    """Melodies (n, 4) as `speaker` sings them → those columns."""
+    ratios: np.ndarray = np.log(speaker.pitch_hz / _PITCH_MIDDLE_HZ) + speaker.pitch_range * melodies
+    return _PITCH_SCALE * ratios
+
+
+def melodies_told(columns: np.ndarray, speaker: Speaker) -> np.ndarray:
+    """What `pitch_columns` made these of."""
+    ratios = columns / _PITCH_SCALE - np.log(speaker.pitch_hz / _PITCH_MIDDLE_HZ)
+    told: np.ndarray = ratios / speaker.pitch_range
+    return told
+
+
 def begin(plan: Plan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
     """A new SNAC whose codebooks start from what the codes mean: the coder's centres, each speaker's pitches; and in which the
     voice's waves are laid."""
@@ -110,9 +128,10 @@ def begin(plan: Plan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
         coarse.normal_(std=0.01)
         for number, speaker in enumerate(SPEAKERS):
             rows = coarse[number * len(melodies) : (number + 1) * len(melodies)]
-            pitch = torch.from_numpy(np.log(speaker.pitch_hz / 150) + speaker.pitch_range * melodies).float()
+            columns = torch.from_numpy(pitch_columns(melodies, speaker)).float()
             rows[:, number] += 2.0
-            rows[:, 8:12] += 3 * pitch
+            rows[:, PITCH_COLUMNS] += columns
+            pitch = columns / _PITCH_SCALE
             for octave in range(2):  # waves over the pitch, so that near pitches are told apart
                 rows[:, 12 + 8 * octave : 16 + 8 * octave] += torch.sin(4 * 3**octave * pitch)
                 rows[:, 16 + 8 * octave : 20 + 8 * octave] += torch.cos(4 * 3**octave * pitch)

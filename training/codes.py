@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import track
+from torch import Tensor
 
 from training import features, samples
 from training.alignment import place_and_phone
@@ -66,6 +67,15 @@ def melody_centres(sentences: list[Sentence], count: int, seed: int) -> np.ndarr
     return centres[np.argsort(centres.mean(axis=1))]
 
 
+def error(rebuilt: Tensor, features: Tensor) -> Tensor:
+    """Mean square of the difference of two (b, 66, t), weighed by what a listener needs."""
+    weights = torch.ones(features.shape[1], 1, device=features.device)
+    weights[2 * SHAPES :] = _VOICED_WEIGHT * SHAPES
+    # Speech is what must be right: a quiet frame counts a quarter of a loud one.
+    loud = torch.sigmoid(features[:, :1] / 2) * 0.75 + 0.25
+    return ((rebuilt - features) ** 2 * weights * loud).mean()
+
+
 def train(out: Path, size: Size, seed: int) -> Path:
     """Train the coder on the first shards; codes/coder.pt holds it, the mean bands and the melody centres."""
     target, unfinished = out / "codes" / "coder.pt", out / "codes" / "coder_unfinished.pt"
@@ -79,8 +89,6 @@ def train(out: Path, size: Size, seed: int) -> Path:
     coder = Coder(stream.shape[0], size.codes, size.width, size.dim).to(device)
     optimizer = torch.optim.AdamW(coder.parameters(), lr=2e-3, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=size.steps, pct_start=0.05)
-    weights = torch.ones(stream.shape[0], 1, device=device)
-    weights[2 * SHAPES :] = _VOICED_WEIGHT * SHAPES
     errors = []
     first = 0
     if unfinished.exists():
@@ -94,16 +102,14 @@ def train(out: Path, size: Size, seed: int) -> Path:
         starts = torch.randint(stream.shape[1] - size.latents, (size.batch,)) // 2 * 2
         batch = torch.stack([stream[:, at : at + size.latents] for at in starts.tolist()]).to(device)
         rebuilt, _, _, distance = coder(batch)
-        # Speech is what must be right: a quiet frame counts a quarter of a loud one.
-        loud = torch.sigmoid(batch[:, :1] / 2) * 0.75 + 0.25
-        error = ((rebuilt - batch) ** 2 * weights * loud).mean()
-        loss = error + 0.25 * distance
+        missed = error(rebuilt, batch)
+        loss = missed + 0.25 * distance
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        errors.append(error.item())
+        errors.append(missed.item())
         if step % 250 == 249:
             parts: dict[str, Any] = {"coder": coder, "optimizer": optimizer, "schedule": schedule}
             save_checkpoint(

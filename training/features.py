@@ -33,7 +33,11 @@ class Sentence:
 
 def describe(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bands, voiced, melody) of the teacher's int16 samples."""
-    f0, envelope = shift.pitch_and_envelope(shift.prepare(samples, TEACHER_HZ))
+    return described(*shift.pitch_and_envelope(shift.prepare(samples, TEACHER_HZ)))
+
+
+def described(f0: np.ndarray, envelope: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(bands, voiced, melody) of the teacher's pitch and envelope."""
     # A smooth envelope instead of a spectrum: harmonics would spend codes on a pitch the first code carries.
     power = envelope @ mel_weights(envelope.shape[1])
     count = len(f0) - 1

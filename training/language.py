@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from orpheus.vocabulary import SLOTS
-from training import turns
+from training import gguf_file, turns
 from training.batches import Batch, ahead, batches, collate
 from training.files import save_checkpoint
 from training.llama import HEAD_SIZE, Llama, Shape
@@ -55,6 +55,25 @@ class Plan:
     window: float = 3.0  # letters either side that the guided head may look at for nothing
     save_minutes: float = 3.0
     stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
+    origin: Path | None = None  # a GGUF to go on from instead of from nothing
+
+
+def going_on(plan: Plan, origin: Path) -> Plan:
+    """`plan` for a model that can already speak: it hears itself from the start, at a fifth of the rate that falls throughout.
+
+    A GGUF does not hold the phoneme read-out, so nothing is asked of it.
+    """
+    return replace(
+        plan,
+        origin=origin,
+        shape=gguf_file.read(origin).shape,
+        rate=plan.rate / 5,
+        warm_steps=50,
+        fall=1.0,
+        own_from=0.0,
+        phone=0.0,
+        weight_decay=0.0,
+    )
 
 
 def slots_and_codes(ids: Tensor, codes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,7 +239,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
     target = out / "language.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
-    model = begin(plan.shape, out).to(device)
+    model = (gguf_file.read(plan.origin) if plan.origin else begin(plan.shape, out)).to(device)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.dim() == 2], "weight_decay": plan.weight_decay},

@@ -49,12 +49,15 @@ def gain(audio: np.ndarray) -> float:
     return float(min(LOUDNESS / max(loud, 1e-6), 0.98 / max(np.abs(audio).max(), 1e-6)))
 
 
-def pitch(audio: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """f0 in Hz at `times`, 0 where unvoiced. Praat's: pyworld's dio hears joe an octave up, harvest costs 30×."""
+def pitch(audio: np.ndarray, times: np.ndarray, height: float = 1.0) -> np.ndarray:
+    """f0 in Hz at `times`, 0 where unvoiced, of the teacher or of one who speaks `height` times as high.
+
+    Praat's: pyworld's dio hears joe an octave up, harvest costs 30×.
+    """
     track = parselmouth.Sound(audio, RATE_HZ).to_pitch_ac(
         time_step=HOP_SAMPLES / RATE_HZ,
-        pitch_floor=_PITCH_HZ[0],
-        pitch_ceiling=_PITCH_HZ[1],
+        pitch_floor=_PITCH_HZ[0] * height,
+        pitch_ceiling=_PITCH_HZ[1] * height,
         silence_threshold=0.02,
         voicing_threshold=0.4,
         octave_jump_cost=0.6,
@@ -70,10 +73,10 @@ def frame_times(audio: np.ndarray) -> np.ndarray:
     return np.arange(len(audio) // HOP_SAMPLES + 1) * (HOP_SAMPLES / RATE_HZ)
 
 
-def pitch_and_envelope(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pitch_and_envelope(audio: np.ndarray, height: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The first two streams of an analysis of 24 kHz audio: a third of its cost, and all that codes are made of."""
     times = frame_times(audio)
-    f0 = pitch(audio, times)
+    f0 = pitch(audio, times, height)
     return f0, pyworld.cheaptrick(audio, f0, times, RATE_HZ, f0_floor=_PITCH_HZ[0])
 
 

@@ -28,6 +28,7 @@ from training import (
     listen,
     melody,
     preference,
+    recover,
     samples,
     shift,
     sing,
@@ -41,6 +42,7 @@ from training import (
 from training.__main__ import SMOKE, STAGES, run
 from training.batches import collate
 from training.clock import TEACHER_HZ
+from training.coder import Coder
 from training.speakers import SPEAKERS
 
 
@@ -114,6 +116,64 @@ def test_frames_last_as_long_as_the_teacher_spoke(made: Path) -> None:
         spoken_s = lines[one.number]["samples"] / TEACHER_HZ
         assert 0 <= len(one.frames) * 2048 / 24000 - spoken_s < 2048 / 24000 + 0.001
         assert len(one.places) == len(one.phones) == 4 * len(one.frames)
+
+
+def test_a_finished_voice_gives_its_coder_back(made: Path, tmp_path: Path) -> None:
+    """Its centres and melodies exactly as its codec learned them; enough of the rest to code its teacher and go on."""
+    for name in ("texts.jsonl", "speech", "features"):
+        (tmp_path / name).symlink_to(made / name)
+    recover.make(tmp_path, made / "model.gguf", made / "snac", SMOKE.coder, SMOKE.recover, 1)
+    (coder, mean, melodies), (true, true_mean, true_melodies) = codes.load(tmp_path), codes.load(made)
+    np.testing.assert_allclose(melodies, true_melodies, atol=0.01)
+    np.testing.assert_allclose(mean, true_mean, atol=1e-5)
+    for book, true_book in ((coder.middle, true.middle), (coder.fine, true.fine)):
+        scaled = true_book.centres / true_book.centres.std()
+        np.testing.assert_allclose(book.centres, scaled, atol=0.03)
+    run("codes", SMOKE, tmp_path)
+    coded, truly = samples.read(tmp_path / "codes"), samples.read(made / "codes")
+    assert [one.frames.shape for one in coded] == [one.frames.shape for one in truly]
+    agreed = [
+        np.mean(one.frames[:, 0] == other.frames[:, 0]) for one, other in zip(coded, truly, strict=True)
+    ]
+    assert np.mean(agreed) > 0.9
+    kept = (tmp_path / "codes" / "coder.pt").stat().st_mtime_ns
+    recover.make(tmp_path, made / "model.gguf", made / "snac", SMOKE.coder, SMOKE.recover, 1)
+    assert (tmp_path / "codes" / "coder.pt").stat().st_mtime_ns == kept
+
+
+def test_a_coder_is_recovered_from_what_its_codes_mean() -> None:
+    """A coder of random weights codes anything; one that has only its centres learns to choose as it does."""
+    torch.manual_seed(3)
+    true = Coder(66, 16, 32, 8).eval()
+    with torch.no_grad():
+        middle, fine = torch.randint(16, (1, 2000)), torch.randint(16, (1, 4000))
+        heard = true.rebuild(middle, fine)
+        heard = (heard - heard.mean(dim=2, keepdim=True)) / heard.std(dim=2, keepdim=True)
+    pieces = recover.Pieces(heard[0].T.numpy(), middle[0].numpy(), fine[0].numpy())
+    found = Coder(66, 16, 32, 8)
+    found.middle.centres, found.fine.centres = true.middle.centres, true.fine.centres
+    plan = recover.Plan(meaning_steps=400, choosing_steps=800, latents=32)
+    recover.learn(found, pieces, pieces, plan, 1)
+    with torch.no_grad():
+        _, chosen_middle, chosen_fine, _ = found(heard)
+    assert (chosen_middle == middle).float().mean() > 0.8
+    assert (chosen_fine == fine).float().mean() > 0.8
+
+
+def test_a_coder_is_not_recovered_from_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--stage features"):
+        recover.make(tmp_path, tmp_path, embedded.CODEC, SMOKE.coder, SMOKE.recover, 1)
+
+
+def test_a_finished_voice_can_be_taught_more(made: Path, tmp_path: Path) -> None:
+    """It begins as it is: a step of no size leaves what it says where it was."""
+    (tmp_path / "codes").symlink_to(made / "codes")
+    plan = language.going_on(replace(SMOKE.language, steps=1, rate=1e-9), made / "model.gguf")
+    before = gguf_file.read(made / "model.gguf").state_dict()
+    after = language.load(language.train(tmp_path, samples.read(made / "codes"), plan, 1)).state_dict()
+    for name, values in before.items():
+        if not name.startswith("phones"):
+            torch.testing.assert_close(after[name], values, msg=name)
 
 
 def test_speakers_differ_in_pitch_and_say_a_sentence_at_the_same_moments(made: Path) -> None:

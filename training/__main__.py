@@ -95,7 +95,7 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
 
         codes.make(out, recipe.coder, SEED)
     elif stage == "recover":
-        recover.make(out, embedded.MODEL, embedded.CODEC, recipe.coder, recipe.recover, SEED)
+        recover.make(out, recipe.coder, recipe.recover, SEED)
     elif stage == "shifted":
         from training import shifted
 
@@ -126,7 +126,7 @@ def main() -> None:
         "--stage",
         choices=(*STAGES, *APART),
         action="append",
-        help="only this stage; may be repeated. recover: the coder of the embedded voice, from features",
+        help="only this stage; may be repeated. recover: the coder of a finished voice, from features",
     )
     parser.add_argument(
         "--from-embedded", action="store_true", help="the language model goes on from the embedded voice"

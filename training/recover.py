@@ -9,6 +9,7 @@ choose from those and from the teacher's speech.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from snac import SNAC
 from torch import Tensor
 from torch.nn import functional as F
 
+from orpheus import embedded
 from training import codec, codes, features, shift, texts
 from training.clock import FRAME_SAMPLES, HOP_SAMPLES
 from training.coder import Codebook, Coder, Size
@@ -252,26 +254,32 @@ def _entropy(latent: Tensor, book: Codebook, said: Tensor, sharpness: Tensor) ->
     return F.cross_entropy((sharpness * nearness).transpose(1, 2), said)
 
 
-def make(out: Path, model: Path, snac: Path, size: Size, plan: Plan, seed: int) -> Path:
-    """Recover the coder of the voice in `model` and `snac`."""
+def make(out: Path, size: Size, plan: Plan, seed: int) -> Path:
+    """Recover the coder of the voice in `out`, or, where there is none, of the embedded one, whose codec is then laid there."""
     target = out / "codes" / "coder.pt"
     if target.exists():
         return target
-    network = _snac(snac)
     taught = list(
         chain.from_iterable(features.read(out, name) for name in features.shards(out)[: size.shards])
     )
     if not taught:
         raise SystemExit(f"{out}/features is empty: run the stages up to `--stage features` first.")
+    model, snac = out / "model.gguf", out / "snac"
+    if not model.exists():
+        model = embedded.MODEL
+        shutil.copytree(embedded.CODEC, snac, dirs_exist_ok=True)
+        print("No model.gguf: this is the coder of the embedded voice.", flush=True)
+    network = _snac(snac)
     heard, frames = say(out, model, snac, plan.sentences)
-    coder = Coder(2 * codes.SHAPES + 2, codes_a_slot(network.codebook_size), size.width, size.dim)
+    codes_here = codes_a_slot(network.codebook_size)
+    coder = Coder(2 * codes.SHAPES + 2, codes_here, size.width, size.dim)
     coder.middle.centres, coder.fine.centres = centres(network, size.dim)
     unknown = [np.zeros((len(one.bands) // 8, 7), np.int64) for one in taught]
     learn(coder, pieces(heard, frames), pieces(taught, unknown), plan, seed)
     save_checkpoint(
         target,
         {
-            "size": {**size.__dict__, "codes": codes_a_slot(network.codebook_size)},
+            "size": {**size.__dict__, "codes": codes_here},
             "coder": coder.state_dict(),
             "mean": torch.from_numpy(mean_bands(taught)),
             "melodies": torch.from_numpy(melodies(network)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from types import ModuleType
 
+import gguf
 import numpy as np
 import pytest
 import soundfile
@@ -120,9 +121,9 @@ def test_frames_last_as_long_as_the_teacher_spoke(made: Path) -> None:
 
 def test_a_finished_voice_gives_its_coder_back(made: Path, tmp_path: Path) -> None:
     """Its centres and melodies exactly as its codec learned them; enough of the rest to code its teacher and go on."""
-    for name in ("texts.jsonl", "speech", "features"):
+    for name in ("texts.jsonl", "speech", "features", "model.gguf", "snac"):
         (tmp_path / name).symlink_to(made / name)
-    recover.make(tmp_path, made / "model.gguf", made / "snac", SMOKE.coder, SMOKE.recover, 1)
+    run("recover", SMOKE, tmp_path)
     (coder, mean, melodies), (true, true_mean, true_melodies) = codes.load(tmp_path), codes.load(made)
     np.testing.assert_allclose(melodies, true_melodies, atol=0.01)
     np.testing.assert_allclose(mean, true_mean, atol=1e-5)
@@ -137,7 +138,7 @@ def test_a_finished_voice_gives_its_coder_back(made: Path, tmp_path: Path) -> No
     ]
     assert np.mean(agreed) > 0.9
     kept = (tmp_path / "codes" / "coder.pt").stat().st_mtime_ns
-    recover.make(tmp_path, made / "model.gguf", made / "snac", SMOKE.coder, SMOKE.recover, 1)
+    run("recover", SMOKE, tmp_path)
     assert (tmp_path / "codes" / "coder.pt").stat().st_mtime_ns == kept
 
 
@@ -162,7 +163,19 @@ def test_a_coder_is_recovered_from_what_its_codes_mean() -> None:
 
 def test_a_coder_is_not_recovered_from_nothing(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--stage features"):
-        recover.make(tmp_path, tmp_path, embedded.CODEC, SMOKE.coder, SMOKE.recover, 1)
+        run("recover", SMOKE, tmp_path)
+
+
+def test_the_embedded_voice_is_ready_to_be_taught_more(made: Path, tmp_path: Path) -> None:
+    """Its coder, its codec, and the teacher's sentences in its codes."""
+    for name in ("texts.jsonl", "speech", "features"):
+        (tmp_path / name).symlink_to(made / name)
+    run("recover", SMOKE, tmp_path)
+    run("codes", SMOKE, tmp_path)
+    assert SNAC.from_pretrained(str(tmp_path / "snac")).codebook_size == 4096
+    coded = np.concatenate([one.frames for one in samples.read(tmp_path / "codes")])
+    assert coded.max() > 64
+    assert coded[:, 0].max() < 256
 
 
 def test_a_finished_voice_can_be_taught_more(made: Path, tmp_path: Path) -> None:
@@ -467,6 +480,26 @@ def test_a_model_is_read_back_from_its_gguf(made: Path, tmp_path: Path) -> None:
     ids = torch.tensor([turns.prompt("Hello.", "tara")])
     with torch.no_grad():
         torch.testing.assert_close(again(ids)[0], model(ids)[0], atol=2e-2, rtol=1e-2)
+
+
+def test_a_file_is_sharper_than_its_model(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says by how much; an older file says nothing and is as sharp as its model."""
+    model = language.load(made / "preferred.pt")
+
+    def stored() -> torch.Tensor:
+        tensors = {one.name: one.data for one in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+        return torch.from_numpy(np.array(tensors["output_norm.weight"]))
+
+    gguf_file.write(model, tmp_path / "model.gguf")
+    torch.testing.assert_close(stored(), gguf_file.SHARPNESS * model.output_norm.weight.detach())
+    add = gguf.GGUFWriter.add_float32
+    monkeypatch.setattr(
+        gguf.GGUFWriter, "add_float32", lambda *given: add(*given) if "sharpness" not in given[1] else None
+    )
+    gguf_file.write(model, tmp_path / "model.gguf")
+    torch.testing.assert_close(gguf_file.read(tmp_path / "model.gguf").output_norm.weight.detach(), stored())
 
 
 def test_without_a_language_model_the_embedded_voice_goes_on(made: Path, tmp_path: Path) -> None:

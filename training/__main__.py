@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from orpheus import embedded
-from training import codec, gguf_file, language, preference, recover, samples
-from training.coder import Size
+from training import codec, gguf_file, language, preference, samples
+from training.coder import Recovery, Size
 from training.llama import Shape
 
 SEED = 20261121
@@ -40,7 +40,7 @@ class Recipe:
     sentences: int
     corpora: bool  # Debian's texts beside the templates
     coder: Size
-    recover: recover.Plan
+    recovery: Recovery
     shifted_shards: int
     codec: codec.Plan
     language: language.Plan
@@ -53,7 +53,7 @@ FULL = Recipe(
     sentences=48000,
     corpora=True,
     coder=Size(codes=CODES),
-    recover=recover.Plan(),
+    recovery=Recovery(),
     shifted_shards=80,
     codec=codec.Plan(codes=CODES),
     language=language.Plan(Shape(codes=CODES)),
@@ -63,7 +63,7 @@ SMOKE = Recipe(
     sentences=12,
     corpora=False,
     coder=Size(codes=64, width=32, dim=8, steps=40, batch=4, latents=32, shards=1),
-    recover=recover.Plan(sentences=4, meaning_steps=5, choosing_steps=5, batch=4, latents=16),
+    recovery=Recovery(sentences=4, meaning_steps=5, choosing_steps=5, batch=4, latents=16),
     shifted_shards=1,
     codec=codec.Plan(codes=64, width=128, steps=4, batch=2, frames=2, compiled=False),
     language=language.Plan(
@@ -95,7 +95,9 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
 
         codes.make(out, recipe.coder, SEED)
     elif stage == "recover":
-        recover.make(out, recipe.coder, recipe.recover, SEED)
+        from training import recover
+
+        recover.make(out, recipe.coder, recipe.recovery, SEED)
     elif stage == "shifted":
         from training import shifted
 

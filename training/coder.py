@@ -32,6 +32,18 @@ class Size:
         return self.codes // len(SPEAKERS)
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """What it takes to recover the coder of a finished voice."""
+
+    sentences: int = 1848  # said by the voice: an hour and a half
+    meaning_steps: int = 2500
+    choosing_steps: int = 4000
+    batch: int = 24
+    latents: int = 64  # of a training piece
+    rate: float = 2e-3
+
+
 class Codebook(nn.Module):
     """k-means by moving averages; the gradient goes straight through. (b, d, t) → (b, d, t), codes (b, t)."""
 

@@ -67,6 +67,17 @@ def melody_centres(sentences: list[Sentence], count: int, seed: int) -> np.ndarr
     return centres[np.argsort(centres.mean(axis=1))]
 
 
+def learned_from(out: Path, size: Size) -> list[Sentence]:
+    """The teacher's sentences that a coder learns from: those of the first shards."""
+    return [one for name in features.shards(out)[: size.shards] for one in features.read(out, name)]
+
+
+def mean_bands(sentences: list[Sentence]) -> np.ndarray:
+    """(80,) over all their frames."""
+    mean: np.ndarray = np.concatenate([one.bands for one in sentences]).mean(axis=0)
+    return mean
+
+
 def error(rebuilt: Tensor, features: Tensor) -> Tensor:
     """Mean square of the difference of two (b, 66, t), weighed by what a listener needs."""
     weights = torch.ones(features.shape[1], 1, device=features.device)
@@ -82,8 +93,8 @@ def train(out: Path, size: Size, seed: int) -> Path:
     if target.exists():
         return target
     torch.manual_seed(seed)
-    sentences = [one for name in features.shards(out)[: size.shards] for one in features.read(out, name)]
-    mean = np.concatenate([one.bands for one in sentences]).mean(axis=0)
+    sentences = learned_from(out, size)
+    mean = mean_bands(sentences)
     stream = torch.from_numpy(np.concatenate([latent_features(one, mean) for one in sentences]).T.copy())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     coder = Coder(stream.shape[0], size.codes, size.width, size.dim).to(device)

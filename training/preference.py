@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 HELD_OUT = 12  # one sentence in so many is not learned from
 UNDERSTOOD = 0.5  # a try with more words wrong than this is no example
 FIRST_LISTENER = 0.7  # how much pocketsphinx is believed against Whisper, whose verdict is the finer
-WHOLE_SHARE = (
-    6  # of all tokens only one state in so many is asked: no factor of the slots, so all have their turn
-)
+# Of all tokens only one state in so many is asked: no factor in common with the slots, so that all have their turn.
+WHOLE_SHARE = 6
 PAD = turns.CONTROL_ID[7]
 PRECISION = torch.autocast("cpu", dtype=torch.bfloat16)
 

@@ -5,6 +5,7 @@ Knows nothing of audio.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from orpheus.vocabulary import SLOTS
 from training import turns
 from training.samples import in_codebooks
 
+TEMPERATURE, TOP_P = 0.6, 0.9  # the service's own
 LONGEST_TOKENS = 1400
 CONTEXT_TOKENS = 2048
 
@@ -58,6 +60,12 @@ class Reader:
             self._context.decode([Row(0, len(prompt) + len(said), (first + pick,), True)])
             said.append(pick)
         return in_codebooks(np.array(said, int).reshape(-1, SLOTS), self._codes), ended
+
+
+@cache
+def opened(model: Path, codes: int) -> Reader:
+    """The one reader a process has of a file, for `codes` a slot."""
+    return Reader(model, codes)
 
 
 def sample(logits: np.ndarray, temperature: float, top_p: float, draw: np.random.Generator) -> int:

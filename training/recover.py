@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,29 +27,18 @@ from torch.nn import functional as F
 from orpheus import embedded
 from training import codec, codes, features, shift, texts
 from training.clock import FRAME_SAMPLES, HOP_SAMPLES
-from training.coder import Codebook, Coder, Size
+from training.coder import Codebook, Coder, Recovery, Size
 from training.features import Sentence
 from training.files import save_arrays, save_checkpoint
 from training.optimize import finite_step
-from training.reader import Reader
+from training.reader import TEMPERATURE, TOP_P, opened
 from training.samples import as_speaker, codes_a_slot, in_codebooks
 from training.speakers import SPEAKERS
 
 SPEAKER = 3  # who says it: the one least moved from the teacher, by pitch and formants alone
 SENTENCES_PER_SHARD = 24
 LONGEST_TOKENS = 700  # eight seconds
-TEMPERATURE, TOP_P = 0.6, 0.9  # the service's own
 LEARNING = torch.autocast("cpu", dtype=torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Plan:
-    sentences: int = 1848  # said by the voice: an hour and a half
-    meaning_steps: int = 2500
-    choosing_steps: int = 4000
-    batch: int = 24
-    latents: int = 64  # of a training piece
-    rate: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Pieces:
     middle: np.ndarray
     fine: np.ndarray
 
-    def draw(self, plan: Plan, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, plan: Recovery, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Features (b, 66, t), middle codes (b, t / 2), fine codes (b, t)."""
         first = draw.integers((len(self.features) - plan.latents) // 2 + 1, size=plan.batch) * 2
         at = first[:, None] + np.arange(plan.latents)
@@ -75,19 +63,13 @@ def pieces(sentences: list[Sentence], frames: list[np.ndarray]) -> Pieces:
 
     Either side is measured from its own mean: the codec's bands lie a little off the teacher's, which is not for a code to tell.
     """
-    mean = mean_bands(sentences)
+    mean = codes.mean_bands(sentences)
     told = np.concatenate(frames).astype(np.int64)
     return Pieces(
         np.concatenate([codes.latent_features(one, mean) for one in sentences]),
         told[:, [1, 4]].reshape(-1),
         told[:, [2, 3, 5, 6]].reshape(-1),
     )
-
-
-def mean_bands(sentences: list[Sentence]) -> np.ndarray:
-    """(80,) over all their frames."""
-    mean: np.ndarray = np.concatenate([one.bands for one in sentences]).mean(axis=0)
-    return mean
 
 
 def centres(snac: SNAC, dim: int) -> tuple[Tensor, Tensor]:
@@ -139,7 +121,7 @@ def _say_shard(target: Path, model: Path, snac: Path, said: list[str]) -> None:
     frames, heard = [], []
     for number, text in enumerate(said):
         speaker = number % len(SPEAKERS)
-        placed, _ = _reader(model, size).frames(
+        placed, _ = opened(model, size).frames(
             text, SPEAKERS[speaker].name, TEMPERATURE, TOP_P, number, LONGEST_TOKENS
         )
         if len(placed):
@@ -164,11 +146,6 @@ def _snac(folder: Path) -> SNAC:
     return SNAC.from_pretrained(str(folder)).eval()
 
 
-@cache
-def _reader(model: Path, size: int) -> Reader:
-    return Reader(model, size)
-
-
 def describe(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `features.describe` would tell of the teacher, had he said what SPEAKER says in `audio`, 24 kHz float."""
     speaker = SPEAKERS[SPEAKER]
@@ -180,7 +157,7 @@ def describe(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return features.described(f0 / height, back)
 
 
-def learn(coder: Coder, known: Pieces, teacher: Pieces, plan: Plan, seed: int) -> None:
+def learn(coder: Coder, known: Pieces, teacher: Pieces, plan: Recovery, seed: int) -> None:
     """Fit the networks around the coder's centres, which stay where they are."""
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
@@ -254,14 +231,12 @@ def _entropy(latent: Tensor, book: Codebook, said: Tensor, sharpness: Tensor) ->
     return F.cross_entropy((sharpness * nearness).transpose(1, 2), said)
 
 
-def make(out: Path, size: Size, plan: Plan, seed: int) -> Path:
+def make(out: Path, size: Size, plan: Recovery, seed: int) -> Path:
     """Recover the coder of the voice in `out`, or, where there is none, of the embedded one, whose codec is then laid there."""
     target = out / "codes" / "coder.pt"
     if target.exists():
         return target
-    taught = list(
-        chain.from_iterable(features.read(out, name) for name in features.shards(out)[: size.shards])
-    )
+    taught = codes.learned_from(out, size)
     if not taught:
         raise SystemExit(f"{out}/features is empty: run the stages up to `--stage features` first.")
     model, snac = out / "model.gguf", out / "snac"
@@ -281,7 +256,7 @@ def make(out: Path, size: Size, plan: Plan, seed: int) -> Path:
         {
             "size": {**size.__dict__, "codes": codes_here},
             "coder": coder.state_dict(),
-            "mean": torch.from_numpy(mean_bands(taught)),
+            "mean": torch.from_numpy(codes.mean_bands(taught)),
             "melodies": torch.from_numpy(melodies(network)),
         },
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -43,7 +45,7 @@ from training import (
 from training.__main__ import SMOKE, STAGES, run
 from training.batches import collate
 from training.clock import TEACHER_HZ
-from training.coder import Coder
+from training.coder import Coder, Recovery
 from training.speakers import SPEAKERS
 
 
@@ -64,6 +66,14 @@ def test_the_same_seed_gives_the_same_codes(made: Path, tmp_path: Path) -> None:
     assert [one.text for one in first] == [one.text for one in again]
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_stages_that_need_no_teacher_load_none() -> None:
+    """A carried folder is learned from where neither he nor the tools that move his voice are installed."""
+    asked = "import sys, training.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert "training.language" in loaded.stdout.split()
+    assert not {"piper", "parselmouth", "pyworld", "llama_cpp", "pocketsphinx"} & set(loaded.stdout.split())
 
 
 def test_a_stage_that_was_stopped_makes_only_what_is_missing(made: Path, tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_a_coder_is_recovered_from_what_its_codes_mean() -> None:
     pieces = recover.Pieces(heard[0].T.numpy(), middle[0].numpy(), fine[0].numpy())
     found = Coder(66, 16, 32, 8)
     found.middle.centres, found.fine.centres = true.middle.centres, true.fine.centres
-    plan = recover.Plan(meaning_steps=400, choosing_steps=800, latents=32)
+    plan = Recovery(meaning_steps=400, choosing_steps=800, latents=32)
     recover.learn(found, pieces, pieces, plan, 1)
     with torch.no_grad():
         _, chosen_middle, chosen_fine, _ = found(heard)

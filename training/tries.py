@@ -28,13 +28,12 @@ from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_arrays
 from training.listen import is_plain, knows, understood, when_said, words
 from training.llama import Llama
-from training.reader import Reader
+from training.reader import TEMPERATURE, TOP_P, opened
 from training.samples import codes_a_slot
 from training.speakers import SPEAKERS
 
 SENTENCES_PER_SHARD = 12
 CHARACTERS = range(18, 63)  # of a sentence: two to five seconds, in which a slip can be placed
-TEMPERATURE, TOP_P = 0.6, 0.9  # the service's own
 FRAMES_A_LETTER = 1.5  # twice as long as anyone takes: what goes on longer is cut, and counts as not ended
 
 
@@ -114,7 +113,7 @@ def _make_shard(target: Path, snac: Path, said: list[str], tries: int) -> None:
 def _try(model: Path, snac: Path, text: str, voice: str, seed: int) -> Try:
     decoder, codes = _decoder(snac)
     longest = int(FRAMES_A_LETTER * len(text) + 12) * SLOTS
-    placed, ended = _reader(model, codes).frames(text, voice, TEMPERATURE, TOP_P, seed, longest)
+    placed, ended = opened(model, codes).frames(text, voice, TEMPERATURE, TOP_P, seed, longest)
     frames = placed % codes
     count = len(words(text).split())
     spans = np.zeros((count, 2), int)
@@ -129,11 +128,6 @@ def _try(model: Path, snac: Path, text: str, voice: str, seed: int) -> Try:
         first, last = np.floor(said_s / (FRAME_SAMPLES / RATE_HZ)).astype(int).T
         spans = np.stack([first, np.minimum(last + 1, len(frames))], axis=1)
     return Try(text, voice, frames, ended, wrong, right, whisper.sure(audio, text), spans)
-
-
-@cache
-def _reader(model: Path, codes: int) -> Reader:
-    return Reader(model, codes)
 
 
 @cache

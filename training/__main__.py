@@ -103,7 +103,7 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
 
         shifted.make(out, recipe.shifted_shards)
     elif stage == "codec":
-        codec.train(out, codec.pieces(out, recipe.coder.codes), recipe.codec, SEED)
+        codec.train(out, codec.pieces(out, recipe.codec.codes), recipe.codec, SEED)
     elif stage == "language":
         language.train(out, samples.read(out / "codes"), recipe.language, SEED)
     elif stage == "preference":
@@ -131,7 +131,7 @@ def main() -> None:
         help="only this stage; may be repeated. recover: the coder of a finished voice, from features",
     )
     parser.add_argument(
-        "--from-embedded", action="store_true", help="the language model goes on from the embedded voice"
+        "--from-embedded", action="store_true", help="codec and language model go on from the embedded voice"
     )
     parser.add_argument("--threads", type=int, default=0, help="torch's CPU threads; 0: its own choice")
     parser.add_argument(
@@ -180,6 +180,8 @@ def main() -> None:
         stop_minutes=chosen.stop_after,
         batch=chosen.batch or heard.batch,
     )
+    if chosen.from_embedded:
+        heard = codec.going_on(heard, embedded.CODEC)
     if chosen.adversarial is not None:
         heard = replace(heard, adversarial_from=chosen.adversarial)
     recipe = replace(recipe, language=told, codec=heard, packing=chosen.packing, listened=chosen.listened)

@@ -9,7 +9,7 @@ import io
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Plan:
     compiled: bool = True  # on a CPU: a sixth off a step, for a minute's compiling
     save_minutes: float = 3.0
     stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
+    fall: float = 0.4  # share of the schedule over which the rate falls to nothing
+    origin: Path | None = None  # a checkpoint to go on from instead of from nothing
 
     def config(self) -> dict[str, Any]:
         """SNAC's own configuration."""
@@ -62,6 +64,20 @@ class Plan:
             "noise": True,
             "depthwise": False,  # full convolutions: twice the speed on CPU, and stronger
         }
+
+
+def going_on(plan: Plan, origin: Path) -> Plan:
+    """`plan` for a codec that can already speak: of its size; a quarter of the rate, which falls throughout."""
+    config = json.loads((origin / "config.json").read_text())
+    return replace(
+        plan,
+        origin=origin,
+        codes=samples.codes_a_slot(config["codebook_size"]),
+        width=config["decoder_dim"],
+        code_dim=config["codebook_dim"],
+        rate=plan.rate / 4,
+        fall=1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -101,16 +117,9 @@ def pitch_columns(melodies: np.ndarray, speaker: Speaker) -> np.ndarray:
     return _PITCH_SCALE * ratios
 
 
-def melodies_told(columns: np.ndarray, speaker: Speaker) -> np.ndarray:
-    """What `pitch_columns` made these of."""
-    ratios = columns / _PITCH_SCALE - np.log(speaker.pitch_hz / _PITCH_MIDDLE_HZ)
-    told: np.ndarray = ratios / speaker.pitch_range
-    return told
-
-
 def begin(plan: Plan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
-    """A new SNAC whose codebooks start from what the codes mean: the coder's centres, each speaker's pitches; and in which the
-    voice's waves are laid."""
+    """A SNAC in which the voice's waves are laid, and what of it they are. A new one's codebooks start from what the codes mean: the
+    coder's centres, each speaker's pitches."""
     snac = SNAC(**plan.config())
     state = torch.load(out / "codes" / "coder.pt", map_location="cpu")
     melodies = state["melodies"].numpy()
@@ -136,7 +145,11 @@ def begin(plan: Plan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
                 rows[:, 12 + 8 * octave : 16 + 8 * octave] += torch.sin(4 * 3**octave * pitch)
                 rows[:, 16 + 8 * octave : 20 + 8 * octave] += torch.cos(4 * 3**octave * pitch)
     sequences = [one.frames[:, 0] % len(melodies) for one in found[:100]]
-    return snac, voiced_waves.lay(snac, melodies, sequences)
+    held = voiced_waves.lay(snac, melodies, sequences)
+    if plan.origin:
+        # Its waves are as they were laid in it, and stand where they do in any.
+        snac.load_state_dict(SNAC.from_pretrained(str(plan.origin)).state_dict())
+    return snac, held
 
 
 def decode(snac: SNAC, frames: np.ndarray) -> np.ndarray:
@@ -225,7 +238,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     fools: list[float] = []
     skipped = 0
     while progress < 1 and not (plan.stop_minutes and last - began > plan.stop_minutes * 60):
-        rate = plan.rate * min(1.0, (step + 1) / 100, (1 - progress) / 0.4)
+        rate = plan.rate * min(1.0, (step + 1) / 100, (1 - progress) / plan.fall)
         for group in optimizer.param_groups:
             group["lr"] = rate
         draw = np.random.default_rng([seed, step])

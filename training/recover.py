@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from orpheus import embedded
-from training import codec, codes, features, shift, texts
+from training import codec, codes, features, shift, texts, voiced_waves
 from training.clock import FRAME_SAMPLES, HOP_SAMPLES
 from training.coder import Codebook, Coder, Recovery, Size
 from training.features import Sentence
@@ -83,9 +83,9 @@ def centres(snac: SNAC, dim: int) -> tuple[Tensor, Tensor]:
 
 def melodies(snac: SNAC) -> np.ndarray:
     """(codes / 8, 4) log pitch ratios: the mean of what the rows of every speaker tell; coarse codes have the first half."""
-    rows = snac.quantizer.quantizers[0].codebook.weight.detach()[:, codec.PITCH_COLUMNS].numpy()
+    rows = snac.quantizer.quantizers[0].codebook.weight.detach().numpy()
     by_speaker = rows[: len(rows) // 2].reshape(len(SPEAKERS), -1, rows.shape[1])
-    told = [codec.melodies_told(by_speaker[n], speaker) for n, speaker in enumerate(SPEAKERS)]
+    told = [voiced_waves.melodies_told(by_speaker[n], speaker) for n, speaker in enumerate(SPEAKERS)]
     mean: np.ndarray = np.mean(told, axis=0)
     return mean
 

@@ -46,6 +46,14 @@ def columns(speaker: Speaker, melodies: np.ndarray) -> np.ndarray:
     return np.concatenate([starts[:, 1:], slopes, pitch], axis=1)
 
 
+def melodies_told(rows: np.ndarray, speaker: Speaker) -> np.ndarray:
+    """Rows of a codebook with these columns laid in → the melodies that they are of. Held while a codec learns, they still tell them,
+    by which a lesson must be sung for its pulses to be where the waves have theirs."""
+    pitch = rows[:, FIRST + 2 * LATENTS - 1 : FIRST + COLUMNS] * _PITCH_SCALE + speaker.pitch_hz
+    told: np.ndarray = np.log(pitch / speaker.pitch_hz) / speaker.pitch_range
+    return told
+
+
 def _latents(hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(frames, 2048) Hz → cycles at the start of each latent, to the nearest whole, and cycles in it: both (frames, 4)."""
     ends = np.cumsum(hz, axis=1)[:, LATENT_SAMPLES - 1 :: LATENT_SAMPLES] / RATE_HZ

@@ -3,7 +3,8 @@ Where there is no language.pt, it goes on from the embedded voice, which needs n
 
 Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends
 at the loss of the next code, in which a slip that loses a word counts no more than a vowel a shade brighter. Here the model
-says each sentence several times, and of any two tries the one better understood is to become likelier against the other
+says each sentence several times, and of any two tries the one better understood, and more like the teacher's saying of it
+where that is known (likeness.py), is to become likelier against the other
 (Rafailov and others 2023), as a whole and word by word: a word knows better than its sentence which codes were to blame.
 """
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = 12  # one sentence in so many is not learned from
 UNDERSTOOD = 0.5  # a try with more words wrong than this is no example
-FIRST_LISTENER = 0.7  # how much pocketsphinx is believed against Whisper, whose verdict is the finer
+# How much pocketsphinx and the distance from the teacher are believed against Whisper's certainty.
+FIRST_LISTENER, LIKENESS = 0.7, 0.5
 # Of all tokens only one state in so many is asked: no factor in common with the slots, so that all have their turn.
 WHOLE_SHARE = 6
 PAD = turns.CONTROL_ID[7]
@@ -137,7 +139,8 @@ def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tup
     example, examples = torch.zeros(()), 0
     for said, after in zip(batch, now.codes, strict=True):
         gained = [one - two for one, two in zip(after, before[id(said)], strict=True)]
-        worths = [one.sure.mean() - FIRST_LISTENER * min(one.wrong, 1.2) for one in said]
+        alike = all(one.compared for one in said)  # else only what was heard can be compared
+        worths = [_worth(one, alike) for one in said]
         whole.add([one.sum() for one in gained], worths, 0.1)
         best = int(np.argmax(worths))
         if said[best].ended and said[best].wrong < UNDERSTOOD:
@@ -146,7 +149,7 @@ def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tup
         for number in range(len(said[0].right)):
             words.add(
                 [_of_word(one, number, gain, plan.lead).sum() for one, gain in placed],
-                [one.sure[number] + FIRST_LISTENER * one.right[number] for one, _ in placed],
+                [_worth_of_word(one, number, alike, plan.lead) for one, _ in placed],
                 0.5,
             )
     loss = whole.loss + words.loss + plan.example * example / max(examples, 1)
@@ -154,10 +157,27 @@ def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tup
     return loss, whole, words
 
 
+def _worth(one: Try, alike: bool) -> float:
+    """How good a try is: how well it was understood and, if `alike`, how like the teacher it is."""
+    heard = float(one.sure.mean()) - FIRST_LISTENER * min(one.wrong, 1.2)
+    return heard - LIKENESS * float(one.away.mean()) if alike else heard
+
+
+def _worth_of_word(one: Try, number: int, alike: bool, lead: int) -> float:
+    """The same of one word."""
+    heard = float(one.sure[number]) + FIRST_LISTENER * float(one.right[number])
+    return heard - LIKENESS * float(one.away[_frames_of(one, number, lead)].mean()) if alike else heard
+
+
 def _of_word(one: Try, number: int, codes: Tensor, lead: int) -> Tensor:
     """What there is for the codes of one word, and for those of `lead` frames before it."""
+    frames = _frames_of(one, number, lead)
+    return codes[frames.start * SLOTS : frames.stop * SLOTS]
+
+
+def _frames_of(one: Try, number: int, lead: int) -> slice:
     first, end = one.spans[number]
-    return codes[max(0, first - lead) * SLOTS : end * SLOTS]
+    return slice(max(0, first - lead), end)
 
 
 def batches(said: list[Tries], tokens: int, draw: Random) -> list[list[Tries]]:

@@ -25,17 +25,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from orpheus import embedded
-from training import codec, codes, features, shift, texts, voiced_waves
+from training import codes, likeness, texts, voiced_waves
 from training.clock import FRAME_SAMPLES, HOP_SAMPLES
 from training.coder import Codebook, Coder, Recovery, Size
 from training.features import Sentence
 from training.files import save_arrays, save_checkpoint
 from training.optimize import finite_step
 from training.reader import TEMPERATURE, TOP_P, opened
-from training.samples import as_speaker, codes_a_slot, in_codebooks
+from training.samples import codes_a_slot
 from training.speakers import SPEAKERS
 
-SPEAKER = 3  # who says it: the one least moved from the teacher, by pitch and formants alone
 SENTENCES_PER_SHARD = 24
 LONGEST_TOKENS = 700  # eight seconds
 LEARNING = torch.autocast("cpu", dtype=torch.bfloat16)
@@ -127,9 +126,8 @@ def _say_shard(target: Path, model: Path, snac: Path, said: list[str]) -> None:
         if len(placed):
             mute = placed % size
             mute[:, 0] %= size // len(SPEAKERS)
-            audio = codec.decode(network, in_codebooks(as_speaker(mute, SPEAKER, size), size))
             frames.append(mute)
-            heard.append(describe(audio))
+            heard.append(likeness.described(network, mute))
     bands, voiced, melody = map(np.concatenate, zip(*heard, strict=True))
     save_arrays(
         target,
@@ -144,17 +142,6 @@ def _say_shard(target: Path, model: Path, snac: Path, said: list[str]) -> None:
 @cache
 def _snac(folder: Path) -> SNAC:
     return SNAC.from_pretrained(str(folder)).eval()
-
-
-def describe(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `features.describe` would tell of the teacher, had he said what SPEAKER says in `audio`, 24 kHz float."""
-    speaker = SPEAKERS[SPEAKER]
-    height = speaker.pitch_hz / shift.TEACHER_PITCH_HZ
-    f0, envelope = shift.pitch_and_envelope(shift.level(audio.astype(np.float64)), height)
-    bins = np.arange(envelope.shape[1])
-    formants = np.minimum(bins * speaker.formants, bins[-1])  # the way back of `shift.move`
-    back = np.exp([np.interp(formants, bins, np.log(one)) for one in np.maximum(envelope, 1e-16)])
-    return features.described(f0 / height, back)
 
 
 def learn(coder: Coder, known: Pieces, teacher: Pieces, plan: Recovery, seed: int) -> None:

@@ -26,8 +26,10 @@ from training import (
     carry,
     codec,
     codes,
+    features,
     gguf_file,
     language,
+    likeness,
     listen,
     melody,
     preference,
@@ -434,9 +436,8 @@ def test_of_two_tries_the_one_that_was_understood_becomes_likelier(made: Path) -
 
     def said(text: str, wrong: float, right: bool) -> tries.Try:
         frames, sure = draw.integers(0, codes, (6, 7)), np.array([0.0, -3.0 * wrong])
-        return tries.Try(
-            text, "leo", frames, True, wrong, np.array([True, right]), sure, np.array([[0, 3], [3, 6]])
-        )
+        heard, spans = np.array([True, right]), np.array([[0, 3], [3, 6]])
+        return tries.Try(text, "leo", frames, True, wrong, heard, sure, spans, np.full(6, np.nan))
 
     told = [
         [said(text, wrong, wrong < 0.5) for wrong in (0.5, 0.0, 1.0)] for text in ("One two.", "Three four.")
@@ -457,6 +458,51 @@ def test_of_two_tries_the_one_that_was_understood_becomes_likelier(made: Path) -
     assert leaks[1] < leaks[0]
 
 
+def test_of_two_tries_understood_alike_the_one_more_like_the_teacher_becomes_likelier(made: Path) -> None:
+    model, codes = language.load(made / "language.pt"), SMOKE.coder.codes
+    draw = np.random.default_rng(5)
+
+    def said(away: float) -> tries.Try:
+        frames, spans = draw.integers(0, codes, (6, 7)), np.array([[0, 3], [3, 6]])
+        far = np.array([1.0, 1.0, 1.0, away, away, away])
+        return tries.Try("One two.", "leo", frames, True, 0.0, np.ones(2, bool), np.zeros(2), spans, far)
+
+    told = [[said(away) for away in (1.5, 0.5, 2.5)]]
+    plan = replace(SMOKE.preference, passes=12, rate=3e-3)
+    taught = preference.learn(model, told, plan, 1)
+    with torch.no_grad():
+        before, now = (preference.likelihoods(one, told).codes[0] for one in (model, taught))
+    gains = [float((b - a)[3 * 7 : 6 * 7].sum()) for a, b in zip(before, now, strict=True)]
+    assert gains[1] > gains[0] > gains[2]
+
+
+def test_distances_are_along_the_nearest_path() -> None:
+    draw = np.random.default_rng(2)
+    times = np.concatenate([np.arange(0, 60, 1.0), np.arange(60, 120, 1.5), np.arange(120, 180, 0.75)])
+    line = np.abs(np.arange(180.0) - times[:, None])
+    path = likeness.align(line)
+    assert path is not None
+    assert tuple(path[0]) == (0, 0)
+    assert tuple(path[-1]) == (len(times) - 1, 179)
+    assert np.diff(path, axis=0).min() >= 0
+    assert set(path[:, 0]) == set(range(len(times)))
+    assert set(path[:, 1]) == set(range(180))
+    assert np.abs(times[path[:, 0]] - path[:, 1]).max() < 2
+    assert likeness.align(draw.random((10, 25))) is None
+
+
+def test_what_is_said_is_nearer_to_its_own_sentence_than_to_another(made: Path) -> None:
+    (name,) = features.shards(made)
+    first, second, *_ = sorted(features.read(made, name), key=lambda one: abs(len(one.bands) - 240))
+    slower = np.repeat(first.bands, np.arange(len(first.bands)) % 4 // 3 + 1, axis=0)
+    louder = slower[: len(slower) // 8 * 8] + 1.0
+    near, far = likeness.away(louder, first.bands), likeness.away(louder, second.bands)
+    assert near is not None
+    assert far is not None
+    assert len(near) == len(louder) // 8
+    assert near.mean() < 0.1 < 0.5 < far.mean()
+
+
 def test_tries_are_of_sentences_to_learn_from_and_read_as_they_were_written(
     made: Path, tmp_path: Path
 ) -> None:
@@ -468,6 +514,8 @@ def test_tries_are_of_sentences_to_learn_from_and_read_as_they_were_written(
     (file,) = (made / "tries" / "0").glob("*.npz")
     read = tries.read(file)
     assert [some[0].text for some in read] == every[: SMOKE.preference.sentences]
+    taught = tries.teachers_bands(made, every)
+    assert set(taught) == set(every)
     tries.write(tmp_path / "again.npz", [one for some in read for one in some])
     for some, others in zip(read, tries.read(tmp_path / "again.npz"), strict=True):
         for one, other in zip(some, others, strict=True):

@@ -1,5 +1,5 @@
-"""texts.jsonl, a language model and a codec → tries/ROUND/NNNNN.npz: sentences said several times each by the model itself, and
-how well two listeners understood their words.
+"""texts.jsonl, a language model and a codec → tries/ROUND/NNNNN.npz: sentences said several times each by the model itself, how
+well two listeners understood their words, and, where features/ tells how the teacher said them, how far they are from that.
 
 Knows nothing of learning. The model is run by llama.cpp as the service runs it; it and the listeners want a core, so shards
 are made side by side, and only those that are missing.
@@ -23,7 +23,7 @@ from snac import SNAC
 
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.vocabulary import SLOTS
-from training import gguf_file, listen, texts, whisper
+from training import features, gguf_file, likeness, listen, speech, texts, whisper
 from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_arrays
 from training.listen import is_plain, knows, understood, when_said, words
@@ -43,7 +43,8 @@ class Try:
 
     Of each of the text's w words: `right` (w,) whether pocketsphinx understood it, `sure` (w,) Whisper's log
     probability of it, and `spans` (w, 2) its first frame and the frame after its last, all 0 where the words could not
-    be placed. `wrong` is pocketsphinx's word error rate, which knows of words too many as well.
+    be placed. `wrong` is pocketsphinx's word error rate, which knows of words too many as well. `away` (n,) is the distance of each
+    frame from what the teacher said, not a number throughout where that is unknown.
     """
 
     text: str
@@ -54,6 +55,11 @@ class Try:
     right: np.ndarray
     sure: np.ndarray
     spans: np.ndarray
+    away: np.ndarray
+
+    @property
+    def compared(self) -> bool:
+        return bool(len(self.away)) and not np.isnan(self.away[0])
 
 
 Tries = list[Try]  # of one sentence by one voice
@@ -73,6 +79,15 @@ def sentences(out: Path, first: int, count: int) -> list[str]:
     return [text for place, text in enumerate(judged) if first <= place < first + count]
 
 
+def teachers_bands(out: Path, said: list[str]) -> dict[str, np.ndarray]:
+    """(hops, 80) log power of each of `said` that features/ describes."""
+    wanted = set(said)
+    shards = {line["id"] // speech.SENTENCES_PER_SHARD for line in texts.read(out) if line["text"] in wanted}
+    names = {f"{shard:05d}" for shard in shards} & set(features.shards(out))
+    described = (one for name in sorted(names) for one in features.read(out, name))
+    return {one.line["text"]: one.bands for one in described if one.line["text"] in wanted}
+
+
 def make(out: Path, model: Llama, snac: Path, number: int, said: list[str], tries: int) -> list[Tries]:
     """Say each of `said` `tries` times with `model` and the codec in `snac`, by a voice drawn for it, and listen.
 
@@ -85,55 +100,65 @@ def make(out: Path, model: Llama, snac: Path, number: int, said: list[str], trie
         gguf_file.write(model, unfinished, "Q8_0")
         os.replace(unfinished, folder / "model.gguf")
     names = []
+    taught = teachers_bands(out, said)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         waited = []
         for first in range(0, len(said), SENTENCES_PER_SHARD):
             names.append(folder / f"{first // SENTENCES_PER_SHARD:05d}.npz")
             if not names[-1].exists():
-                part = said[first : first + SENTENCES_PER_SHARD]
+                part = [(text, taught.get(text)) for text in said[first : first + SENTENCES_PER_SHARD]]
                 waited.append(pool.submit(_make_shard, names[-1], snac, part, tries))
         for one in track(waited, f"tries {number}"):
             one.result()
     return [tried for name in names for tried in read(name)]
 
 
-def _make_shard(target: Path, snac: Path, said: list[str], tries: int) -> None:
+def _make_shard(target: Path, snac: Path, said: list[tuple[str, np.ndarray | None]], tries: int) -> None:
     torch.set_num_threads(1)  # a shard has a core to itself
     draw = Random(f"{target.parent.name} {target.stem}")
     made = []
-    for text in said:
+    for text, taught in said:
         speaker = draw.choice(SPEAKERS)
         made += [
-            _try(target.with_name("model.gguf"), snac, text, speaker.name, draw.getrandbits(32))
+            _try(target.with_name("model.gguf"), snac, text, taught, speaker.name, draw.getrandbits(32))
             for _ in range(tries)
         ]
     write(target, made)
 
 
-def _try(model: Path, snac: Path, text: str, voice: str, seed: int) -> Try:
-    decoder, codes = _decoder(snac)
+def _try(model: Path, snac: Path, text: str, taught: np.ndarray | None, voice: str, seed: int) -> Try:
+    network, decoder, codes = _decoder(snac)
     longest = int(FRAMES_A_LETTER * len(text) + 12) * SLOTS
     placed, ended = opened(model, codes).frames(text, voice, TEMPERATURE, TOP_P, seed, longest)
     frames = placed % codes
     count = len(words(text).split())
     spans = np.zeros((count, 2), int)
     if not len(frames):
-        return Try(
-            text, voice, frames, ended, 1.0, np.zeros(count, bool), np.full(count, whisper.UNHEARD), spans
-        )
+        unheard = np.zeros(count, bool), np.full(count, whisper.UNHEARD)
+        return Try(text, voice, frames, ended, 1.0, *unheard, spans, np.zeros(0))
     audio = decoder.decode(placed)
     right, wrong = understood(text, listen.hear(audio))
     said_s = when_said(audio, text)
     if len(said_s) == count:
         first, last = np.floor(said_s / (FRAME_SAMPLES / RATE_HZ)).astype(int).T
         spans = np.stack([first, np.minimum(last + 1, len(frames))], axis=1)
-    return Try(text, voice, frames, ended, wrong, right, whisper.sure(audio, text), spans)
+    sure = whisper.sure(audio, text)
+    return Try(text, voice, frames, ended, wrong, right, sure, spans, _away(network, codes, frames, taught))
+
+
+def _away(snac: SNAC, codes: int, frames: np.ndarray, taught: np.ndarray | None) -> np.ndarray:
+    far = None
+    if taught is not None:
+        mute = frames.copy()
+        mute[:, 0] %= codes // len(SPEAKERS)
+        far = likeness.away(likeness.described(snac, mute)[0], taught)
+    return np.full(len(frames), np.nan) if far is None else far
 
 
 @cache
-def _decoder(folder: Path) -> tuple[OfflineDecoder, int]:
+def _decoder(folder: Path) -> tuple[SNAC, OfflineDecoder, int]:
     snac = SNAC.from_pretrained(str(folder))
-    return OfflineDecoder(snac), codes_a_slot(snac.codebook_size)
+    return snac, OfflineDecoder(snac), codes_a_slot(snac.codebook_size)
 
 
 def write(target: Path, made: Tries) -> None:
@@ -150,6 +175,7 @@ def write(target: Path, made: Tries) -> None:
         right=np.concatenate([one.right for one in made]),
         sure=np.concatenate([one.sure for one in made]).astype(np.float32),
         spans=np.concatenate([one.spans for one in made]).astype(np.int16),
+        away=np.concatenate([one.away for one in made]).astype(np.float32),
     )
 
 
@@ -157,7 +183,12 @@ def read(file: Path) -> list[Tries]:
     """What `write` wrote, the tries of a sentence together."""
     with np.load(file) as stored:
         part = {name: stored[name] for name in stored.files}
-    frames = np.split(part["frames"].astype(int), np.cumsum(part["lengths"])[:-1])
+    if "away" not in part:
+        raise SystemExit(
+            f"{file} is of an older recipe: delete {file.parent} and run `--stage preference` again."
+        )
+    ends = np.cumsum(part["lengths"])[:-1]
+    frames, away = np.split(part["frames"].astype(int), ends), np.split(part["away"], ends)
     ends = np.cumsum(part["counts"])[:-1]
     right, sure, spans = (np.split(part[name], ends) for name in ("right", "sure", "spans"))
     made = []
@@ -165,5 +196,5 @@ def read(file: Path) -> list[Tries]:
         voice, text = line.split("\t")
         ended, wrong = bool(part["ended"][place]), float(part["wrong"][place])
         heard = right[place], sure[place], spans[place].astype(int)
-        made.append(Try(text, voice, frames[place], ended, wrong, *heard))
+        made.append(Try(text, voice, frames[place], ended, wrong, *heard, away[place]))
     return [list(group) for _, group in groupby(made, key=lambda one: one.text)]

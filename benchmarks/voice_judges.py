@@ -27,6 +27,7 @@ MOS_SAMPLES = int(9.01 * LISTENER_HZ)  # DNSMOS' own window; shorter speech is r
 LISTENERS = {"pocketsphinx": listen.hear, "whisper": whisper.hear}
 AUDIBLE = 0.01  # of full scale
 EARLY = 0.7  # speech shorter than this share of the teacher's has left words out
+SILENCE_S = 0.25  # before and after what is listened to
 
 Audio = NDArray[np.float32]
 
@@ -76,11 +77,16 @@ def sound_s(samples: Audio) -> float:
 
 
 def verdict(samples: Audio) -> Verdict:
-    """What the judges say of mono audio at 24 kHz."""
+    """What the judges say of mono audio at 24 kHz.
+
+    It is listened to in silence, as it is played. The teacher ends in silence of his own, our voice with its last word,
+    which pocketsphinx often loses where the samples end with it too.
+    """
+    in_silence = np.pad(samples, round(SILENCE_S * RATE_HZ))
     plain = for_listener(samples) / np.float32(32767)
     repeated = np.resize(plain, MOS_SAMPLES) if len(plain) < MOS_SAMPLES else plain[:MOS_SAMPLES]
     return Verdict(
-        heard={name: hear(samples) for name, hear in LISTENERS.items()},
+        heard={name: hear(in_silence) for name, hear in LISTENERS.items()},
         mos=float(_dnsmos().run(repeated, LISTENER_HZ)["ovrl_mos"]),
         identity=_embedder().embed_utterance(plain),
         sound_s=sound_s(samples),

@@ -15,7 +15,11 @@ from orpheus.pcm import Pcm
 
 BLOCK_S = 0.010  # loudness is judged over this long
 FADE_S = 0.005  # at a cut, so that it does not click
-BEFORE_VOICE_S = 0.030  # kept before the first voice: soft consonants begin under the threshold
+# Sound this far under the threshold that joins on to voice is a part of it: an f or a th is no louder. No more of it than
+# this, as it may be noise in the model's silence, which before the first word would delay it.
+SOFT = 10 ** (-15 / 20)
+SOFT_BEFORE_S, SOFT_AFTER_S = 0.080, 0.200
+BEFORE_VOICE_S = 0.030  # kept before the first voice
 AFTER_VOICE_S = 0.060  # and after the last
 HELD_S = 0.300  # of silence, until it is known whether it is a pause or the end
 
@@ -26,8 +30,9 @@ LEVEL_MOST = 10 ** (3 / 20)  # a piece is never changed by more than 3 dB: empha
 class Trim:
     """One piece: leading silence cut to `lead_s`, trailing silence to the pause it ends with, both faded.
 
-    `threshold` is the RMS below which a block is silence. Silence within the piece stays as it is. As much of it
-    as `pause_s`, the pause expected at the end, is let go at once: its listener may have nothing else in hand.
+    `threshold` is the RMS below which a block is silence; soft sound on either side of voice is none. Silence within the
+    piece stays as it is. As much of it as `pause_s`, the pause expected at the end, is let go at once: its listener may have
+    nothing else in hand.
     """
 
     def __init__(self, rate: int, *, threshold: float, lead_s: float, pause_s: float = 0.0) -> None:
@@ -40,6 +45,10 @@ class Trim:
         self._most_held = round(HELD_S * rate)
         self._free = round(pause_s * rate) - self._block  # the last block is kept to be faded
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
+        self._soft = (
+            0  # samples of soft sound without a gap: after the last voice, or up to now before the first
+        )
+        self._soft_before, self._soft_after = round(SOFT_BEFORE_S * rate), round(SOFT_AFTER_S * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
         self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
         self.quiet = 0  # samples of silence already let go since the last voice
@@ -51,8 +60,10 @@ class Trim:
         whole = len(self._rest) // self._block * self._block
         blocks, self._rest = self._rest[:whole].reshape(-1, self._block), self._rest[whole:]
         out = [
-            self._voice(block) if loud else self._silence(block)
-            for block, loud in zip(blocks, _rms(blocks) > self._threshold, strict=True)
+            self._voice(block)
+            if rms > self._threshold
+            else self._silence(block, rms > SOFT * self._threshold)
+            for block, rms in zip(blocks, _rms(blocks), strict=True)
         ]
         return np.concatenate(out) if out else self._rest[:0]
 
@@ -62,8 +73,8 @@ class Trim:
             return self._held[:0]
         pause = round(pause_s * self._rate)
         end = np.concatenate([self._held, self._rest])
-        wanted = max(0, pause - self.quiet)
-        natural = end[: max(wanted, self._after - self.quiet, self._fade)].copy()
+        wanted = max(0, self._soft + pause - self.quiet)
+        natural = end[: max(wanted, self._soft + self._after - self.quiet, self._fade)].copy()
         _fade_out(natural, self._fade)
         return np.concatenate([natural, np.zeros(max(0, wanted - len(natural)), np.float32)])
 
@@ -73,15 +84,21 @@ class Trim:
         self.quiet = 0
         if not self.heard:
             self.heard = True
-            out = out[-(len(block) + self._before) :].copy()
+            out = out[-(len(block) + self._soft + self._before) :].copy()
             _fade_in(out, self._fade)
             # Exactly `lead` of it where more is asked for than the model left.
             out = np.concatenate([np.zeros(max(0, self._lead + len(block) - len(out)), np.float32), out])
+        self._soft = 0
         return out
 
-    def _silence(self, block: Pcm) -> Pcm:
+    def _silence(self, block: Pcm, soft: bool) -> Pcm:
+        if self.heard:
+            if soft and self._soft == self.quiet + len(self._held):
+                self._soft = min(self._soft + len(block), self._soft_after)
+        else:
+            self._soft = min(self._soft + len(block), self._soft_before) if soft else 0
         self._held = np.concatenate([self._held, block])
-        most = self._most_held if self.heard else self._before
+        most = self._most_held if self.heard else self._before + self._soft_before
         if self.heard and self.quiet + len(self._held) <= self._free:
             most = 0
         surplus = max(0, len(self._held) - most)

@@ -46,6 +46,25 @@ def test_leading_and_trailing_silence_become_what_was_asked_for() -> None:
     assert len(out) == pytest.approx((0.03 + 1.0 + 0.25) * RATE, abs=RATE * 0.02)
 
 
+def test_soft_consonants_on_either_side_of_voice_are_kept_whole() -> None:
+    """An f or a th is under the threshold for longer than what is kept of silence."""
+    hiss = 0.004 * np.random.default_rng(1).standard_normal(round(0.1 * RATE)).astype(np.float32)
+    end = np.concatenate([hiss, hiss])
+    before, after = hiss[: round(0.08 * RATE)], np.concatenate([end, silence(0.09)])
+    out = trimmed(np.concatenate([silence(0.4), before, voice(0.5), after]), pause_s=0.0)
+    assert len(out) == pytest.approx((0.03 + 0.08 + 0.5 + 0.2 + 0.06) * RATE, abs=RATE * 0.001)
+    assert rms(out[round(0.03 * RATE) :][: len(before)]) == pytest.approx(0.004, rel=0.05)
+    assert rms(out[-round(0.26 * RATE) :][: len(end)]) == pytest.approx(0.004, rel=0.05)
+    paused = trimmed(np.concatenate([voice(0.5), after]), pause_s=0.3)
+    assert len(paused) == pytest.approx((0.03 + 0.5 + 0.2 + 0.3) * RATE, abs=RATE * 0.001)
+
+
+def test_noise_in_the_models_silence_is_not_taken_for_a_consonant_without_end() -> None:
+    noise = 0.004 * np.random.default_rng(1).standard_normal(RATE).astype(np.float32)
+    out = trimmed(np.concatenate([noise, voice(0.5), noise[: round(0.29 * RATE)]]), pause_s=0.0)
+    assert len(out) == pytest.approx((0.03 + 0.08 + 0.5 + 0.2 + 0.06) * RATE, abs=RATE * 0.001)
+
+
 def test_a_short_pause_is_lengthened_and_a_long_lead_given() -> None:
     out = trimmed(voice(1.0), lead_s=0.4, pause_s=0.5)
     assert len(out) == pytest.approx(1.9 * RATE, abs=RATE * 0.02)

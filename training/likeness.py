@@ -1,7 +1,7 @@
 """What a voice says → what the teacher would have been described by, had he said it; and how far that is from what he did say.
 
 Knows nothing of words. A listener tells right from wrong and little between; this distance is small or large for every frame. Of tries
-of one sentence it agrees with either listener as well as the listeners agree with one another (benchmarks/LOG.md).
+of one sentence it agrees with either listener about as well as they agree with one another (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from snac import SNAC
 
 from training import codec, features, shift
 from training.codes import shape_basis
-from training.samples import as_speaker, codes_a_slot, in_codebooks
+from training.samples import codes_a_slot, said_by
 from training.speakers import SPEAKERS
 
 SPEAKER = 3  # who says it: the one least moved from the teacher, by pitch and formants alone
@@ -23,8 +23,7 @@ _HOPS = 8  # in a code frame
 def described(snac: SNAC, mute: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `features.describe` would tell of the teacher, had he said `mute`, (n, 7) codes from 0 in every slot, without a
     speaker."""
-    frames = as_speaker(mute, SPEAKER, codes_a_slot(snac.codebook_size))
-    return describe(codec.decode(snac, in_codebooks(frames, codes_a_slot(snac.codebook_size))))
+    return describe(codec.decode(snac, said_by(SPEAKER, mute, codes_a_slot(snac.codebook_size))))
 
 
 def describe(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from training.features import Sentence
 from training.files import save_arrays, save_checkpoint
 from training.optimize import finite_step
 from training.reader import TEMPERATURE, TOP_P, opened
-from training.samples import codes_a_slot
+from training.samples import codes_a_slot, without_speaker
 from training.speakers import SPEAKERS
 
 SENTENCES_PER_SHARD = 24
@@ -124,10 +124,8 @@ def _say_shard(target: Path, model: Path, snac: Path, said: list[str]) -> None:
             text, SPEAKERS[speaker].name, TEMPERATURE, TOP_P, number, LONGEST_TOKENS
         )
         if len(placed):
-            mute = placed % size
-            mute[:, 0] %= size // len(SPEAKERS)
-            frames.append(mute)
-            heard.append(likeness.described(network, mute))
+            frames.append(without_speaker(placed % size, size))
+            heard.append(likeness.described(network, frames[-1]))
     bands, voiced, melody = map(np.concatenate, zip(*heard, strict=True))
     save_arrays(
         target,

@@ -29,7 +29,7 @@ from training.files import save_arrays
 from training.listen import is_plain, knows, understood, when_said, words
 from training.llama import Llama
 from training.reader import TEMPERATURE, TOP_P, opened
-from training.samples import codes_a_slot
+from training.samples import codes_a_slot, without_speaker
 from training.speakers import SPEAKERS
 
 SENTENCES_PER_SHARD = 12
@@ -149,9 +149,8 @@ def _try(model: Path, snac: Path, text: str, taught: np.ndarray | None, voice: s
 def _away(snac: SNAC, codes: int, frames: np.ndarray, taught: np.ndarray | None) -> np.ndarray:
     far = None
     if taught is not None:
-        mute = frames.copy()
-        mute[:, 0] %= codes // len(SPEAKERS)
-        far = likeness.away(likeness.described(snac, mute)[0], taught)
+        heard, _, _ = likeness.described(snac, without_speaker(frames, codes))
+        far = likeness.away(heard, taught)
     return np.full(len(frames), np.nan) if far is None else far
 
 

@@ -45,9 +45,8 @@ class Trim:
         self._most_held = round(HELD_S * rate)
         self._free = round(pause_s * rate) - self._block  # the last block is kept to be faded
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
-        self._soft = (
-            0  # samples of soft sound without a gap: after the last voice, or up to now before the first
-        )
+        # Samples of soft sound without a gap: after the last voice, or before the first up to now.
+        self._soft = 0
         self._soft_before, self._soft_after = round(SOFT_BEFORE_S * rate), round(SOFT_AFTER_S * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
         self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
@@ -73,8 +72,9 @@ class Trim:
             return self._held[:0]
         pause = round(pause_s * self._rate)
         end = np.concatenate([self._held, self._rest])
-        wanted = max(0, self._soft + pause - self.quiet)
-        natural = end[: max(wanted, self._soft + self._after - self.quiet, self._fade)].copy()
+        paused = self.quiet - self._soft
+        wanted = max(0, pause - paused)
+        natural = end[: max(wanted, self._after - paused, self._fade)].copy()
         _fade_out(natural, self._fade)
         return np.concatenate([natural, np.zeros(max(0, wanted - len(natural)), np.float32)])
 

@@ -165,7 +165,7 @@ def main() -> None:
     if chosen.from_embedded:
         if chosen.width or chosen.layers:
             parser.error("--from-embedded has the embedded voice's width and layers")
-        told = language.going_on(told, embedded.MODEL)
+        told, heard = language.going_on(told, embedded.MODEL), codec.going_on(heard, embedded.CODEC)
     if chosen.width:
         inner = round(chosen.width * 2.75 / 32) * 32
         shape = replace(told.shape, width=chosen.width, heads=chosen.width // 64, inner=inner)
@@ -180,8 +180,6 @@ def main() -> None:
         stop_minutes=chosen.stop_after,
         batch=chosen.batch or heard.batch,
     )
-    if chosen.from_embedded:
-        heard = codec.going_on(heard, embedded.CODEC)
     if chosen.adversarial is not None:
         heard = replace(heard, adversarial_from=chosen.adversarial)
     recipe = replace(recipe, language=told, codec=heard, packing=chosen.packing, listened=chosen.listened)

@@ -40,10 +40,16 @@ def shape_basis() -> np.ndarray:
     return basis * weights
 
 
+def shapes(bands: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Bands (n, 80) → (n, 32), each cosine by its weight."""
+    shaped: np.ndarray = (bands - mean) / _SCALE @ shape_basis()
+    return shaped
+
+
 def latent_features(sentence: Sentence, mean: np.ndarray) -> np.ndarray:
     """(latents, 66): two frames of the envelope's shape, two of voicing."""
-    shapes = ((sentence.bands - mean) / _SCALE @ shape_basis()).reshape(-1, 2 * SHAPES)
-    return np.concatenate([shapes, sentence.voiced.reshape(-1, 2)], axis=1).astype(np.float32)
+    shaped = shapes(sentence.bands, mean).reshape(-1, 2 * SHAPES)
+    return np.concatenate([shaped, sentence.voiced.reshape(-1, 2)], axis=1).astype(np.float32)
 
 
 def melody_vectors(sentence: Sentence) -> tuple[np.ndarray, np.ndarray]:

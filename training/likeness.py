@@ -9,15 +9,14 @@ from __future__ import annotations
 import numpy as np
 from snac import SNAC
 
-from training import codec, features, shift
-from training.codes import shape_basis
+from training import codec, codes, features, shift
+from training.clock import FRAME_SAMPLES, HOP_SAMPLES
 from training.samples import codes_a_slot, said_by
 from training.speakers import SPEAKERS
 
 SPEAKER = 3  # who says it: the one least moved from the teacher, by pitch and formants alone
 _SHAPES = 20  # cosines compared; the finer ones are ripple
-_SCALE = 3.0  # nepers
-_HOPS = 8  # in a code frame
+_HOPS = FRAME_SAMPLES // HOP_SAMPLES  # in a code frame
 
 
 def described(snac: SNAC, mute: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,7 +39,7 @@ def describe(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def away(said: np.ndarray, taught: np.ndarray) -> np.ndarray | None:
     """Bands (n, 80) and (m, 80) of one sentence → how far each code frame of the first is from what it stands for in the second,
     (n / 8,); None where one takes twice as long as the other."""
-    a, b = (_shapes(one) for one in (said, taught))
+    a, b = (codes.shapes(one, one.mean(axis=0))[:, :_SHAPES] for one in (said, taught))
     apart = np.sqrt((np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T).clip(0))
     path = align(apart)
     if path is None:
@@ -48,11 +47,6 @@ def away(said: np.ndarray, taught: np.ndarray) -> np.ndarray | None:
     hops = np.bincount(path[:, 0], apart[path[:, 0], path[:, 1]], len(a)) / np.bincount(path[:, 0])
     mean: np.ndarray = hops[: len(hops) // _HOPS * _HOPS].reshape(-1, _HOPS).mean(axis=1)
     return mean
-
-
-def _shapes(bands: np.ndarray) -> np.ndarray:
-    shapes: np.ndarray = (bands - bands.mean(axis=0)) / _SCALE @ shape_basis()[:, :_SHAPES]
-    return shapes
 
 
 def align(apart: np.ndarray) -> np.ndarray | None:

@@ -72,10 +72,17 @@ def test_the_same_seed_gives_the_same_codes(made: Path, tmp_path: Path) -> None:
 
 def test_stages_that_need_no_teacher_load_none() -> None:
     """A carried folder is learned from where neither he nor the tools that move his voice are installed."""
-    asked = "import sys, training.__main__; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert "training.language" in loaded.stdout.split()
-    assert not {"piper", "parselmouth", "pyworld", "llama_cpp", "pocketsphinx"} & set(loaded.stdout.split())
+
+    def loaded(module: str) -> set[str]:
+        asked = f"import sys, {module}; print(*sys.modules)"
+        told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+        return set(told.stdout.split())
+
+    teachers = {"piper", "parselmouth", "pyworld"}
+    recipe = loaded("training.__main__")
+    assert "training.language" in recipe
+    assert not {*teachers, "llama_cpp", "pocketsphinx"} & recipe
+    assert not teachers & loaded("training.tries")
 
 
 def test_a_stage_that_was_stopped_makes_only_what_is_missing(made: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from snac import SNAC
 
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.vocabulary import SLOTS
-from training import features, gguf_file, likeness, listen, speech, texts, whisper
+from training import gguf_file, listen, texts, whisper
 from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_arrays
 from training.listen import is_plain, knows, understood, when_said, words
@@ -81,6 +81,10 @@ def sentences(out: Path, first: int, count: int) -> list[str]:
 
 def teachers_bands(out: Path, said: list[str]) -> dict[str, np.ndarray]:
     """(hops, 80) log power of each of `said` that features/ describes."""
+    if not (out / "features").exists():
+        return {}
+    from training import features, speech  # which want the teacher's tools, as does likeness
+
     wanted = set(said)
     shards = {line["id"] // speech.SENTENCES_PER_SHARD for line in texts.read(out) if line["text"] in wanted}
     names = {f"{shard:05d}" for shard in shards} & set(features.shards(out))
@@ -99,15 +103,15 @@ def make(out: Path, model: Llama, snac: Path, number: int, said: list[str], trie
         folder.mkdir(parents=True, exist_ok=True)
         gguf_file.write(model, unfinished, "Q8_0")
         os.replace(unfinished, folder / "model.gguf")
-    names = []
-    taught = teachers_bands(out, said)
+    shards = [said[first : first + SENTENCES_PER_SHARD] for first in range(0, len(said), SENTENCES_PER_SHARD)]
+    names = [folder / f"{place:05d}.npz" for place in range(len(shards))]
+    missing = [(name, shard) for name, shard in zip(names, shards, strict=True) if not name.exists()]
+    taught = teachers_bands(out, [text for _, shard in missing for text in shard])
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        waited = []
-        for first in range(0, len(said), SENTENCES_PER_SHARD):
-            names.append(folder / f"{first // SENTENCES_PER_SHARD:05d}.npz")
-            if not names[-1].exists():
-                part = [(text, taught.get(text)) for text in said[first : first + SENTENCES_PER_SHARD]]
-                waited.append(pool.submit(_make_shard, names[-1], snac, part, tries))
+        waited = [
+            pool.submit(_make_shard, name, snac, [(text, taught.get(text)) for text in shard], tries)
+            for name, shard in missing
+        ]
         for one in track(waited, f"tries {number}"):
             one.result()
     return [tried for name in names for tried in read(name)]
@@ -149,6 +153,8 @@ def _try(model: Path, snac: Path, text: str, taught: np.ndarray | None, voice: s
 def _away(snac: SNAC, codes: int, frames: np.ndarray, taught: np.ndarray | None) -> np.ndarray:
     far = None
     if taught is not None:
+        from training import likeness
+
         heard, _, _ = likeness.described(snac, without_speaker(frames, codes))
         far = likeness.away(heard, taught)
     return np.full(len(frames), np.nan) if far is None else far

@@ -12,9 +12,9 @@ import re
 
 _ITEM = "\x1e"  # begins a line that stands alone; characters.plain leaves none in a text
 
-_RULE = re.compile(
-    r"^(?:[-*_=~] ?){3,}$|^(?:`{3,}|~{3,}) ?[\w+#.-]{0,20}$|^(?=[^\n]*\|)[ |:-]+$", re.MULTILINE
-)
+# A fence with the language of the code under it; with nothing under it, "```yes" is a word.
+_FENCE = r"^(?:`{3,}|~{3,})(?: ?[\w+#.-]{1,20}(?=\n))?$"
+_RULE = re.compile(rf"^(?:[-*_=~] ?){{3,}}$|{_FENCE}|^(?=[^\n]*\|)[ |:-]+$", re.MULTILINE)
 _QUOTE = re.compile(r"^(?:> ?)+", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +([^\n]+)$", re.MULTILINE)
 _HEADING_END = re.compile(r" #+$", re.MULTILINE)

@@ -15,10 +15,12 @@ from orpheus.pcm import Pcm
 
 BLOCK_S = 0.010  # loudness is judged over this long
 FADE_S = 0.005  # at a cut, so that it does not click
-# Sound this far under the threshold that joins on to voice is a part of it: an f or a th is no louder. No more of it than
-# this, as it may be noise in the model's silence, which before the first word would delay it.
+# Sound this far under the threshold that joins on to voice is a part of it: an f or a th is no louder. After voice the mouth
+# may be closed in between, as before the t of "feat". No more of it than this, as it may be noise in the model's silence,
+# which before the first word would delay it.
 SOFT = 10 ** (-15 / 20)
-SOFT_BEFORE_S, SOFT_AFTER_S = 0.080, 0.200
+SOFT_BEFORE_S, SOFT_AFTER_S = 0.080, 0.250
+CLOSURE_S = 0.120
 BEFORE_VOICE_S = 0.030  # kept before the first voice
 AFTER_VOICE_S = 0.060  # and after the last
 HELD_S = 0.300  # of silence, until it is known whether it is a pause or the end
@@ -45,8 +47,9 @@ class Trim:
         self._most_held = round(HELD_S * rate)
         self._free = round(pause_s * rate) - self._block  # the last block is kept to be faded
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
-        # Samples of soft sound without a gap: after the last voice, or before the first up to now.
+        # Samples from the last voice to the end of the soft sound after it, or of soft sound up to now before the first.
         self._soft = 0
+        self._closure = round(CLOSURE_S * rate)
         self._soft_before, self._soft_after = round(SOFT_BEFORE_S * rate), round(SOFT_AFTER_S * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
         self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
@@ -93,8 +96,9 @@ class Trim:
 
     def _silence(self, block: Pcm, soft: bool) -> Pcm:
         if self.heard:
-            if soft and self._soft == self.quiet + len(self._held):
-                self._soft = min(self._soft + len(block), self._soft_after)
+            so_far = self.quiet + len(self._held)
+            if soft and so_far - self._soft <= self._closure:
+                self._soft = min(so_far + len(block), self._soft_after)
         else:
             self._soft = min(self._soft + len(block), self._soft_before) if soft else 0
         self._held = np.concatenate([self._held, block])

@@ -59,10 +59,18 @@ def test_soft_consonants_on_either_side_of_voice_are_kept_whole() -> None:
     assert len(paused) == pytest.approx((0.03 + 0.5 + 0.2 + 0.3) * RATE, abs=RATE * 0.001)
 
 
+def test_a_soft_consonant_after_a_closed_mouth_is_kept_whole() -> None:
+    """The t of "feat": a tenth of a second of silence, then a soft burst."""
+    burst = 0.004 * np.random.default_rng(1).standard_normal(round(0.05 * RATE)).astype(np.float32)
+    for closed_s, kept_s in ((0.1, 0.1 + 0.05 + 0.06), (0.2, 0.06)):
+        out = trimmed(np.concatenate([voice(0.5), silence(closed_s), burst, silence(0.1)]), pause_s=0.0)
+        assert len(out) == pytest.approx((0.03 + 0.5 + kept_s) * RATE, abs=RATE * 0.001)
+
+
 def test_noise_in_the_models_silence_is_not_taken_for_a_consonant_without_end() -> None:
     noise = 0.004 * np.random.default_rng(1).standard_normal(RATE).astype(np.float32)
     out = trimmed(np.concatenate([noise, voice(0.5), noise[: round(0.29 * RATE)]]), pause_s=0.0)
-    assert len(out) == pytest.approx((0.03 + 0.08 + 0.5 + 0.2 + 0.06) * RATE, abs=RATE * 0.001)
+    assert len(out) == pytest.approx((0.03 + 0.08 + 0.5 + 0.25 + 0.04) * RATE, abs=RATE * 0.001)
 
 
 def test_a_short_pause_is_lengthened_and_a_long_lead_given() -> None:

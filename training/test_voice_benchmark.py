@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.voice import identity_accuracy, mismatch, summary, table
-from benchmarks.voice_judges import LISTENERS, Row, Task, Verdict, judge, sound_s
+from benchmarks.voice_judges import LISTENERS, ROOM, SILENCE_S, Row, Task, Verdict, in_a_room, judge, sound_s
 from orpheus import embedded
 from training import speech
 from training.speakers import SPEAKERS
@@ -67,6 +67,16 @@ def test_one_speaker_under_two_names_is_no_better_than_chance() -> None:
     accuracy = identity_accuracy(rows, "voice")["overall"]
     assert accuracy is not None
     assert 0.3 < accuracy < 0.7
+
+
+def test_all_are_listened_to_in_the_same_quiet_room() -> None:
+    cut = np.sin(np.arange(2400)).astype(np.float32)
+    played = in_a_room(cut)
+    before = round(SILENCE_S * 24_000)
+    assert len(played) == len(cut) + 2 * before
+    assert np.std(played[:before]) == pytest.approx(ROOM, rel=0.05)
+    assert np.max(np.abs(played[before:-before] - cut)) < 6 * ROOM
+    assert np.array_equal(played, in_a_room(cut))
 
 
 def test_a_sentence_that_was_not_made_counts_every_word_as_missed() -> None:

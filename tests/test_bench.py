@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -64,6 +68,16 @@ def test_a_rival_that_is_not_installed_is_a_line_that_says_how_to_get_it(
     found = rivals.measure_rivals(embedded.MODEL, lambda what: None)
     assert found["ours"][0]["tokens_per_s"] > 0
     assert "orpheus-tts-pair[bench]" in found["llama_server"]
+
+
+def test_a_rival_that_answers_nothing_is_a_line_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that dies of its first request: zero tokens a second would look measured."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1/completions"
+    monkeypatch.setattr(rivals, "SECONDS", 0.3)
+    monkeypatch.setattr(rivals, "serve", lambda *_: nullcontext(SimpleNamespace(url=url)))
+    found = rivals.measure_rivals(embedded.MODEL, lambda what: None)
+    assert re.fullmatch(r"llama_server answered none of [1-9]\d* requests\.", found["llama_server"])
 
 
 RESULT = {

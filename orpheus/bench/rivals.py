@@ -31,14 +31,17 @@ BODY: dict[str, Any] = {
 
 
 def measure_rivals(model: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rows of each server by its name; in place of one that is not there, a sentence that says how to get it."""
+    """Rows of each server by its name; in place of one that is not there or answers nothing, a sentence that says so."""
     threads = shape(load_settings(), gpu=False).threads
     found: dict[str, Any] = {}
     for name in NEEDS:
         say(f"tier 1 against its rivals: {name}")
         try:
             with serve(name, model, max(STREAMS), threads) as server:
-                found[name] = [measure(server.url, BODY, streams, SECONDS).row() for streams in STREAMS]
+                loads = [measure(server.url, BODY, streams, SECONDS) for streams in STREAMS]
+            found[name] = [load.row() for load in loads]
+            if not any(load.tokens for load in loads):
+                found[name] = f"{name} answered none of {sum(load.errors for load in loads)} requests."
         except MissingRival as missing:
             found[name] = str(missing)
     return found

@@ -184,7 +184,7 @@ class Tier2(Environment):
         ge=-90,
         le=-20,
         description="RMS under which 10 ms of sound are silence, in dB of full scale; down to 15 dB softer it stays where it "
-        "joins on to voice",
+        "joins on to voice or soon follows it",
     )
     lead_silence_ms: float = Field(
         30, ge=0, le=2000, description="silence before the first word; Orpheus itself leaves 400 to 600 ms"

@@ -69,7 +69,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 
 docs: $(VENV)/dev
-	$(BIN)/python -m orpheus.reference docs/reference.md
+	$(BIN)/python -m docs.reference docs/reference.md
 
 bench: $(VENV)/bench
 	@$(BIN)/orpheus bench $(ARGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orpheus.errors import AtCapacity
-from orpheus.llama.loop import Completion, Engine
+from orpheus.llama.engine import Completion, Engine
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings

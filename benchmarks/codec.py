@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from snac import SNAC
 
 from benchmarks.codec_fidelity import EMBEDDED, bytes_equal, fidelity, spoken_codes, worst_error
-from orpheus.bench.codec_cost import Costs, step_run
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
+from orpheus.ops.bench.codec_cost import Costs, step_run
 from orpheus.vocabulary import FRAME_S, SLOTS
 
 FULL = {  # config.json of hubertsiuzdak/snac_24khz

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
-from orpheus.frames import FrameAssembler
+from orpheus.tts.frames import FrameAssembler
 from orpheus.vocabulary import SLOTS, TokenTextParser, token_text
 
 EMBEDDED = Path(__file__).parents[1] / "orpheus" / "embedded"
@@ -38,12 +38,12 @@ def worst_error(folder: Path, frames: int) -> float:
     worst = 0.0
     for seed in range(3):
         codes = dice.integers(0, decoder.shape.codes, frames * SLOTS)
-        state, pieces = StreamState(decoder, seed, decoder.tail), []
-        for piece in np.split(codes, np.sort(dice.integers(0, len(codes), 6))):
-            state.push(piece)
-            pieces += decode_all(decoder, [state])
+        state, segments = StreamState(decoder, seed, decoder.tail), []
+        for segment in np.split(codes, np.sort(dice.integers(0, len(codes), 6))):
+            state.push(segment)
+            segments += decode_all(decoder, [state])
         state.finish()
-        pcm = np.concatenate([*pieces, *decode_all(decoder, [state])])
+        pcm = np.concatenate([*segments, *decode_all(decoder, [state])])
         worst = max(worst, float(np.abs(pcm - offline.decode(codes, seed=seed)).max()))
     return worst
 
@@ -54,14 +54,14 @@ def bytes_equal(folder: Path) -> bool:
     codes = np.random.default_rng(2).integers(0, decoder.shape.codes, 24 * SLOTS)
     seen = set()
     for step, streams in ((1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (0.5, 1), (1, 2), (1, 8), (4, 3)):
-        states, pieces = [StreamState(decoder, 7, decoder.tail) for _ in range(streams)], []
-        for piece in np.split(codes, [round(SLOTS * step * i) for i in range(1, int(24 / step))]):
+        states, segments = [StreamState(decoder, 7, decoder.tail) for _ in range(streams)], []
+        for segment in np.split(codes, [round(SLOTS * step * i) for i in range(1, int(24 / step))]):
             for state in states:
-                state.push(piece)
-            pieces.append(decode_all(decoder, states)[-1])
+                state.push(segment)
+            segments.append(decode_all(decoder, states)[-1])
         for state in states:
             state.finish()
-        seen.add(np.concatenate([*pieces, decode_all(decoder, states)[-1]]).tobytes())
+        seen.add(np.concatenate([*segments, decode_all(decoder, states)[-1]]).tobytes())
     return len(seen) == 1
 
 

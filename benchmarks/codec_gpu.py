@@ -22,7 +22,7 @@ from snac import SNAC
 from torch import Tensor
 
 from benchmarks.codec import FULL
-from orpheus.codec.checkpoint import Checkpoint, read_shape
+from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.graphs import GraphedDecoder, capture_graph
 from orpheus.codec.layers import fold
@@ -47,7 +47,7 @@ def measure(
         folder = Path(temporary)
         (folder / "config.json").write_text(json.dumps(config))
         torch.save(SNAC(**config).state_dict(), folder / "pytorch_model.bin")
-        shape = read_shape(folder)
+        shape = read_config(folder)
         network = fold(shape, Checkpoint(folder))
     on = torch.device(device)
     decoders = {

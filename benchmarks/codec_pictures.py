@@ -107,12 +107,12 @@ def _seam(codes: NDArray[np.int64], folder: Path) -> None:
     decoder, offline = Decoder.load(folder, noise=False), OfflineDecoder.load(folder, noise=False)
     exact = offline.decode(codes)
     state = StreamState(decoder, 0, 4)
-    pieces = []
+    segments = []
     for frame in codes.reshape(-1, SLOTS):
         state.push(frame)
-        pieces += decode_all(decoder, [state])
+        segments += decode_all(decoder, [state])
     state.finish()
-    ours = np.concatenate([*pieces, *decode_all(decoder, [state])])
+    ours = np.concatenate([*segments, *decode_all(decoder, [state])])
     window = np.zeros_like(exact)  # silence where it plays nothing: the first frame and the last two
     played = sliding_window(offline, codes)
     window[FRAME : FRAME + len(played)] = played

@@ -29,9 +29,9 @@ import httpx
 from websockets.asyncio.client import connect
 
 from benchmarks.speech import LOAD, RESULTS
-from orpheus.bench.listening import client, listen, quantile
-from tests.live import Pair, running_pair
-from tests.orchestrator import Orchestrator, SessionKilled, Turn
+from orpheus.ops.bench.listening import client, listen, quantile
+from tests.support.live import Pair, running_pair
+from tests.support.unmute import Orchestrator, SessionKilled, Turn
 
 CONVERSATIONS = (1, 8, 20)
 STREAMS = 48  # of tier 1: a place for everybody
@@ -157,13 +157,13 @@ class Watched:
     """One turn; times in seconds since its first word."""
 
     words: list[tuple[float, str]] = field(default_factory=list)
-    pieces: list[tuple[float, str]] = field(default_factory=list)  # when its first audio came
+    segments: list[tuple[float, str]] = field(default_factory=list)  # when its first audio came
     audio: list[tuple[float, float]] = field(default_factory=list)  # when, and how many seconds of it
     spoken: list[tuple[float, float, str]] = field(default_factory=list)  # start and stop in the audio
 
 
 async def watched(url: str) -> Watched:
-    """One turn over `/v1/audio/speech/stream`, which tells of its pieces; what happened when."""
+    """One turn over `/v1/audio/speech/stream`, which tells of its segments; what happened when."""
     seen = Watched()
     async with connect(url.replace("http", "ws", 1) + "/v1/audio/speech/stream", proxy=None) as socket:
         config = {"voice": "tara", "response_format": "pcm", "stream_audio": True, "word_timestamps": True}
@@ -184,7 +184,7 @@ async def watched(url: str) -> Watched:
                 continue
             event = json.loads(message)
             if event["type"] == "audio.start":
-                seen.pieces.append((now_s, event["sentence_text"]))
+                seen.segments.append((now_s, event["sentence_text"]))
             elif event["type"] == "audio.word":
                 seen.spoken.append((event["start_s"], event["stop_s"], event["text"]))
             elif event["type"] == "error":
@@ -196,7 +196,7 @@ async def watched(url: str) -> Watched:
 
 
 def draw(seen: Watched, picture: Path) -> None:
-    """Words in, pieces, audio out and playout of one turn, over the seconds since its first word."""
+    """Words in, segments, audio out and playout of one turn, over the seconds since its first word."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -208,15 +208,15 @@ def draw(seen: Watched, picture: Path) -> None:
     first_s, whole_s = at_s[0], sent_s[-1]
     figure, (lanes, curve) = pyplot.subplots(2, sharex=True, figsize=(12, 5.4), layout="constrained")
     lanes.vlines([when for when, _ in seen.words], 2.6, 3.0, color=grey, linewidth=1)
-    ends_s = [when for when, _ in seen.pieces[1:]] + [at_s[-1]]
-    for index, ((when, text), end_s) in enumerate(zip(seen.pieces, ends_s, strict=True)):
+    ends_s = [when for when, _ in seen.segments[1:]] + [at_s[-1]]
+    for index, ((when, text), end_s) in enumerate(zip(seen.segments, ends_s, strict=True)):
         lanes.broken_barh([(when, end_s - when)], (1.4, 0.6), facecolor=blue, alpha=0.35 + 0.3 * (index % 2))
         lanes.text(when, 2.05, text[: int(14 * (end_s - when))], fontsize=6, color=blue)
     for start_s, stop_s, word in seen.spoken:
         lanes.broken_barh([(first_s + start_s, stop_s - start_s)], (0.2, 0.6), facecolor=red, alpha=0.5)
         lanes.text(first_s + start_s, 0.85, word, rotation=60, fontsize=6, color=red)
     lanes.set(
-        yticks=[0.5, 1.7, 2.8], yticklabels=["words heard", "pieces sent", "words written"], ylim=(0, 4)
+        yticks=[0.5, 1.7, 2.8], yticklabels=["words heard", "segments sent", "words written"], ylim=(0, 4)
     )
     lanes.set_title(f"One turn: first sound {first_s * 1000:.0f} ms after the first word")
     curve.step(at_s, sent_s, where="post", color=blue, label="audio sent")

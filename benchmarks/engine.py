@@ -24,10 +24,10 @@ import numpy as np
 from benchmarks.churn import churn
 from benchmarks.random_gguf import SMALL, VOCABULARY, write_gguf
 from orpheus import embedded
-from orpheus.bench.load import measure
-from orpheus.bench.rivals import BODY
-from orpheus.bench.servers import MissingRival, Server, serve
 from orpheus.llama.sampler import Sampler
+from orpheus.ops.bench.load import measure
+from orpheus.ops.bench.rivals import BODY
+from orpheus.ops.bench.servers import MissingRival, Server, serve
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
 

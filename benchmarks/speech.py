@@ -3,7 +3,7 @@
     python -m benchmarks.speech [--quick]
 
 Time to first byte and to the first audible sample at 1, 4 and 16 streams; what tier 2 adds to tier 1; how a player
-in real time fares with long texts at 80% of this machine's capacity; a picture of the seams between pieces in
+in real time fares with long texts at 80% of this machine's capacity; a picture of the seams between segments in
 benchmarks/results/speech.png. The last line is one JSON object.
 """
 
@@ -21,12 +21,12 @@ import httpx
 import numpy as np
 
 from orpheus import embedded
-from orpheus.bench.listening import AUDIBLE, CHAPTER, RATE, SENTENCE, one_by_one, quantile, together
 from orpheus.codec import Codec
+from orpheus.ops.bench.listening import AUDIBLE, CHAPTER, RATE, SENTENCE, one_by_one, quantile, together
 from orpheus.prompt import turn_text
 from orpheus.settings import load_settings
-from orpheus.usage import Usage
-from tests.live import running_pair
+from orpheus.tts.usage import Usage
+from tests.support.live import running_pair
 
 LOAD = 0.8
 RESULTS = Path(__file__).parent / "results"
@@ -49,20 +49,20 @@ async def tier_1_first_frames(url: str, rounds: int) -> list[float]:
 
 
 async def seams(picture: Path) -> list[float]:
-    """Speak a few sentences in this process; draw them with the edges of their pieces; pauses in seconds."""
+    """Speak a few sentences in this process; draw them with the edges of their segments; pauses in seconds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from orpheus.llama.loop import Engine
-    from orpheus.speech.service import SpeechService, Utterance
-    from orpheus.tokens import EngineTokens
+    from orpheus.llama.engine import Engine
+    from orpheus.server.service import SpeechService, Utterance
+    from orpheus.tts.token_source import EngineTokenSource
 
     settings = load_settings(model="embedded")
     service = SpeechService(
         settings,
-        lambda: EngineTokens(Engine.load(embedded.MODEL, settings)),
+        lambda: EngineTokenSource(Engine.load(embedded.MODEL, settings)),
         lambda: Codec.load(embedded.CODEC, settings),
     )
     usage = Usage()
@@ -80,15 +80,15 @@ async def seams(picture: Path) -> list[float]:
 
     figure, axes = pyplot.subplots(figsize=(12, 3.2), layout="constrained")
     axes.plot(np.arange(len(pcm)) / RATE, pcm, linewidth=0.3, color="#2b6cb0")
-    for edge, piece in zip(usage.edges, job.spoken.pieces, strict=True):
+    for edge, segment in zip(usage.edges, job.spoken.segments, strict=True):
         axes.axvline(edge / RATE, color="#c53030", linewidth=1)
         axes.text(
-            edge / RATE, 0.98, f" {piece.text[:26]}…", fontsize=7, rotation=0, va="top", color="#c53030"
+            edge / RATE, 0.98, f" {segment.text[:26]}…", fontsize=7, rotation=0, va="top", color="#c53030"
         )
     axes.set(
         ylim=(-1, 1),
         xlabel="seconds",
-        title=f"One text, {len(job.spoken.pieces)} pieces: pauses "
+        title=f"One text, {len(job.spoken.segments)} segments: pauses "
         + ", ".join(f"{pause * 1000:.0f}" for pause in pauses)
         + " ms",
     )
@@ -147,7 +147,7 @@ def main() -> None:
         )
     pauses = asyncio.run(seams(RESULTS / "speech.png"))
     result["max_gap_ms"] = max(pauses) * 1000
-    print(f"longest pause between pieces: {result['max_gap_ms']:.0f} ms")
+    print(f"longest pause between segments: {result['max_gap_ms']:.0f} ms")
     print(json.dumps({name: round(value, 2) for name, value in result.items()}))
 
 

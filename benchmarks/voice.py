@@ -24,11 +24,11 @@ from rich.progress import track
 
 from benchmarks.voice_judges import Row, Task, judge
 from orpheus import weights
-from orpheus.codec.checkpoint import read_shape
+from orpheus.codec.checkpoint import read_config
 from orpheus.errors import OrpheusError
+from orpheus.server.service import SpeechService, Utterance
 from orpheus.settings import Settings, load_settings
-from orpheus.speech.service import SpeechService, Utterance
-from orpheus.usage import Usage
+from orpheus.tts.usage import Usage
 from training import codes
 from training.listen import word_error_rate, words
 from training.samples import codebook_size
@@ -44,7 +44,7 @@ Figures = dict[str, float | None]
 
 @dataclass
 class Spoken:
-    """What the pipeline made of one sentence: samples, or None where it gave up; and whether a piece ran away."""
+    """What the pipeline made of one sentence: samples, or None where it gave up; and whether a segment ran away."""
 
     samples: NDArray[np.int16] | None
     ran_away: bool
@@ -67,7 +67,7 @@ async def speak_all(settings: Settings, sentences: list[str]) -> dict[tuple[int,
             except OrpheusError as error:
                 print(f"{SPEAKERS[speaker].name}: {error}")
         samples = np.frombuffer(b"".join(chunks), "<i2") if chunks else None
-        made[speaker, number] = Spoken(samples, not chunks or usage.regenerated_pieces > 0)
+        made[speaker, number] = Spoken(samples, not chunks or usage.regenerated_segments > 0)
 
     async with service.running():
         await service.loaded()
@@ -138,7 +138,7 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 def summary(rows: list[Row], ran_away: dict[tuple[str, str], bool]) -> dict[str, Figures]:
-    """Every figure by voice and overall. `ran_away`: (voice, text) → whether a piece of it ran away."""
+    """Every figure by voice and overall. `ran_away`: (voice, text) → whether a segment of it ran away."""
     figures: dict[str, Figures] = {}
     for kind in ("teacher", "codec", "voice"):
         figures[f"wer_{kind}"] = by_voice(rows, partial(error_rate, kind=kind))
@@ -187,7 +187,7 @@ def mismatch(recipe: Path, codec: Path) -> str | None:
     if not (recipe / "codes" / "coder.pt").exists():
         return f"{recipe} holds no codes/coder.pt: name the folder given to `python -m training --out`"
     made = codebook_size(len(codes.load(recipe)[0].fine.centres))
-    spoken = read_shape(codec).codes
+    spoken = read_config(codec).codes
     return None if made == spoken else f"the recipe makes {made} codes, {codec} speaks {spoken}"
 
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from orpheus import __version__, logs
 from orpheus.deploy.settings import load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError
+from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
-from orpheus.settings_table import setting_rows, unknown_names
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
@@ -71,7 +71,7 @@ def serve(
     if in_process:
         _serve_speech(settings, in_process=True)
     else:
-        from orpheus.supervisor import supervise
+        from orpheus.ops.serve import supervise
 
         sys.exit(supervise(settings, console))
 
@@ -85,9 +85,9 @@ def llama(
 ) -> None:
     """Tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
     from orpheus import weights
-    from orpheus.llama.loop import Engine
+    from orpheus.http.process import Process, end_with_parent, listen
+    from orpheus.llama.engine import Engine
     from orpheus.llama.server import create_app
-    from orpheus.run import Process, end_with_parent, listen
 
     settings = _settings(llama_host=host, llama_port=port, model=model)
     bound = listen(settings.llama_host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
@@ -103,7 +103,7 @@ def llama(
 @app.command()
 def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised: Supervised = False) -> None:
     """Tier 2 alone: text in, speech out; its tokens come from ORPHEUS_LLAMA_ENDPOINT."""
-    from orpheus.run import end_with_parent
+    from orpheus.http.process import end_with_parent
 
     settings = _settings(host=host, port=port, codec=codec)
     if supervised:
@@ -127,8 +127,8 @@ def relay(
     and the headers of ORPHEUS_RELAY_HEADERS, as 'x-api-key: …'. Unmute waits half a second for its TTS, so tier 2
     must be up and near.
     """
-    from orpheus.relay import create_app, read_headers
-    from orpheus.run import Process, listen, url_of
+    from orpheus.http.process import Process, listen, url_of
+    from orpheus.ops.relay import create_app, read_headers
 
     settings = _settings(fastapi_url=url, relay_port=port)
     if not settings.fastapi_url:
@@ -161,7 +161,7 @@ def say(
     key: Key = None,
 ) -> None:
     """Speak a text into a file, and say how fast that was."""
-    from orpheus.say import say as say_to_file
+    from orpheus.ops.say import say as say_to_file
 
     settings = _settings(fastapi_url=url, api_keys=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
@@ -193,8 +193,8 @@ def bench(
     codec: Codec = None,
 ) -> None:
     """Measure this machine, or a running pair: how soon, how fast and for how many it speaks. About two minutes."""
-    from orpheus.bench.bench import bench_here, bench_url
-    from orpheus.bench.show import save, show
+    from orpheus.ops.bench.bench import bench_here, bench_url
+    from orpheus.ops.bench.show import save, show
 
     if url is not None and (model or codec):
         raise BadRequest("--url measures a running pair: leave --model and --codec out.")
@@ -230,7 +230,7 @@ def doctor(
     codec: Codec = None,
 ) -> None:
     """Say what is wrong with this set-up, or with a running one, and what to do; exit code 1 where something is."""
-    from orpheus.doctor import examine, local_checks, remote_checks
+    from orpheus.ops.doctor import examine, local_checks, remote_checks
 
     if url is not None and (real or model or codec):
         raise BadRequest("--url looks at a running pair: leave --real, --model and --codec out.")
@@ -285,9 +285,9 @@ def _settings(**options: object) -> Settings:
 
 
 def _serve_speech(settings: Settings, *, in_process: bool) -> None:
-    from orpheus.run import Process, announce, listen
-    from orpheus.speech.app import create_app
-    from orpheus.speech.service import SpeechService
+    from orpheus.http.process import Process, announce, listen
+    from orpheus.server.app import create_app
+    from orpheus.server.service import SpeechService
 
     bound = listen(settings.host, settings.port, "--port or ORPHEUS_PORT")
     process = Process(settings)

@@ -15,7 +15,7 @@ Knows nothing of HTTP frameworks.
     ├── AtCapacity            429      come back after `retry_after_s`
     ├── NotReady              503      starting, or tier 1 is not reachable yet
     └── EngineError           500      generation or decoding failed
-        ├── BadPiece          500      what was generated is not the speech of its text
+        ├── GenerationFailed          500      what was generated is not the speech of its text
         └── UpstreamError     502      tier 1 answered wrongly, stalled or died in the middle
 """
 
@@ -108,7 +108,7 @@ class EngineError(OrpheusError):
     code = "engine_error"
 
 
-class BadPiece(EngineError):
+class GenerationFailed(EngineError):
     """Silence, or no end: tried once more with another seed where nothing of it was sent yet."""
 
     code = "generation_failed"

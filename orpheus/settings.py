@@ -63,7 +63,7 @@ class Both(Environment):
     max_tokens: int = Field(
         8192,
         ge=7,
-        description="most tokens generated for one piece of text (82 a second of speech)",
+        description="most tokens generated for one segment of text (82 a second of speech)",
     )
     max_body_bytes: int = Field(
         1 << 20, ge=1024, description="longest request body, in bytes; more is a 413. 1 MiB is a long chapter"
@@ -168,7 +168,7 @@ class Tier2(Environment):
     sample_rate: int = Field(
         24000, ge=8000, le=48000, description="samples a second of the audio sent, in Hz"
     )
-    piece_chars: int | None = Field(
+    segment_chars: int | None = Field(
         None,
         ge=20,
         le=1000,
@@ -176,7 +176,7 @@ class Tier2(Environment):
     )
     join: Literal["on", "off"] = Field(
         "on",
-        description="trims the silence around each piece, sets the pauses between them and evens their loudness; "
+        description="trims the silence around each segment, sets the pauses between them and evens their loudness; "
         "off sends the model's samples as they are",
     )
     silence_db: float = Field(
@@ -225,7 +225,7 @@ class Tier2(Environment):
         True,
         description="models and voices need no key, as some clients ask for them without; false closes them",
     )
-    orchestrator_open: bool = Field(
+    unmute_open: bool = Field(
         False,
         description="/api/tts_streaming needs no key: an unmodified orchestrator can send none but 'public_token'",
     )

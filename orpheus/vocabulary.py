@@ -76,7 +76,7 @@ class TokenTextParser:
 
 
 def numbers_from_published_ids(ids: Iterable[int]) -> list[int]:
-    """Numbers of ids in the published numbering; ids below it (text tokens) are passed over."""
+    """TokenChunk of ids in the published numbering; ids below it (text tokens) are passed over."""
     return [token - PUBLISHED_BASE_ID for token in ids if token >= PUBLISHED_BASE_ID]
 
 

@@ -21,7 +21,7 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PublishedModel:
     """A published model and the languages it speaks."""
 
     repository: str
@@ -29,14 +29,14 @@ class Checkpoint:
     languages: tuple[str, ...]
 
 
-CHECKPOINTS = (
-    Checkpoint("lex-au/Orpheus-3b-French-FT-Q8_0.gguf", "french", ("fr",)),
-    Checkpoint("lex-au/Orpheus-3b-German-FT-Q8_0.gguf", "german", ("de",)),
-    Checkpoint("lex-au/Orpheus-3b-Korean-FT-Q8_0.gguf", "korean", ("ko",)),
-    Checkpoint("lex-au/Orpheus-3b-Hindi-FT-Q8_0.gguf", "hindi", ("hi",)),
-    Checkpoint("lex-au/Orpheus-3b-Chinese-FT-Q8_0.gguf", "chinese", ("zh",)),
-    Checkpoint("lex-au/Orpheus-3b-Italian_Spanish-FT-Q8_0.gguf", "italian_spanish", ("es", "it")),
-    Checkpoint("lex-au/Orpheus-3b-FT-Q8_0.gguf", "", ("en",)),
+PUBLISHED_MODELS = (
+    PublishedModel("lex-au/Orpheus-3b-French-FT-Q8_0.gguf", "french", ("fr",)),
+    PublishedModel("lex-au/Orpheus-3b-German-FT-Q8_0.gguf", "german", ("de",)),
+    PublishedModel("lex-au/Orpheus-3b-Korean-FT-Q8_0.gguf", "korean", ("ko",)),
+    PublishedModel("lex-au/Orpheus-3b-Hindi-FT-Q8_0.gguf", "hindi", ("hi",)),
+    PublishedModel("lex-au/Orpheus-3b-Chinese-FT-Q8_0.gguf", "chinese", ("zh",)),
+    PublishedModel("lex-au/Orpheus-3b-Italian_Spanish-FT-Q8_0.gguf", "italian_spanish", ("es", "it")),
+    PublishedModel("lex-au/Orpheus-3b-FT-Q8_0.gguf", "", ("en",)),
 )
 
 # In the order of realism their makers give (Orpheus-TTS README); the first of a language is its default.
@@ -90,7 +90,7 @@ OPENAI_VOICES: dict[str, str] = {
     "verse": "dan",
 }
 # Names in the orchestrator's voices.yaml, by how their file's name begins; genders of its makers' own list.
-ORCHESTRATOR_VOICES: dict[str, str] = {
+UNMUTE_VOICES: dict[str, str] = {
     "p329_022": "tara",
     "519189": "dan",
     "440565": "mia",
@@ -108,7 +108,7 @@ _ASCII = {voice.ascii: voice.id for voice in VOICES.values() if voice.ascii}
 def languages_of(model: str) -> tuple[str, ...]:
     """The languages of a model as ORPHEUS_MODEL names it; English where the name says nothing."""
     name = PurePath(model.split("@")[0]).name.lower().replace("-", "_")
-    return next(checkpoint.languages for checkpoint in CHECKPOINTS if checkpoint.mark in name)
+    return next(checkpoint.languages for checkpoint in PUBLISHED_MODELS if checkpoint.mark in name)
 
 
 def voices_of(languages: tuple[str, ...]) -> list[Voice]:
@@ -137,7 +137,7 @@ def find_voice(name: str, languages: tuple[str, ...] = ("en",)) -> Voice:
             code="voice_not_found",
         )
     if voice not in here:
-        checkpoint = next(c for c in CHECKPOINTS if voice.language in c.languages)
+        checkpoint = next(c for c in PUBLISHED_MODELS if voice.language in c.languages)
         raise BadRequest(
             f"The voice {name.strip()!r} belongs to another checkpoint: set ORPHEUS_MODEL to "
             f"{checkpoint.repository}. Loaded now: {', '.join(v.ascii or v.id for v in here)}.",
@@ -159,7 +159,7 @@ def _alike(meant: Voice, here: list[Voice], index: int) -> Voice:
     return same[index % len(same)]
 
 
-def orchestrator_voice(name: str | None, languages: tuple[str, ...] = ("en",)) -> tuple[Voice, bool]:
+def unmute_voice(name: str | None, languages: tuple[str, ...] = ("en",)) -> tuple[Voice, bool]:
     """The voice of a name in the orchestrator's list, or any of `find_voice`; and whether it was known.
 
     Never an error: its own server takes the default for what it does not know, and so do its users.
@@ -171,7 +171,7 @@ def orchestrator_voice(name: str | None, languages: tuple[str, ...] = ("en",)) -
         return find_voice(name, languages), True
     except BadRequest:
         file = PurePath(name).name.lower()
-    for index, (start, voice) in enumerate(ORCHESTRATOR_VOICES.items()):
+    for index, (start, voice) in enumerate(UNMUTE_VOICES.items()):
         if file.startswith(start):
             return _alike(VOICES[voice], here, index), True
     return here[0], False

@@ -65,10 +65,10 @@ def gpu_at_hand() -> bool:
     SetupError where it is there and does not load.
     """
     try:
-        from orpheus.llama import backend
+        from orpheus import llamacpp
     except ModuleNotFoundError:
         return _torch_sees_gpu()  # a machine of tier 2 alone
-    return backend.gpu_available()
+    return llamacpp.gpu_available()
 
 
 def _torch_sees_gpu() -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from orpheus.codec import Codec
 from orpheus.settings import Settings, load_settings
-from tests.live import Pair, running_pair
+from tests.support.live import Pair, running_pair
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.live import Pair, clean_environment, served
-from tests.test_encode import decode
-from tests.test_supervisor import orpheus
+from tests.ops.test_serve import orpheus
+from tests.support.live import Pair, clean_environment, served
+from tests.tts.test_encode import decode
 
 
 def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from orpheus.deploy import images
 from orpheus.deploy.check_pins import DOCKER_DEBIAN
 from orpheus.settings import Settings, load_settings, setting_name
-from tests.live import ROOT, Pair, clean_environment
+from tests.support.live import ROOT, Pair, clean_environment
 
 FOLDER = ROOT / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

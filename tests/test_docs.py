@@ -11,7 +11,7 @@ from orpheus.deploy import errors
 from orpheus.deploy.prices import PRICED, hourly_usd
 from orpheus.deploy.settings import COLD_WAIT_S, Deployment, llama_sizes, load_deployment, speech_sizes
 from orpheus.settings import Settings, setting_name
-from tests.live import ROOT
+from tests.support.live import ROOT
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 # Read by compose and by clients, not by the services.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import ROOT
+from tests.support.live import ROOT
 
 HAS_IT = "#!/bin/sh\n"
 

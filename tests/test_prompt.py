@@ -57,10 +57,12 @@ def test_control_strings_go_and_tags_stay(text: str, left: str) -> None:
     assert strip_control(text) == left
 
 
-pieces = st.lists(st.sampled_from(["<", ">", "|", "<|", "|>", "custom_token_", "<custom_token_2>", "7", "x"]))
+segments = st.lists(
+    st.sampled_from(["<", ">", "|", "<|", "|>", "custom_token_", "<custom_token_2>", "7", "x"])
+)
 
 
-@given(pieces.map("".join))
+@given(segments.map("".join))
 def test_no_control_string_survives_whatever_the_nesting(text: str) -> None:
     left = strip_control(text)
     assert not _CONTROL.search(left)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from orpheus.llama.batches import SPARE
-from orpheus.llama.shape import CPU_STREAMS, GPU_STREAMS, SLOT_TOKENS
+from orpheus.llama.engine_config import CPU_STREAMS, GPU_STREAMS, SLOT_TOKENS
 from orpheus.settings import Settings
-from tests.live import ROOT, Pair, clean_environment, readme_blocks
+from tests.support.live import ROOT, Pair, clean_environment, readme_blocks
 
 README = (ROOT / "README.md").read_text()
 SHELL = [line for block in readme_blocks("sh") for line in block.replace("\\\n", " ").strip().splitlines()]

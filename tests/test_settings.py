@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from orpheus.errors import SetupError
+from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.settings import load_settings
-from orpheus.settings_table import setting_rows, unknown_names
 
 
 def test_the_names_of_the_first_attempt_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from orpheus.errors import BadRequest
-from orpheus.voices import CHECKPOINTS, OPENAI_VOICES, VOICES, find_voice, languages_of, voices_of
+from orpheus.voices import OPENAI_VOICES, PUBLISHED_MODELS, VOICES, find_voice, languages_of, voices_of
 
 OPENAI = {
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
@@ -18,7 +18,7 @@ def test_the_thirteen_openai_names_are_all_there() -> None:
     assert set(OPENAI_VOICES) == OPENAI
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda checkpoint: checkpoint.languages[0])
+@pytest.mark.parametrize("checkpoint", PUBLISHED_MODELS, ids=lambda checkpoint: checkpoint.languages[0])
 def test_every_checkpoint_answers_to_openai_names_with_the_same_gender(checkpoint) -> None:  # type: ignore[no-untyped-def]
     here = voices_of(checkpoint.languages)
     for name, english in OPENAI_VOICES.items():
@@ -31,7 +31,7 @@ def test_every_checkpoint_answers_to_openai_names_with_the_same_gender(checkpoin
 def test_eight_languages_and_their_voices() -> None:
     assert {voice.language for voice in VOICES.values()} == {"en", "fr", "de", "ko", "hi", "zh", "es", "it"}
     assert all(voice.id.isascii() or voice.ascii.isascii() for voice in VOICES.values())
-    for checkpoint in CHECKPOINTS:
+    for checkpoint in PUBLISHED_MODELS:
         assert voices_of(checkpoint.languages)
 
 

@@ -10,8 +10,8 @@ import pytest
 from orpheus import embedded, weights
 from orpheus.errors import WeightsError
 from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
-from tests.hub import COMMIT, TOKEN, Hub
-from tests.live import free_port, served
+from tests.support.hub import COMMIT, TOKEN, Hub
+from tests.support.live import free_port, served
 
 GGUF = b"GGUF\x03\x00\x00\x00 and the rest"
 

@@ -37,7 +37,7 @@ def letter_of_phonemes(text: str, phonemes: list[str]) -> np.ndarray:
             members = np.flatnonzero(groups == group)
             letters[members] = starts[group] + (np.arange(len(members)) + 0.5) / len(members) * len(word)
         return letters
-    # Numbers become many words and small words run together: proportion by phonemes over the whole text.
+    # TokenChunk become many words and small words run together: proportion by phonemes over the whole text.
     share = np.cumsum(spoken) - 0.5
     return share / max(sum(spoken), 1) * len(text)
 

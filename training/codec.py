@@ -26,7 +26,7 @@ from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_checkpoint, write_atomically
 from training.held import Held
 from training.optimize import finite_step
-from training.sound_losses import Critics, critics_loss, persuasion_loss, phase_loss, spectral_loss
+from training.sound_losses import Critics, critics_loss, generator_loss, phase_loss, spectral_loss
 from training.speakers import SPEAKERS, Speaker
 
 
@@ -255,7 +255,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
             with precise:
                 with torch.no_grad():
                     wanted = critics(real)
-                fooled, views = persuasion_loss(wanted, critics(made))
+                fooled, views = generator_loss(wanted, critics(made))
             loss = loss + 0.5 * fooled + 2.0 * views
             fools.append(fooled.item())
         optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ from typing import Any
 import jiwer
 import numpy as np
 
-from orpheus.encode import open_encoder
+from orpheus.tts.encode import open_encoder
 
 LISTENER_HZ = 16_000
 FRAMES_A_SECOND = 100  # of the listener

@@ -22,7 +22,7 @@ from training.speakers import RATES, SPEAKERS
 
 
 def speakers_of(rate: int) -> list[int]:
-    """Numbers of the speakers who speak at RATES[rate]."""
+    """TokenChunk of the speakers who speak at RATES[rate]."""
     return [number for number, speaker in enumerate(SPEAKERS) if speaker.rate == rate]
 
 

@@ -34,7 +34,7 @@ def sing(streams: Analysis, hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pulses(hz: np.ndarray) -> np.ndarray:
-    """Places of the pulses, in samples and parts of one: the first at 0, then each a period on."""
+    """Admission of the pulses, in samples and parts of one: the first at 0, then each a period on."""
     cycles = np.concatenate([[-1e-9], np.cumsum(hz) / RATE_HZ + 1e-9])
     whole = np.arange(np.floor(cycles[-1]))
     return np.interp(whole, cycles, np.arange(len(cycles)))

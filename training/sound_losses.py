@@ -67,7 +67,7 @@ def phase_loss(made: Tensor, real: Tensor, tone: Tensor) -> Tensor:
     return total / len(PHASE_WINDOWS)
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """A complex spectrum's image → how real each patch looks. Twice the width is four times the work of a step."""
 
     def __init__(self, window: int, width: int = 16) -> None:
@@ -97,7 +97,7 @@ class Critics(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.critics = nn.ModuleList(Critic(window) for window in (2048, 1024, 512, 256))
+        self.critics = nn.ModuleList(Discriminator(window) for window in (2048, 1024, 512, 256))
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         return [critic(audio) for critic in self.critics]
@@ -110,7 +110,7 @@ def critics_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
     ).mean()
 
 
-def persuasion_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+def generator_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
     """(how far the critics are from taking made for real, how far their inner views of the two differ)."""
     fooled = torch.stack([(1 - b[-1]).square().mean() for b in made]).mean()
     views = [

@@ -26,7 +26,7 @@ KERNEL = 7
 
 
 @dataclass(frozen=True)
-class Shape:
+class CodecConfig:
     """What config.json says, as far as decoding needs it."""
 
     sample_rate: int  # Hz
@@ -47,7 +47,7 @@ class Shape:
         return self.channels >> blocks
 
 
-def read_shape(folder: Path) -> Shape:
+def read_config(folder: Path) -> CodecConfig:
     """config.json of `folder`. WeightsError where it is missing, damaged, or no codec this decoder can run."""
     path = folder / CONFIG_FILE
     try:
@@ -56,7 +56,7 @@ def read_shape(folder: Path) -> Shape:
             raise ValueError("not an object")
         strides = tuple(int(rate) for rate in config["decoder_rates"])
         latent = config.get("latent_dim") or config["encoder_dim"] * 2 ** len(config["encoder_rates"])
-        shape = Shape(
+        shape = CodecConfig(
             sample_rate=int(config["sampling_rate"]),
             latent_channels=int(latent),
             channels=int(config["decoder_dim"]),

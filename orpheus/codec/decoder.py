@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from orpheus.codec.checkpoint import KERNEL, LATENTS_PER_FRAME, Checkpoint, Shape, read_shape
+from orpheus.codec.checkpoint import KERNEL, LATENTS_PER_FRAME, Checkpoint, CodecConfig, read_config
 from orpheus.codec.edges import OPEN_END, Edges, RowEdges
 from orpheus.codec.layers import FEWEST_ROWS, Block, Conv, Network, Snake, fold, to_device
-from orpheus.codec.layout import LOOK, Place, lay_out
+from orpheus.codec.layout import LOOK, StateSlice, lay_out
 from orpheus.codec.noise import bases, counter_offsets, noise_from_counters, quantile_table
 
 
@@ -35,7 +35,7 @@ class Decoder:
 
     most_latents = 32  # streams times latents of a step worth taking: more fall out of a core's cache
 
-    def __init__(self, shape: Shape, network: Network, *, noise: bool, device: torch.device) -> None:
+    def __init__(self, shape: CodecConfig, network: Network, *, noise: bool, device: torch.device) -> None:
         self.shape, self.device = shape, device
         self.noise = noise and shape.noise
         self.hop = shape.hop
@@ -50,7 +50,7 @@ class Decoder:
     @classmethod
     def load(cls, folder: Path, *, noise: bool = True, device: str = "cpu") -> Decoder:
         """From a SNAC folder. WeightsError where it is missing, damaged or of another kind."""
-        shape = read_shape(folder)
+        shape = read_config(folder)
         return cls(shape, fold(shape, Checkpoint(folder)), noise=noise, device=torch.device(device))
 
     def new_memory(self, streams: int = 1) -> Tensor:
@@ -157,7 +157,7 @@ class Decoder:
         pcm = taps.as_strided((samples, KERNEL), (KERNEL, KERNEL * streams + 1)).sum(1)
         return pcm.add_(network.last_bias).tanh_().view(-1, streams).t()
 
-    def _with_history(self, memory: Tensor, place: Place, count: int) -> Tensor:
+    def _with_history(self, memory: Tensor, place: StateSlice, count: int) -> Tensor:
         """(place.rows + count, streams, channels), the first rows filled from memory."""
         rows = memory.new_empty(place.rows + count, memory.shape[0], place.channels)
         rows[: place.rows].copy_(place.view(memory))

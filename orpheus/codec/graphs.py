@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from orpheus.codec.checkpoint import LATENTS_PER_FRAME, Shape
+from orpheus.codec.checkpoint import LATENTS_PER_FRAME, CodecConfig
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.edges import MaskEdges
 from orpheus.codec.layers import Network
@@ -57,7 +57,7 @@ class GraphedDecoder(Decoder):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: CodecConfig,
         network: Network,
         *,
         noise: bool,

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from orpheus.codec.checkpoint import DILATIONS, KERNEL, VQ_STRIDES, Checkpoint, Shape
+from orpheus.codec.checkpoint import DILATIONS, KERNEL, VQ_STRIDES, Checkpoint, CodecConfig
 
 # MKL's matrix product rounds a row the same way among 4 rows as among 4,000, but otherwise among fewer (x86 with
 # AVX-512, 2026-11-21). So with 4 or more the same codes give the same bytes however they were chunked and batched.
@@ -76,7 +76,7 @@ class Network:
     last_bias: Tensor  # (1,)
 
 
-def fold(shape: Shape, checkpoint: Checkpoint) -> Network:
+def fold(shape: CodecConfig, checkpoint: Checkpoint) -> Network:
     """All of the quantizer's and decoder's weights, float32, on the CPU. WeightsError where some do not fit."""
     model = "decoder.model"
     tables = []
@@ -117,7 +117,7 @@ def fold(shape: Shape, checkpoint: Checkpoint) -> Network:
 def _block(
     checkpoint: Checkpoint,
     at: str,
-    shape: Shape,
+    shape: CodecConfig,
     number: int,
     stride: int,
     scale: Tensor | None,

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from orpheus.codec.checkpoint import KERNEL, Shape
+from orpheus.codec.checkpoint import KERNEL, CodecConfig
 from orpheus.codec.layers import Network
 
 LOOK = KERNEL // 2  # samples that a convolution of dilation 1 looks to each side
 
 
 @dataclass(frozen=True)
-class Place:
+class StateSlice:
     """Where in a stream's memory one history lies."""
 
     start: int  # floats
@@ -33,12 +33,12 @@ class Place:
         return part.view(memory.shape[0], self.rows, self.channels).transpose(0, 1)
 
 
-def lay_out(shape: Shape, network: Network) -> tuple[list[Place], int]:
+def lay_out(shape: CodecConfig, network: Network) -> tuple[list[StateSlice], int]:
     """Every history in the order it is used, and the samples the last layer's output is late by."""
-    places: list[Place] = []
+    places: list[StateSlice] = []
 
     def place(rows: int, channels: int) -> None:
-        places.append(Place(places[-1].stop if places else 0, rows, channels))
+        places.append(StateSlice(places[-1].stop if places else 0, rows, channels))
 
     late = LOOK
     place(2 * LOOK, shape.latent_channels)

@@ -20,7 +20,7 @@ from orpheus.codec.checkpoint import LATENTS_PER_FRAME
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device, set_threads
 from orpheus.codec.graphs import GraphedDecoder
-from orpheus.codec.job import Job
+from orpheus.codec.request import DecodeRequest
 from orpheus.codec.stream import Codes, StreamState, advance, checked, choose_step, start_early
 from orpheus.errors import EngineError
 from orpheus.settings import Settings
@@ -45,7 +45,7 @@ class Codec:
         self._gather_s = settings.codec_gather_ms / 1000
         self.reserve_s = settings.codec_reserve_ms / 1000
         self._streams: weakref.WeakSet[CodecStream] = weakref.WeakSet()
-        self._queue: list[Job] = []
+        self._queue: list[DecodeRequest] = []
         self._changed = threading.Condition()
         self._closed = False
         self._steps = self._rows = self._latents = self._dropped = 0
@@ -93,7 +93,7 @@ class Codec:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: DecodeRequest) -> None:
         with self._changed:
             if self._closed:
                 raise EngineError(CLOSED)
@@ -109,7 +109,7 @@ class Codec:
         for job in gone:
             job.end(EngineError(STREAM_CLOSED))
 
-    def _gather(self, idle: bool) -> list[Job]:
+    def _gather(self, idle: bool) -> list[DecodeRequest]:
         """The queued jobs. When idle, wait for one, and then `codec_gather_ms` for the other open streams."""
         with self._changed:
             if idle:
@@ -125,14 +125,14 @@ class Codec:
             return jobs
 
     def _run(self) -> None:
-        jobs: list[Job] = []
+        jobs: list[DecodeRequest] = []
         while not self._closed:
             jobs += [job for job in self._gather(idle=not jobs) if self._started(job)]
             jobs = self._decode(jobs)
         for job in jobs + self._gather(idle=False):
             job.end(EngineError(CLOSED))
 
-    def _started(self, job: Job) -> bool:
+    def _started(self, job: DecodeRequest) -> bool:
         """Hand a job's codes to its stream's state; False where the stream is gone."""
         state = job.stream._state
         if state is None:
@@ -144,7 +144,7 @@ class Codec:
             self._dropped += state.dropped
         return True
 
-    def _decode(self, jobs: list[Job]) -> list[Job]:
+    def _decode(self, jobs: list[DecodeRequest]) -> list[DecodeRequest]:
         """One step for the jobs' streams; ends the jobs that have nothing more to decode, returns the others."""
         states = {job.stream: job.stream._state for job in jobs}
         live = {stream: state for stream, state in states.items() if state is not None}
@@ -219,7 +219,7 @@ class CodecStream:
         if not last and self._can_wait():
             return self._take()
         held, self._held = self._held, []
-        job = Job(self, np.concatenate(held), last, loop, loop.create_future())
+        job = DecodeRequest(self, np.concatenate(held), last, loop, loop.create_future())
         self._codec._submit(job)
         await job.waiting
         return self._take()

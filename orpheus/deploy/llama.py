@@ -22,7 +22,7 @@ from orpheus.deploy import weights
 from orpheus.errors import EngineError, NotReady, OrpheusError, SetupError
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
-from orpheus.tokens import Generation, HttpTokens
+from orpheus.tts.token_source import Generation, HttpTokenSource
 from orpheus.voices import languages_of, voices_of
 from orpheus.weights import model_name
 
@@ -108,12 +108,12 @@ async def one_frame(settings: Settings) -> float:
     Raises what a request of tier 2 would raise.
     """
     voice = voices_of(languages_of(model_name(settings)))[0]
-    source = HttpTokens(settings)
-    piece = Generation(voice.id, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
+    source = HttpTokenSource(settings)
+    segment = Generation(voice.id, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
     started = time.perf_counter()
     count = 0
     try:
-        async with aclosing(source.generate(piece)) as numbers:
+        async with aclosing(source.generate(segment)) as numbers:
             async for chunk in numbers:
                 count += len(chunk.numbers)
     finally:

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from orpheus.deploy.prices import GPUS
 from orpheus.errors import SetupError
-from orpheus.llama.shape import shape
+from orpheus.llama.engine_config import engine_config
 from orpheus.settings import (
     EMBEDDED,
     REAL_CODEC,
@@ -127,7 +127,7 @@ ASIDE = 8  # requests that take no place: health, lists, and those that are told
 
 def llama_sizes(deployment: Deployment) -> Sizes:
     """Of tier 1: its streams, and those that may wait for one."""
-    sizes = shape(load_settings(), gpu=True)
+    sizes = engine_config(load_settings(), gpu=True)
     return Sizes(max(1, int(deployment.target_load * sizes.streams)), sizes.streams + sizes.waiting + ASIDE)
 
 

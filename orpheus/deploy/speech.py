@@ -23,14 +23,14 @@ def load_modules() -> None:
     import snac  # noqa: F401
     import torch  # noqa: F401
 
-    import orpheus.speech.app  # noqa: F401
+    import orpheus.server.app  # noqa: F401
 
 
 def start() -> FastAPI:
     """The application, with its codec ready. SetupError or WeightsError where it cannot be."""
     from orpheus.codec import Codec
-    from orpheus.speech.app import create_app
-    from orpheus.speech.service import SpeechService
+    from orpheus.server.app import create_app
+    from orpheus.server.service import SpeechService
 
     settings = load_settings()
     logs.configure(settings)

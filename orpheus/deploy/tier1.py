@@ -15,20 +15,20 @@ import httpx
 from orpheus.deploy.settings import LLAMA_APP, LLAMA_SERVER
 from orpheus.errors import NotReady
 from orpheus.settings import Settings
-from orpheus.tokens import Generation, HttpTokens, Numbers
+from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
 
 log = logging.getLogger(__name__)
 
 
-class ModalTokens:
+class ModalTokenSource:
     """A `TokenSource`: the server Modal knows by name. One that is not deployed yet is looked for again each time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._found: HttpTokens | None = None
+        self._found: HttpTokenSource | None = None
 
-    async def generate(self, piece: Generation) -> AsyncGenerator[Numbers]:
-        async with aclosing((await self._tier1()).generate(piece)) as numbers:
+    async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
+        async with aclosing((await self._tier1()).generate(segment)) as numbers:
             async for chunk in numbers:
                 yield chunk
 
@@ -39,17 +39,17 @@ class ModalTokens:
         if self._found is not None:
             await self._found.aclose()
 
-    async def _tier1(self) -> HttpTokens:
+    async def _tier1(self) -> HttpTokenSource:
         if self._found is None:
             url = await _look_up()
             if self._found is None:  # nobody was faster
-                self._found = HttpTokens(self._settings.model_copy(update={"llama_endpoint": url}))
+                self._found = HttpTokenSource(self._settings.model_copy(update={"llama_endpoint": url}))
         return self._found
 
 
-def tokens(settings: Settings) -> ModalTokens | HttpTokens:
+def tokens(settings: Settings) -> ModalTokenSource | HttpTokenSource:
     """Where tier 2 gets its tokens from."""
-    return HttpTokens(settings) if settings.llama_endpoint else ModalTokens(settings)
+    return HttpTokenSource(settings) if settings.llama_endpoint else ModalTokenSource(settings)
 
 
 def wake(settings: Settings) -> threading.Thread:

@@ -7,8 +7,6 @@ Names and traps are those of llama-cpp-python 0.3.36; its structures move with e
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,23 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from orpheus import llamacpp
 from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import NO_KV_SLOT, Row
+from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
 from orpheus.weights import check_gguf
 
-try:
-    import llama_cpp
-except ModuleNotFoundError:
-    raise
-except Exception as error:  # it is there, and its library, or one of CUDA's, is not to be loaded
-    raise SetupError(
-        f"llama.cpp does not load: {error}. `orpheus doctor` says how to build it again."
-    ) from error
-
-_log = logging.getLogger("orpheus.llama.cpp")
-# llama.cpp speaks loudly: its "info" is hundreds of lines a load, and some of its warnings are none for us.
-_LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 
@@ -54,19 +42,13 @@ class ContextOptions:
     type_v: Literal["f16", "q8_0"] = "f16"
 
 
-def gpu_available() -> bool:
-    """Whether this build of llama.cpp can put layers on a GPU that is there."""
-    _start()
-    return bool(llama_cpp.llama_supports_gpu_offload())
-
-
 class Model:
     """Weights and vocabulary; shared by contexts, safe to read from any thread."""
 
     def __init__(self, path: Path, gpu_layers: int) -> None:
         """Load `path`. WeightsError where it is missing, no GGUF, or speaks no Orpheus."""
         check_gguf(path)
-        _start()
+        llamacpp.start()
         self._open = threading.Lock()  # freed weights must not be read: that is no exception but a crash
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
@@ -238,15 +220,3 @@ class Context:
         if self._context:
             llama_cpp.llama_free(self._context)
             self._context = None
-
-
-@functools.cache
-def _start() -> None:
-    # llama.cpp keeps one logger a process, so this is set once and never unset.
-    llama_cpp.llama_log_set(_to_logging, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _to_logging(level: int, text: bytes, _: Any) -> None:
-    _log.log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", text.decode("utf-8", "replace").rstrip("\n"))

@@ -133,7 +133,7 @@ class Sampler:
 
 
 def uniform(keys: NDArray[np.uint64], steps: Ints, attempt: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), each a function of its seed, step and attempt alone.
+    """TokenChunk in [0, 1), each a function of its seed, step and attempt alone.
 
     SplitMix64 (Steele et al. 2014) used as a counter-based generator: the stream of a seed is at hand at any
     step, so rows need no generator objects and no order.

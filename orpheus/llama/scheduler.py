@@ -23,7 +23,7 @@ Owner = TypeVar("Owner")
 
 
 @dataclass(eq=False)
-class Job(Generic[Owner]):
+class TokenSequence(Generic[Owner]):
     """A stream as the decode thread sees it."""
 
     owner: Owner
@@ -57,7 +57,7 @@ class Plan(Generic[Owner]):
 
     forget: list[int]
     moves: list[tuple[int, int]]
-    jobs: list[Job[Owner]]
+    jobs: list[TokenSequence[Owner]]
     rows: list[Row]
     idle: Row | None = None  # a row of no stream, decoded last and forgotten
 
@@ -72,15 +72,15 @@ class Scheduler(Generic[Owner]):
         self._prefills = PREFILLS["split" if dense else "unified"]
         self._batch_tokens = batch_tokens
         self._dense = dense
-        self.waiting: deque[Job[Owner]] = deque()
-        self.active: list[Job[Owner]] = []
+        self.waiting: deque[TokenSequence[Owner]] = deque()
+        self.active: list[TokenSequence[Owner]] = []
         self._free_places = list(range(streams - 1, -1, -1))
         self._forget: list[int] = []
 
-    def add(self, job: Job[Owner]) -> None:
+    def add(self, job: TokenSequence[Owner]) -> None:
         self.waiting.append(job)
 
-    def release(self, job: Job[Owner]) -> None:
+    def release(self, job: TokenSequence[Owner]) -> None:
         """Take a stream out, whatever its state. Its cache is freed by the next plan."""
         if job in self.waiting:
             self.waiting.remove(job)
@@ -92,7 +92,7 @@ class Scheduler(Generic[Owner]):
         for other in self.active:
             other.starved = False
 
-    def reset(self) -> list[Job[Owner]]:
+    def reset(self) -> list[TokenSequence[Owner]]:
         """Take out every running stream because the context is lost; those that wait stay."""
         lost = list(self.active)
         for job in lost:
@@ -100,7 +100,7 @@ class Scheduler(Generic[Owner]):
         self._forget.clear()
         return lost
 
-    def admit(self) -> list[Job[Owner]]:
+    def admit(self) -> list[TokenSequence[Owner]]:
         """Streams that begin now, while there is room and few enough prompts are being read."""
         begun = []
         reading = sum(job.prefilling for job in self.active)
@@ -137,7 +137,7 @@ class Scheduler(Generic[Owner]):
             idle = Row(len(ready), 0, rows[0].tokens[:1], True)
         return Plan(forget, moves, chosen, rows, idle)
 
-    def fed(self, jobs: Sequence[Job[Owner]], rows: Sequence[Row]) -> list[Job[Owner]]:
+    def fed(self, jobs: Sequence[TokenSequence[Owner]], rows: Sequence[Row]) -> list[TokenSequence[Owner]]:
         """Note that `rows` are in the cache; the jobs whose logits are there, in the order of the logits."""
         done = []
         for job, row in zip(jobs, rows, strict=True):
@@ -147,7 +147,9 @@ class Scheduler(Generic[Owner]):
                 done.append(job)
         return done
 
-    def _first_frames_first(self, ready: list[Job[Owner]], now: float) -> list[Job[Owner]]:
+    def _first_frames_first(
+        self, ready: list[TokenSequence[Owner]], now: float
+    ) -> list[TokenSequence[Owner]]:
         """While a stream has no first frame, leave out those well ahead of their listeners.
 
         A small batch is a quick one, so a new listener waits little; the rest lose nothing that can be heard,
@@ -163,7 +165,7 @@ class Scheduler(Generic[Owner]):
             start -= 1
         return ready[start:]
 
-    def _pack(self, ready: Iterable[Job[Owner]]) -> list[tuple[int, int]]:
+    def _pack(self, ready: Iterable[TokenSequence[Owner]]) -> list[tuple[int, int]]:
         by_id = {job.sequence: job for job in self.active}
         moves = []
         ids = {job.sequence for job in ready}

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from orpheus.errors import BadRequest
-from orpheus.llama.intake import check_texts
-from orpheus.llama.loop import Completion, Engine
+from orpheus.llama.engine import Completion, Engine
+from orpheus.llama.prompt_tokens import check_texts
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.vocabulary import TokenTextParser
@@ -107,7 +107,7 @@ class CompletionRequest(BaseModel):
             if isinstance(piece, int):
                 ids.append(piece)
             elif isinstance(piece, str):
-                ids += engine.tokenize_piece(piece)
+                ids += engine.tokenize_fragment(piece)
         return tuple(ids)
 
     def _sampling(self, settings: Settings) -> Sampling:

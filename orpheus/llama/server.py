@@ -18,10 +18,10 @@ from fastapi.responses import JSONResponse
 
 from orpheus import __version__
 from orpheus.errors import EngineError, NotFound, NotReady, OrpheusError
-from orpheus.http import RequestIds, install_error_handlers
-from orpheus.limits import BodyLimit
-from orpheus.llama.loop import Engine
-from orpheus.llama.replies import BufferedReply, StreamedReply
+from orpheus.http.body_limit import BodyLimit
+from orpheus.http.responses import RequestIds, install_error_handlers
+from orpheus.llama.engine import Engine
+from orpheus.llama.responses import BufferedCompletion, StreamedCompletion
 from orpheus.llama.schema import CompletionRequest
 from orpheus.settings import Settings
 
@@ -93,7 +93,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         engine = loading.ready()
         completion = body.completion(engine, settings)
-        reply = StreamedReply if body.stream else BufferedReply
+        reply = StreamedCompletion if body.stream else BufferedCompletion
         return await reply.begin(engine, completion, body, settings.model_name, request.receive)
 
     @app.get("/v1/models")

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, OrpheusError
+from orpheus.llama.batch_invariance import measure_batch_invariance
 from orpheus.llama.batches import NO_KV_SLOT, passes
-from orpheus.llama.company import company
+from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.sampler import Sampler
-from orpheus.llama.scheduler import Job, Scheduler
-from orpheus.llama.shape import Shape
-from orpheus.llama.stream import FinishReason, Item, Stream, TokenChunk
+from orpheus.llama.scheduler import Scheduler, TokenSequence
+from orpheus.llama.stream import CompletionChunk, FinishReason, Item, Stream
 from orpheus.vocabulary import SLOTS, Vocabulary, number_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Steps:
         self,
         vocabulary: Vocabulary,
         open_context: Callable[[], Context],
-        shape: Shape,
+        shape: EngineConfig,
         stats: Stats,
         metrics: EngineMetrics,
     ) -> None:
@@ -59,7 +59,7 @@ class Steps:
         """Make the context and warm it up by looking whether logits depend on company."""
         self._context = self._open_context()
         streams = self._shape.streams
-        found = company(self._context, self._vocabulary.begin_of_text, streams)
+        found = measure_batch_invariance(self._context, self._vocabulary.begin_of_text, streams)
         same = streams == 1 or (found.same_in_company and not self._shape.unified)
         self._scheduler.even = same and found.differs_alone and self._shape.even_batches and streams > 1
         self.batch_invariant = same and (streams == 1 or self._scheduler.even or not found.differs_alone)
@@ -74,10 +74,10 @@ class Steps:
             self._context.close()
             self._context = None
 
-    def add(self, job: Job[Stream]) -> None:
+    def add(self, job: TokenSequence[Stream]) -> None:
         self._scheduler.add(job)
 
-    def drop(self, job: Job[Stream]) -> None:
+    def drop(self, job: TokenSequence[Stream]) -> None:
         """The reader left."""
         self._stats.cancelled += 1
         self._release(job)
@@ -177,7 +177,7 @@ class Steps:
         parts["publish"] += time.perf_counter() - sampled
         return deliveries
 
-    def _take(self, job: Job[Stream], token: int, now: float) -> Delivery | None:
+    def _take(self, job: TokenSequence[Stream], token: int, now: float) -> Delivery | None:
         """Add a token to its frame; what is to be sent, if a frame or the stream is complete."""
         completion = job.owner.completion
         if completion.constrained:
@@ -204,8 +204,8 @@ class Steps:
             return None
         return self._send(job, None)
 
-    def _send(self, job: Job[Stream], reason: FinishReason | None) -> Delivery:
-        chunk = TokenChunk(tuple(job.frame), tuple(job.numbers), reason)
+    def _send(self, job: TokenSequence[Stream], reason: FinishReason | None) -> Delivery:
+        chunk = CompletionChunk(tuple(job.frame), tuple(job.numbers), reason)
         job.frame.clear()
         job.numbers.clear()
         if chunk.ids:
@@ -216,7 +216,7 @@ class Steps:
         job.owner.sent += 1
         return job.owner, chunk
 
-    def _finish(self, job: Job[Stream], reason: FinishReason) -> Delivery:
+    def _finish(self, job: TokenSequence[Stream], reason: FinishReason) -> Delivery:
         stats = self._stats
         stats.finished[reason] += 1
         stats.stream_s += 0.1 * (time.monotonic() - job.owner.submitted_at - stats.stream_s)
@@ -226,19 +226,19 @@ class Steps:
             job.numbers.clear()
         return self._send(job, reason)
 
-    def _no_room(self, job: Job[Stream]) -> list[Delivery]:
+    def _no_room(self, job: TokenSequence[Stream]) -> list[Delivery]:
         """llama.cpp cannot take even this row: it waits for another stream to end, or fails if it is alone."""
         if any(not other.starved for other in self._scheduler.active if other is not job):
             job.starved = True
             return []
         return [self._fail(job, EngineError("The cache of the model is full: lower ORPHEUS_STREAMS."))]
 
-    def _fail(self, job: Job[Stream], error: OrpheusError) -> Delivery:
+    def _fail(self, job: TokenSequence[Stream], error: OrpheusError) -> Delivery:
         self._stats.failed += 1
         self._release(job)
         return job.owner, error
 
-    def _release(self, job: Job[Stream]) -> None:
+    def _release(self, job: TokenSequence[Stream]) -> None:
         self._scheduler.release(job)
         self._count()
 

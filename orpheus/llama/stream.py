@@ -34,7 +34,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class TokenChunk:
+class CompletionChunk:
     """A frame of 7 tokens; perhaps none on the last."""
 
     ids: tuple[int, ...]
@@ -42,7 +42,7 @@ class TokenChunk:
     finish_reason: FinishReason | None
 
 
-Item = TokenChunk | OrpheusError
+Item = CompletionChunk | OrpheusError
 
 
 class Stream:
@@ -90,7 +90,7 @@ class Stream:
     def __aiter__(self) -> Stream:
         return self
 
-    async def __anext__(self) -> TokenChunk:
+    async def __anext__(self) -> CompletionChunk:
         """The next chunk. Raises the engine's error where generation failed."""
         while not self._items:
             if self._ended:

@@ -1,7 +1,15 @@
-"""A request's text → the pieces it is spoken in: what a person would read aloud, in parts of one breath each."""
+"""A request's text → the segments it is spoken in: what a person would read aloud, in parts of one breath each."""
 
-from orpheus.text.live import LiveText, Span
-from orpheus.text.pieces import Piece, Script, Spoken, pieces
+from orpheus.text.segmenter import Segment, SegmentedText, SegmentSource, segment_text
 from orpheus.text.sentences import length
+from orpheus.text.streaming import Span, StreamingSegmenter
 
-__all__ = ["LiveText", "Piece", "Script", "Span", "Spoken", "length", "pieces"]
+__all__ = [
+    "Segment",
+    "SegmentSource",
+    "SegmentedText",
+    "Span",
+    "StreamingSegmenter",
+    "length",
+    "segment_text",
+]

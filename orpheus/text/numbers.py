@@ -1,4 +1,4 @@
-"""Numbers in a text → words of its language, for requests that ask for it.
+"""TokenChunk in a text → words of its language, for requests that ask for it.
 
 Knows nothing of sentences. The model reads most numbers by itself; this is for those it gets wrong. Words come from
 num2words; a language it lacks (Hindi, Chinese) keeps its digits, and so does whatever is ambiguous: versions, dates.

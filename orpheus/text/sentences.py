@@ -1,6 +1,6 @@
 """A block of text → its sentences, and a long sentence → parts cut where a speaker would breathe.
 
-Knows nothing of Markdown or of pieces. Boundaries come from sentencex; ours are the abbreviations it lacks.
+Knows nothing of Markdown or of segments. Boundaries come from sentencex; ours are the abbreviations it lacks.
 """
 
 from __future__ import annotations

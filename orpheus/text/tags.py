@@ -24,7 +24,7 @@ _FIRST_MARK = 0xE000  # private use, which no cleaned text holds
 _MARKS = {tag: chr(_FIRST_MARK + number) for number, tag in enumerate(_ALL)}
 _WRITTEN = {mark: f"<{tag}>" for tag, mark in _MARKS.items()}
 MARK = f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + len(_ALL) - 1)}]"  # of a regular expression
-MARK_CHARS = max(map(len, _WRITTEN.values()))  # what a mark counts in a piece's length
+MARK_CHARS = max(map(len, _WRITTEN.values()))  # what a mark counts in a segment's length
 is_mark = re.compile(MARK).search
 
 _ATTRIBUTE = r"""\s[\w:.-]{1,40}\s?=\s?(?:"[^"<>]{0,200}"|'[^'<>]{0,200}'|[^\s"'<>=]{1,200})"""

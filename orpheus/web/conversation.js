@@ -69,7 +69,7 @@ export class Conversation {
     if (event.type === "audio.start") this._heard = event.utterance_index;
     if (event.type === "audio.cancelled") this._answered();
     if (!reply || (event.utterance_index ?? reply.number) !== reply.number) return;
-    if (event.type === "audio.start") reply.piece(event);
+    if (event.type === "audio.start") reply.segment(event);
     else if (event.type === "audio.word") reply.word(event);
     else if (event.type === "session.done") reply.done();
     else if (event.type === "error") {
@@ -129,7 +129,7 @@ class Reply {
     if (!signal.aborted && !this.over) send(socket, { type: "input.done" });
   }
 
-  piece({ sample_rate }) {
+  segment({ sample_rate }) {
     this._rate = sample_rate;
     this._output.rate(sample_rate);
     this._output.edge(this._count / sample_rate);

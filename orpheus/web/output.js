@@ -4,7 +4,7 @@ import { Player } from "./player.js";
 import { Waveform } from "./waveform.js";
 
 const $ = (id) => document.getElementById(id);
-const FIGURES = ["first-audio", "factor", "answered", "duration", "pieces", "received", "gaps"];
+const FIGURES = ["first-audio", "factor", "answered", "duration", "segments", "received", "gaps"];
 const USUAL_RATE = 24_000;
 
 export class Output {
@@ -77,7 +77,7 @@ export class Output {
 
   edge(at_s) {
     this._wave.edge(at_s);
-    this.figure("pieces", String(this._wave.edges_s.length));
+    this.figure("segments", String(this._wave.edges_s.length));
   }
 
   /** All was received: how fast, and the file. Resolves once all was heard. */

@@ -1,6 +1,6 @@
 // A request → `POST /v1/audio/speech`, heard while it comes. Knows nothing of the form.
 //
-// It asks for events (`stream_format: sse`), not bare bytes: they carry the same bytes, tell where pieces begin,
+// It asks for events (`stream_format: sse`), not bare bytes: they carry the same bytes, tell where segments begin,
 // and say what went wrong where a body that merely breaks could not.
 
 import { decode, file, joined, readerOf } from "./formats.js";
@@ -22,7 +22,7 @@ export async function speak(request, key, output, signal) {
   try {
     await eachEvent(response.body, signal, (event) => {
       if (event.type === "error") throw broken(event.error.message);
-      for (const at_s of event.pieces_s ?? []) output.edge(at_s);
+      for (const at_s of event.segments_s ?? []) output.edge(at_s);
       if (event.type !== "speech.audio.delta") return event.type === "speech.audio.done";
       const bytes = Uint8Array.from(atob(event.audio), (letter) => letter.charCodeAt(0));
       chunks.push(bytes);

@@ -1,9 +1,9 @@
-// Samples → a picture that grows: loudness, what was heard of it, where pieces begin. Knows nothing of sound.
+// Samples → a picture that grows: loudness, what was heard of it, where segments begin. Knows nothing of sound.
 
 const BUCKET_S = 0.01;
 const BAR = 4; // CSS pixels from bar to bar
 const LEAST_S = 5; // the width of the picture, until there is more
-const TOP = 18; // for the numbers of the pieces
+const TOP = 18; // for the numbers of the segments
 const BOTTOM = 18; // for the seconds
 
 export class Waveform {
@@ -37,7 +37,7 @@ export class Waveform {
     this.draw();
   }
 
-  /** A piece begins here. */
+  /** A segment begins here. */
   edge(at_s) {
     this.edges_s.push(at_s);
     this.draw();
@@ -116,9 +116,9 @@ export class Waveform {
   }
 
   _label() {
-    const pieces = this.edges_s.length;
+    const segments = this.edges_s.length;
     const shown = this.duration_s ? `${this.duration_s.toFixed(1)} s` : "empty";
-    const label = `Waveform, ${shown}${pieces ? `, ${pieces} ${pieces === 1 ? "piece" : "pieces"}` : ""}`;
+    const label = `Waveform, ${shown}${segments ? `, ${segments} ${segments === 1 ? "segment" : "segments"}` : ""}`;
     if (this._canvas.getAttribute("aria-label") !== label) this._canvas.setAttribute("aria-label", label);
   }
 }

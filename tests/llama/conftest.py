@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from orpheus import embedded
-from orpheus.llama.loop import Completion, Engine, Stream
+from orpheus.llama.engine import Completion, Engine, Stream
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 

@@ -15,12 +15,12 @@ from benchmarks.random_gguf import TINY, write_gguf
 from orpheus import embedded
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, WeightsError
 from orpheus.llama.batches import NO_KV_SLOT
-from orpheus.llama.loop import Completion, Engine
+from orpheus.llama.engine import Completion, Engine
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS
-from tests.live import clean_environment
 from tests.llama.conftest import TEXT, collect, completion, engine_of, settings, until
+from tests.support.live import clean_environment
 
 SENTENCES = [
     "The boat drifted slowly down the river.",
@@ -276,7 +276,7 @@ def test_closing_ends_what_is_in_flight_with_an_error_and_twice_is_fine() -> Non
 
 def test_community_prompts_become_the_trained_turn(engine: Engine) -> None:
     v = engine.vocabulary
-    inner = engine.tokenize_piece("tara: Hi.")
+    inner = engine.tokenize_fragment("tara: Hi.")
     trained = (v.id_of(3), v.begin_of_text, *inner, v.end_of_turn, v.id_of(4), v.id_of(5), v.id_of(1))
     for prompt in (
         turn_text("tara", "Hi."),

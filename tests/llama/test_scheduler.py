@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from orpheus.llama.batches import Row, chunk, packing, passes
-from orpheus.llama.scheduler import Job, Plan, Scheduler
+from orpheus.llama.scheduler import Plan, Scheduler, TokenSequence
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import FRAME_S
 
@@ -18,8 +18,8 @@ STREAMS, BATCH = 5, 48
 _names = itertools.count()
 
 
-def job(prompt: int = 9) -> Job[int]:
-    return Job(next(_names), tuple(range(prompt)), limit=70, sampling=Sampling(seed=0))
+def job(prompt: int = 9) -> TokenSequence[int]:
+    return TokenSequence(next(_names), tuple(range(prompt)), limit=70, sampling=Sampling(seed=0))
 
 
 def advance(scheduler: Scheduler[int], now: float = 0.0) -> Plan[int]:
@@ -43,7 +43,7 @@ class Streams(RuleBasedStateMachine):
         self.scheduler: Scheduler[int] = Scheduler(STREAMS, BATCH, dense=self.dense)
         self.scheduler.even = self.dense
         self.cache: dict[int, int] = {}  # sequence → tokens held
-        self.live: list[Job[int]] = []
+        self.live: list[TokenSequence[int]] = []
         self.now = 0.0
 
     @rule(prompt=st.integers(1, 120))

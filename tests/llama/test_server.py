@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orpheus import embedded
 from orpheus.errors import EngineError, WeightsError
-from orpheus.llama.loop import Engine, TokenChunk
+from orpheus.llama.detokenizer import IncrementalDetokenizer
+from orpheus.llama.engine import CompletionChunk, Engine
 from orpheus.llama.server import create_app
-from orpheus.llama.text import ChunkText
 from tests.llama.conftest import TEXT, serving, settings
 
 BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
@@ -86,7 +86,7 @@ def test_ids_and_text_and_a_batch_of_one_and_a_mixture_give_the_same_tokens(
 
 
 def test_what_is_unread_by_other_front_ends_changes_nothing(client: httpx.Client) -> None:
-    """Keys of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
+    """ApiKeyAuth of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
     extra = {
         "add_special_tokens": False,
         "cache_prompt": True,
@@ -347,10 +347,10 @@ def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
 def test_a_stop_string_split_over_chunks_is_found_and_nothing_of_it_leaks() -> None:
     words = {n: character.encode() for n, character in enumerate("one two é END three")}
     words[8], words[9] = b"\xc3", b"\xa9 "  # é in two tokens
-    text = ChunkText(words.__getitem__, ["END"], constrained=False)
+    text = IncrementalDetokenizer(words.__getitem__, ["END"], constrained=False)
     out = ""
     for ids in ((0, 1, 2, 3, 4, 5, 6), (7, 8), (9, 10), (11, 12), (13, 14)):
-        out += text.push(TokenChunk(ids, (), None))
+        out += text.push(CompletionChunk(ids, (), None))
         if text.stopped:
             break
     assert (out, text.stopped) == ("one two é ", True)

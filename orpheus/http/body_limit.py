@@ -1,0 +1,71 @@
+"""Request bodies no longer than ORPHEUS_MAX_BODY_BYTES, whatever their length claims to be.
+
+Knows nothing of what is in them. Pure ASGI: reads the body, which every route needs whole, before the route
+runs; the limit bounds that memory, and a route never sees half a body.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orpheus.errors import TooLarge
+from orpheus.http.responses import error_response
+
+THROWN_AWAY_BYTES = 1 << 20
+
+
+class BodyLimit:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except ClientDisconnect:
+            return
+        if body is None:
+            error = TooLarge(
+                f"The body is longer than {self._max_bytes} bytes. Send the text in parts, or raise "
+                "ORPHEUS_MAX_BODY_BYTES."
+            )
+            answer = error_response(error)
+            answer.headers["Connection"] = "close"  # what is left of the body is not read
+            await answer(scope, receive, send)
+            return
+        replay: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replayed() -> Message:
+            return replay.pop() if replay else await receive()
+
+        await self._app(scope, replayed, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None where it is too long.
+
+        A little of what is too much is read and thrown away: closing a connection on bytes that were not read
+        resets it, and the client would never see the answer.
+        """
+        claimed = Headers(scope=scope).get("content-length", "")
+        most = self._max_bytes + THROWN_AWAY_BYTES
+        if claimed.isdecimal() and int(claimed) > most:
+            return None
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._max_bytes:
+                parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts) if size <= self._max_bytes else None
+            if size > most:
+                return None

@@ -1,0 +1,46 @@
+"""Token chunks → the text they stand for, up to a stop string.
+
+Knows nothing of HTTP. Audio tokens come as `<custom_token_N>`; text tokens may end inside a character or
+inside what may become a stop string, and are then held back.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Sequence
+
+from orpheus.llama.stream import CompletionChunk
+from orpheus.vocabulary import token_text
+
+
+class IncrementalDetokenizer:
+    """The text of one completion, a chunk at a time. `piece` gives a token's bytes."""
+
+    def __init__(self, piece: Callable[[int], bytes], stops: Sequence[str], constrained: bool) -> None:
+        self._piece = piece
+        self._stops = () if constrained else tuple(stops)
+        self._constrained = constrained
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._held = ""
+        self.stopped = False  # a stop string was met; what follows is not wanted
+
+    def push(self, chunk: CompletionChunk) -> str:
+        """The text this chunk adds."""
+        if self._constrained:
+            return "".join(map(token_text, chunk.numbers))
+        last = chunk.finish_reason is not None
+        text = self._held + self._decode(b"".join(map(self._piece, chunk.ids)), last)
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        held = 0 if last else max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` may begin `stop`."""
+    return next(
+        (size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0
+    )

@@ -1,0 +1,47 @@
+"""llama.cpp's shared library: loaded once, its log routed to Python's, and whether it can use a GPU.
+
+Importing this loads the library, which takes a second: import it inside the function that needs it.
+Raises ModuleNotFoundError where llama-cpp-python is not installed, SetupError where it is but does not load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+from typing import Any
+
+from orpheus.errors import SetupError
+
+try:
+    import llama_cpp
+except ModuleNotFoundError:
+    raise
+except Exception as error:  # installed, but the library or one of CUDA's cannot be loaded
+    raise SetupError(
+        f"llama.cpp does not load: {error}. `orpheus doctor` shows how to rebuild it."
+    ) from error
+
+__all__ = ["gpu_available", "llama_cpp", "start"]
+
+_log = logging.getLogger("orpheus.llama.cpp")
+# llama.cpp is loud: a load prints hundreds of "info" lines, and some of its warnings do not apply here.
+_LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
+
+
+def gpu_available() -> bool:
+    """Whether this build of llama.cpp can offload layers to a GPU that is present."""
+    start()
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+@functools.cache
+def start() -> None:
+    """Initialise the library. llama.cpp keeps one logger per process, so it is set once and never reset."""
+    llama_cpp.llama_log_set(_to_logging, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _to_logging(level: int, text: bytes, _: Any) -> None:
+    _log.log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", text.decode("utf-8", "replace").rstrip("\n"))

@@ -1,0 +1,230 @@
+"""This machine → what it lacks: Python, compiler, packages, ports, memory and GPU, the hub.
+
+Knows nothing of what is in the weights.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from orpheus import embedded, weights
+from orpheus.errors import SetupError, WeightsError
+from orpheus.http.process import listen, url_of
+from orpheus.ops.doctor.check import Finding, failed, passed, warning
+from orpheus.settings import EMBEDDED, Settings
+
+DISTRIBUTION = "orpheus-tts-pair"
+CHECKOUT = Path(__file__).parents[3]  # where there is one; a wheel has neither of the two files
+EXACT = "llama-cpp-python"  # its ctypes structures move with every release
+GIB = 1 << 30
+ROOM = 1.3  # of a model's size: weights, cache and what else a tier holds
+PUBLISHED_BYTES = 4 * GIB  # Orpheus-3B at Q8_0 and its codec
+
+
+def python() -> Iterator[Finding]:
+    here = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    if sys.maxsize < 1 << 32:
+        yield failed(f"{here} is a 32-bit Python: install a 64-bit one.")
+    else:
+        yield passed(here)
+
+
+def compiler() -> Iterator[Finding]:
+    """llama.cpp loads; and what would build it again is there."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        yield failed(
+            f"llama.cpp does not load: {reason[:200]}. Build it here: pip install --force-reinstall --no-cache-dir "
+            "--no-binary llama-cpp-python llama-cpp-python"
+        )
+    else:
+        yield passed(f"llama.cpp loads, built {'for a GPU' if 'True' in done.stdout else 'without a GPU'}")
+    wanted = {"cmake": ("cmake",), "a C++ compiler": ("c++", "g++", "clang++")}
+    missing = [name for name, found in wanted.items() if not any(map(shutil.which, found))]
+    if missing:
+        build = f"{' and '.join(missing)} not found: install it to build llama.cpp"
+        yield (failed if done.returncode else warning)(f"{build}{'' if done.returncode else ' again'}.")
+
+
+def packages() -> Iterator[Finding]:
+    """Every dependency is there, in the version it was tested with."""
+    required = _required()
+    pins = _pins()
+    needed = [_name(line) for line in required]
+    pins |= {_name(line): match[1] for line in required if (match := re.search(r"==([\w.]+)", line))}
+    wrong = 0
+    for name in needed:
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield failed(f"{name} is not installed: pip install {name}=={pins.get(name, '')}".rstrip("="))
+            wrong += 1
+            continue
+        pin = pins.get(name)
+        if pin and found.split("+")[0] != pin:  # torch's "+cpu" is the same release
+            told = failed if name == EXACT else warning
+            yield told(f"{name} is {found}, tested with {pin}: pip install {name}=={pin}")
+            wrong += 1
+    if not wrong:
+        yield passed(f"{len(needed)} installed, {sum(name in pins for name in needed)} of them pinned")
+
+
+def ports(settings: Settings) -> Iterator[Finding]:
+    """Both can be listened on, or have Orpheus on them already."""
+    tiers = [("tier 2", settings.host, settings.port, "codec", "ORPHEUS_PORT")]
+    if not settings.llama_endpoint:
+        tiers.append(("tier 1", settings.llama_host, settings.llama_port, "slots", "ORPHEUS_LLAMA_PORT"))
+    for tier, host, port, mark, setting in tiers:
+        try:
+            bound: socket.socket = listen(host, port, setting)
+        except SetupError as error:
+            if port and mark in health(url_of(host, port)):
+                yield passed(f"{host}:{port} has a running {tier}")
+            else:
+                yield failed(f"{tier}: {error}")
+        else:
+            bound.close()
+            yield passed(f"{host}:{port} is free for {tier}")
+
+
+def health(url: str) -> dict[str, object]:
+    """What a tier says of itself at /health; empty where nothing of that kind answers."""
+    try:
+        body = httpx.get(f"{url}/health", timeout=3, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def memory(settings: Settings) -> Iterator[Finding]:
+    """RAM and GPU against the model's size."""
+    name = weights.model_name(settings)
+    size = _size_of(name)
+    free = _free_bytes()
+    gpu = weights.gpu_at_hand() and settings.gpu_layers != 0
+    if free is None:
+        yield passed(f"the model takes {size / GIB:.1f} GiB; this system does not say what is free")
+    elif free < size * ROOM and not gpu:
+        yield failed(
+            f"{free / GIB:.1f} GiB free, and {name} takes about {size * ROOM / GIB:.1f}: close other programs, or "
+            f"set ORPHEUS_MODEL to a smaller quantisation or to '{EMBEDDED}'."
+        )
+    else:
+        yield passed(f"{free / GIB:.1f} GiB free, the model takes {size / GIB:.1f}")
+    yield from _gpu(size, gpu)
+
+
+def _gpu(size: int, used: bool) -> Iterator[Finding]:
+    listed = _nvidia_smi()
+    if used:
+        import torch
+
+        if not torch.cuda.is_available():
+            yield warning(
+                "llama.cpp uses a GPU, torch does not: the codec runs on the CPU. Install a CUDA build of torch."
+            )
+            return
+        free, total = torch.cuda.mem_get_info()
+        told = f"{torch.cuda.get_device_name()}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        if free < size * ROOM:
+            yield failed(
+                f"{told}: the model takes {size * ROOM / GIB:.1f}; free it, or lower ORPHEUS_GPU_LAYERS."
+            )
+        else:
+            yield passed(told)
+    elif listed:
+        yield warning(
+            f"{listed} is not used: llama.cpp was built without it. Install the CUDA toolkit, then CMAKE_ARGS="
+            "-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python "
+            "llama-cpp-python"
+        )
+    else:
+        yield passed("no GPU: the CPU does all")
+
+
+def hub(settings: Settings) -> Iterator[Finding]:
+    """The repositories that are named can be seen, where any is."""
+    named = {"ORPHEUS_MODEL": weights.model_name(settings), "ORPHEUS_CODEC": weights.codec_name(settings)}
+    named = {setting: name for setting, name in named.items() if weights.is_repository(name)}
+    if not named:
+        yield passed("not needed: the weights are on this machine")
+    for setting, name in named.items():
+        try:
+            commit = weights.commit_of(name, setting, settings)
+        except WeightsError as error:
+            if weights.is_kept(name):
+                yield warning(f"{error} Until then the copy that is kept here is used.")
+            else:
+                yield failed(str(error))
+        else:
+            yield passed(f"{name} can be fetched, at commit {commit[:12]}")
+
+
+def _name(line: str) -> str:
+    match = re.match(r"[\w.-]+", line)
+    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else line
+
+
+def _required() -> list[str]:
+    """The dependencies' lines, of the checkout or of the installed package."""
+    project = CHECKOUT / "pyproject.toml"
+    if project.is_file():
+        lines: list[str] = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+        return lines
+    return [line for line in importlib.metadata.requires(DISTRIBUTION) or [] if "extra ==" not in line]
+
+
+def _pins() -> dict[str, str]:
+    path = CHECKOUT / "constraints.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {_name(line): line.split("==")[1].strip() for line in lines if "==" in line and line[0] != "#"}
+
+
+def _size_of(name: str) -> int:
+    path = embedded.MODEL if name == EMBEDDED else weights.path_of(name)
+    return path.stat().st_size if path else PUBLISHED_BYTES
+
+
+def _free_bytes() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _nvidia_smi() -> str | None:
+    """The GPU's name, as its driver says it."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = done.stdout.strip().splitlines() if done.returncode == 0 else []
+    return names[0] if names else None

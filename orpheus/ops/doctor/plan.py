@@ -1,0 +1,41 @@
+"""Settings, or a URL → the checks, in the order a set-up is built: what a later one needs comes before it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from orpheus.ops.doctor import machine, remote, seam, speed, weights
+from orpheus.ops.doctor.check import Check
+from orpheus.settings import Settings
+
+FETCH_S = 4 * 3600.0  # 4 GB over the slowest line worth waiting for
+
+
+def local_checks(settings: Settings) -> list[Check]:
+    """This machine and the weights its settings name."""
+    return [
+        Check("python", machine.python, 20),
+        Check("compiler", machine.compiler, 60),
+        Check("packages", machine.packages, 60),
+        Check("ports", partial(machine.ports, settings), 20),
+        Check("memory", partial(machine.memory, settings), 60),
+        Check("hub", partial(machine.hub, settings), 60),
+        Check("fetch", partial(weights.fetch, settings), FETCH_S, shows_progress=True),
+        Check("model", partial(weights.model, settings), 300, ("fetch",)),
+        Check("codec", partial(weights.codec, settings), 120, ("fetch",)),
+        Check("fit", partial(weights.fit, settings), 120, ("model", "codec")),
+        Check("engine", partial(speed.engine, settings), 300, ("model",)),
+        Check("exactness", partial(speed.exactness, settings), 180, ("codec",)),
+        Check("seam", partial(seam.seam, settings), 240, () if settings.llama_endpoint else ("model",)),
+    ]
+
+
+def remote_checks(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> list[Check]:
+    """A running pair, seen over HTTP and WebSockets alone; one that sleeps is waited for."""
+    reached = ("server",)
+    wait_s = max(cold_wait_s, remote.COLD_S)
+    return [
+        Check("server", partial(remote.server, url, headers, cold_wait_s), wait_s + 2 * remote.LIMIT_S),
+        Check("speech", partial(remote.speech, url, headers), 180, reached),
+        Check("sockets", partial(remote.sockets, url, headers), 120, reached),
+    ]

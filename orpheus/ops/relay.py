@@ -1,0 +1,251 @@
+"""`orpheus relay`: a plain `ws://127.0.0.1:8089` → a tier 2 at `https://…`, with the headers its proxy asks for.
+
+An unmodified unmute orchestrator dials an address and a port, without TLS and without headers of ours; where tier 2 is
+behind Modal or another HTTPS proxy, this stands beside it. HTTP and WebSockets pass unchanged both ways. Knows nothing
+of speech; of the orchestrator only how it wants to be told that its server cannot be had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import httpx
+import msgpack
+import websockets
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from orpheus.errors import BadRequest, Forbidden, NotReady, OrpheusError, SetupError, UpstreamError
+from orpheus.http.body_limit import BodyLimit
+from orpheus.http.responses import GeneratorResponse, error_response, while_connected
+
+log = logging.getLogger(__name__)
+
+ORCHESTRATOR = "/api/tts_streaming"
+BUILD_INFO, BUILD_INFO_S = "/api/build_info", 1.5  # the orchestrator waits 2 s, then takes us for dead
+MOST_BYTES = 1 << 20  # of a message, as the orchestrator's own limit
+CLOSE_S = 1.0  # longest wait for the answer to a close
+COMPLETE, GONE, TOO_BIG, FAILED, TRY_AGAIN, BROKEN = 1000, 1001, 1009, 1011, 1013, 1014
+_UNSENDABLE = {1005: COMPLETE, 1006: GONE}  # closed without a code; gone without a close
+_EOS = (msgpack.packb({"type": "Eos"}), b"\0")
+# What belongs to one connection (RFC 9110, 7.6.1) or is said anew by each.
+_HOP = {"connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+_HOP |= {"proxy-authenticate", "proxy-authorization"}
+
+
+def read_headers(lines: Sequence[str]) -> dict[str, str]:
+    """`Name: value` each. Raises SetupError, which does not show a value: they are secrets."""
+    headers = {}
+    for line in lines:
+        name, _, value = (part.strip() for part in line.partition(":"))
+        if not (name.replace("-", "").isalnum() and value and line.isascii() and value.isprintable()):
+            raise SetupError("A header to add must be written 'Name: value', several with commas between.")
+        headers[name.lower()] = value
+    return headers
+
+
+def create_app(url: str, headers: Mapping[str, str], *, dial_s: float, max_body_bytes: int) -> Starlette:
+    """Everything that comes goes on to `url`, with `headers` in the place of those of the same names.
+
+    `dial_s` is the longest wait for a connection. Raises SetupError where `url` cannot be one.
+    """
+    at = urlsplit(url)
+    if at.scheme not in ("http", "https") or not at.hostname or at.query or at.fragment:
+        raise SetupError(f"{url!r} cannot be relayed to: name a tier 2 as https://HOST.")
+    relay = _Relay(url.rstrip("/"), headers, dial_s)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with relay.client:
+            yield
+
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return Starlette(
+        routes=[
+            Route("/{path:path}", relay.http, methods=methods),
+            WebSocketRoute("/{path:path}", relay.socket),
+        ],
+        middleware=[Middleware(BodyLimit, max_bytes=max_body_bytes)],
+        lifespan=lifespan,
+    )
+
+
+class _Relay:
+    def __init__(self, url: str, headers: Mapping[str, str], dial_s: float) -> None:
+        self._url, self._headers, self._dial_s = url, headers, dial_s
+        self.client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+
+    async def http(self, request: Request) -> Response:
+        """The answer as it comes; 502 or 503 in our form where there is none."""
+        try:
+            body = await request.body()
+            asked = httpx.Request(
+                request.method,
+                self._target(request),
+                headers=self._passed(request),
+                content=body or None,
+                extensions={"timeout": {"connect": self._dial_s}},
+            )
+            limit_s = BUILD_INFO_S if request.scope["path"] == BUILD_INFO else None
+            async with asyncio.timeout(limit_s):
+                answer = await while_connected(request.receive, self.client.send(asked, stream=True))
+        except OrpheusError as error:
+            return error_response(error)
+        except (TimeoutError, httpx.TransportError) as error:
+            return error_response(self._absent(error))
+        except ClientDisconnect:
+            return Response(status_code=499)  # read by nobody
+        response = GeneratorResponse(_body(answer), answer.status_code)
+        response.raw_headers = [
+            (name.lower(), value) for name, value in answer.headers.raw if name.decode().lower() not in _HOP
+        ]
+        return response
+
+    async def socket(self, client: WebSocket) -> None:
+        """Both ways until one side closes; a server that cannot be had is told as the client wants it told."""
+        with suppress(WebSocketDisconnect, ClientDisconnect):
+            try:
+                server = await while_connected(client.receive, self._dial(client))
+            except OrpheusError as error:
+                await _refuse(client, error_response(error), str(error))
+            except websockets.InvalidStatus as refused:  # its own words
+                answer, said = refused.response, bytes(refused.response.body or b"")
+                kind = answer.headers.get("Content-Type", "text/plain")
+                response = Response(said, answer.status_code, media_type=kind)
+                await _refuse(client, response, f"{answer.status_code} {answer.reason_phrase}")
+            else:
+                async with server:  # closed even where the client left just now
+                    await client.accept(server.subprotocol)
+                    await _Line(client, server).run()
+
+    async def _dial(self, client: WebSocket) -> ClientConnection:
+        try:
+            return await connect(
+                "ws" + self._target(client).removeprefix("http"),
+                additional_headers=self._passed(client),
+                subprotocols=[Subprotocol(name) for name in client.scope["subprotocols"]] or None,
+                user_agent_header=None,
+                compression=None,
+                max_size=MOST_BYTES,
+                open_timeout=self._dial_s,
+                close_timeout=CLOSE_S,
+            )
+        except websockets.InvalidStatus:
+            raise
+        except (OSError, websockets.WebSocketException) as error:
+            raise self._absent(error) from error
+
+    def _target(self, asked: HTTPConnection) -> str:
+        if "origin" in asked.headers:  # any page in a browser on this machine could use our keys
+            raise Forbidden(
+                "The relay is for programs, not for web pages: it adds keys to what it passes on."
+            )
+        path: str = asked.scope["raw_path"].decode("latin-1")
+        if not path.startswith("/"):  # after our URL, "@other.example" would be another host
+            raise BadRequest("The relay passes on paths, which begin with '/'.")
+        query: str = asked.scope["query_string"].decode("latin-1")
+        return self._url + path + ("?" + query if query else "")
+
+    def _passed(self, asked: HTTPConnection) -> list[tuple[str, str]]:
+        dropped = (
+            _HOP | {name for name in asked.headers if name.startswith("sec-websocket-")} | {*self._headers}
+        )
+        kept = [(name, value) for name, value in asked.headers.items() if name not in dropped]
+        return [*kept, *self._headers.items()]
+
+    def _absent(self, error: Exception) -> OrpheusError:
+        if isinstance(error, OSError | httpx.ConnectError | httpx.TimeoutException):
+            return NotReady(f"{self._url} cannot be reached: {error or 'no answer in time'}.")
+        return UpstreamError(f"{self._url} did not answer as a server should: {error!r}.")
+
+
+async def _body(answer: httpx.Response) -> AsyncGenerator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+async def _refuse(client: WebSocket, response: Response, why: str) -> None:
+    log.warning("refused: %s", why)
+    if client.scope["path"].endswith(ORCHESTRATOR):  # a refused handshake would end the conversation at once
+        await client.accept()
+        await client.send_bytes(msgpack.packb({"type": "Error", "message": why}))
+        await client.close(TRY_AGAIN)
+    else:
+        await client.send_denial_response(response)
+
+
+class _Line:
+    """One WebSocket of each side. Each half waits for the side it writes to: nothing is held here."""
+
+    def __init__(self, client: WebSocket, server: ClientConnection) -> None:
+        self._client, self._server = client, server
+        self._gone = False  # the client
+        self._eos = asyncio.Event()  # nothing more will be said, as the orchestrator marks it
+
+    async def run(self) -> None:
+        await asyncio.gather(self._up(), self._down())
+
+    async def _up(self) -> None:
+        """To the server, until the client closes. A close from the server is seen as one of ours."""
+        while (message := await self._client.receive())["type"] != "websocket.disconnect":
+            data: str | bytes = message["text"] if message.get("bytes") is None else message["bytes"]
+            if len(data) > MOST_BYTES:
+                await self._server.close(TOO_BIG, f"A message may have {MOST_BYTES} bytes.")
+            if data in _EOS:
+                self._eos.set()
+            with suppress(websockets.ConnectionClosed):  # _down tells
+                await self._server.send(data)
+        self._gone = True
+        self._eos.set()
+        code: int = message.get("code") or GONE
+        await self._server.close(_UNSENDABLE.get(code, code), message.get("reason") or "")
+
+    async def _down(self) -> None:
+        """To the client, until the server closes."""
+        try:
+            while True:
+                data = await self._server.recv()
+                if not self._gone:
+                    await self._tell(data)
+        except websockets.ConnectionClosed as error:
+            await self._close(error)
+
+    async def _tell(self, data: str | bytes) -> None:
+        try:
+            if isinstance(data, str):
+                await self._client.send_text(data)
+            else:
+                await self._client.send_bytes(data)
+        except WebSocketDisconnect:
+            self._gone = True
+
+    async def _close(self, error: websockets.ConnectionClosed) -> None:
+        close = error.rcvd or error.sent
+        if close is not None and (
+            error.rcvd or close.code != FAILED
+        ):  # FAILED by us: its pings were not answered
+            code, reason = _UNSENDABLE.get(close.code, close.code), close.reason
+        else:
+            code, reason = BROKEN, "The line to the server broke."
+            log.error("%s", reason)
+            if self._client.scope["path"].endswith(ORCHESTRATOR):
+                # Any close before its Eos ends the conversation, and another code than 1000 what it has to play.
+                code, reason = COMPLETE, ""
+                await self._tell(msgpack.packb({"type": "Error", "message": "The line to the server broke."}))
+                await self._eos.wait()
+        if not self._gone:
+            with suppress(WebSocketDisconnect):
+                await self._client.close(code, reason)

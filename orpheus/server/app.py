@@ -1,0 +1,71 @@
+"""A speech service → the ASGI application: routes, sockets, and the layers every request passes.
+
+Knows nothing of what a route does. Every layer is pure ASGI: one that wraps responses would turn a failure in
+the middle of a stream into a clean end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from orpheus import __version__
+from orpheus.http.body_limit import BodyLimit
+from orpheus.http.responses import install_error_handlers
+from orpheus.server import catalog, health, openai, page
+from orpheus.server.aliases import Aliases
+from orpheus.server.auth import ApiKeyAuth
+from orpheus.server.openapi import describe
+from orpheus.server.request_log import RequestLog
+from orpheus.server.service import SpeechService
+from orpheus.server.sockets import plain, session, unmute
+
+
+def create_app(service: SpeechService) -> FastAPI:
+    """Tier 2. The service loads once the application starts, and /health says how far it is."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(title="Orpheus speech", version=__version__, lifespan=lifespan)
+    describe(app, keys=service.settings.api_keys is not None)
+    install_error_handlers(app)
+    _add_layers(app, service)
+    app.include_router(health.routes(service))
+    app.include_router(catalog.routes(service))
+    app.include_router(openai.routes(service))
+    for protocol in (session, plain, unmute):
+        app.include_router(protocol.routes(service))
+    if service.settings.page == "on":
+        app.include_router(page.routes())
+    return app
+
+
+def _add_layers(app: FastAPI, service: SpeechService) -> None:
+    """The last one added is the outermost."""
+    settings = service.settings
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(ApiKeyAuth, settings=settings)
+    if settings.cors_origins:
+        origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+        # Outside the keys: a browser asks for permission without one, and must be able to read a 401.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[
+                "x-request-id",
+                "x-sample-rate",
+                "x-cache",
+                "retry-after",
+                "openai-processing-ms",
+            ],
+        )
+    app.add_middleware(RequestLog, metrics=service.metrics)
+    app.add_middleware(Aliases)

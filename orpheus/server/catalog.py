@@ -1,0 +1,72 @@
+"""What clients look up before they speak: models and voices, in the shape each client indexes.
+
+Knows nothing of pipeline. The shapes are other people's: OpenAI's for models, Open WebUI's for voices and audio
+models, Kokoro's `legacy` and `test`, by which Home Assistant's bridge knows a server it can ask for voices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from orpheus.errors import NotFound
+from orpheus.server.openapi import errors
+from orpheus.server.service import SpeechService
+from orpheus.text.tags import TAGS
+from orpheus.voices import OPENAI_VOICES, voices_of
+
+MODEL_ID = "orpheus-tts"  # "tts" in it: some clients find speech models by their name
+# OpenAI's names, which clients send unless told otherwise; all of them are the one model.
+MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+MODELS = (MODEL_ID, *MODEL_ALIASES)
+CREATED = 1742342400  # 2025-03-19, when Orpheus-3B was published
+
+
+def routes(service: SpeechService) -> APIRouter:
+    router = APIRouter(responses=errors(401))
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model, under every name it answers to."""
+        return {"object": "list", "data": [_model(name) for name in MODELS]}
+
+    @router.get("/v1/models/{model_id}", responses=errors(404))
+    async def model(model_id: str) -> dict[str, Any]:
+        """One of them."""
+        if model_id not in MODELS:
+            raise NotFound(f"There is no model {model_id[:60]!r}; {MODEL_ID} is.", code="model_not_found")
+        return _model(model_id)
+
+    @router.get("/v1/audio/models")
+    async def audio_models() -> dict[str, Any]:
+        """The same for clients that ask for speech models alone."""
+        return {"models": [{"id": name, "name": name} for name in MODELS]}
+
+    @router.get("/v1/audio/voices")
+    async def voices(legacy: str = "") -> dict[str, Any]:
+        """All voices, and the emotion tags they follow; with `legacy=true` their names alone."""
+        if legacy.lower() in ("true", "1"):
+            return {"voices": [voice.id for voice in voices_of(service.languages)]}
+        listed = [
+            {"id": voice.id, "name": voice.id, "language": voice.language, "gender": voice.gender}
+            for voice in voices_of(service.languages)
+        ]
+        tags = {language: TAGS[language] for language in service.languages}
+        return {"voices": listed, "aliases": OPENAI_VOICES, "tags": tags}
+
+    @router.get("/v1/test")
+    async def test() -> dict[str, str]:
+        """`{"status": "ok"}`, by which some clients know that voices can be listed."""
+        return {"status": "ok"}
+
+    @router.get("/v1/")
+    async def root() -> dict[str, str]:
+        """LiveKit opens its connection with it before it has anything to say."""
+        return {"status": "ok"}
+
+    return router
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": CREATED, "owned_by": "orpheus"}

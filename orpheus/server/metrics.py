@@ -1,0 +1,165 @@
+"""What happens to requests and to the audio they make → Prometheus text, from a registry of each app's own.
+
+Knows nothing of HTTP or of the pipeline. `Speaking` is what one utterance tells while it is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from orpheus.playout import PlayoutClock
+from orpheus.server import request_context
+from orpheus.tts.usage import Usage
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FIRST_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
+_FACTORS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 4)
+
+
+class SpeechMetrics:
+    """The metrics of one tier 2."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry(auto_describe=False)
+        # Of the counters that have any: a scrape does not show them before they are used.
+        self.labels: dict[str, tuple[str, ...]] = {}
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            if labels:
+                self.labels[f"orpheus_speech_{name}"] = labels
+            return Counter(f"orpheus_speech_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"orpheus_speech_{name}", text, buckets=buckets, registry=registry)
+
+        self.requests = counter(
+            "requests", "Requests ended; a WebSocket's status is its close code", "route", "status", "format"
+        )
+        self.rejected = counter("rejected", "Requests refused because all places were taken")
+        self.cancelled = counter("cancelled", "Requests whose client left before the end")
+        self.failed = counter("failed", "Requests that failed, before or after the first byte")
+        self.unknown_voices = counter(
+            "unknown_voices", "Voices the orchestrator asked for that are not known; the default spoke"
+        )
+        self.cache = counter("cache", "Requests with a seed that looked into the cache", "result")
+        self._first_audio_s = histogram("first_audio_seconds", "To the first samples", _FIRST_S)
+        self._first_byte_s = histogram(
+            "first_byte_seconds", "To the first byte handed to the client", _FIRST_S
+        )
+        self._factor = histogram(
+            "real_time_factor", "Time spent making audio / its duration; under 1 keeps up", _FACTORS
+        )
+        self._underruns = counter("underruns", "Times a player in real time had nothing to play")
+        self._underrun_s = counter("underrun_seconds", "Silence such a player put in")
+        self._audio_s = counter("audio_seconds", "Audio sent, as its listener hears it")
+        self._bytes = counter("bytes", "Audio sent, in bytes", "format")
+        self._segments = counter("segments", "Segments of text spoken")
+        self._regenerated = counter("regenerated", "Segments made anew because the first try went wrong")
+        self._truncated = counter("truncated", "Segments that ended by their token limit")
+        self._removed_tags = counter("removed_tags", "Tags of texts that mean nothing to the voice")
+        self._resyncs = counter("resyncs", "Times the tokens were not whole frames")
+        self._active = Gauge("orpheus_speech_active", "Utterances being made now", registry=registry)
+        self._waiting = Gauge(
+            "orpheus_speech_waiting", "Of these, those with no audio yet", registry=registry
+        )
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A value that is read when it is asked for."""
+        Gauge(f"orpheus_speech_{name}", text, registry=self._registry).set_function(read)
+
+    def text(self) -> bytes:
+        """The exposition format, UTF-8."""
+        return generate_latest(self._registry)
+
+    @contextmanager
+    def speaking(self, usage: Usage, format: str, samples_a_second: float) -> Iterator[Speaking]:
+        """Around the making of one utterance; `samples_a_second` of `usage.samples`, as they will be heard."""
+        sent_bytes = self._bytes.labels(format)
+
+        def sent(audio_s: float, size: int) -> None:
+            self._audio_s.inc(audio_s)
+            sent_bytes.inc(size)
+
+        heard = Speaking(usage, samples_a_second, self._first_byte, sent)
+        self._active.inc()
+        self._waiting.inc()
+        try:
+            yield heard
+        finally:
+            self._active.dec()
+            if heard.first_byte_s is None:
+                self._waiting.dec()
+            self._add(heard, usage)
+
+    def _first_byte(self, seconds: float) -> None:
+        self._waiting.dec()
+        self._first_byte_s.observe(seconds)
+        if (known := request_context.current.get()) is not None:
+            known.first_byte()
+
+    def _add(self, heard: Speaking, usage: Usage) -> None:
+        audio_s = usage.samples / heard.samples_a_second
+        if usage.first_audio_s is not None:
+            self._first_audio_s.observe(usage.first_audio_s)
+        if audio_s:
+            self._factor.observe(heard.work_s / audio_s)
+        self._underruns.inc(heard.playback.underruns)
+        self._underrun_s.inc(heard.playback.late_s)
+        self._segments.inc(usage.segments)
+        self._regenerated.inc(usage.regenerated_segments)
+        self._truncated.inc(usage.truncated_segments)
+        self._removed_tags.inc(usage.removed_tags)
+        self._resyncs.inc(usage.resyncs)
+        if (known := request_context.current.get()) is not None:
+            known.audio_s += audio_s
+            known.work_s += heard.work_s
+            known.segments += usage.segments
+            known.truncated += usage.truncated_segments
+            known.regenerated += usage.regenerated_segments
+
+
+class Speaking:
+    """One utterance on its way to its listener."""
+
+    def __init__(
+        self,
+        usage: Usage,
+        samples_a_second: float,
+        on_first: Callable[[float], None],
+        on_sent: Callable[[float, int], None],
+    ) -> None:
+        """`on_first` is told the seconds to the first byte, `on_sent` of each chunk its seconds of audio and bytes."""
+        self.samples_a_second = samples_a_second
+        self.playback = PlayoutClock()
+        self.work_s = 0.0  # making audio; not waiting for a client that reads or writes slowly
+        self.first_byte_s: float | None = None
+        self._usage = usage
+        self._on_first = on_first
+        self._on_sent = on_sent
+        self._told_samples = 0
+        self._told_waited_s = 0.0
+        self._resumed_s = time.perf_counter()
+
+    def sending(self, chunk: bytes) -> None:
+        """`chunk` is about to be handed over; it is taken to hold all samples made since the last."""
+        now_s = time.perf_counter()
+        waited_s = self._usage.waited_s - self._told_waited_s
+        self._told_waited_s += waited_s
+        self.work_s += max(0.0, now_s - self._resumed_s - waited_s)
+        if self.first_byte_s is None:
+            self.first_byte_s = now_s - self._usage.started_s
+            self._on_first(self.first_byte_s)
+        new = self._usage.samples - self._told_samples
+        self._told_samples += new
+        audio_s = new / self.samples_a_second
+        self.playback.sent(now_s, audio_s, waited_s)
+        self._on_sent(audio_s, len(chunk))
+
+    def resumed(self) -> None:
+        """It was taken, and the next is being made."""
+        self._resumed_s = time.perf_counter()

@@ -1,0 +1,62 @@
+"""What is known of one request → one line of the log.
+
+Knows nothing of HTTP. Whoever learns something writes it down; the outermost layer reads it at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+MOST_CHARS = 20_000  # of text in a line of the log: a socket may speak all day
+
+
+@dataclass
+class RequestContext:
+    """One HTTP request or WebSocket. A socket that speaks several texts adds them up."""
+
+    request_id: str
+    started_s: float = field(default_factory=time.perf_counter)
+    voice: str | None = None
+    format: str | None = None
+    text: str | None = None  # only with ORPHEUS_LOG_TEXT
+    cache: str | None = None  # "hit" | "miss"
+    chars: int = 0
+    segments: int = 0
+    truncated: int = 0
+    regenerated: int = 0
+    audio_s: float = 0.0
+    work_s: float = 0.0  # waiting for audio, not for the client
+    first_byte_s: float | None = None
+
+    def said(self, text: str) -> None:
+        """More text to be spoken. Of what is kept of it, a line of the log holds so much at most."""
+        self.chars += len(text)
+        if self.text is not None:
+            self.text = (self.text + text)[:MOST_CHARS]
+
+    def first_byte(self) -> None:
+        """Now, unless there was one before."""
+        if self.first_byte_s is None:
+            self.first_byte_s = time.perf_counter() - self.started_s
+
+    def fields(self) -> dict[str, object]:
+        """For the log; None where there is nothing to say."""
+        spoken = self.voice is not None
+        return {
+            "voice": self.voice,
+            "format": self.format,
+            "chars": self.chars if spoken else None,
+            "segments": self.segments if spoken else None,
+            "first_byte_ms": None if self.first_byte_s is None else round(self.first_byte_s * 1000, 1),
+            "audio_s": round(self.audio_s, 3) if spoken else None,
+            "rtf": round(self.work_s / self.audio_s, 3) if self.audio_s else None,
+            "truncated": self.truncated or None,
+            "regenerated": self.regenerated or None,
+            "cache": self.cache,
+            "text": self.text,
+        }
+
+
+current: ContextVar[RequestContext | None] = ContextVar("record", default=None)

@@ -1,0 +1,120 @@
+"""`WS /v1/audio/speech/stream`: text in fragments of any size, audio as it is made, several utterances a connection.
+
+vLLM's protocol of the same path, with `input.cancel`, word times and errors that leave the connection open:
+
+    ▶ session.config  input.text…  input.done  input.cancel  session.close
+    ◀ audio.start  <binary>…  audio.word  audio.done  session.done  audio.cancelled  error  session.keepalive
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from pydantic import ValidationError
+
+from orpheus.errors import BadRequest, OrpheusError
+from orpheus.http.responses import first_complaint
+from orpheus.server.schema import SessionConfig
+from orpheus.server.service import SpeechService
+from orpheus.server.sockets.connection import Connection, serve
+from orpheus.server.sockets.events import error_body, told
+from orpheus.server.utterance_queue import Audio, Event, UtteranceQueue, WordStarted
+from orpheus.tasks import first_of
+
+MESSAGES = "session.config, input.text, input.done, input.cancel, session.close"
+
+
+def routes(service: SpeechService) -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/v1/audio/speech/stream")
+    async def stream(socket: WebSocket) -> None:
+        """Speak what `input.text` says, in the manner `session.config` asks for."""
+        await socket.accept()
+        session = _Session(service, Connection(socket, service.settings))
+        await serve(session.connection, session.hold())
+
+    return router
+
+
+class _Session:
+    def __init__(self, service: SpeechService, connection: Connection) -> None:
+        self.connection = connection
+        self._service = service
+        self._config = SessionConfig.model_validate({})
+        self._utterances = UtteranceQueue(service, self._emit)
+        self._set_lead()
+
+    async def hold(self) -> None:
+        await first_of(
+            self._read(),
+            self._utterances.run(),
+            self.connection.keep_alive(lambda: self.connection.send('{"type": "session.keepalive"}')),
+        )
+
+    async def _read(self) -> None:
+        while True:
+            message = await self.connection.receive()
+            try:
+                await self._take(_parsed(message))
+            except OrpheusError as error:
+                await self.connection.send(error_body(error))
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "session.config":
+                self._configure(message)
+            case "input.text":
+                text = message.get("text")
+                if not isinstance(text, str):
+                    raise BadRequest("input.text needs a 'text' that is a string.", param="text")
+                self.connection.asked = True
+                self._utterances.text(text, self._config.utterance())
+            case "input.done":
+                if not self._utterances.end_text():
+                    raise BadRequest("There was no text before input.done.", code="empty_input")
+            case "input.cancel":
+                if not await self._utterances.cancel():
+                    await self.connection.send('{"type": "audio.cancelled"}')  # there was nothing to cancel
+            case "session.close":
+                self._utterances.close()
+            case other:
+                raise BadRequest(f"There is no message of type {str(other)[:60]!r}. There are {MESSAGES}.")
+
+    def _configure(self, message: dict[str, Any]) -> None:
+        if not self._utterances.idle:
+            raise BadRequest("session.config comes before the text of an utterance, or after it was said.")
+        try:
+            config = SessionConfig.model_validate(message)
+        except ValidationError as error:
+            raise first_complaint(error) from None
+        self._service.prepare_live(
+            config.utterance()
+        )  # an unknown voice is told now, not with the first text
+        self._config = config
+        self._set_lead()
+
+    def _set_lead(self) -> None:
+        config = self._config
+        lead_s = self._service.settings.socket_lead_s if config.lead_s is None else config.lead_s
+        self._utterances.lead_s = lead_s if config.stream_audio else 0.0  # files are not played as they come
+
+    async def _emit(self, event: Event) -> None:
+        if isinstance(event, Audio):
+            await self.connection.send_audio(event.data)
+        elif self._config.word_timestamps or not isinstance(event, WordStarted):
+            await self.connection.send(told(event, self._config.response_format))
+
+
+def _parsed(message: str | bytes) -> dict[str, Any]:
+    if isinstance(message, bytes):
+        raise BadRequest("Messages are text frames with a JSON object; this one was binary.")
+    try:
+        parsed = json.loads(message)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise BadRequest(f"A message is a JSON object with a 'type': {MESSAGES}.", code="invalid_json")
+    return parsed

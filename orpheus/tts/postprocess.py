@@ -1,0 +1,202 @@
+"""The samples of segments → one performance: silence trimmed, pauses set, edges faded, loudness even.
+
+Knows nothing of text or tokens. All of it works on blocks counted from a segment's first sample, so that the
+result is the same however the samples arrived.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orpheus.codec.pcm import Pcm
+
+BLOCK_S = 0.010  # loudness is judged over this long
+FADE_S = 0.005  # at a cut, so that it does not click
+# Sound this far under the threshold that joins on to voice is a part of it: an f or a th is no louder. After voice the mouth
+# may be closed in between, as before the t of "feat". No more of it than this, as it may be noise in the model's silence,
+# which before the first word would delay it.
+SOFT = 10 ** (-15 / 20)
+SOFT_BEFORE_S, SOFT_AFTER_S = 0.080, 0.250
+CLOSURE_S = 0.120
+BEFORE_VOICE_S = 0.030  # kept before the first voice
+AFTER_VOICE_S = 0.060  # and after the last
+HELD_S = 0.300  # of silence, until it is known whether it is a pause or the end
+
+LEVEL_S = 0.500  # of voice, before a segment's loudness is judged
+LEVEL_MOST = 10 ** (3 / 20)  # a segment is never changed by more than 3 dB: emphasis must stay
+
+
+class SilenceTrimmer:
+    """One segment: leading silence cut to `lead_s`, trailing silence to the pause it ends with, both faded.
+
+    `threshold` is the RMS below which a block is silence; soft sound on either side of voice is none. Silence within the
+    segment stays as it is. As much of it as `pause_s`, the pause expected at the end, is let go at once: its listener may have
+    nothing else in hand.
+    """
+
+    def __init__(self, rate: int, *, threshold: float, lead_s: float, pause_s: float = 0.0) -> None:
+        self._block = max(1, round(BLOCK_S * rate))
+        self._fade = round(FADE_S * rate)
+        self._threshold = threshold
+        self._lead = round(lead_s * rate)
+        self._after = round(AFTER_VOICE_S * rate)
+        self._rate = rate
+        self._most_held = round(HELD_S * rate)
+        self._free = round(pause_s * rate) - self._block  # the last block is kept to be faded
+        self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
+        # Samples from the last voice to the end of the soft sound after it, or of soft sound up to now before the first.
+        self._soft = 0
+        self._closure = round(CLOSURE_S * rate)
+        self._soft_before, self._soft_after = round(SOFT_BEFORE_S * rate), round(SOFT_AFTER_S * rate)
+        self._rest = np.zeros(0, np.float32)  # less than a block
+        self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
+        self.quiet = 0  # samples of silence already let go since the last voice
+        self.heard = False
+
+    def push(self, pcm: Pcm) -> Pcm:
+        """Samples that are certain to be kept."""
+        self._rest = np.concatenate([self._rest, pcm])
+        whole = len(self._rest) // self._block * self._block
+        blocks, self._rest = self._rest[:whole].reshape(-1, self._block), self._rest[whole:]
+        out = [
+            self._voice(block)
+            if rms > self._threshold
+            else self._silence(block, rms > SOFT * self._threshold)
+            for block, rms in zip(blocks, _rms(blocks), strict=True)
+        ]
+        return np.concatenate(out) if out else self._rest[:0]
+
+    def finish(self, pause_s: float) -> Pcm:
+        """The rest of the segment and the pause after it."""
+        if not self.heard:
+            return self._held[:0]
+        pause = round(pause_s * self._rate)
+        end = np.concatenate([self._held, self._rest])
+        paused = self.quiet - self._soft
+        wanted = max(0, pause - paused)
+        natural = end[: max(wanted, self._after - paused, self._fade)].copy()
+        _fade_out(natural, self._fade)
+        return np.concatenate([natural, np.zeros(max(0, wanted - len(natural)), np.float32)])
+
+    def _voice(self, block: Pcm) -> Pcm:
+        out = np.concatenate([self._held, block])
+        self._held = block[:0]
+        self.quiet = 0
+        if not self.heard:
+            self.heard = True
+            out = out[-(len(block) + self._soft + self._before) :].copy()
+            _fade_in(out, self._fade)
+            # Exactly `lead` of it where more is asked for than the model left.
+            out = np.concatenate([np.zeros(max(0, self._lead + len(block) - len(out)), np.float32), out])
+        self._soft = 0
+        return out
+
+    def _silence(self, block: Pcm, soft: bool) -> Pcm:
+        if self.heard:
+            so_far = self.quiet + len(self._held)
+            if soft and so_far - self._soft <= self._closure:
+                self._soft = min(so_far + len(block), self._soft_after)
+        else:
+            self._soft = min(self._soft + len(block), self._soft_before) if soft else 0
+        self._held = np.concatenate([self._held, block])
+        most = self._most_held if self.heard else self._before + self._soft_before
+        if self.heard and self.quiet + len(self._held) <= self._free:
+            most = 0
+        surplus = max(0, len(self._held) - most)
+        gone, self._held = self._held[:surplus], self._held[surplus:]
+        if not self.heard:
+            return gone[:0]
+        self.quiet += len(gone)
+        return gone
+
+
+class LoudnessLeveler:
+    """Keeps segments as loud as the first one. `push` and `finish` a segment, then go on with the next."""
+
+    def __init__(self, rate: int, threshold: float) -> None:
+        self._block = max(1, round(BLOCK_S * rate))
+        self._enough = round(LEVEL_S / BLOCK_S)
+        self._threshold = threshold
+        self._reference: float | None = None  # RMS of the first segment's voice
+        self._gain: float | None = 1.0  # None until it is judged
+        self._held: list[Pcm] = []
+        self._measure = _Measure(self._block, threshold)
+
+    def push(self, pcm: Pcm) -> Pcm:
+        self._measure.add(pcm)
+        if self._gain is None:
+            self._held.append(pcm)
+            if self._measure.blocks < self._enough:
+                return pcm[:0]
+            pcm = self._release()
+        return pcm if self._gain == 1.0 else pcm * np.float32(self._gain)
+
+    def finish(self) -> Pcm:
+        """What is left of this segment; the next push begins another."""
+        rest = self._release() if self._gain is None else np.zeros(0, np.float32)
+        rest = rest * np.float32(self._gain)
+        if self._reference is None and self._measure.blocks:
+            self._reference = self._measure.rms(None)
+        self.forget()
+        return rest
+
+    def forget(self) -> None:
+        """What was pushed of a segment of which nothing was let go: the next push begins it anew."""
+        self._held.clear()
+        self._gain = None if self._reference else 1.0
+        self._measure = _Measure(self._block, self._threshold)
+
+    def _release(self) -> Pcm:
+        # Judged on the same samples whatever their chunks were: the first half second of voice.
+        rms = self._measure.rms(self._enough)
+        gain = self._reference / rms if self._reference and rms else 1.0
+        self._gain = min(LEVEL_MOST, max(1 / LEVEL_MOST, gain))
+        held, self._held = self._held, []
+        return np.concatenate(held) if held else np.zeros(0, np.float32)
+
+
+class _Measure:
+    """RMS over the voiced blocks of what was added."""
+
+    def __init__(self, block: int, threshold: float) -> None:
+        self._block, self._threshold = block, threshold
+        self._rest = np.zeros(0, np.float32)
+        self._powers: list[float] = []
+
+    @property
+    def blocks(self) -> int:
+        return len(self._powers)
+
+    def add(self, pcm: Pcm) -> None:
+        joined = np.concatenate([self._rest, pcm])
+        whole = len(joined) // self._block * self._block
+        rms = _rms(joined[:whole].reshape(-1, self._block))
+        self._powers += (rms[rms > self._threshold] ** 2).tolist()
+        self._rest = joined[whole:]
+
+    def rms(self, first: int | None) -> float:
+        powers = self._powers[:first]
+        return math.sqrt(sum(powers) / len(powers)) if powers else 0.0
+
+
+def _rms(blocks: Pcm) -> NDArray[np.float64]:
+    power: NDArray[np.float64] = np.mean(np.square(blocks, dtype=np.float64), axis=1)
+    return np.sqrt(power)
+
+
+def _fade_in(pcm: Pcm, samples: int) -> None:
+    count = min(samples, len(pcm))
+    pcm[:count] *= _ramp(count)
+
+
+def _fade_out(pcm: Pcm, samples: int) -> None:
+    count = min(samples, len(pcm))
+    pcm[len(pcm) - count :] *= _ramp(count)[::-1]
+
+
+def _ramp(count: int) -> Pcm:
+    """A raised cosine from 0 to 1."""
+    return (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(1, count))).astype(np.float32)

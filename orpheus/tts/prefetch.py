@@ -1,0 +1,76 @@
+"""A generator → the same items, made ahead of their reader, and made again where the first attempt fails.
+
+Knows nothing of sound. What is held is bounded by what one generator makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing, suppress
+from typing import Generic, TypeVar
+
+from orpheus.errors import GenerationFailed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+ATTEMPTS = 2
+
+
+class Prefetch(Generic[T]):
+    """Runs `attempt(0)` at once, in a task of its own; a GenerationFailed before anything was `sent` runs `attempt(1)`.
+
+    Its reader says what is sent. It is given None where all it read before is void and comes anew.
+    """
+
+    def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
+        self._items: deque[T | None] = deque()
+        self.sent = False  # something left for the listener: it cannot be taken back
+        self.made = False  # all of it, and well
+        self._changed = asyncio.Event()
+        self.task = asyncio.create_task(self._run(attempt))
+        self.task.add_done_callback(lambda _: self._changed.set())
+
+    async def _run(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
+        for number in range(ATTEMPTS):
+            try:
+                async with aclosing(attempt(number)) as items:
+                    async for item in items:
+                        self._items.append(item)
+                        self._changed.set()
+                self.made = True
+                return
+            except GenerationFailed as error:
+                if self.sent or number + 1 == ATTEMPTS:
+                    raise
+                log.warning("generated again: %s", error)
+                self._items.clear()
+                self._items.append(None)
+
+    async def __aiter__(self) -> AsyncGenerator[T | None]:
+        while True:
+            while self._items:
+                yield self._items.popleft()
+            if self.task.done():
+                await self.task  # raises what ended it
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def gathered(
+        self, enough: Callable[[Collection[T | None]], bool], within_s: float | None = None
+    ) -> None:
+        """Return once there is enough of what was not read yet, or all, or after `within_s` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self.task.done() and not enough(self._items):
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    async def settled(self, within_s: float | None = None) -> None:
+        """Return once everything was made, well or not, or after `within_s` seconds."""
+        if within_s is None or within_s > 0:
+            await asyncio.wait([self.task], timeout=within_s)

@@ -1,0 +1,372 @@
+"""`clients/unmute_tts.py` against a scripted server: what a fork of unmute would notice."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import sys
+import time
+from http import HTTPStatus
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+import websockets
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from clients import unmute_tts
+from clients.unmute_tts import AtCapacity, Audio, Eos, Error, Message, Refused, Text, TextToSpeech
+from tests.support.live import free_port
+from tests.support.scripted import Script, audio, scripted, tell, words_until_eos
+from tests.support.unmute import Orchestrator, at_pace
+
+pytestmark = pytest.mark.anyio
+SOURCE = Path(unmute_tts.__file__).read_text()
+WORDS = ["The", "sea", "is", "calm", "today."]
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def speaking(seconds: float = 0.8) -> Script:
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        for index, word in enumerate(await words_until_eos(socket)):
+            await tell(socket, "Text", text=word, start_s=index * 0.1, stop_s=index * 0.1 + 0.1)
+        await audio(socket, seconds)
+
+    return script
+
+
+async def turn(url: str, words: list[str] = WORDS, voice: str | None = None) -> list[tuple[float, Message]]:
+    """What was released, and when."""
+    tts = TextToSpeech(url, voice)
+    await tts.start_up()
+
+    async def send() -> None:
+        for word in words:
+            await tts.send(word)
+            await asyncio.sleep(0.01)
+        await tts.send(Eos())
+
+    sending = asyncio.create_task(send())
+    released = []
+    try:
+        async for message in tts:
+            released.append((time.monotonic(), message))
+    finally:
+        await sending
+        await tts.shutdown()
+    return released
+
+
+def samples(released: list[tuple[float, Message]]) -> int:
+    return sum(len(message.pcm) for _, message in released if isinstance(message, Audio))
+
+
+def words(released: list[tuple[float, Message]]) -> list[str]:
+    return [message.text for _, message in released if isinstance(message, Text)]
+
+
+async def test_words_in_and_audio_and_words_out_in_real_time() -> None:
+    async with scripted(speaking()) as url:
+        released = await turn(url)
+    assert (samples(released), words(released)) == (0.8 * 24_000, WORDS)
+    assert released[-1][0] - released[0][0] == pytest.approx(0.8 - 0.32, abs=0.15)
+    first = next(message for _, message in released if isinstance(message, Audio))
+    assert np.array(first.pcm, dtype=np.float32).max() == 0.25, "as the orchestrator reads it"
+
+
+async def test_what_is_released_is_what_the_orchestrator_releases() -> None:
+    async with scripted(speaking()) as url:
+        ours = await turn(url)
+        theirs = await Orchestrator(url).turn(at_pace(WORDS, 100))
+    assert words(ours) == theirs.words
+    assert samples(ours) == len(theirs.pcm)
+    assert ours[-1][0] - ours[0][0] == pytest.approx(theirs.released[-1][0] - theirs.released[0][0], abs=0.15)
+
+
+async def test_silence_on_the_line_is_no_hole() -> None:
+    """Where the orchestrator's own client stops playing what it has."""
+
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        await words_until_eos(socket)
+        await audio(socket, 1.2)
+        await asyncio.sleep(1.0)
+
+    async with scripted(script) as url:
+        released = await turn(url)
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(released)]
+    assert samples(released) == 1.2 * 24_000
+    assert max(gaps) < 0.4
+
+
+async def test_equal_times_keep_their_order() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        for word in await words_until_eos(socket):
+            await tell(socket, "Text", text=word, start_s=0.1, stop_s=0.2)
+        await audio(socket, 0.4)
+
+    async with scripted(script) as url:
+        assert words(await turn(url, list("01234567"))) == list("01234567")
+
+
+@pytest.mark.parametrize("break_after_words", [0, 2, 5])
+async def test_a_line_that_breaks_before_the_first_audio_is_made_anew(break_after_words: int) -> None:
+    heard = []
+
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        if not heard:
+            heard.append([await socket.recv() for _ in range(break_after_words)])
+            socket.transport.abort()
+            return
+        heard.append(await words_until_eos(socket))
+        await audio(socket, 0.4)
+
+    async with scripted(script) as url:
+        released = await turn(url)
+    assert heard[1:] == [WORDS], "each word once, in order"
+    assert samples(released) == 0.4 * 24_000
+
+
+async def test_a_second_break_is_told() -> None:
+    connections = 0
+
+    async def script(socket: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        await tell(socket, "Ready")
+        await words_until_eos(socket)
+        socket.transport.abort()
+
+    async with scripted(script) as url:
+        with pytest.raises(websockets.ConnectionClosedError):
+            await turn(url)
+    assert connections == 2
+
+
+async def test_a_break_after_audio_is_told_after_all_of_it_was_released() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        await words_until_eos(socket)
+        await audio(socket, 0.8)
+        await socket.close(1011, "tier 1 died")
+
+    async with scripted(script) as url:
+        tts = TextToSpeech(url)
+        await tts.start_up()
+        await tts.send("Hello.")
+        await tts.send(Eos())
+        received = 0
+        with pytest.raises(websockets.ConnectionClosedError, match="tier 1 died"):
+            async for message in tts:
+                received += len(message.pcm) if isinstance(message, Audio) else 0
+    assert received == tts.received_samples_yielded == 0.8 * 24_000
+    assert tts.state() == "closed"
+
+
+async def test_a_failure_is_released_as_such() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        await words_until_eos(socket)
+        await tell(socket, "Error", message="generation failed")
+
+    async with scripted(script) as url:
+        assert [message for _, message in await turn(url)] == [Error("generation failed")]
+
+
+async def test_an_error_in_place_of_ready_is_at_capacity() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Error", message="no free channels")
+
+    async with scripted(script) as url:
+        with pytest.raises(AtCapacity, match="no free channels"):
+            await TextToSpeech(url).start_up()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, AtCapacity), (429, AtCapacity), (401, Refused)])
+async def test_a_refused_handshake_is_told_with_its_reason(status: int, kind: type[Refused]) -> None:
+    def refuse(socket: ServerConnection, request: Request) -> Response:
+        return socket.respond(HTTPStatus(status), "because\n")
+
+    async with scripted(speaking(), process_request=refuse) as url:
+        with pytest.raises(Refused, match=f"{status}: because") as caught:
+            await TextToSpeech(url).start_up()
+    assert type(caught.value) is kind
+
+
+async def test_a_server_that_never_gets_ready_is_given_up_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unmute_tts, "START_S", 0.2)
+    left = asyncio.Event()
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+        left.set()
+
+    async with scripted(script) as url:
+        with pytest.raises(TimeoutError, match="not ready within"):
+            await TextToSpeech(url).start_up()
+        await asyncio.wait_for(left.wait(), 2)
+
+
+async def test_a_cancelled_start_leaves_no_socket_behind() -> None:
+    """As the orchestrator's service discovery cancels it, after half a second."""
+    left = asyncio.Event()
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+        left.set()
+
+    async with scripted(script) as url:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await TextToSpeech(url).start_up()
+        await asyncio.wait_for(left.wait(), 2)
+
+
+@pytest.mark.parametrize("answer", ["{}", b"\xc1", msgpack.packb({"type": "Audio", "pcm": "x"}), b"\x01"])
+async def test_another_kind_of_server_is_told(answer: str | bytes) -> None:
+    async def script(socket: ServerConnection) -> None:
+        await socket.send(answer)
+        await socket.wait_closed()
+
+    async with scripted(script) as url:
+        with pytest.raises(Refused, match="no TTS server is there"):
+            await TextToSpeech(url).start_up()
+
+
+async def test_shutdown_stops_the_server_and_the_iterator_at_once() -> None:
+    left = asyncio.Event()
+
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        await audio(socket, 10)
+        await socket.wait_closed()
+        left.set()
+
+    async with scripted(script) as url:
+        tts = TextToSpeech(url)
+        await tts.start_up()
+        released = 0
+        async for _ in tts:
+            released += 1
+            if released == 3:
+                started = time.monotonic()
+                await tts.shutdown()
+                assert time.monotonic() - started < 0.5
+        assert released == 3
+        await asyncio.wait_for(left.wait(), 1)
+        await tts.send("too late")  # warns
+        await tts.shutdown()
+
+
+async def test_a_server_that_does_not_answer_the_close_is_not_waited_for() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        socket.transport.pause_reading()
+        await asyncio.sleep(2)
+        socket.transport.resume_reading()
+
+    async with scripted(script) as url:
+        tts = TextToSpeech(url)
+        await tts.start_up()
+        started = time.monotonic()
+        await tts.shutdown()
+        assert time.monotonic() - started < 1.8
+
+
+async def test_what_it_asks_for() -> None:
+    asked: list[Request] = []
+
+    def note(socket: ServerConnection, request: Request) -> None:
+        asked.append(request)
+
+    async with serve(speaking(), "127.0.0.1", 0, process_request=note) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prefix/"
+        for voice in ("unmute-prod-website/p329_022.wav", "custom:1-2", None):
+            tts = TextToSpeech(url, voice, {"Modal-Key": "wk-1", "kyutai-api-key": "mine"})
+            await tts.start_up()
+            await tts.shutdown()
+    query = "/prefix/api/tts_streaming?format=PcmMessagePack"
+    assert [request.path for request in asked] == [
+        f"{query}&voice=unmute-prod-website%2Fp329_022.wav",
+        query,
+        query,
+    ]
+    assert asked[0].headers["Modal-Key"] == "wk-1"
+    assert asked[0].headers.get_all("kyutai-api-key") == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("url", "dialled"),
+    [("https://x.modal.run", "wss://x.modal.run/api"), ("wss://x:1/a/", "wss://x:1/a/api")],
+)
+def test_addresses_need_no_port(url: str, dialled: str) -> None:
+    assert TextToSpeech(url)._url.startswith(dialled)
+
+
+async def test_what_is_not_spoken_is_not_sent() -> None:
+    heard = []
+
+    async def script(socket: ServerConnection) -> None:
+        await tell(socket, "Ready")
+        heard.extend(await words_until_eos(socket))
+
+    async with scripted(script) as url:
+        await turn(url, [" *Hello*, ", "", "_", "“you”", "it’s", "`x`", "<laugh>"])
+    assert heard == ["Hello,", '"you"', "it's", "x", "<laugh>"]
+
+
+async def test_nobody_there_is_an_os_error() -> None:
+    with pytest.raises(OSError, match="Connect call failed"):
+        await TextToSpeech(f"ws://127.0.0.1:{free_port()}").start_up()
+
+
+async def test_iterating_before_the_start_is_told() -> None:
+    with pytest.raises(RuntimeError, match="start_up"):
+        async for _ in TextToSpeech("ws://x"):
+            pass
+
+
+async def test_the_lines_that_swap_it_in_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file of the docstring, in a package laid out as the fork's."""
+    lines = (unmute_tts.__doc__ or "").split("is then:")[1]
+    package = tmp_path / "unmute"
+    (package / "tts").mkdir(parents=True)
+    (package / "tts" / "text_to_speech.py").write_text("\n".join(line[4:] for line in lines.splitlines()))
+    (package / "tts" / "orpheus.py").write_text(SOURCE)
+    (package / "exceptions.py").write_text("class MissingServiceAtCapacity(Exception): pass\n")
+    full = f"ws://127.0.0.1:{free_port()}"
+    (package / "kyutai_constants.py").write_text(f"TTS_SERVER = {full!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    import unmute.exceptions
+    import unmute.tts.text_to_speech as swapped
+
+    try:
+        async with scripted(speaking(0.16)) as url:
+            tts = swapped.TextToSpeech(url, recorder=None, get_time=lambda: math.nan, voice="tara")
+            await tts.start_up()
+            await tts.send("Hello")
+            await tts.send(swapped.TTSClientEosMessage())
+            kinds = [type(message) async for message in tts]
+            assert set(kinds) == {swapped.TTSAudioMessage, swapped.TTSTextMessage}
+            assert (tts.received_samples, tts.state()) == (3840, "closed")
+
+        async def full_up(socket: ServerConnection) -> None:
+            await tell(socket, "Error", message="no free channels")
+
+        async with scripted(full_up) as url:
+            with pytest.raises(unmute.exceptions.MissingServiceAtCapacity):
+                await swapped.TextToSpeech(url).start_up()
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "unmute"]:
+            del sys.modules[name]

@@ -1,0 +1,208 @@
+"""Codec and CodecStream: the thread, awaited pushes, cancels, closes, failures, and checkpoints that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from orpheus.codec import Codec
+from orpheus.codec.offline import OfflineDecoder
+from orpheus.errors import EngineError
+from orpheus.settings import Settings
+from tests.codec.random_snac import EMBEDDED, save_random_snac
+
+EXACT = 1000
+
+
+def codec_settings(**changes: object) -> Settings:
+    return Settings(
+        _env_file=None, **{"codec_device": "cpu", "lookahead": EXACT, "codec_reserve_ms": 0, **changes}
+    )  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_snac(tmp_path_factory.mktemp("service") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def offline(folder: Path) -> OfflineDecoder:
+    return OfflineDecoder.load(folder)
+
+
+@pytest.fixture(scope="module")
+def codec(folder: Path) -> Iterator[Codec]:
+    codec = Codec.load(folder, codec_settings())
+    yield codec
+    codec.close()
+
+
+def codes_of(count: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, 16, count)
+
+
+async def speak(codec: Codec, codes: NDArray[np.int64], seed: int, step: int = 7) -> NDArray[np.float32]:
+    stream = codec.open(seed)
+    pieces = []
+    for start in range(0, len(codes), step):
+        pieces.append(await stream.push(codes[start : start + step]))
+    return np.concatenate([*pieces, await stream.finish()])
+
+
+def test_sixteen_streams_at_once_each_get_their_own_offline_samples(
+    codec: Codec, offline: OfflineDecoder
+) -> None:
+    codes = [codes_of(7 * (seed % 5) + 70, seed) for seed in range(16)]
+
+    async def all_of_them() -> list[NDArray[np.float32]]:
+        return await asyncio.gather(*(speak(codec, row, seed, 3 + seed) for seed, row in enumerate(codes)))
+
+    for seed, pcm in enumerate(asyncio.run(all_of_them())):
+        expected = offline.decode(codes[seed], seed=seed)
+        assert pcm.shape == expected.shape
+        assert np.abs(pcm - expected).max() < 1e-5
+    assert codec.report()["open_streams"] == 0
+    assert float(str(codec.report()["streams_per_step"])) > 1
+
+
+def test_streams_of_no_one_and_two_frames_end_with_all_their_samples(codec: Codec) -> None:
+    for frames in (0, 1, 2):
+        pcm = asyncio.run(speak(codec, codes_of(7 * frames, 0), 0))
+        assert pcm.dtype == np.float32
+        assert pcm.shape == (frames * codec.samples_per_frame,)
+
+
+def test_with_audio_in_hand_frames_wait_for_the_fourth(
+    folder: Path, offline: OfflineDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.load(folder, codec_settings(codec_reserve_ms=1))
+    codes = codes_of(7 * 80, 0)  # 80 frames of 48 samples: 2 ms each
+
+    async def run() -> tuple[list[int], NDArray[np.float32]]:
+        stopped = SimpleNamespace(monotonic=lambda: 0.0)  # the name in that module: all other clocks go on
+        monkeypatch.setattr("orpheus.codec.service.time", stopped)  # nothing is ever played
+        stream = codec.open(0)
+        pieces = [await stream.push(codes[start : start + 7]) for start in range(0, len(codes), 7)]
+        return [len(piece) for piece in pieces], np.concatenate([*pieces, await stream.finish()])
+
+    sizes, pcm = asyncio.run(run())
+    assert np.abs(pcm - offline.decode(codes)).max() < 1e-5
+    assert sizes[-8:].count(0) == 6
+    codec.close()
+
+
+def test_silence_in_a_push_is_an_empty_array(codec: Codec) -> None:
+    async def push_nothing() -> NDArray[np.float32]:
+        return await codec.open(0).push([])
+
+    assert asyncio.run(push_nothing()).shape == (0,)
+
+
+@settings(max_examples=15, deadline=None)
+@given(plan=st.lists(st.sampled_from(["push", "cancel", "wait"]), max_size=12), seed=st.integers(0, 99))
+def test_a_cancelled_push_loses_no_sample(
+    codec: Codec, offline: OfflineDecoder, plan: list[str], seed: int
+) -> None:
+    codes = codes_of(140, seed)
+
+    async def run() -> NDArray[np.float32]:
+        stream, pieces, start = codec.open(seed), [], 0
+        for action in plan:
+            push = asyncio.ensure_future(stream.push(codes[start : start + 5]))
+            start += 5
+            await asyncio.sleep(0 if action == "cancel" else 0.001)
+            if action == "cancel":
+                push.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                pieces.append(await push)
+        pieces.append(await stream.push(codes[start:]))
+        return np.concatenate([*pieces, await stream.finish()])
+
+    pcm = asyncio.run(run())
+    assert np.abs(pcm - offline.decode(codes, seed=seed)).max() < 1e-5
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_streams_that_close_at_any_moment_do_not_touch_the_others(
+    codec: Codec, offline: OfflineDecoder, seed: int
+) -> None:
+    dice = random.Random(seed)
+
+    async def leave() -> None:
+        stream = codec.open(1)
+        for _ in range(dice.randint(0, 4)):
+            await stream.push(codes_of(7, 1))
+        push = asyncio.ensure_future(stream.push(codes_of(70, 1)))
+        await asyncio.sleep(dice.random() * 0.002)
+        stream.close()
+        stream.close()
+        with contextlib.suppress(EngineError):  # or it was done before
+            await push
+        with pytest.raises(EngineError, match="closed"):
+            await stream.push([1])
+
+    async def run() -> list[NDArray[np.float32]]:
+        stayers = [speak(codec, codes_of(105, row), row) for row in range(3)]
+        results = await asyncio.gather(*stayers, *(leave() for _ in range(4)))
+        return [result for result in results if result is not None]
+
+    for row, pcm in enumerate(asyncio.run(run())):
+        assert np.abs(pcm - offline.decode(codes_of(105, row), seed=row)).max() < 1e-5
+    assert codec.report()["open_streams"] == 0
+
+
+def test_closing_a_stream_frees_its_memory(codec: Codec) -> None:
+    async def open_and_close() -> list[weakref.ref[torch.Tensor]]:
+        streams = [codec.open(0) for _ in range(8)]
+        for stream in streams:
+            await stream.push(codes_of(21, 0))
+        memories = [weakref.ref(stream._state.memory) for stream in streams if stream._state]
+        assert len(memories) == codec.report()["open_streams"] == 8
+        for stream in streams:
+            stream.close()
+        await asyncio.sleep(0.05)
+        return memories
+
+    memories = asyncio.run(open_and_close())
+    gc.collect()
+    assert [memory() for memory in memories] == [None] * 8
+
+
+def test_a_wrong_code_names_the_setting_and_leaves_the_stream_usable(codec: Codec) -> None:
+    async def run() -> int:
+        stream = codec.open(0)
+        with pytest.raises(EngineError, match=r"Code 16 .*do not fit this codec: set ORPHEUS_CODEC"):
+            await stream.push([0, 16])
+        first = await stream.push(codes_of(7, 0))
+        return len(first) + len(await stream.finish())
+
+    assert asyncio.run(run()) == codec.samples_per_frame
+
+
+def test_the_report_says_what_it_runs_on(codec: Codec) -> None:
+    report = codec.report()
+    assert report["device"] == "cpu"
+    assert report["threads"] == torch.get_num_threads()
+    assert report["state_bytes_per_stream"] == codec.decoder.floats * 4
+
+
+def test_the_embedded_codec_loads_with_the_default_settings() -> None:
+    codec = Codec.load(EMBEDDED, codec_settings(lookahead=4))
+    assert (codec.sample_rate, codec.hop, codec.codes, codec.samples_per_frame) == (24000, 512, 4096, 2048)
+    pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
+    assert pcm.shape == (6 * 2048,)
+    codec.close()

@@ -1,0 +1,85 @@
+"""The codec's thread: it survives failures, leaves the event loop free, and ends when told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from orpheus.codec import Codec
+from orpheus.errors import EngineError
+from tests.codec.test_service import codec_settings, codes_of, folder, speak
+
+__all__ = ["folder"]  # the fixture
+
+
+def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.load(folder, codec_settings())
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    async def run() -> None:
+        stream = codec.open(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(codec.decoder, "step", broken)
+            with pytest.raises(EngineError, match="out of memory"):
+                await stream.push(codes_of(14, 0))
+        with pytest.raises(EngineError, match="out of memory"):
+            await stream.push(codes_of(14, 0))
+        assert len(await speak(codec, codes_of(14, 0), 0)) == 2 * codec.samples_per_frame
+
+    asyncio.run(run())
+    codec.close()
+
+
+def test_the_event_loop_runs_on_while_a_step_is_decoded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = Codec.load(folder, codec_settings())
+    step = codec.decoder.step
+
+    def slow(*arguments: object) -> object:
+        time.sleep(0.2)
+        return step(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(codec.decoder, "step", slow)
+
+    async def run() -> int:
+        push = asyncio.ensure_future(codec.open(0).push(codes_of(7, 0)))
+        turns = 0
+        while not push.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        return turns
+
+    assert asyncio.run(run()) > 20
+    codec.close()
+
+
+def test_closing_the_codec_ends_what_is_pending_and_its_thread(folder: Path) -> None:
+    threads = threading.active_count()
+    codec = Codec.load(folder, codec_settings(codec_gather_ms=50))
+
+    async def run() -> None:
+        codec.open(1)
+        other = codec.open(1)
+        push = asyncio.ensure_future(codec.open(0).push(codes_of(7, 0)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(codec.close)
+        with contextlib.suppress(EngineError):  # or it was done before
+            await push
+        with pytest.raises(EngineError, match="closed"):
+            await other.push([0])
+        with pytest.raises(EngineError, match="closed"):
+            codec.open(0)
+
+    asyncio.run(run())
+    codec.close()
+    assert threading.active_count() <= threads

@@ -1,0 +1,198 @@
+"""What `modal deploy` of the two scripts sends to Modal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpheus.deploy.settings import LLAMA_APP, SPEECH_APP
+from tests.deploy.conftest import EMBEDDED, modal_deploy
+from tests.deploy.container import ContainerPlane
+from tests.support.live import ROOT
+
+
+@pytest.fixture(scope="module")
+def llama(deployed: ContainerPlane) -> dict[str, Any]:
+    return deployed.function(LLAMA_APP, "Llama")
+
+
+@pytest.fixture(scope="module")
+def speech(deployed: ContainerPlane) -> dict[str, Any]:
+    return deployed.function(SPEECH_APP, "Speech.*")
+
+
+def test_nothing_was_asked_that_the_control_plane_does_not_know(deployed: ContainerPlane) -> None:
+    assert deployed.published == [LLAMA_APP, SPEECH_APP] == ["orpheus-llama-cpp", "orpheus-fastapi-tts"]
+    assert deployed.unknown == []
+
+
+def test_the_gpus_and_the_sizes_of_the_containers(llama: dict[str, Any], speech: dict[str, Any]) -> None:
+    assert llama["resources"]["gpu_config"] == {"gpu_type": "L40S", "count": 1}
+    assert speech["resources"]["gpu_config"] == {"gpu_type": "L4", "count": 1}
+    for tier in (llama, speech):
+        assert (tier["resources"]["milli_cpu"], tier["resources"]["memory_mb"]) == (4000, 8192)
+
+
+def test_both_scale_to_nothing_and_stay_warm_for_twenty_minutes(
+    llama: dict[str, Any], speech: dict[str, Any]
+) -> None:
+    for tier in (llama, speech):
+        assert tier["autoscaler_settings"] == tier["autoscaler_settings"] | {
+            "min_containers": 0,
+            "max_containers": 3,
+            "buffer_containers": 0,
+            "scaledown_window": 1200,
+        }
+        assert tier["startup_timeout_secs"] == 600
+
+
+def test_tier_1_is_a_server_behind_a_proxy_token(llama: dict[str, Any]) -> None:
+    assert llama["is_server"] is True
+    assert llama["http_config"]["port"] == int(llama["environment"]["ORPHEUS_LLAMA_PORT"])
+    assert not llama["http_config"].get("unauthenticated")
+    assert llama["http_config"]["proxy_regions"] == ["us-east"]
+    assert llama["http_config"]["exit_grace_period"] == 60
+
+
+def test_tier_1_takes_its_streams_and_some_that_wait_and_grows_at_three_quarters(
+    llama: dict[str, Any],
+) -> None:
+    assert llama["autoscaler_settings"]["target_concurrency_float"] == 24  # of 32 streams
+    assert llama["max_concurrent_inputs"] == 32 + 8 + 8
+
+
+def test_tier_2_is_a_web_function_with_long_calls_behind_a_proxy_token(speech: dict[str, Any]) -> None:
+    config = speech["method_definitions"]["web"]["webhook_config"]
+    assert config["type"] == "WEBHOOK_TYPE_ASGI_APP"
+    assert config["requires_proxy_auth"] is True
+    assert speech["timeout_secs"] == 3600
+    assert (speech["target_concurrent_inputs"], speech["max_concurrent_inputs"]) == (48, 64 + 8)
+    assert not speech.get("checkpointing_enabled")
+
+
+def test_the_weights_are_read_only_where_they_serve_and_writable_where_they_are_fetched(
+    deployed: ContainerPlane, llama: dict[str, Any], speech: dict[str, Any]
+) -> None:
+    for tier in (llama, speech):
+        assert tier["volumes"] == {"/weights": {"name": "orpheus-weights", "version": 2, "read_only": True}}
+        assert tier["environment"]["HF_HUB_OFFLINE"] == "1"
+    for app in (LLAMA_APP, SPEECH_APP):
+        fetch = deployed.function(app, "fetch_weights")
+        assert fetch["volumes"]["/weights"]["read_only"] is False
+        assert fetch["environment"]["HF_HUB_CACHE"] == "/weights"
+        assert "HF_HUB_OFFLINE" not in fetch["environment"]
+        assert "gpu_config" not in fetch["resources"] or not fetch["resources"]["gpu_config"].get("count")
+
+
+def test_only_tier_2_is_given_the_proxy_token(llama: dict[str, Any], speech: dict[str, Any]) -> None:
+    assert (llama["secrets"], speech["secrets"]) == ([], ["voice-auth"])
+
+
+def test_the_image_of_tier_1_compiles_llama_cpp_for_the_gpu_and_for_any_processor(
+    llama: dict[str, Any],
+) -> None:
+    lines = "\n".join(llama["image"])
+    assert "FROM nvidia/cuda:12.8.1-devel-ubuntu24.04" in lines
+    assert "-DGGML_CUDA=ON" in lines
+    assert "-DCMAKE_CUDA_ARCHITECTURES=89" in lines
+    assert "-DGGML_NATIVE=OFF" in lines
+    assert "-DGGML_AVX2=ON" in lines
+    assert "llama-cpp-python==0.3.36" in lines
+    assert "--no-binary llama-cpp-python" in lines
+    assert "ENTRYPOINT []" in lines
+    assert "torch" not in lines
+    assert lines.index("CMAKE_ARGS") < lines.index("llama-cpp-python==")
+
+
+def test_the_image_of_tier_2_has_torch_and_no_llama_cpp(speech: dict[str, Any]) -> None:
+    lines = "\n".join(speech["image"])
+    assert "torch==2.13.0" in lines
+    assert "llama" not in lines
+
+
+def test_every_package_in_both_images_is_pinned_as_everywhere(
+    llama: dict[str, Any], speech: dict[str, Any]
+) -> None:
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    for tier in (llama, speech):
+        (install,) = [line for line in tier["image"] if "/.uv/uv pip install" in line]
+        packages = re.findall(r" (\w[\w-]*==\S+)", install)
+        assert len(packages) >= 10
+        assert set(packages) <= set(pins)
+        assert any(line.startswith("COPY --from=ghcr.io/astral-sh/uv:0.") for line in tier["image"])
+
+
+def test_all_of_our_sources_are_shipped_with_the_embedded_voice(
+    llama: dict[str, Any], speech: dict[str, Any]
+) -> None:
+    ours = {
+        path for path in (ROOT / "orpheus").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    for tier, script in ((llama, "orpheus_llama_modal.py"), (speech, "orpheus_fastapi_modal.py")):
+        shipped = {Path(path).relative_to("/root") for path in tier["files"]}
+        assert shipped == {path.relative_to(ROOT) for path in ours} | {Path(script), Path("constraints.txt")}
+
+
+def test_what_is_set_where_it_is_deployed_is_set_in_the_containers_but_no_secret(
+    plane: ContainerPlane,
+) -> None:
+    done = modal_deploy(
+        plane,
+        "orpheus_fastapi_modal.py",
+        ORPHEUS_TOP_P="0.7",
+        ORPHEUS_SCALEDOWN_S="300",
+        ORPHEUS_MAX_REQUESTS="16",
+        ORPHEUS_TARGET_LOAD="0.5",
+        ORPHEUS_MIN_CONTAINERS="1",
+        ORPHEUS_MAX_CONTAINERS="5",
+        ORPHEUS_BUFFER_CONTAINERS="2",
+        ORPHEUS_GPU_SPEECH="t4",
+        ORPHEUS_REGION="eu-west",
+        ORPHEUS_CALL_TIMEOUT_S="7200",
+        ORPHEUS_OPEN_SPEECH="true",
+        ORPHEUS_MEMORY_SNAPSHOT="true",
+        ORPHEUS_API_KEYS="our-key",
+        ORPHEUS_PROXY_SECRET="ws-ours",
+        ORPHEUS_PORT="1",
+        ORPHEUS_LLAMA_ENDPOINT="http://127.0.0.1:5006",
+        HF_TOKEN="hf_ours",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    speech = plane.function(SPEECH_APP, "Speech.*")
+    environment = speech["environment"]
+    assert (environment["ORPHEUS_TOP_P"], environment["ORPHEUS_MODEL"]) == (
+        "0.7",
+        "lex-au/Orpheus-3b-FT-Q8_0.gguf",
+    )
+    assert environment["ORPHEUS_CODEC"].startswith("hubertsiuzdak/snac_24khz@d73ad176")
+    assert environment["ORPHEUS_CODEC_DEVICE"] == "cuda"
+    assert not {"ORPHEUS_PORT", "ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_API_KEYS"} & set(environment)
+    assert not any(secret in str(environment) for secret in ("our-key", "ws-ours", "hf_ours"))
+    scaler = speech["autoscaler_settings"]
+    assert [scaler[name] for name in ("min_containers", "max_containers", "buffer_containers")] == [1, 5, 2]
+    assert scaler["scaledown_window"] == 300
+    assert (speech["target_concurrent_inputs"], speech["max_concurrent_inputs"]) == (8, 24)
+    assert speech["resources"]["gpu_config"]["gpu_type"] == "T4"
+    assert speech["scheduler_placement"]["regions"] == ["eu-west"]
+    assert speech["timeout_secs"] == 7200
+    assert speech["checkpointing_enabled"] is True
+    assert not speech["method_definitions"]["web"]["webhook_config"].get("requires_proxy_auth")
+
+
+def test_deploying_again_changes_what_is_there(plane: ContainerPlane) -> None:
+    for gpu in ("L4", "T4"):
+        done = modal_deploy(plane, "orpheus_fastapi_modal.py", ORPHEUS_GPU_SPEECH=gpu, **EMBEDDED)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert plane.published == [SPEECH_APP] * 2
+    assert plane.function(SPEECH_APP, "Speech.*")["resources"]["gpu_config"]["gpu_type"] == "T4"
+
+
+def test_without_the_secret_nothing_is_deployed(plane: ContainerPlane) -> None:
+    plane.secrets.clear()
+    done = modal_deploy(plane, "orpheus_fastapi_modal.py", **EMBEDDED)
+    assert done.returncode == 1
+    assert "voice-auth" in done.stdout + done.stderr
+    assert plane.published == []

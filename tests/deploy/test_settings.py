@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from orpheus.deploy.settings import (
+    container_environment,
+    llama_sizes,
+    load_deployment,
+    routing_region,
+    speech_sizes,
+)
+from orpheus.errors import SetupError
+from orpheus.ops.settings_table import setting_rows, unknown_names
+
+
+def test_the_defaults_cost_nothing_while_nobody_speaks() -> None:
+    deployment = load_deployment()
+    assert (deployment.min_containers, deployment.scaledown_s) == (0, 1200)
+    assert (deployment.gpu_llama, deployment.gpu_speech) == ("L40S", "L4")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("gpu_llama", "L41", "L40S"),
+        ("gpu_speech", "", "L40S"),
+        ("min_containers", -1, "greater"),
+        ("max_containers", 0, "greater"),
+        ("scaledown_s", 3601, "3600"),
+        ("scaledown_s", 1, "2"),
+        ("target_load", 1.5, "1"),
+        ("memory_gib", "lots", "integer"),
+    ],
+)
+def test_what_modal_would_refuse_is_refused_here_by_name(name: str, value: object, says: str) -> None:
+    with pytest.raises(SetupError, match=rf"ORPHEUS_{name.upper()}=.*{says}"):
+        load_deployment(**{name: value})
+
+
+def test_more_kept_than_allowed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SetupError, match="ORPHEUS_MAX_CONTAINERS=3 cannot be used: it is less than"):
+        load_deployment(min_containers=4)
+    assert load_deployment(min_containers=4, max_containers=4).max_containers == 4
+
+
+def test_the_sizes_follow_the_settings_of_the_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = load_deployment(target_load=0.5)
+    monkeypatch.setenv("ORPHEUS_STREAMS", "48")
+    monkeypatch.setenv("ORPHEUS_WAITING", "0")
+    monkeypatch.setenv("ORPHEUS_MAX_REQUESTS", "1")
+    assert llama_sizes(deployment).target == 24
+    assert llama_sizes(deployment).most == 48 + 8  # health must get through when all streams are taken
+    assert (speech_sizes(deployment).target, speech_sizes(deployment).most) == (1, 9)
+
+
+@pytest.mark.parametrize(
+    ("region", "proxy"),
+    [
+        (None, "us-east"),
+        ("us", "us-east"),
+        ("us-west-2", "us-west"),
+        ("eu", "eu-west"),
+        ("ap-south", "ap-south"),
+    ],
+)
+def test_the_proxy_is_near_the_containers(region: str | None, proxy: str) -> None:
+    assert routing_region(region) == proxy
+
+
+def test_a_container_reads_the_same_deployment_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_HF_SECRET", "mine")
+    monkeypatch.setenv("ORPHEUS_TOP_P", "0.5")
+    first = load_deployment()
+    environment = container_environment(first)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert load_deployment() == first
+    assert container_environment(load_deployment()) == environment
+
+
+def test_the_codec_belongs_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert container_environment(load_deployment())["ORPHEUS_CODEC"].startswith("hubertsiuzdak/")
+    monkeypatch.setenv("ORPHEUS_MODEL", "embedded")
+    assert container_environment(load_deployment())["ORPHEUS_CODEC"] == "embedded"
+
+
+@pytest.mark.parametrize("url", ["https://tokens.example/v1", "https://x--y.us-east.modal.direct"])
+def test_another_tier_1_is_told_to_the_containers(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("ORPHEUS_LLAMA_ENDPOINT", url)
+    assert container_environment(load_deployment())["ORPHEUS_LLAMA_ENDPOINT"] == url
+
+
+@pytest.mark.parametrize("name", ["ORPHEUS_MODEL", "ORPHEUS_CODEC"])
+@pytest.mark.parametrize("path", ["/home/me/m.gguf", "./m.gguf", "~/m.gguf"])
+def test_weights_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, path: str) -> None:
+    monkeypatch.setenv(name, path)
+    with pytest.raises(SetupError, match=f"{name}={path} is a path of this machine"):
+        container_environment(load_deployment())
+
+
+def test_they_are_known_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_GPU_LLAMA", "L4")
+    monkeypatch.setenv("ORPHEUS_GPU_LAMA", "L4")
+    assert [sentence.split()[0] for sentence in unknown_names()] == ["ORPHEUS_GPU_LAMA"]
+    rows = {row.name: row for row in setting_rows(load_deployment())}
+    assert (rows["ORPHEUS_GPU_LLAMA"].value, rows["ORPHEUS_GPU_LLAMA"].source) == ("L4", "environment")
+    assert all(row.description.startswith("Modal:") for row in rows.values())

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from orpheus.deploy import smoke
+from orpheus.deploy.errors import SmokeFailed
+from tests.support.live import served
+from tests.support.upstream import Upstream, event, frame_text
+
+
+def events(*objects: dict[str, object]) -> Response:
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in objects)
+    return Response(text, media_type="text/event-stream")
+
+
+def sound(seconds: float, loudness: int) -> dict[str, object]:
+    samples = loudness.to_bytes(2, "little", signed=True) * int(24_000 * seconds)
+    return {"type": "speech.audio.delta", "audio": base64.b64encode(samples).decode()}
+
+
+FULL = {"error": {"message": "All places are taken"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (events(sound(1, 0), {"type": "speech.audio.done"}), "silence"),
+        (events(sound(0.1, 9000), {"type": "speech.audio.done"}), r"0\.10 s"),
+        (events({"type": "speech.audio.done"}), "silence"),
+        (events(sound(1, 9000), {"type": "error", **FULL}), "in the middle: All places"),
+        (Response("missing credentials for proxy authorization", 401), "ORPHEUS_PROXY_KEY"),
+        (JSONResponse(FULL, 429), "429.*All places"),
+        (Response("data: {\n\n"), "does not speak"),
+    ],
+)
+def test_what_is_no_speech_is_a_failure_that_says_why(answer: Response, says: str, tmp_path: Path) -> None:
+    async def speech(request: Request) -> Response:
+        return answer
+
+    out = tmp_path / "out.wav"
+    app = Starlette(routes=[Route("/v1/audio/speech", speech, methods=["POST"])])
+    with served(app) as url, pytest.raises(SmokeFailed, match=says):
+        smoke.try_speech(url, out=str(out))
+    assert not out.exists()
+
+
+def test_one_frame_of_the_deployed_model_needs_neither_torch_nor_llama_cpp(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make deploy` installs neither."""
+    for name in ("torch", "llama_cpp"):
+        monkeypatch.setitem(sys.modules, name, None)
+    upstream = Upstream()
+    upstream.events = [event(frame_text()), event(reason="stop")]
+    with served(upstream.app) as url:
+        smoke.try_llama(url)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["cold", "warm"]
+    assert "tara: " in upstream.requests[0]["prompt"]
+
+
+def test_a_slow_start_is_followed_through_its_redirects_with_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORPHEUS_PROXY_KEY", "wk-1")
+    monkeypatch.setenv("ORPHEUS_PROXY_SECRET", "ws-1")
+    monkeypatch.setenv("ORPHEUS_API_KEYS", "k1, k2")
+    seen: list[dict[str, str]] = []
+
+    async def speech(request: Request) -> Response:
+        return RedirectResponse("/result", 303)
+
+    async def result(request: Request) -> Response:
+        seen.append(dict(request.headers))
+        return events(sound(1, 9000), {"type": "speech.audio.done"})
+
+    app = Starlette(routes=[Route("/v1/audio/speech", speech, methods=["POST"]), Route("/result", result)])
+    with served(app) as url:
+        heard = smoke.try_speech(url, out=str(tmp_path / "out.wav"))
+    assert heard.audio_s == pytest.approx(1)
+    assert (seen[0]["modal-key"], seen[0]["modal-secret"], seen[0]["x-api-key"]) == ("wk-1", "ws-1", "k1")

@@ -1,0 +1,518 @@
+"""Each check against what it is there to find: true failures, provoked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from orpheus import embedded
+from orpheus.ops.doctor import check, machine, remote, seam, speed, weights
+from orpheus.ops.doctor.check import Check, Finding, Waiting
+from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
+from orpheus.vocabulary import END_OF_SPEECH, token_text
+from tests.codec.random_snac import save_random_snac
+from tests.llama.conftest import serving
+from tests.support.hub import COMMIT, Hub
+from tests.support.live import ROOT, Pair, clean_environment, free_port, served
+from tests.support.upstream import Upstream, event, frame_text, whole
+
+
+def settings(**options: object) -> Settings:
+    return load_settings(**{"model": "embedded", "codec": "embedded", "port": free_port(), **options})
+
+
+def of(findings: Iterator[Finding | Waiting], status: str) -> list[str]:
+    return [finding.said for finding in findings if isinstance(finding, Finding) and finding.status == status]
+
+
+def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user gives it; its checks take a minute on a busy machine."""
+    return subprocess.run(
+        [sys.executable, "-m", "orpheus", "doctor", *arguments],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def test_a_taken_port_is_named_with_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (said,) = of(machine.ports(settings(port=port, llama_port=free_port())), "failed")
+    assert f"127.0.0.1:{port} cannot be listened on" in said
+    assert "ORPHEUS_PORT" in said
+
+
+def test_a_port_with_orpheus_on_it_is_no_failure(pair: Pair) -> None:
+    llama_port, port = (int(url.rsplit(":", 1)[1]) for url in (pair.llama_url, pair.url))
+    findings = list(machine.ports(settings(port=port, llama_port=llama_port)))
+    assert [finding.status for finding in findings] == ["passed", "passed"]
+    assert "running tier 2" in findings[0].said
+
+
+def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not of(machine.packages(), "failed")
+    found = machine.importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "httpx":
+            raise machine.importlib.metadata.PackageNotFoundError(name)
+        return {"torch": "1.0", "llama-cpp-python": "0.1.0"}.get(name, found(name))
+
+    monkeypatch.setattr(machine.importlib.metadata, "version", version)
+    assert any("torch is 1.0, tested with" in said for said in of(machine.packages(), "warning"))
+    failures = of(machine.packages(), "failed")
+    assert any("llama-cpp-python is 0.1.0" in said for said in failures)
+    assert any("httpx is not installed: pip install httpx==" in said for said in failures)
+
+
+def test_an_installed_package_is_looked_at_without_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    told = tmp_path / f"{machine.DISTRIBUTION.replace('-', '_')}-0.1.0.dist-info" / "METADATA"
+    told.parent.mkdir()
+    lines = [f"Requires-Dist: {line}" for line in (*required, "nowhere; extra == 'dev'")]
+    told.write_text(
+        "\n".join(["Metadata-Version: 2.4", f"Name: {machine.DISTRIBUTION}", "Version: 0.1.0", *lines])
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(machine, "CHECKOUT", tmp_path)  # no pyproject.toml, no constraints.txt
+    found = machine.importlib.metadata.version
+    monkeypatch.setattr(
+        machine.importlib.metadata, "version", lambda name: "9.9+cpu" if name == "torch" else found(name)
+    )
+    (finding,) = machine.packages()
+    assert finding == check.passed(
+        f"{len(required)} installed, 1 of them pinned"
+    )  # llama.cpp, which asks for it
+
+
+def test_a_wheel_has_every_file_of_the_package() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    kept = {
+        path
+        for name, globs in data.items()
+        for glob in globs
+        for path in (ROOT / name.replace(".", "/")).glob(glob)
+    }
+    files = {
+        path for path in (ROOT / "orpheus").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path for path in files - kept if path.suffix != ".py"} == set()
+
+
+def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_free_bytes", lambda: 1 << 20)
+    (said,) = of(machine.memory(settings()), "failed")
+    assert "0.0 GiB free" in said
+    assert "smaller quantisation" in said
+
+
+def test_a_hub_that_cannot_be_reached_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    failures = of(machine.hub(settings(model=REAL_MODEL, codec=REAL_CODEC)), "failed")
+    assert len(failures) == 2
+    assert "cannot be reached" in failures[0]
+    kept = tmp_path / ("models--" + REAL_MODEL.replace("/", "--")) / "snapshots"
+    kept.mkdir(parents=True)
+    (said,) = of(machine.hub(settings(model=REAL_MODEL)), "warning")
+    assert "the copy that is kept here is used" in said
+
+
+@pytest.fixture
+def hub_environment(tmp_path: Path) -> Iterator[tuple[Hub, dict[str, str]]]:
+    hub = Hub()
+    codec = {file.name: file.read_bytes() for file in embedded.CODEC.iterdir()}
+    hub.files = {REAL_MODEL: {REAL_MODEL.split("/")[1]: embedded.MODEL.read_bytes()}, REAL_CODEC: codec}
+    with served(hub.app) as url:
+        yield (
+            hub,
+            {
+                "HF_ENDPOINT": url,
+                "HF_HOME": str(tmp_path / "hf"),
+                "HF_HUB_DISABLE_XET": "1",
+                "NO_PROXY": "127.0.0.1",
+                "ORPHEUS_PORT": str(free_port()),
+                "ORPHEUS_LLAMA_PORT": str(free_port()),
+            },
+        )
+
+
+def test_real_fetches_the_published_names_and_looks_at_what_came(
+    hub_environment: tuple[Hub, dict[str, str]],
+) -> None:
+    hub, environment = hub_environment
+    done = doctor("--real", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{REAL_MODEL} can be fetched, at commit {COMMIT[:12]}" in done.stdout
+    assert f"{REAL_CODEC}/pytorch_model.bin" in hub.asked
+    lines = done.stdout.splitlines()
+    assert not [line for line in lines if line.startswith(("failed", "skipped"))]
+    assert {line.split()[1] for line in lines if line.startswith("passed")} == {
+        *("python", "compiler", "packages", "ports", "memory", "hub", "fetch", "model", "codec", "fit"),
+        *("engine", "exactness", "seam"),
+    }
+    assert done.stdout.count(", as on the hub") == 3
+    assert "leaving cancels" in done.stdout
+
+
+def test_real_without_the_repository_fails_and_looks_at_the_rest(
+    hub_environment: tuple[Hub, dict[str, str]],
+) -> None:
+    hub, environment = hub_environment
+    hub.files.clear()
+    done = doctor("--real", **environment)
+    assert done.returncode == 1
+    assert "nor a repository that can be seen" in done.stdout
+    assert "skipped  engine     needs fetch, which failed." in done.stdout
+    assert "passed   python" in done.stdout
+
+
+def test_a_damaged_copy_from_the_hub_is_told_by_its_hash(tmp_path: Path) -> None:
+    blob = tmp_path / ("ab" * 32)
+    blob.write_bytes(embedded.MODEL.read_bytes()[:-1] + b"?")
+    model = tmp_path / "model.gguf"
+    model.symlink_to(blob)
+    (said, *_) = of(weights.model(settings(model=str(model))), "failed")
+    assert "damaged. Delete" in said
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "garbage"])
+def test_a_broken_model_is_one_failed_line(tmp_path: Path, damage: str) -> None:
+    data = embedded.MODEL.read_bytes()
+    broken = {"text": b"<html>", "cut": data[: len(data) // 2], "garbage": b"GGUF\x03\0\0\0" + b"\xff" * 4096}
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(broken[damage])
+    findings = check_lines(partial(weights.model, settings(model=str(path))))
+    (finding,) = [finding for finding in findings if finding.status == "failed"]
+    assert "broken.gguf" in finding.said
+
+
+def test_a_codec_without_a_tensor_fails(tmp_path: Path) -> None:
+    import torch
+
+    folder = tmp_path / "snac"
+    shutil.copytree(embedded.CODEC, folder)
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save(dict(list(tensors.items())[:-3]), folder / "pytorch_model.bin")
+    (finding,) = check_lines(partial(weights.codec, settings(codec=str(folder))))[-1:]
+    assert finding.status == "failed"
+    assert "does not fit" in finding.said
+
+
+def test_a_codec_of_another_model_fails(tmp_path: Path) -> None:
+    folder = save_random_snac(tmp_path / "snac")
+    (said,) = of(weights.fit(settings(codec=str(folder))), "failed")
+    assert "4096 codes, the codec knows 16" in said
+
+
+def test_sound_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orpheus.codec.offline import OfflineDecoder
+
+    decode = OfflineDecoder.decode
+    monkeypatch.setattr(OfflineDecoder, "decode", lambda *all, **more: decode(*all, **more) + 0.01)
+    (said,) = of(speed.exactness(settings()), "failed")
+    assert "1.0e-02 of full scale" in said
+
+
+def test_an_engine_below_real_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "REAL_TIME", 1e7)
+    monkeypatch.setattr(speed, "MEASURE_S", 0.2)
+    findings = list(speed.engine(settings(streams=2)))
+    assert "speech will break off" in findings[0].said
+    assert "set ORPHEUS_STREAMS=1" in findings[1].said
+
+
+@pytest.fixture
+def upstream() -> Iterator[tuple[Upstream, Settings]]:
+    upstream = Upstream()
+    with served(upstream.app) as url:
+        yield upstream, settings(llama_endpoint=url)
+        upstream.go_on.set()
+
+
+def test_a_tier_1_that_ignores_stop_fails(upstream: tuple[Upstream, Settings]) -> None:
+    server, at = upstream
+    server.events = [event(frame_text()), event(token_text(END_OF_SPEECH)), *[event(frame_text())] * 230]
+    (said,) = of(seam.seam(at), "failed")
+    assert "the end of speech does not end it" in said
+    assert server.requests[0]["stop"] == [token_text(END_OF_SPEECH)]
+
+
+def test_a_tier_1_without_special_tokens_fails(upstream: tuple[Upstream, Settings]) -> None:
+    server, at = upstream
+    server.events = [event("") for _ in range(20)] + [event(reason="stop"), "data: [DONE]\n\n"]
+    (said,) = of(seam.seam(at), "failed")
+    assert "sends no audio tokens" in said
+
+
+def test_a_tier_1_that_says_nothing_fails_in_time(upstream: tuple[Upstream, Settings]) -> None:
+    server, at = upstream
+    server.hang_after = 1
+    (said,) = of(seam.seam(at.model_copy(update={"stall_timeout_s": 0.3})), "failed")
+    assert "sent nothing for 0.3 s" in said
+
+
+def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream, Settings]) -> None:
+    server, at = upstream
+    server.answer = JSONResponse({"error": {"message": "no model orpheus"}}, 404)
+    (finding,) = check_lines(partial(seam.seam, at))
+    assert finding.status == "failed"
+    assert "no model orpheus" in finding.said
+    assert "ORPHEUS_MODEL_NAME" in finding.said
+
+
+def test_frames_out_of_order_and_blindness_are_warned_about(upstream: tuple[Upstream, Settings]) -> None:
+    server, at = upstream
+    server.events = [event(token_text(12)), *whole()]
+    warnings = of(seam.seam(at), "warning")
+    assert "out of order" in warnings[0]
+    assert "cannot be seen" in warnings[1]
+
+
+def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = 0
+
+    async def complete(request: Request) -> Response:
+        nonlocal running
+        text = (await request.json())["prompt"]
+        running += text.count(seam.TEXT) > 1  # the long one: never ended by this server
+
+        async def events() -> AsyncIterator[str]:
+            for line in whole():
+                yield line
+
+        return StreamingResponse(events())
+
+    async def metrics(request: Request) -> Response:
+        return Response(f'vllm:num_requests_running{{model="orpheus"}} {running}.0\n')
+
+    monkeypatch.setattr(seam, "CANCEL_S", 0.3)
+    app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"]), Route("/metrics", metrics)])
+    with served(app) as url:
+        (said,) = of(seam.seam(settings(llama_endpoint=url)), "failed")
+    assert "whose client left goes on" in said
+
+
+def test_nothing_at_the_endpoint_fails() -> None:
+    (said,) = of(seam.seam(settings(llama_endpoint=f"http://127.0.0.1:{free_port()}")), "failed")
+    assert "nothing answers" in said
+
+
+def test_a_running_pair_passes_from_outside(pair: Pair) -> None:
+    done = doctor("--url", pair.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "/v1/audio/speech/stream/ws: " in done.stdout
+    assert "/v1/audio/speech/stream: " in done.stdout
+    assert "first byte after" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:1", "nothing answers"),
+        ("nonsense", "cannot be asked"),
+        ("ftp://127.0.0.1", "cannot be asked"),
+        ("http://127.0.0.1:notaport", "cannot be asked"),
+    ],
+)
+def test_a_dead_or_senseless_url_fails_and_skips_the_rest(url: str, says: str) -> None:
+    done = doctor("--url", url)
+    assert done.returncode == 1, done.stdout
+    assert says in done.stdout
+    assert "skipped  sockets" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_url_that_is_no_orpheus_fails(pair: Pair) -> None:
+    async def page(request: Request) -> Response:
+        return Response("<html>Welcome</html>")
+
+    with served(Starlette(routes=[Route("/{path:path}", page)])) as url:
+        assert "is no Orpheus" in of(remote.server(url, {}), "failed")[0]
+    assert "is tier 1" in of(remote.server(pair.llama_url, {}), "failed")[0]
+
+
+def _proxy(target: str) -> Starlette:
+    """A proxy that passes HTTP on alone, each answer once it has all of it."""
+
+    async def pass_on(request: Request) -> Response:
+        async with httpx.AsyncClient(base_url=target, trust_env=False, timeout=60) as client:
+            answer = await client.request(
+                request.method,
+                request.url.path,
+                content=await request.body(),
+                headers={"content-type": "application/json"},
+            )
+            return Response(answer.content, answer.status_code, media_type=answer.headers["content-type"])
+
+    return Starlette(routes=[Route("/{path:path}", pass_on, methods=["GET", "POST"])])
+
+
+def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
+    with serving(_proxy(pair.url)) as url:
+        assert not of(remote.server(url, {}), "failed")
+        failures = of(remote.sockets(url, {}), "failed")
+    assert len(failures) == 2
+    assert all("proxy_set_header Upgrade" in said for said in failures)
+
+
+def test_a_proxy_that_holds_answers_back_fails(pair: Pair) -> None:
+    with serving(_proxy(pair.url)) as url:
+        (said,) = of(remote.speech(url, {}), "failed")
+    assert "proxy_buffering off" in said
+
+
+def test_a_missing_key_is_told_and_a_given_one_is_used() -> None:
+    async def voices(request: Request) -> Response:
+        known = request.headers.get("x-api-key") == "secret"
+        return JSONResponse({"voices": []}, 200 if known else 401)
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ready", "reason": None, "codec": {}})
+
+    with served(Starlette(routes=[Route("/v1/audio/voices", voices), Route("/health", health)])) as url:
+        assert "wants a key" in of(remote.server(url, {}), "failed")[0]
+        assert not of(remote.server(url, settings(api_keys="secret, other").client_headers), "failed")
+
+
+def asleep(answers: list[Response | float]) -> Starlette:
+    """A service that gives these answers to /health, or none for so many seconds, before it is ready."""
+
+    async def health(request: Request) -> Response:
+        answer = answers.pop(0) if answers else 0
+        if isinstance(answer, Response):
+            return answer
+        await asyncio.sleep(answer)
+        return JSONResponse({"status": "ready", "reason": None, "codec": {}})
+
+    async def voices(request: Request) -> Response:
+        return JSONResponse({"voices": [{}, {}]})
+
+    return Starlette(routes=[Route("/v1/audio/voices", voices), Route("/health", health)])
+
+
+def _not_ready(state: str) -> Response:
+    return JSONResponse({"status": state, "reason": "The codec.", "codec": {}}, 503)
+
+
+def test_a_service_that_sleeps_is_waited_for() -> None:
+    empty, later = Response(status_code=503), Response(status_code=503, headers={"retry-after": "1"})
+    with served(asleep([empty, later, Response(status_code=502), _not_ready("not ready")])) as url:
+        waiting, ready, voices = remote.server(url, {}, cold_wait_s=30)
+    assert waiting == Waiting(f"503 from {url}, perhaps asleep: waiting for it")
+    assert isinstance(ready, Finding)
+    assert ready.status == "passed"
+    assert re.search(r"is ready, and answered in \d+ ms; before that, \d+ s of 503$", ready.said)
+    assert voices == check.passed("2 voices")
+
+
+def test_a_service_that_is_silent_while_it_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LIMIT_S", 0.6)
+    with served(asleep([1.0, 1.0])) as url:
+        waiting, ready, _ = remote.server(url, {}, cold_wait_s=30)
+        assert waiting == Waiting(f"silence from {url}, perhaps asleep: waiting for it")
+        assert isinstance(ready, Finding)
+        assert ready.status == "passed"
+    with served(asleep([1.0])) as url:
+        (said,) = of(remote.server(url, {}), "failed")  # of this machine: nothing sleeps here
+        assert "does not answer within 0 s: is a firewall" in said
+
+
+def test_connections_are_refused_for_a_while() -> None:
+    port = free_port()
+    findings = remote.server(f"http://127.0.0.1:{port}", {}, cold_wait_s=30)
+    waiting = next(findings)
+    assert isinstance(waiting, Waiting)
+    assert waiting.for_what.startswith("refused connections")
+    with served(asleep([]), port):
+        assert [getattr(finding, "status", None) for finding in findings] == ["passed", "passed"]
+
+
+def test_a_service_that_never_wakes_or_cannot_is_no_endless_wait() -> None:
+    with served(asleep([Response(status_code=503)] * 100)) as url:
+        (said,) = of(remote.server(url, {}, cold_wait_s=0.5), "failed")
+        assert "answers 503 to /health" in said
+        assert "ORPHEUS_COLD_WAIT_S waits longer" in said
+    with served(asleep([_not_ready("failed")] * 2)) as url:
+        (said,) = of(remote.server(url, {}, cold_wait_s=600), "failed")
+        assert "is failed: The codec." in said
+    with served(asleep([Response(status_code=401)] * 2)) as url:
+        assert "ORPHEUS_PROXY_KEY" in of(remote.server(url, {}, cold_wait_s=600), "failed")[0]
+
+
+def test_the_command_says_what_it_waits_for() -> None:
+    with served(asleep([Response(status_code=503)] * 3)) as url:
+        done = doctor("--url", url, ORPHEUS_COLD_WAIT_S="60")
+    assert re.search(
+        r"^… server: 503 from http://\S+ perhaps asleep: waiting for it, \d+ s of", done.stderr, re.M
+    )
+    assert "passed   server     2 voices" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def check_lines(look: object, limit_s: float = 60) -> list[Finding]:
+    return list(check.run(Check("x", look, limit_s), lambda took_s, waits_for: None))  # type: ignore[arg-type]
+
+
+def _hangs() -> Iterator[Finding]:
+    yield check.passed("begun")
+    time.sleep(600)
+
+
+def _crashes() -> Iterator[Finding]:
+    yield check.passed("begun")
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def _raises() -> Iterator[Finding]:
+    raise ValueError("one\ntwo")
+    yield
+
+
+def test_a_check_that_hangs_is_ended_in_time() -> None:
+    began = time.monotonic()
+    findings = check_lines(_hangs, 12)
+    assert [finding.status for finding in findings] == ["passed", "failed"]
+    assert "no answer within 12 s" in findings[1].said
+    assert time.monotonic() - began < 60
+
+
+def test_a_check_that_crashes_or_raises_is_one_failed_line() -> None:
+    findings = check_lines(_crashes)
+    assert [finding.status for finding in findings] == ["passed", "failed"]
+    assert "SIGABRT" in findings[1].said
+    (finding,) = check_lines(_raises)
+    assert finding == Finding("failed", "ValueError: one")
+
+
+def test_url_and_real_exclude_each_other() -> None:
+    done = doctor("--url", "http://127.0.0.1:1", "--real")
+    assert done.returncode == 1
+    assert "--url looks at a running pair" in done.stderr

@@ -1,0 +1,117 @@
+"""The same request with a seed is answered from memory, byte for byte; nothing else is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from orpheus.tts.encode import FORMATS, Format
+from tests.server.test_openai import PATH, ask
+from tests.support.upstream import Upstream, event, frame_text, whole
+
+Start = Callable[..., httpx.Client]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_second_answer_is_the_first_with_its_length(
+    speech: Start, upstream: Upstream, format: Format
+) -> None:
+    client = speech(cache_mb=1)
+    body = ask(seed=7, response_format=format)
+    first, second = client.post(PATH, json=body), client.post(PATH, json=body)
+    assert len(upstream.requests) == 1
+    assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
+    assert first.content == second.content
+    assert int(second.headers["content-length"]) == len(first.content)
+    for name in ("content-type", "x-sample-rate"):
+        assert first.headers[name] == second.headers[name]
+
+
+def test_events_are_made_of_the_same_bytes_and_the_same_usage(speech: Start, upstream: Upstream) -> None:
+    client = speech(cache_mb=1)
+    plain = client.post(PATH, json=ask(seed=7))
+    answers = [client.post(PATH, json=ask(seed=7, stream_format="sse")) for _ in range(2)]
+    for answer in answers:
+        *deltas, done = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+        assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == plain.content
+        assert done["usage"]["output_tokens"] > 0
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"input": "Hello here."},
+        {"voice": "leo"},
+        {"response_format": "wav"},
+        {"speed": 1.5},
+        {"sample_rate": 16000},
+        {"seed": 8},
+        {"temperature": 0.9},
+        {"top_p": 0.5},
+        {"repetition_penalty": 1.3},
+        {"max_tokens": 700},
+        {"stream": False},
+    ],
+)
+def test_anything_that_changes_the_bytes_is_another_request(
+    speech: Start, upstream: Upstream, other: dict[str, Any]
+) -> None:
+    client = speech(cache_mb=1)
+    client.post(PATH, json=ask(seed=7))
+    assert client.post(PATH, json=ask(seed=7) | other).headers["x-cache"] == "miss"
+    assert client.post(PATH, json=ask(seed=7, voice={"id": "TARA"}, user="x")).headers["x-cache"] == "hit"
+
+
+def test_without_a_seed_or_without_the_setting_nothing_is_kept(speech: Start, upstream: Upstream) -> None:
+    client = speech(cache_mb=1)
+    for asked, body in ((client, ask()), (speech(), ask(seed=7))):
+        for _ in range(2):
+            assert "x-cache" not in asked.post(PATH, json=body).headers
+    assert len(upstream.requests) == 4
+
+
+def test_what_broke_was_left_or_was_cut_short_is_not_kept(speech: Start, upstream: Upstream) -> None:
+    client = speech(cache_mb=1)
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.post(PATH, json=ask(seed=1))
+    upstream.break_after = None
+    with client.stream("POST", PATH, json=ask(seed=1)) as response:
+        next(response.iter_raw())
+    upstream.reset()
+    upstream.events = [event(frame_text()), event(reason="length"), "data: [DONE]\n\n"]
+    assert client.post(PATH, json=ask(seed=1)).status_code == 500
+    upstream.reset()
+    assert client.post(PATH, json=ask(seed=1)).headers["x-cache"] == "miss"
+    assert client.post(PATH, json=ask(seed=1)).headers["x-cache"] == "hit"
+
+
+def test_it_is_bounded_and_the_longest_unused_go_first(speech: Start, upstream: Upstream) -> None:
+    upstream.events = whole(80)  # 330 kB of samples: three fit in a megabyte
+    client = speech(cache_mb=1)
+    for seed, wanted in (
+        (1, "miss"),
+        (2, "miss"),
+        (1, "hit"),
+        (3, "miss"),
+        (4, "miss"),
+        (1, "hit"),
+        (2, "miss"),
+    ):
+        body = ask(seed=seed, response_format="pcm")
+        assert client.post(PATH, json=body).headers["x-cache"] == wanted, seed
+
+
+def test_an_answer_larger_than_the_cache_is_served_and_not_kept(speech: Start, upstream: Upstream) -> None:
+    upstream.events = whole(300)
+    client = speech(cache_mb=1)
+    for _ in range(2):
+        response = client.post(PATH, json=ask(seed=1, response_format="pcm"))
+        assert response.headers["x-cache"] == "miss"
+        assert len(response.content) == 300 * 2048 * 2

@@ -1,0 +1,311 @@
+"""The REST routes against a scripted tier 1: shapes, limits, and every way to fail."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import JSONResponse
+
+from orpheus.codec.service import Codec
+from orpheus.tts.encode import CONTENT_TYPES, FORMATS, Format
+from tests.support.live import free_port
+from tests.support.upstream import SPEECH_FRAMES, Upstream, event, frame_text, whole
+from tests.tts.test_encode import decode
+
+Start = Callable[..., httpx.Client]
+SAMPLES = SPEECH_FRAMES * 2048
+PATH = "/v1/audio/speech"
+
+
+def ask(**body: Any) -> dict[str, Any]:
+    return {"model": "tts-1", "input": "Hello there.", "voice": "tara"} | body
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    found: dict[str, Any] = body["error"]
+    return found
+
+
+def test_mp3_is_the_default_and_the_content_type_is_true(speech: Start) -> None:
+    response = speech().post(PATH, json=ask())
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "audio/mpeg"
+    assert len(decode(response.content)[0]) >= SAMPLES
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_holds_every_sample(speech: Start, format: Format) -> None:
+    response = speech().post(PATH, json=ask(response_format=format))
+    assert response.headers["content-type"] == CONTENT_TYPES[format]
+    assert response.headers["x-sample-rate"] == "24000"
+    assert response.headers["x-accel-buffering"] == "no"
+    if format == "pcm":
+        assert len(response.content) == SAMPLES * 2
+    elif format in ("wav", "flac"):
+        assert len(decode(response.content)[0]) == SAMPLES
+    else:
+        samples, rate = decode(response.content)
+        assert 0 <= len(samples) / rate - SAMPLES / 24_000 < 0.1
+
+
+def test_the_streaming_route_sends_raw_samples_by_default(speech: Start) -> None:
+    client = speech()
+    response = client.post(f"{PATH}/stream", json=ask())
+    assert response.headers["content-type"] == "audio/pcm"
+    assert response.content == client.post(PATH, json=ask(response_format="pcm")).content
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/stream"])
+def test_audio_leaves_while_tokens_are_still_coming(speech: Start, upstream: Upstream, path: str) -> None:
+    upstream.events, upstream.hang_after = whole(20), 5
+    with speech().stream("POST", path, json=ask(response_format="pcm")) as response:
+        chunks = response.iter_raw()
+        size = len(next(chunks))  # tier 1 goes on only once this has come
+        upstream.go_on.set()
+        size += sum(len(chunk) for chunk in chunks)
+    assert size == 20 * 2048 * 2
+
+
+def test_sse_deltas_are_slices_of_the_very_stream(speech: Start) -> None:
+    client = speech()
+    response = client.post(PATH, json=ask(stream_format="sse", response_format="wav"))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    *deltas, done = events
+    assert {event["type"] for event in deltas} == {"speech.audio.delta"}
+    joined = b"".join(base64.b64decode(event["audio"]) for event in deltas)
+    assert joined == client.post(PATH, json=ask(response_format="wav")).content
+    assert done["type"] == "speech.audio.done"
+    assert done["usage"]["output_tokens"] == SPEECH_FRAMES * 7
+    assert done["usage"]["total_tokens"] == done["usage"]["input_tokens"] + SPEECH_FRAMES * 7
+
+
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_sse_deltas_tell_where_segments_begin(speech: Start, speed: float) -> None:
+    text = "This is the first sentence of two, and it is long enough. This is the second sentence, as long."
+    asked = ask(input=text, stream_format="sse", response_format="pcm", speed=speed)
+    lines = speech().post(PATH, json=asked).text.splitlines()
+    deltas = [json.loads(line[6:]) for line in lines if line.startswith("data: ")][:-1]
+    begun = [at_s for delta in deltas for at_s in delta.get("segments_s", [])]
+    assert begun == [0, pytest.approx(SAMPLES / 24_000 / speed, abs=1e-3)]
+    assert deltas[0]["segments_s"] == [0]
+
+
+def test_code_zero_is_a_sound_like_any_other(speech: Start, upstream: Upstream) -> None:
+    upstream.events = [event(frame_text((0,) * 7)), event(frame_text((0, 3, 0, 5, 0, 0, 9))), *whole(2)]
+    response = speech().post(PATH, json=ask(response_format="pcm"))
+    assert len(response.content) == 4 * 2048 * 2
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_very_short_generation_is_heard_whole(speech: Start, upstream: Upstream, frames: int) -> None:
+    upstream.events = whole(frames)
+    response = speech().post(PATH, json=ask(input="Hi.", response_format="pcm"))
+    assert len(response.content) == frames * 2048 * 2
+
+
+def test_a_long_text_is_spoken_segment_by_segment_in_order(speech: Start, upstream: Upstream) -> None:
+    text = " ".join(f"This is sentence number {n} of a long text." for n in range(90))[:3000]
+    response = speech().post(PATH, json=ask(input=text, response_format="pcm"))
+    said = [sent["prompt"].split("tara: ")[1].split("<|eot_id|>")[0] for sent in upstream.requests]
+    assert len(said) > 20
+    assert " ".join(said).rstrip(".") == text.strip().rstrip(".")
+    assert len(response.content) == len(said) * SAMPLES * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            {"input": "**Hi** Ann 🎉, see https://example.com/a <b>now</b> <LAUGH>"},
+            "Hi Ann, see example dot com slash a now <laugh>",
+        ),
+        ({"input": "I have 21 of them."}, "I have 21 of them."),
+        ({"input": "I have 21 of them.", "normalize": True}, "I have twenty-one of them."),
+    ],
+)
+def test_the_model_is_given_what_a_person_would_read(
+    speech: Start, upstream: Upstream, body: dict[str, Any], said: str
+) -> None:
+    assert speech().post(PATH, json=ask(**body)).status_code == 200
+    assert f"tara: {said}<|eot_id|>" in upstream.requests[0]["prompt"]
+
+
+def test_a_speed_and_an_object_voice_are_taken(speech: Start) -> None:
+    client = speech()
+    fast = client.post(PATH, json=ask(speed=2.0, voice={"id": "leo"}, response_format="pcm"))
+    assert len(fast.content) == pytest.approx(SAMPLES, rel=0.05)
+
+
+def test_unknown_keys_and_openai_names_are_accepted(speech: Start, upstream: Upstream) -> None:
+    body = ask(voice="marin", model="whatever", instructions="None", backend="x", language="en")
+    assert speech().post(PATH, json=body).status_code == 200
+    assert "leah: Hello there." in upstream.requests[0]["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (ask(input=""), "input"),
+        (ask(input="   "), "input"),
+        (ask(input="x" * 4097), "input"),
+        (ask(voice="bob"), "voice"),
+        (ask(voice={"id": "bob"}), "voice"),
+        (ask(voice=3), "voice"),
+        (ask(speed=0.1), "speed"),
+        (ask(speed=4.1), "speed"),
+        (ask(speed="fast"), "speed"),
+        (ask(response_format="ogg"), "response_format"),
+        (ask(stream_format="ws"), "stream_format"),
+        (ask(instructions="x" * 4097), "instructions"),
+        ({"model": "tts-1", "voice": "tara"}, "input"),
+        (ask(input=["a"]), "input"),
+        ([], None),
+        ("text", None),
+    ],
+)
+def test_a_wrong_request_is_a_400_that_names_the_field(
+    speech: Start, upstream: Upstream, body: Any, param: str | None
+) -> None:
+    response = speech().post(PATH, json=body)
+    assert response.status_code == 400
+    found = error_of(response)
+    assert found["param"] == param
+    assert found["type"] == "invalid_request_error"
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"input": "\\ud800"}', b"[" * 100_000])
+def test_a_body_that_is_no_json_is_a_400(speech: Start, content: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = speech().post(PATH, content=content, headers=headers)
+    assert response.status_code == 400
+    error_of(response)
+
+
+def test_4096_characters_are_taken(speech: Start) -> None:
+    text = ("word " * 1000)[:4095] + "."
+    assert speech(segment_chars=1000).post(PATH, json=ask(input=text)).status_code == 200
+
+
+def test_the_limit_is_a_setting(speech: Start) -> None:
+    client = speech(max_input_chars=10)
+    assert "ORPHEUS_MAX_INPUT_CHARS" in error_of(client.post(PATH, json=ask()))["message"]
+
+
+def test_wrong_paths_and_methods_are_shaped_too(speech: Start) -> None:
+    client = speech()
+    assert client.get("/v1/nothing").status_code == 404
+    assert error_of(client.get("/v1/nothing"))["type"] == "invalid_request_error"
+    assert client.get(PATH).status_code == 405
+    error_of(client.get(PATH))
+
+
+def test_a_dead_tier_1_is_a_503_that_says_what_to_do(speech: Start) -> None:
+    client = speech(llama_endpoint=f"http://127.0.0.1:{free_port()}")
+    response = client.post(PATH, json=ask())
+    assert response.status_code == 503
+    assert "ORPHEUS_LLAMA_ENDPOINT" in error_of(response)["message"]
+    health = client.get("/health")
+    assert health.status_code == 503
+    assert "cannot be reached" in health.json()["reason"]
+
+
+def test_a_full_tier_1_is_a_429_with_its_retry_after(speech: Start, upstream: Upstream) -> None:
+    upstream.answer = JSONResponse({"error": {"message": "full"}}, 429, headers={"Retry-After": "4"})
+    response = speech().post(PATH, json=ask())
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "4"
+    assert error_of(response)["code"] == "rate_limit_exceeded"
+
+
+def test_more_requests_than_places_are_429(speech: Start, upstream: Upstream) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    client = speech(max_requests=1)
+    with client.stream("POST", PATH, json=ask()) as held:
+        chunks = held.iter_raw()
+        next(chunks)
+        response = client.post(PATH, json=ask())
+        assert next(chunks)  # the place is still held
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_tier_1_that_fails_before_any_audio_is_a_502(speech: Start, upstream: Upstream) -> None:
+    upstream.break_after = 0
+    response = speech().post(PATH, json=ask())
+    assert response.status_code == 502
+    assert error_of(response)["code"] == "upstream_error"
+
+
+def test_a_generation_without_sound_is_an_error_never_an_empty_200(speech: Start, upstream: Upstream) -> None:
+    upstream.events = whole(0)
+    response = speech().post(PATH, json=ask())
+    assert response.status_code == 500
+    assert "said nothing" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_tier_1_that_dies_in_the_middle_breaks_the_body(
+    speech: Start, upstream: Upstream, format: Format
+) -> None:
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
+    with (
+        speech().stream("POST", PATH, json=ask(response_format=format)) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        assert response.status_code == 200
+        assert sum(len(chunk) for chunk in response.iter_raw()) > 0
+
+
+def test_a_failure_in_the_middle_of_sse_is_an_error_event_and_no_done(
+    speech: Start, upstream: Upstream
+) -> None:
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
+    seen = b""
+    with (
+        speech().stream("POST", PATH, json=ask(stream_format="sse")) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        for chunk in response.iter_raw():
+            seen += chunk
+    assert b"event: error" in seen
+    assert b"upstream_error" in seen
+    assert b"speech.audio.done" not in seen
+
+
+@pytest.mark.parametrize("before_audio", [True, False])
+def test_a_client_that_leaves_cancels_tier_1(speech: Start, upstream: Upstream, before_audio: bool) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    client = speech()
+    if before_audio:
+        upstream.hang_after = 1
+        upstream.events[0] = event()
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(PATH, json=ask(), timeout=0.3)
+    else:
+        with client.stream("POST", PATH, json=ask(response_format="pcm")) as response:
+            next(response.iter_raw())
+    deadline = time.monotonic() + 2
+    while not upstream.left and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert upstream.left == 1
+
+
+def test_codes_of_another_codec_are_a_clear_error(
+    speech: Start, upstream: Upstream, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "codes", 2048)  # the embedded one knows all that can be named
+    upstream.events = [event(frame_text((4000, 1, 2, 3, 4, 5, 6))), *whole()]
+    response = speech().post(PATH, json=ask())
+    assert response.status_code == 500
+    assert "ORPHEUS_CODEC" in error_of(response)["message"]

@@ -1,0 +1,227 @@
+"""One id and one line a request, whatever became of it; and no layer that mends a broken body."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from orpheus import logs
+from orpheus.server.request_context import RequestContext
+from orpheus.tts.encode import FORMATS, Format
+from tests.server.test_openai import PATH, SAMPLES, ask
+from tests.support.upstream import Upstream, whole
+
+Start = Callable[..., httpx.Client]
+# Everything on that wraps a request.
+ALL_LAYERS = {"api_keys": "k", "cors_origins": "*", "cache_mb": 10, "max_requests_per_key": 5}
+KEY = {"Authorization": "Bearer k", "Origin": "https://a.example"}
+SECRET_TEXT = "My secret is lavender."
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    """The requests told so far, once there is one more than before."""
+    caplog.set_level(logging.INFO, logger="orpheus")
+    seen = 0
+
+    def wait() -> list[dict[str, Any]]:
+        nonlocal seen
+        deadline = time.monotonic() + 3
+        while True:
+            told = [
+                vars(r)["fields"]
+                for r in list(caplog.records)
+                if r.name == "orpheus.server.request" and hasattr(r, "fields")
+            ]
+            told = [fields for fields in told if fields["route"] != "/health"]
+            if len(told) > seen:
+                seen = len(told)
+                return told
+            assert time.monotonic() < deadline, "no line was written"
+            time.sleep(0.01)
+
+    return wait
+
+
+def test_a_request_has_the_id_it_came_with_or_a_new_one(speech: Start) -> None:
+    client = speech()
+    own = client.post(PATH, json=ask(), headers={"x-request-id": "call-42.a"})
+    assert own.headers["x-request-id"] == "call-42.a"
+    assert int(own.headers["openai-processing-ms"]) >= 0
+    for wild in ("x" * 129, "a b", "{}", ""):
+        given = client.get("/v1/models", headers={"x-request-id": wild}).headers["x-request-id"]
+        assert given.startswith("req_")
+    for path in ("/v1/nothing", "/v1/models/none", "/health"):
+        assert client.get(path).headers["x-request-id"].startswith("req_")
+    wrong = client.post(PATH, json=ask(voice="bob"), headers={"x-request-id": "w"})
+    assert (wrong.status_code, wrong.headers["x-request-id"]) == (400, "w")
+
+
+def test_the_line_of_a_good_request_says_what_was_spoken_and_how_fast(speech: Start, lines: Any) -> None:
+    body = ask(input=SECRET_TEXT, voice="alloy", response_format="opus")
+    speech().post(PATH, json=body, headers={"x-request-id": "r1"})
+    line = lines()[-1]
+    assert line["route"] == PATH
+    assert line["request_id"] == "r1"
+    assert (line["status"], line["outcome"]) == (200, "done")
+    assert (line["voice"], line["format"], line["segments"]) == ("tara", "opus", 1)
+    assert line["chars"] == len(SECRET_TEXT)
+    assert line["audio_s"] == pytest.approx(SAMPLES / 24_000, abs=0.001)
+    assert line["rtf"] > 0
+    assert line["first_byte_ms"] > 0
+
+
+def test_what_is_spoken_is_logged_only_when_asked(
+    speech: Start, upstream: Upstream, lines: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    speech().post(PATH, json=ask(input=SECRET_TEXT))
+    lines()
+    upstream.events = whole(0)  # its error must not quote the text either
+    assert speech().post(PATH, json=ask(input=SECRET_TEXT)).status_code == 500
+    lines()
+    assert "lavender" not in "".join(f"{r.getMessage()}{vars(r)}" for r in caplog.records)
+    upstream.reset()
+    speech(log_text=True).post(PATH, json=ask(input=SECRET_TEXT))
+    assert lines()[-1]["text"] == SECRET_TEXT
+
+
+def test_a_client_that_leaves_is_told_as_cancelled(speech: Start, upstream: Upstream, lines: Any) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    with speech().stream("POST", PATH, json=ask(response_format="pcm")) as response:
+        next(response.iter_raw())
+    line = lines()[-1]
+    assert (line["status"], line["outcome"]) == (200, "cancelled")
+    assert line["audio_s"] > 0
+
+
+def test_a_refused_request_is_not_a_failed_one(speech: Start, lines: Any) -> None:
+    speech().post(PATH, json=ask(voice="bob"))
+    line = lines()[-1]
+    assert (line["status"], line["outcome"]) == (400, "refused")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_with_every_layer_on_a_failure_in_the_middle_still_breaks_the_body(
+    speech: Start, upstream: Upstream, lines: Any, caplog: pytest.LogCaptureFixture, format: Format
+) -> None:
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
+    body = ask(response_format=format, seed=1)
+    with (
+        speech(keep=True, **ALL_LAYERS).stream("POST", PATH, json=body, headers=KEY) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "*"
+        assert sum(len(chunk) for chunk in response.iter_raw()) > 0
+    line = lines()[-1]
+    assert (line["status"], line["outcome"]) == (200, "failed")
+    assert "Tier 1" in line["error"]
+    told = [
+        record
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and record.name[:7] == "orpheus"
+    ]
+    assert len(told) == 1  # one clear line
+    assert not told[0].exc_info  # and no traceback
+
+
+def test_a_failure_before_any_audio_is_one_answer_with_the_id(
+    speech: Start, upstream: Upstream, lines: Any
+) -> None:
+    upstream.break_after = 0
+    response = speech().post(PATH, json=ask())
+    assert response.status_code == 502
+    assert lines()[-1]["request_id"] == response.headers["x-request-id"]
+
+
+def test_a_fault_of_ours_is_a_500_with_the_id_and_a_traceback_in_the_log(
+    speech: Start, lines: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = speech()
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug that names /secret/paths")
+
+    monkeypatch.setattr("orpheus.server.service.open_encoder", broken)
+    response = client.post(PATH, json=ask())
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] == lines()[-1]["request_id"]
+    assert any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(("dies", "status", "outcome"), [(None, 1000, "done"), (20, 1011, "failed")])
+def test_a_websocket_has_its_line_and_its_id_too(
+    speech: Start, upstream: Upstream, lines: Any, dies: int | None, status: int, outcome: str
+) -> None:
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), dies, 0.01
+    base = str(speech().base_url).replace("http", "ws", 1).rstrip("/")
+    with connect(
+        f"{base}/v1/audio/speech/stream/ws", proxy=None, additional_headers={"x-request-id": "s1"}
+    ) as socket:
+        assert socket.response is not None
+        assert socket.response.headers["x-request-id"] == "s1"
+        socket.send("Hello there.")
+        try:
+            for _ in socket:
+                pass
+        except Exception:
+            assert dies
+    line = lines()[-1]
+    assert (line["request_id"], line["status"], line["outcome"]) == ("s1", status, outcome)
+    assert line["chars"] == len("Hello there.")
+
+
+def test_what_was_refused_is_not_logged_as_spoken(speech: Start, lines: Any) -> None:
+    base = str(speech(log_text=True, max_live_chars=100).base_url).replace("http", "ws", 1).rstrip("/")
+    with connect(f"{base}/v1/audio/speech/stream", proxy=None) as socket:
+        for text in ("Hello there.", *["x" * 101] * 3):
+            socket.send(json.dumps({"type": "input.text", "text": text}))
+        for _ in range(3):
+            while json.loads(socket.recv(10))["type"] != "error":
+                pass
+    line = lines()[-1]
+    assert (line["text"], line["chars"]) == ("Hello there.", len("Hello there."))
+
+
+def test_the_text_of_a_line_has_an_end() -> None:
+    known = RequestContext("r1", text="")
+    for _ in range(3):
+        known.said("x" * 10_000)
+    assert (len(known.text or ""), known.chars) == (20_000, 30_000)
+
+
+def test_json_lines_are_json_and_hold_the_request_they_belong_to() -> None:
+    record = logging.LogRecord("orpheus.x", logging.INFO, __file__, 1, "said %s", ("this",), None)
+    record.fields = {"route": "/v1/x", "voice": None, "rtf": 0.25}
+    token = logs.request_id.set("r7")
+    try:
+        line = json.loads(logs.JsonLines().format(record))
+        text = logs.TextLines().format(record)
+    finally:
+        logs.request_id.reset(token)
+    assert (line["message"], line["request_id"], line["rtf"], line["level"]) == (
+        "said this",
+        "r7",
+        0.25,
+        "info",
+    )
+    assert "voice" not in line
+    assert text == "INFO orpheus.x: said this route=/v1/x rtf=0.25 request_id=r7"
+
+
+def test_no_path_and_no_text_forges_a_line_or_a_field() -> None:
+    record = logging.LogRecord("orpheus.x", logging.INFO, __file__, 1, "GET", (), None)
+    record.fields = {"route": "/x\nINFO all is well", "text": "你好", "error": "a b status=200\x85\u2028"}
+    line = logs.TextLines().format(record)
+    assert line == (
+        r"INFO orpheus.x: GET route='/x\nINFO all is well' text=你好 error='a b status=200\x85\u2028'"
+    )

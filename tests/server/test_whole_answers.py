@@ -1,0 +1,93 @@
+"""`stream: false` and `sample_rate`: answers of known length, at the rate asked for."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Callable
+
+import av
+import httpx
+import pytest
+
+from orpheus.tts.encode import CONTENT_TYPES, FORMATS, Format
+from tests.server.test_openai import PATH, SAMPLES, ask, error_of
+from tests.support.upstream import Upstream
+from tests.tts.test_encode import decode
+
+Start = Callable[..., httpx.Client]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_whole_answer_says_its_length(speech: Start, format: Format) -> None:
+    response = speech().post(PATH, json=ask(response_format=format, stream=False))
+    assert response.headers["content-type"] == CONTENT_TYPES[format]
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert "transfer-encoding" not in response.headers
+    if format == "pcm":
+        assert len(response.content) == SAMPLES * 2
+    elif format == "aac":  # ADTS has no place for a length
+        assert len(decode(response.content)[0]) >= SAMPLES
+    elif format == "opus":
+        samples, rate = decode(response.content)
+        assert len(samples) == SAMPLES * rate / 24_000
+    else:
+        assert len(decode(response.content)[0]) == SAMPLES
+
+
+def test_a_whole_wav_has_a_true_header(speech: Start) -> None:
+    client = speech()
+    content = client.post(PATH, json=ask(response_format="wav", stream=False)).content
+    with wave.open(io.BytesIO(content)) as wav:
+        assert (wav.getnframes(), wav.getframerate(), wav.getnchannels()) == (SAMPLES, 24_000, 1)
+    assert int.from_bytes(content[4:8], "little") == len(content) - 8
+    streamed = client.post(PATH, json=ask(response_format="wav")).content
+    assert content[44:] == streamed[44:]
+
+
+def test_a_whole_flac_and_mp3_know_their_duration(speech: Start) -> None:
+    for format in ("flac", "mp3"):
+        content = speech().post(PATH, json=ask(response_format=format, stream=False)).content
+        if format == "flac":
+            assert int.from_bytes(content[21:26], "big") & ((1 << 36) - 1) == SAMPLES
+        else:
+            assert b"Xing" in content[:200] or b"Info" in content[:200]
+        with av.open(io.BytesIO(content)) as opened:
+            assert opened.duration is not None
+            assert opened.duration / 1e6 == pytest.approx(SAMPLES / 24_000, abs=0.06)
+
+
+def test_a_failure_of_a_whole_answer_is_an_error_never_a_part(speech: Start, upstream: Upstream) -> None:
+    upstream.break_after = 5
+    response = speech().post(PATH, json=ask(stream=False))
+    assert response.status_code == 502
+    assert error_of(response)["code"] == "upstream_error"
+
+
+@pytest.mark.parametrize(("format", "asked", "given"), [
+    ("pcm", 16_000, 16_000), ("wav", 8000, 8000), ("wav", 44_100, 44_100), ("flac", 22_050, 22_050),
+    ("mp3", 17_000, 22_050), ("opus", 16_000, 16_000), ("opus", 44_100, 48_000), ("aac", 48_000, 48_000),
+])  # fmt: skip
+def test_the_rate_asked_for_is_given_and_said(speech: Start, format: Format, asked: int, given: int) -> None:
+    response = speech().post(PATH, json=ask(response_format=format, sample_rate=asked, stream=False))
+    assert response.headers["x-sample-rate"] == str(given)
+    assert (response.headers["x-channels"], response.headers["x-bit-depth"]) == ("1", "16")
+    if format == "pcm":
+        seconds = len(response.content) / 2 / given
+    else:
+        samples, rate = decode(response.content)
+        assert rate == (48_000 if format == "opus" else given)
+        seconds = len(samples) / rate
+    assert seconds == pytest.approx(SAMPLES / 24_000, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [7999, 48_001, "high"])
+def test_a_rate_nobody_can_play_is_a_400(speech: Start, rate: object) -> None:
+    assert error_of(speech().post(PATH, json=ask(sample_rate=rate)))["param"] == "sample_rate"
+
+
+@pytest.mark.parametrize(
+    "unset", [{"instructions": ""}, {"instructions": "None"}, {"voice": None, "speed": None}]
+)
+def test_what_clients_send_for_unset_is_unset(speech: Start, unset: dict[str, object]) -> None:
+    assert speech().post(PATH, json=ask() | unset).status_code == 200

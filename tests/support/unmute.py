@@ -1,0 +1,273 @@
+"""A server of `/api/tts_streaming`, and words → what an unmute orchestrator's listener would have heard, and when.
+
+A model of kyutai-labs/unmute's TTS client, of its patience and of its mistakes, so that a server which passes here
+passes there: it finds a server in 0.5 s or tries again, releases what it was sent in real time and only when a
+further message comes, and takes every surprise for the end of the session. Knows nothing of our server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import time
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import msgpack
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from orpheus.playout import PlayoutClock
+
+SAMPLE_RATE = 24_000  # Hz
+LEAD_S = 0.32  # audio is released this much before it is due, and played at once
+PATIENCE_S = 0.5  # from dialling to Ready
+TRIALS = 5
+STARTING_MESSAGES = 10  # may come before Ready
+FIELDS = {"Ready": (), "Audio": ("pcm",), "Text": ("text", "start_s", "stop_s"), "Error": ("message",)}
+
+Message = dict[str, Any]
+
+
+class SessionKilled(Exception):
+    """The person at the browser sees this sentence, and the conversation is over."""
+
+
+class AtCapacity(Exception):
+    """An Error in the place of Ready."""
+
+
+@dataclass(order=True)
+class _Held:
+    """Ordered by its time alone, as the orchestrator's are: equal times come out in no order."""
+
+    due_s: float
+    message: Message = field(compare=False)
+
+
+class RealTimeQueue:
+    """Messages with their time → the same, no sooner than that. The clock starts with the first audio."""
+
+    def __init__(self) -> None:
+        self._heap: list[_Held] = []
+        self._started_s: float | None = None
+
+    def start(self) -> None:
+        if self._started_s is None:
+            self._started_s = time.monotonic()
+
+    def put(self, due_s: float, message: Message) -> None:
+        heapq.heappush(self._heap, _Held(due_s, message))
+
+    def due(self) -> list[Message]:
+        """What should have left by now."""
+        left = []
+        while self._heap and self._started_s is not None and self._heap[0].due_s <= self._now_s():
+            left.append(heapq.heappop(self._heap).message)
+        return left
+
+    async def rest(self) -> AsyncIterator[Message]:
+        """All that is left, each at its time. Nothing where the clock never started."""
+        while self._heap and self._started_s is not None:
+            await asyncio.sleep(max(0.0, self._heap[0].due_s - self._now_s()))
+            yield heapq.heappop(self._heap).message
+
+    def _now_s(self) -> float:
+        assert self._started_s is not None
+        return time.monotonic() - self._started_s
+
+
+@dataclass
+class Turn:
+    """One turn of the bot. Times are of time.monotonic(), in seconds."""
+
+    player: PlayoutClock = field(default_factory=PlayoutClock)
+    words: list[str] = field(
+        default_factory=list
+    )  # as released: the subtitles and the LLM's memory of itself
+    pcm: array[float] = field(default_factory=lambda: array("f"))  # as released
+    released: list[tuple[float, Message]] = field(default_factory=list)
+    received: list[tuple[float, Message]] = field(default_factory=list)
+    sent: list[tuple[float, str]] = field(default_factory=list)  # words
+    close_code: int | None = None
+    dropped_s: float = 0.0  # audio in hand that was never played
+    ended_s: float = 0.0
+    shutdown_s: float = 0.0  # what closing the socket took
+
+    @property
+    def first_audio_s(self) -> float:
+        """Seconds from the first word sent to the first audio released; inf where there was none."""
+        for at_s, message in self.released:
+            if message["type"] == "Audio":
+                return at_s - self.sent[0][0]
+        return math.inf
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of audio received."""
+        return sum(len(m["pcm"]) for _, m in self.received if m["type"] == "Audio") / SAMPLE_RATE
+
+    @property
+    def played_s(self) -> float:
+        """Seconds of audio released."""
+        return len(self.pcm) / SAMPLE_RATE
+
+
+class Orchestrator:
+    """Where its TTS server is, and the sockets it has forgotten."""
+
+    def __init__(self, url: str, voice: str | None = None) -> None:
+        """`url` as KYUTAI_TTS_URL has it, `ws://HOST:PORT`."""
+        self._url = f"{url.replace('http', 'ws', 1)}/api/tts_streaming?format=PcmMessagePack"
+        self._url += f"&voice={quote(voice, safe='')}" if voice else ""
+        self._url += "&cfg_alpha=1.5"
+        self.warnings = 0  # "Looking for the resources, expect some latency."
+        self.leaked: list[ClientConnection] = []
+
+    async def turn(
+        self, words: AsyncIterator[str], *, interrupt_after_s: float | None = None, limit_s: float = 60
+    ) -> Turn:
+        """Speak `words`; with `interrupt_after_s`, until that long after the first audio.
+
+        Raises SessionKilled, and TimeoutError where the turn does not end.
+        """
+        socket = await self.find()
+        turn = Turn()
+        async with asyncio.timeout(limit_s):
+            speaking = asyncio.create_task(_speak(socket, words, turn))
+            playing = asyncio.create_task(_play(socket, turn))
+            try:
+                if interrupt_after_s is not None:
+                    while not turn.released and not playing.done():  # noqa: ASYNC110 - a model, not a server
+                        await asyncio.sleep(0.001)
+                    await asyncio.wait([playing], timeout=interrupt_after_s)
+                else:
+                    await asyncio.wait([playing, speaking], return_when=asyncio.FIRST_EXCEPTION)
+                if playing.done():
+                    await playing
+                if speaking.done():
+                    await speaking
+            finally:
+                for task in (speaking, playing):
+                    task.cancel()
+                closing_s = time.monotonic()
+                await socket.close()
+                turn.shutdown_s = time.monotonic() - closing_s
+                await asyncio.gather(speaking, playing, return_exceptions=True)
+        turn.dropped_s = turn.received_s - turn.played_s
+        return turn
+
+    async def find(self) -> ClientConnection:
+        """A socket whose server said Ready, after five tries at the most."""
+        wait_s = 0.05
+        for trial in range(TRIALS):
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    return await self._start_up()
+            except Exception as error:
+                if trial == TRIALS - 1:
+                    raise SessionKilled(_shown(error)) from error
+                self.warnings += 1
+                await asyncio.sleep(wait_s)
+                wait_s *= 1.5
+        raise AssertionError
+
+    async def _start_up(self) -> ClientConnection:
+        headers = {"kyutai-api-key": "public_token"}
+        socket = await connect(self._url, additional_headers=headers, proxy=None)
+        try:
+            for _ in range(STARTING_MESSAGES):
+                message = _unpacked(await socket.recv())
+                if message["type"] == "Ready":
+                    return socket
+                if message["type"] == "Error":
+                    raise AtCapacity(message["message"])
+            raise SessionKilled("Not supposed to happen.")
+        except Exception:
+            await socket.close()
+            raise
+        except asyncio.CancelledError:  # out of patience: nobody closes this one
+            self.leaked.append(socket)
+            raise
+
+
+def _shown(error: Exception) -> str:
+    match error:
+        case AtCapacity():
+            return "Too many people are connected to service 'tts'. Please try again later."
+        case TimeoutError():
+            return "Service 'tts' timed out. Please try again later."
+    return f"Internal server error :( Complain to Kyutai ({error!r})"
+
+
+async def _speak(socket: ClientConnection, words: AsyncIterator[str], turn: Turn) -> None:
+    try:
+        async for word in words:
+            if word := word.strip():
+                await socket.send(msgpack.packb({"type": "Text", "text": word}))
+                turn.sent.append((time.monotonic(), word))
+        if turn.sent:
+            await socket.send(msgpack.packb({"type": "Eos"}))
+    except websockets.ConnectionClosed as error:
+        raise SessionKilled(f"Internal server error: closed while words were coming ({error})") from error
+
+
+async def _play(socket: ClientConnection, turn: Turn) -> None:
+    queue = RealTimeQueue()
+    received = 0  # samples
+    try:
+        async for data in socket:
+            message = _unpacked(data)
+            if message["type"] == "Audio":  # a list of floats is slow to collect: this player would stall
+                message["pcm"] = array("f", message["pcm"])
+            turn.received.append((time.monotonic(), message))
+            if message["type"] == "Audio":
+                queue.start()
+                queue.put(received / SAMPLE_RATE - LEAD_S, message)
+                received += len(message["pcm"])
+            elif message["type"] == "Text":
+                if (message["text"], message["start_s"], message["stop_s"]) == ("", 0, 0):
+                    continue  # and nothing is released by it
+                queue.put(message["start_s"], message)
+            _release(queue.due(), turn)
+        turn.close_code = socket.close_code
+    except websockets.ConnectionClosedError:
+        turn.close_code = socket.close_code
+        return  # whatever was in hand is lost
+    async for message in queue.rest():
+        _release([message], turn)
+    turn.ended_s = time.monotonic()
+
+
+def _release(messages: Sequence[Message], turn: Turn) -> None:
+    for message in messages:
+        now = time.monotonic()
+        turn.released.append((now, message))
+        if message["type"] == "Audio":
+            turn.player.sent(now, len(message["pcm"]) / SAMPLE_RATE)
+            turn.pcm += message["pcm"]
+        elif message["type"] == "Text":
+            turn.words.append(message["text"])
+
+
+def _unpacked(data: str | bytes) -> Message:
+    """A message of the four types with all its fields; anything else ends the session."""
+    try:
+        message = msgpack.unpackb(data)
+        fields = FIELDS[message["type"]]
+        if all(name in message for name in fields) and not isinstance(message.get("pcm"), bytes):
+            return dict(message)
+    except (TypeError, KeyError, ValueError, msgpack.UnpackException):
+        pass
+    raise SessionKilled(f"Internal server error: {data[:60]!r} is no message of this protocol")
+
+
+async def at_pace(words: Sequence[str], words_per_s: float = 20.0) -> AsyncIterator[str]:
+    """`words` as an LLM writes them: about 20 a second."""
+    for word in words:
+        yield word
+        await asyncio.sleep(1 / words_per_s)

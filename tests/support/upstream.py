@@ -1,0 +1,86 @@
+"""A completions server that does as it is told: the other side of HttpTokenSource, and every way it can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from orpheus.vocabulary import number_of, token_text
+
+SPEECH_FRAMES = 6
+
+
+def frame_text(codes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)) -> str:
+    return "".join(token_text(number_of(slot, code)) for slot, code in enumerate(codes))
+
+
+def event(text: str = "", reason: str | None = None, **more: Any) -> str:
+    choice = {"index": 0, "text": text, "finish_reason": reason}
+    return f"data: {json.dumps({'choices': [choice | more]})}\n\n"
+
+
+LOOP_SAFE = 30  # more like frames in a row would be taken for a loop
+
+
+def whole(frames: int = SPEECH_FRAMES) -> list[str]:
+    """The events of a generation that goes well."""
+    spoken = (event(frame_text((1, 2, 3, 4, 5, 6, 7 + index // LOOP_SAFE))) for index in range(frames))
+    return [*spoken, event(reason="stop"), "data: [DONE]\n\n"]
+
+
+class Upstream:
+    """One server; `events` or `answer` say how it behaves, `requests` and `left` what it saw."""
+
+    def __init__(self) -> None:
+        self.reset()
+        self.app = Starlette(
+            routes=[
+                Route("/v1/completions", self._complete, methods=["POST"]),
+                Route("/health", self._health),
+            ]
+        )
+
+    def reset(self) -> None:
+        """A server on which all goes well."""
+        self.events: list[str] = whole()
+        self.answer: Response | None = None
+        self.hang_after: int | None = None  # until `go_on` is set
+        self.go_on = threading.Event()
+        self.break_after: int | None = None
+        self.pause_s = 0.0
+        self.requests: list[dict[str, Any]] = []
+        self.left = 0
+        self.health = 200
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"error": {"message": "weights are loading"}}, self.health)
+
+    async def _complete(self, request: Request) -> Response:
+        asked = {**await request.json(), "headers": dict(request.headers)}
+        events = self.events  # before the test can see the request, and give the next one other events
+        self.requests.append(asked)
+        return self.answer or StreamingResponse(self._stream(events), media_type="text/event-stream")
+
+    async def _stream(self, events: list[str]) -> AsyncIterator[str]:
+        ended = False
+        try:
+            for index, text in enumerate(events):
+                if index == self.break_after:
+                    ended = True
+                    raise ConnectionResetError("told to break")
+                if index == self.hang_after:
+                    while not self.go_on.is_set():  # noqa: ASYNC110 - set from the test's thread
+                        await asyncio.sleep(0.005)
+                await asyncio.sleep(self.pause_s)
+                yield text
+            ended = True
+        finally:
+            self.left += not ended

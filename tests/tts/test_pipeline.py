@@ -1,0 +1,199 @@
+"""The pipeline over a scripted token source and the real codec."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orpheus.codec import Codec
+from orpheus.errors import AtCapacity, EngineError, GenerationFailed
+from orpheus.sampling import Sampling
+from orpheus.settings import load_settings
+from orpheus.text import Segment, SegmentedText
+from orpheus.tts.pipeline import Manner, SpeechPipeline
+from orpheus.tts.token_source import Generation, TokenChunk
+from orpheus.tts.usage import Usage
+from orpheus.vocabulary import number_of
+from orpheus.voices import VOICES
+
+pytestmark = pytest.mark.anyio
+VOICED = (300, 41, 7, 260, 99, 411, 3)  # codes that sound
+
+
+def frame(codes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(number_of(slot, code) for slot, code in enumerate(codes))
+
+
+def spoken(*texts: str) -> SegmentedText:
+    last = len(texts) - 1
+    return SegmentedText(tuple(Segment(text, 250 if n < last else 0) for n, text in enumerate(texts)), 0)
+
+
+class Scripted:
+    """A token source that says, for each segment and attempt, what `script` returns."""
+
+    def __init__(self, script: Callable[[str, int], list[Any]]) -> None:
+        self.script = script
+        self.asked: list[Generation] = []
+        self.closed = 0
+
+    async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
+        self.asked.append(segment)
+        attempt = sum(asked.text == segment.text for asked in self.asked) - 1
+        try:
+            for item in self.script(segment.text, attempt):
+                await asyncio.sleep(0)
+                if isinstance(item, Exception):
+                    raise item
+                if item in ("wait", "pause"):
+                    await asyncio.sleep(60 if item == "wait" else 0.3)
+                else:
+                    yield item
+        finally:
+            self.closed += 1
+
+    async def check(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def speech(frames: int = 5, reason: str = "stop", shift: int = 0) -> list[Any]:
+    codes = [tuple((code + shift + n * 13) % 512 for code in VOICED) for n in range(frames)]
+    return [*(TokenChunk(frame(row)) for row in codes), TokenChunk((), reason, 9)]  # type: ignore[arg-type]
+
+
+async def speak(
+    codec: Codec, source: Scripted, segments: list[str], usage: Usage | None = None, **settings: Any
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", **{"join": "off", **settings}))
+    manner = Manner(VOICES["tara"], Sampling(seed=11), 900, 0.03)
+    parts = [pcm async for pcm in pipeline.speak(spoken(*segments).script(), manner, usage or Usage())]
+    return np.concatenate(parts)
+
+
+async def test_segments_are_heard_in_order_with_a_seed_each(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: speech(4, shift=int(text)))
+    usage = Usage()
+    together = await speak(codec, source, ["1", "2", "3"], usage)
+    assert [segment.sampling.seed for segment in source.asked] == [11, 12, 13]
+    assert len(together) == usage.samples == 3 * 4 * 2048
+    assert (usage.segments, usage.audio_tokens, usage.prompt_tokens) == (3, 84, 27)
+    alone = await speak(codec, Scripted(lambda text, attempt: speech(4, shift=2)), ["2"])
+    assert np.allclose(together[4 * 2048 : 8 * 2048], alone, atol=1e-5)
+
+
+async def test_the_next_segment_is_generated_while_one_is_heard_and_no_more(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: speech(4))
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", join="off"))
+    manner = Manner(VOICES["tara"], Sampling(), 900, 0)
+    stream = pipeline.speak(spoken("a", "b", "c", "d").script(), manner, Usage())
+    await anext(stream)
+    await asyncio.sleep(0.2)
+    assert [segment.text for segment in source.asked] == ["a", "b"]
+    while len(source.asked) == 2:
+        await anext(stream)
+        await asyncio.sleep(0.01)
+    assert [segment.text for segment in source.asked] == ["a", "b", "c"]
+    await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        speech(0),  # nothing
+        speech(60, reason="length"),  # no end
+        [*(TokenChunk(frame(VOICED)) for _ in range(60)), TokenChunk((), "stop")],  # a loop
+    ],
+)
+async def test_a_bad_segment_is_made_again_with_another_seed(codec: Codec, bad: list[Any]) -> None:
+    def script(text: str, attempt: int) -> list[Any]:
+        return bad if text == "b" and attempt == 0 else speech(30)
+
+    usage = Usage()
+    source = Scripted(script)
+    heard = await speak(codec, source, ["a", "b"], usage)
+    assert len(heard) == 2 * 30 * 2048
+    assert usage.regenerated_segments == 1
+    seeds = [segment.sampling.seed for segment in source.asked if segment.text == "b"]
+    assert len(set(seeds)) == 2
+
+
+async def test_a_segment_that_stays_bad_is_an_error_after_what_went_well(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: speech(0) if text == "b" else speech(4))
+    with pytest.raises(GenerationFailed, match="said nothing"):
+        await speak(codec, source, ["a", "b"])
+    with pytest.raises(GenerationFailed, match="said nothing"):
+        await speak(codec, source, ["b"])
+
+
+async def test_a_first_segment_without_an_end_is_an_error_not_a_clean_one(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: speech(20, reason="length"))
+    with pytest.raises(GenerationFailed, match="did not come to an end"):
+        await speak(codec, source, ["a"])
+
+
+async def test_a_bad_segment_that_was_held_for_its_start_is_made_again(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "orpheus.tts.pipeline.PrebufferEstimator.prebuffer_s", lambda *_: 3.0
+    )  # a busy tier 1
+    source = Scripted(lambda text, attempt: speech(40) if attempt else speech(20, reason="length"))
+    usage = Usage()
+    assert len(await speak(codec, source, ["a"], usage)) == usage.samples == 40 * 2048
+    assert usage.regenerated_segments == 1
+
+
+async def test_a_bad_segment_whose_loudness_was_not_judged_yet_is_made_again(codec: Codec) -> None:
+    async def heard(first: list[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        def script(text: str, attempt: int) -> list[Any]:
+            return speech(12) if text == "One." or attempt else first
+
+        return await speak(codec, Scripted(script), ["One.", "Two."], join="on", silence_db=-60)
+
+    *frames, end = speech(3, reason="length")  # less than the half second that loudness is judged by
+    assert len(await heard([*frames, "pause", end])) == len(await heard(speech(0)))
+
+
+async def test_a_full_tier_1_is_asked_again_for_later_segments_only(codec: Codec) -> None:
+    def script(text: str, attempt: int) -> list[Any]:
+        return [AtCapacity("full")] if text == "b" and attempt < 2 else speech(4)
+
+    assert len(await speak(codec, Scripted(script), ["a", "b"])) == 2 * 4 * 2048
+    with pytest.raises(AtCapacity):
+        await speak(codec, Scripted(script), ["b"])
+
+
+async def test_an_error_of_a_later_segment_comes_after_the_audio_before_it(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: [EngineError("broke")] if text == "b" else speech(4))
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", join="off"))
+    heard = 0
+    with pytest.raises(EngineError, match="broke"):
+        async for pcm in pipeline.speak(
+            spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage()
+        ):
+            heard += len(pcm)
+    assert heard == 4 * 2048
+
+
+async def test_leaving_closes_every_generation_and_every_codec_stream(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: [*speech(4)[:-1], "wait"])
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", join="off"))
+    stream = pipeline.speak(spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
+    await anext(stream)
+    await asyncio.sleep(0.05)
+    await stream.aclose()
+    assert source.closed == len(source.asked)
+    assert codec.report()["open_streams"] == 0
+
+
+async def test_joined_segments_have_the_pause_between_them_and_none_around(codec: Codec) -> None:
+    source = Scripted(lambda text, attempt: speech(8))
+    usage = Usage()
+    heard = await speak(codec, source, ["One.", "Two."], usage, join="on", silence_db=-60)
+    assert len(heard) == usage.samples
+    assert 2 * 8 * 2048 - 4800 < len(heard) < 2 * 8 * 2048 + 0.3 * 24_000 + 2000

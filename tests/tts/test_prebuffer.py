@@ -1,0 +1,102 @@
+import pytest
+
+from orpheus.tts import prebuffer
+from orpheus.tts.prebuffer import DEVIATIONS, LONGEST_S, PREBUFFER_FRAMES, PrebufferEstimator
+from orpheus.vocabulary import FRAME_S
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+
+    class Stopped:
+        monotonic = staticmethod(lambda: now[0])
+
+    monkeypatch.setattr(prebuffer, "time", Stopped)
+    return now
+
+
+def frames(measured: PrebufferEstimator, clock: list[float], count: int, every_s: float) -> None:
+    for _ in range(count):
+        clock[0] += every_s
+        measured.frames(1, every_s)
+
+
+def test_with_nobody_else_a_listener_starts_at_once(clock: list[float]) -> None:
+    assert PrebufferEstimator().prebuffer_s() == 0
+
+
+def test_a_fast_tier_1_asks_for_less_than_the_first_frame_holds(clock: list[float]) -> None:
+    measured = PrebufferEstimator()
+    frames(measured, clock, 100, 0.008)
+    assert measured.prebuffer_s() < FRAME_S
+
+
+def test_a_loaded_one_asks_for_some_frames_in_hand(clock: list[float]) -> None:
+    measured = PrebufferEstimator()
+    frames(measured, clock, 100, 0.07)
+    assert measured.prebuffer_s() == pytest.approx(PREBUFFER_FRAMES * 0.07, rel=0.01)
+
+
+def test_an_uneven_one_asks_for_more(clock: list[float]) -> None:
+    even, uneven = PrebufferEstimator(), PrebufferEstimator()
+    for n in range(200):
+        clock[0] += 0.01
+        even.frames(1, 0.03)
+        uneven.frames(1, 0.06 if n % 2 else 0.0)
+    assert uneven.prebuffer_s() == pytest.approx(even.prebuffer_s() + DEVIATIONS * 0.03, rel=0.1)
+
+
+def test_frames_that_come_four_at_a_time_are_not_uneven(clock: list[float]) -> None:
+    single, four = PrebufferEstimator(), PrebufferEstimator()
+    for n in range(100):
+        clock[0] += 0.03
+        single.frames(1, 0.03)
+        if n % 4 == 3:
+            four.frames(4, 0.12)
+    clock[0] += 0.03
+    assert four.prebuffer_s() == pytest.approx(single.prebuffer_s(), rel=0.1)
+
+
+def test_many_streams_do_not_make_it_forget_a_slow_moment(clock: list[float]) -> None:
+    measured = PrebufferEstimator()
+    frames(measured, clock, 100, 0.06)
+    before_s = measured.prebuffer_s()
+    for _ in range(30):
+        frames(measured, clock, 1, 0.001)  # thirty frames in thirty milliseconds
+    assert measured.prebuffer_s() > 0.9 * before_s
+
+
+def test_a_short_first_segment_waits_for_the_start_of_the_next(clock: list[float]) -> None:
+    measured = PrebufferEstimator()
+    measured.started(0.4)
+    frames(measured, clock, 50, 0.07)
+    assert measured.start_s() > 0.4
+    alone_s = measured.prebuffer_s()
+    assert alone_s < measured.prebuffer_s(0.6) < measured.start_s()
+    assert measured.prebuffer_s(30.0) == alone_s, "a long segment gains enough while it is heard"
+    assert measured.prebuffer_s(0.1) >= 0.1
+
+
+def test_where_segments_are_judged_first_the_next_starts_that_much_later(clock: list[float]) -> None:
+    plain, judged = PrebufferEstimator(), PrebufferEstimator(0.5)
+    for measured in (plain, judged):
+        measured.started(0.2)
+        frames(measured, clock, 20, FRAME_S / 2)
+    assert judged.start_s() - plain.start_s() == pytest.approx(0.25, rel=0.01)
+
+
+def test_what_was_measured_long_ago_says_nothing(clock: list[float]) -> None:
+    measured = PrebufferEstimator()
+    measured.started(0.5)
+    frames(measured, clock, 100, 0.07)
+    clock[0] += 2
+    assert measured.prebuffer_s(0.5) == measured.start_s() == 0
+    frames(measured, clock, 1, 0.01)
+    assert measured.prebuffer_s() < FRAME_S
+
+
+def test_a_reader_who_pauses_is_not_the_pace_of_the_machine(clock: list[float]) -> None:
+    measured = PrebufferEstimator()
+    measured.frames(1, 60.0)
+    assert measured.prebuffer_s() <= (PREBUFFER_FRAMES + DEVIATIONS / 2) * LONGEST_S

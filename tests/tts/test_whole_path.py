@@ -1,0 +1,157 @@
+"""Both tiers as a user starts them: what is heard is exactly what the tokens say."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from orpheus import embedded
+from orpheus.prompt import turn_text
+from orpheus.tts.encode import FORMATS, Format, to_int16
+from orpheus.vocabulary import frame_to_layers, slot_and_code
+from tests.support.live import Pair, running_pair
+from tests.support.sentences import SENTENCES as FORTY
+from tests.tts.test_encode import decode
+from training.listen import hear, word_error_rate
+
+SENTENCES = FORTY[:10]
+SAMPLING = {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}
+
+
+@pytest.fixture(scope="module")
+def exact_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """No noise, no approximate first frame, nothing trimmed: every sample is the offline decode's."""
+    with running_pair(
+        tmp_path_factory.mktemp("exact"),
+        ORPHEUS_CODEC_NOISE="off",
+        ORPHEUS_LOOKAHEAD="10",
+        ORPHEUS_JOIN="off",
+    ) as pair:
+        yield pair
+
+
+@cache
+def _snac() -> Any:
+    from snac import SNAC
+
+    model = SNAC(**_config()).eval()
+    state = torch.load(embedded.CODEC / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    model.load_state_dict(state)
+    for module in model.modules():
+        if type(module).__name__ == "NoiseBlock":
+            module.forward = lambda x: x  # noise off
+    return model
+
+
+def _config() -> dict[str, Any]:
+    import json
+
+    config: dict[str, Any] = json.loads((embedded.CODEC / "config.json").read_text())
+    return config
+
+
+def offline(codes: list[int]) -> NDArray[np.float32]:
+    """What the snac package makes of all codes at once."""
+    layers = [torch.from_numpy(row)[None] for row in frame_to_layers(np.array(codes))]
+    with torch.inference_mode():
+        return np.asarray(_snac().decode(layers)[0, 0].numpy())
+
+
+def codes_of(url: str, sentence: str, seed: int, voice: str = "tara") -> list[int]:
+    """The codes tier 1 gives for a sentence."""
+    body = {"prompt": turn_text(voice, sentence), "seed": seed, "max_tokens": 2000, **SAMPLING}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60, trust_env=False).json()
+    choice = answer["choices"][0]
+    assert choice["finish_reason"] == "stop"
+    places = [slot_and_code(int(n)) for n in re.findall(r"<custom_token_(\d+)>", choice["text"])]
+    assert [place[0] for place in places if place] == list(range(7)) * (len(places) // 7)
+    return [place[1] for place in places if place]
+
+
+def spoken(url: str, sentence: str, seed: int, **body: Any) -> bytes:
+    """What tier 2 sends for a sentence."""
+    body = {"input": sentence, "voice": "tara", "seed": seed, "response_format": "pcm", **SAMPLING, **body}
+    answer = httpx.post(f"{url}/v1/audio/speech", json=body, timeout=60, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def test_ten_sentences_are_heard_sample_for_sample_as_snac_decodes_them(exact_pair: Pair) -> None:
+    heard, heard_offline = [], []
+    for seed, sentence in enumerate(SENTENCES):
+        samples = np.frombuffer(spoken(exact_pair.url, sentence, seed), "<i2")
+        expected = to_int16(offline(codes_of(exact_pair.llama_url, sentence, seed)))
+        assert len(samples) == len(expected), "not one sample lost or repeated"
+        # The float sums of a decode in parts and of one at once differ by about 1e-6; where that falls on
+        # the edge between two 16-bit values they round apart.
+        assert np.max(np.abs(samples.astype(int) - expected.astype(int))) <= 1
+        heard.append(hear(samples))
+        heard_offline.append(hear(expected))
+    rate, rate_offline = (word_error_rate(SENTENCES, texts) for texts in (heard, heard_offline))
+    print(f"word error rate {rate:.2f}, offline {rate_offline:.2f}")
+    assert (
+        rate <= rate_offline + 0.06
+    )  # four words of seventy: a rounding can tip what a recogniser takes a word for
+    assert rate < 0.5, f"this is no speech: {heard}"
+
+
+def test_every_format_holds_the_same_speech(pair: Pair) -> None:
+    samples = len(spoken(pair.url, SENTENCES[0], 1)) // 2
+    pad: dict[Format, int] = {"mp3": 1728, "aac": 2048}
+    for format in FORMATS:
+        data = spoken(pair.url, SENTENCES[0], 1, response_format=format)
+        if format == "pcm":
+            assert len(data) == samples * 2
+            continue
+        decoded, rate = decode(data)
+        assert 0 <= len(decoded) * 24_000 / rate - samples <= pad.get(format, 0), format
+
+
+@pytest.mark.parametrize("text", ["Hi.", "Yes", "No!", "Okay, thanks."])
+def test_a_short_reply_is_sound(pair: Pair, text: str) -> None:
+    samples = np.frombuffer(spoken(pair.url, text, 3), "<i2")
+    assert len(samples) >= 4096
+    assert np.max(np.abs(samples.astype(int))) > 500, "silence"
+
+
+def test_a_text_of_3000_characters_is_spoken_to_its_end(pair: Pair) -> None:
+    text = " ".join(SENTENCES * 10)[:2999] + "."
+    seconds = len(spoken(pair.url, text, 5)) / 2 / 24_000
+    assert 3000 / 30 < seconds < 3000 / 7, "a voice says 7 to 30 characters a second"
+
+
+def test_the_same_seed_is_the_same_audio_and_another_is_not(pair: Pair) -> None:
+    first, again, other = (spoken(pair.url, SENTENCES[0], seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_in_one_process_it_is_the_same_audio(pair: Pair, tmp_path: Path) -> None:
+    with running_pair(tmp_path, "--in-process", ORPHEUS_CODEC_NOISE="off") as single:
+        assert spoken(single.url, SENTENCES[0], 1) == spoken(pair.url, SENTENCES[0], 1)
+        assert httpx.get(f"{single.url}/health", trust_env=False).json()["status"] == "ready"
+
+
+def test_a_request_has_one_id_in_the_log_of_both_tiers(pair: Pair) -> None:
+    headers = {"x-request-id": "joined-by-this"}
+    body = {"input": "Hello.", "voice": "tara", "response_format": "pcm"}
+    answer = httpx.post(
+        f"{pair.url}/v1/audio/speech", json=body, headers=headers, timeout=60, trust_env=False
+    )
+    assert answer.headers["x-request-id"] == "joined-by-this"
+    deadline = time.monotonic() + 5  # tier 2 writes its line once the answer has gone
+    while len(lines := [line for line in pair.log.read_text().splitlines() if "joined-by-this" in line]) < 2:
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.05)
+    assert any("/v1/completions" in line for line in lines)
+    assert any("route=/v1/audio/speech" in line for line in lines)

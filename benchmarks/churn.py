@@ -21,7 +21,7 @@ TEXTS = ("The boat drifted slowly.", "Hi.", "Nobody knew where the old road went
 
 
 def churn(model: Path, streams: int, seconds: float) -> dict[str, Any]:
-    settings = Settings(_env_file=None, streams=streams, slot_tokens=512, llama_threads=1)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, streams=streams, context_tokens=512, threads=1)  # type: ignore[call-arg]
     engine = Engine.load(model, settings)
     try:
         return asyncio.run(_churn(engine, streams, seconds))

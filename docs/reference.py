@@ -24,7 +24,7 @@ from orpheus.deploy import command
 from orpheus.deploy.settings import Deployment
 from orpheus.llama.engine import Engine
 from orpheus.server.service import SpeechService
-from orpheus.settings import Both, Clients, Environment, Tier1, Tier2, load_settings, setting_name
+from orpheus.settings import Clients, Environment, Shared, Tier1, Tier2, load_settings, setting_name
 
 KINDS = {
     str: "text",
@@ -62,7 +62,7 @@ def _settings() -> Iterator[str]:
         "## Settings\n\nFrom the environment or from `.env`; an option of the command line wins over both. "
         "`orpheus settings` prints them with\ntheir values and where each came from.\n"
     )
-    groups: list[type[Environment]] = [Both, Tier1, Tier2, Clients, Deployment]
+    groups: list[type[Environment]] = [Shared, Tier1, Tier2, Clients, Deployment]
     for group in groups:
         title, _, more = (inspect.getdoc(group) or "").partition("\n\n")
         yield f"### {title.rstrip('.')}\n"

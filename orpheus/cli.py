@@ -31,7 +31,6 @@ console = Console(stderr=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [ORPHEUS_HOST, 127.0.0.1].")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_PORT, 5005].")]
-LlamaHost = Annotated[str | None, typer.Option("--host", help="Address [ORPHEUS_LLAMA_HOST, 127.0.0.1].")]
 LlamaPort = Annotated[int | None, typer.Option(help="Port of tier 1 [ORPHEUS_LLAMA_PORT, 5006].")]
 Model = Annotated[
     str | None, typer.Option(help="'embedded', a GGUF file or owner/repo[@revision][:file] [ORPHEUS_MODEL].")
@@ -43,7 +42,7 @@ Supervised = Annotated[bool, typer.Option(hidden=True)]
 Url = Annotated[
     str | None, typer.Option(help="A running pair, seen from here over HTTP, instead of this machine.")
 ]
-Key = Annotated[str | None, typer.Option(help="A key of that pair [the first of ORPHEUS_API_KEYS].")]
+Key = Annotated[str | None, typer.Option(help="An API key of that pair [ORPHEUS_API_KEY].")]
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ def serve(
 
 @app.command()
 def llama(
-    host: LlamaHost = None,
+    host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port [ORPHEUS_LLAMA_PORT, 5006].")] = None,
     model: Model = None,
     supervised: Supervised = False,
@@ -89,8 +88,8 @@ def llama(
     from orpheus.llama.engine import Engine
     from orpheus.llama.server import create_app
 
-    settings = _settings(llama_host=host, llama_port=port, model=model)
-    bound = listen(settings.llama_host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
+    settings = _settings(host=host, llama_port=port, model=model)
+    bound = listen(settings.host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
     if supervised:
         end_with_parent(settings.drain_s)
     process = Process(settings)
@@ -116,31 +115,28 @@ def relay(
     url: Annotated[
         str | None, typer.Option(help="The tier 2 to pass on to, https://HOST [ORPHEUS_FASTAPI_URL].")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_RELAY_PORT, 8089].")] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on; unmute looks for its TTS at 8089.")] = 8089,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Another header to send, 'Name: value'; may be repeated.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Whoever reaches it speaks with your keys.")
     ] = "127.0.0.1",
 ) -> None:
     """Let an unmodified unmute, which dials ws://127.0.0.1:8089, reach a tier 2 behind https.
 
-    Passes HTTP and WebSockets on unchanged, with ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET as Modal asks for them,
-    and the headers of ORPHEUS_RELAY_HEADERS, as 'x-api-key: …'. Unmute waits half a second for its TTS, so tier 2
-    must be up and near.
+    Passes HTTP and WebSockets on unchanged and adds ORPHEUS_API_KEY and Modal's proxy token (ORPHEUS_PROXY_KEY,
+    ORPHEUS_PROXY_SECRET). Unmute waits half a second for its TTS, so tier 2 must be up and near.
     """
     from orpheus.http.process import Process, listen, url_of
     from orpheus.ops.relay import create_app, read_headers
 
-    settings = _settings(fastapi_url=url, relay_port=port)
+    settings = _settings(fastapi_url=url)
     if not settings.fastapi_url:
         raise SetupError("Name the tier 2 to pass on to: --url https://HOST, or ORPHEUS_FASTAPI_URL.")
-    given = settings.relay_headers.get_secret_value() if settings.relay_headers else ""
-    relaying = create_app(
-        settings.fastapi_url,
-        settings.proxy_headers | read_headers([line for line in given.split(",") if line.strip()]),
-        dial_s=settings.connect_timeout_s,
-        max_body_bytes=settings.max_body_bytes,
-    )
-    bound = listen(host, settings.relay_port, "--port or ORPHEUS_RELAY_PORT")
+    headers = settings.client_headers | read_headers(header or [])
+    relaying = create_app(settings.fastapi_url, headers)
+    bound = listen(host, port, "--port")
     here = url_of(host, bound.getsockname()[1]).replace("http", "ws", 1)
     console.print(f"{here} is {settings.fastapi_url}", soft_wrap=True, highlight=False, markup=False)
     Process(settings).serve(relaying, bound)
@@ -163,7 +159,7 @@ def say(
     """Speak a text into a file, and say how fast that was."""
     from orpheus.ops.say import say as say_to_file
 
-    settings = _settings(fastapi_url=url, api_keys=key)
+    settings = _settings(fastapi_url=url, api_key=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     if text == "-":
         text = sys.stdin.read()
@@ -199,7 +195,7 @@ def bench(
     if url is not None and (model or codec):
         raise BadRequest("--url measures a running pair: leave --model and --codec out.")
     _check_writable(out)
-    settings = _settings(model=model, codec=codec, fastapi_url=url, api_keys=key)
+    settings = _settings(model=model, codec=codec, fastapi_url=url, api_key=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with console.status("Measuring") as status:
@@ -236,7 +232,7 @@ def doctor(
         raise BadRequest("--url looks at a running pair: leave --real, --model and --codec out.")
     if real:
         model, codec = model or REAL_MODEL, codec or REAL_CODEC
-    settings = _settings(model=model, codec=codec, api_keys=key)
+    settings = _settings(model=model, codec=codec, api_key=key)
     checks = (
         remote_checks(url, settings.client_headers, settings.cold_wait_s)
         if url is not None

@@ -7,6 +7,7 @@ environment. Knows nothing of what the settings are used for.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -38,112 +39,67 @@ class Environment(BaseSettings):
     )
 
 
-class Both(Environment):
+class Shared(Environment):
     """Both tiers.
 
-    The sampling is what a request gets that names none.
+    Temperature and top_p are defaults for requests that do not set them.
     """
 
     model: str | None = Field(
         None,
-        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: the published Orpheus-3B where "
-        "llama.cpp can use a GPU, else 'embedded'",
+        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: the published Orpheus-3B if "
+        "llama.cpp can use a GPU, otherwise 'embedded'",
     )
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Hugging Face token, for gated or private weights"
     )
     model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
-    temperature: float = Field(0.6, ge=0, le=2, description="0 is greedy, which loops on Orpheus")
-    top_p: float = Field(0.9, gt=0, le=1, description="nucleus of the legal codes")
-    top_k: int = Field(0, ge=0, le=2**31 - 1, description="0 is off")
-    min_p: float = Field(0.0, ge=0, le=1, description="0 is off")
-    repetition_penalty: float = Field(
-        1.1, ge=0.1, le=10, description="1 is off; Orpheus' makers ask for 1.1 or more"
-    )
+    temperature: float = Field(0.6, ge=0, le=2, description="0 is greedy, which makes Orpheus loop")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling over the legal codes")
     max_tokens: int = Field(
-        8192,
-        ge=7,
-        description="most tokens generated for one segment of text (82 a second of speech)",
-    )
-    max_body_bytes: int = Field(
-        1 << 20, ge=1024, description="longest request body, in bytes; more is a 413. 1 MiB is a long chapter"
+        8192, ge=7, description="most tokens generated per segment of text (82 per second of speech)"
     )
     drain_s: int = Field(
         3,
         ge=0,
-        description="streams under way when told to stop get this many seconds to end, then they are broken; 3 lets "
-        "`orpheus serve` end within 5",
+        description="on SIGTERM, how long running streams may finish before they are cut off; 3 lets `orpheus serve` "
+        "exit within 5",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log detail")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
     log_format: Literal["text", "json"] = Field(
-        "text", description="'json': one object a line, for a log collector"
+        "text", description="'json' writes one object per line, for a log collector"
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="address to listen on; `orpheus serve` always keeps tier 1 on 127.0.0.1",
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of llama.cpp and of the codec, each. Unset: half of the cores"
     )
 
 
 class Tier1(Environment):
     """Tier 1: llama."""
 
-    llama_host: str = Field("127.0.0.1", description="address tier 1 listens on")
-    llama_port: int = Field(5006, ge=0, le=65535, description="port of tier 1; 0 takes a free one")
+    llama_port: int = Field(5006, ge=0, le=65535, description="port of tier 1; 0 picks a free one")
     streams: int | None = Field(
-        None, ge=1, le=256, description="streams decoded together. Unset: 32 on a GPU, 8 without"
+        None, ge=1, le=254, description="streams decoded together. Unset: 32 on a GPU, 8 without"
     )
-    slot_tokens: int | None = Field(
+    context_tokens: int | None = Field(
         None,
         ge=256,
         description="context of one stream, prompt and speech, in tokens. Unset: 2048, 25 s of speech",
     )
-    llama_threads: int | None = Field(
-        None, ge=1, description="CPU threads of llama.cpp. Unset: half of the cores"
-    )
-    gpu_layers: int = Field(-1, ge=-1, description="layers on the GPU; -1 is all, 0 none")
-    waiting: int | None = Field(
-        None,
-        ge=0,
-        description="streams that may wait for a free place; one more gets 429. Unset: a quarter of the streams",
-    )
-    kv: Literal["split", "unified"] = Field(
-        "split",
-        description="cache of each stream apart, or one for all, where each stream reads past the others' tokens",
-    )
-    even_batches: bool = Field(
-        True,
-        description="where llama.cpp's kernels differ for a stream alone (F16 weights on a CPU), decode an idle row "
-        "beside it, so that a seed gives the same speech alone and in company; off is faster for a stream alone",
-    )
-    flash_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="'auto': where the backend has it; a q8_0 type_v needs it"
-    )
-    type_k: Literal["f16", "q8_0"] = Field(
-        "f16", description="cached keys; q8_0 halves the cache read in each step, and is not bit-equal"
-    )
-    type_v: Literal["f16", "q8_0"] = Field("f16", description="cached values; as type_k")
-    batch_tokens: int = Field(
-        512,
-        ge=32,
-        le=4096,
-        description="most tokens in one step: a longer prompt is read over several, so that it holds nobody up",
-    )
-    stream_frames: int = Field(
-        64,
-        ge=2,
-        description="frames a reader may leave unread before its stream pauses (85 ms each: 5.5 s)",
-    )
-    pause_timeout_s: float = Field(
-        60.0, gt=0, description="a stream paused for this long is dropped: its reader is gone"
-    )
-    repetition_frames: int = Field(
-        64,
-        ge=0,
-        description="frames the repetition penalty looks back, within the same slot (85 ms each: 5.5 s)",
+    gpu_layers: int = Field(-1, ge=-1, description="layers offloaded to the GPU; -1 is all, 0 none")
+    kv_type: Literal["f16", "q8_0"] = Field(
+        "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )
 
 
 class Tier2(Environment):
     """Tier 2: speech."""
 
-    host: str = Field("127.0.0.1", description="address tier 2 listens on")
-    port: int = Field(5005, ge=0, le=65535, description="port of tier 2; 0 takes a free one")
+    port: int = Field(5005, ge=0, le=65535, description="port of tier 2; 0 picks a free one")
     llama_endpoint: str | None = Field(
         None,
         description="URL of tier 1 or of any OpenAI-compatible completions server, with or without /v1/completions",
@@ -152,166 +108,86 @@ class Tier2(Environment):
     cold_wait_s: float = Field(
         0,
         ge=0,
-        description="longest a request waits for a completions endpoint that is asleep or starting (503, 502, refused "
-        "connections); 0: not at all",
+        description="how long a request waits for a completions endpoint that is asleep or starting (503, 502, "
+        "refused connections); 0 fails at once",
     )
     proxy_key: SecretStr | None = Field(
-        None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services that run there"
+        None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services running there"
     )
     proxy_secret: SecretStr | None = Field(
         None, description="secret of Modal's proxy token (ws-…), sent as Modal-Secret"
     )
     codec: str | None = Field(
         None,
-        description="'embedded', a SNAC folder, or owner/repo[@revision]. Unset: the one that belongs to the model",
+        description="'embedded', a SNAC folder, or owner/repo[@revision]. Unset: the one the model was trained with",
     )
+    codec_device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'")
     sample_rate: int = Field(
-        24000, ge=8000, le=48000, description="samples a second of the audio sent, in Hz"
+        24000, ge=8000, le=48000, description="samples per second of the audio sent, in Hz"
     )
-    segment_chars: int | None = Field(
-        None,
-        ge=20,
-        le=1000,
-        description="most characters generated in one go. Unset: 280, or 110 with the embedded voice",
-    )
-    join: Literal["on", "off"] = Field(
-        "on",
-        description="trims the silence around each segment, sets the pauses between them and evens their loudness; "
-        "off sends the model's samples as they are",
-    )
-    silence_db: float = Field(
-        -45,
-        ge=-90,
-        le=-20,
-        description="RMS under which 10 ms of sound are silence, in dB of full scale; down to 15 dB softer it stays where it "
-        "joins on to voice or soon follows it",
-    )
-    lead_silence_ms: float = Field(
-        30, ge=0, le=2000, description="silence before the first word; Orpheus itself leaves 400 to 600 ms"
+    postprocess: bool = Field(
+        True,
+        description="trim the silence around each segment, set the pauses between them and level their loudness; "
+        "false sends the model's samples unchanged",
     )
     max_input_chars: int = Field(
-        4096, ge=1, description="longest input of a request, in characters; more is a 400"
-    )
-    max_live_chars: int = Field(
-        16384,
-        ge=100,
-        description="longest text of one utterance over a WebSocket, in characters: about 20 minutes of speech",
-    )
-    socket_lead_s: float = Field(
-        3.0,
-        ge=0,
-        description="seconds of audio a WebSocket's listener is sent before they are due; more outlasts a worse "
-        "network, less is thrown away when the listener interrupts. 0: as fast as it is made",
-    )
-    socket_stall_s: float = Field(
-        20.0, gt=0, description="a WebSocket whose client reads nothing for this long is dropped"
-    )
-    socket_first_text_s: float = Field(
-        60.0,
-        gt=0,
-        description="a WebSocket that sends no text within this is closed: the orchestrator leaks them",
-    )
-    socket_idle_s: float = Field(
-        300.0, gt=0, description="longest silence of a WebSocket's client between texts; then it is closed"
+        4096, ge=1, description="longest input of a request, in characters; longer is a 400"
     )
     max_requests: int = Field(64, ge=1, description="speech requests served at once; one more gets 429")
     max_requests_per_key: int | None = Field(
-        None, ge=1, description="of one key at once; one more gets 429. Unset: as ORPHEUS_MAX_REQUESTS"
+        None, ge=1, description="requests per API key at once; one more gets 429. Unset: ORPHEUS_MAX_REQUESTS"
     )
     api_keys: SecretStr | None = Field(
-        None, description="keys that may speak, comma separated. Unset: everybody may"
-    )
-    lists_open: bool = Field(
-        True,
-        description="models and voices need no key, as some clients ask for them without; false closes them",
+        None, description="API keys tier 2 accepts, comma separated. Unset: no key needed"
     )
     unmute_open: bool = Field(
         False,
-        description="/api/tts_streaming needs no key: an unmodified orchestrator can send none but 'public_token'",
+        description="/api/tts_streaming needs no key: an unmodified unmute can only send 'public_token'",
     )
     cors_origins: str | None = Field(
-        None, description="origins whose web pages may call, comma separated, or '*'. Unset: none"
+        None,
+        description="origins whose web pages may call this server, comma separated, or '*'. Unset: none",
     )
-    page: Literal["on", "off"] = Field(
-        "on", description="a page at / to speak and listen in a browser; needs no key, speaking there does"
+    page: bool = Field(
+        True, description="a web page at / to speak and listen; it needs no key, speaking there does"
     )
     cache_mb: int = Field(
-        0, ge=0, description="memory for finished answers to requests with a seed, in MB; 0 is off"
+        0, ge=0, description="memory for finished responses to requests with a seed, in MB; 0 is off"
     )
-    connect_timeout_s: float = Field(5.0, gt=0, description="to reach tier 1")
-    stall_timeout_s: float = Field(
-        30.0,
-        gt=0,
-        description="longest silence of tier 1 within a generation before it counts as dead",
-    )
-    codec_device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'")
-    codec_threads: int | None = Field(
-        None, ge=1, description="CPU threads of the codec. Unset: half of the cores"
-    )
-    codec_noise: Literal["on", "off"] = Field(
-        "on",
-        description="SNAC's noise blocks; keyed by the seed, so the same request sounds the same",
-    )
-    codec_gather_ms: float = Field(
-        2.0,
-        ge=0,
-        le=50,
-        description="longest a decoding step waits for the other open streams, in ms; a lone stream never waits",
-    )
-    codec_reserve_ms: float = Field(
-        500.0,
-        ge=0,
-        description="with more audio than this in the listener's hand, in ms, frames are decoded four at a time, which "
-        "is cheaper; until then one by one. 0: always one by one",
-    )
-    lookahead: int = Field(
-        4,
-        ge=0,
-        description="latents (21 ms each) known beyond the first frame before it leaves, approximated: 4 is 44 dB from "
-        "exact, after 14 tokens. All that follows is exact; 10 or more: the first frame too",
-    )
-    log_text: bool = Field(False, description="write what users have spoken into the log")
+    log_text: bool = Field(False, description="write the spoken text to the log")
 
     @field_validator("api_keys")
     @classmethod
     def _none_is_unset(cls, given: SecretStr | None) -> SecretStr | None:
-        """Nothing is no key; a comma alone is a mistake that must not open the door."""
+        """An empty value means no key; a lone comma is a mistake that must not open the server."""
         if given and not keys_in(given):
-            raise ValueError("there is no key in it; unset it where everybody may speak")
+            raise ValueError("it holds no key; unset it to let everybody in")
         return given or None
 
 
 class Clients(Environment):
     """Clients: `orpheus say`, `relay`, `bench`, `doctor`, and the programs in clients/.
 
-    They send the proxy's token and the first API key of tier 2's settings, too.
+    They also send the proxy token of tier 2's settings.
     """
 
     fastapi_url: str | None = Field(
         None, description="URL of a running tier 2, for `orpheus say`, `orpheus relay` and the clients"
     )
-    relay_port: int = Field(
-        8089,
-        ge=0,
-        le=65535,
-        description="port of `orpheus relay`; the default is where unmute looks for its TTS",
-    )
-    relay_headers: SecretStr | None = Field(
-        None,
-        description="headers `orpheus relay` adds, 'Name: value', comma separated, as 'x-api-key: …' for "
-        "ORPHEUS_API_KEYS; Modal's come from ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET",
+    api_key: SecretStr | None = Field(
+        None, description="API key the clients send. Unset: the first of ORPHEUS_API_KEYS"
     )
 
 
-class Settings(Clients, Tier2, Tier1, Both):
-    """What the pair is run with."""
+class Settings(Clients, Tier2, Tier1, Shared):
+    """All settings of the pair."""
 
     @field_validator("llama_endpoint", "fastapi_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        import httpx  # here, as only its rules tell what it will ask
+        import httpx  # here: only httpx knows which URLs it accepts
 
         with contextlib.suppress(httpx.InvalidURL):
             at = httpx.URL(url)
@@ -320,8 +196,18 @@ class Settings(Clients, Tier2, Tier1, Both):
         raise ValueError("write http://HOST:PORT or https://HOST")
 
     @property
+    def cpu_threads(self) -> int:
+        """Threads for llama.cpp, and as many for the codec: half of the cores this process may use.
+
+        Threads of either wait for each other by spinning, so one that has to share its core stalls all of them
+        (llama.cpp, 2 threads on 2 busy cores: 45 ms a step against 3.5 ms with 1, AMD EPYC, 2026-11-21).
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or max(1, cores // 2)
+
+    @property
     def proxy_headers(self) -> dict[str, str]:
-        """What Modal's proxy wants to see; nothing where no proxy token is set."""
+        """The headers Modal's proxy requires; empty without a proxy token."""
         if self.proxy_key is None or self.proxy_secret is None:
             return {}
         return {
@@ -331,14 +217,14 @@ class Settings(Clients, Tier2, Tier1, Both):
 
     @property
     def client_headers(self) -> dict[str, str]:
-        """What a client of a running pair sends: the proxy's token, and the first of the API keys."""
-        keys = keys_in(self.api_keys)
+        """The headers a client of a running pair sends: the proxy token and an API key."""
+        keys = [self.api_key.get_secret_value()] if self.api_key else keys_in(self.api_keys)
         return self.proxy_headers | ({"x-api-key": keys[0]} if keys else {})
 
     @property
     def completions_url(self) -> str:
-        """The completions URL of tier 1, however the endpoint was written."""
-        url = self.llama_endpoint or f"http://{self.llama_host}:{self.llama_port}"
+        """The completions URL of tier 1, whichever way the endpoint was written."""
+        url = self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}"
         url = url.rstrip("/")
         for ending in ("/v1/completions", "/completions"):
             if url.endswith(ending):
@@ -347,15 +233,15 @@ class Settings(Clients, Tier2, Tier1, Both):
 
 
 def keys_in(given: SecretStr | None) -> list[str]:
-    """The keys of ORPHEUS_API_KEYS."""
+    """The keys of a comma-separated list."""
     listed = given.get_secret_value().split(",") if given else []
     return [key.strip() for key in listed if key.strip()]
 
 
 def load_settings(**options: Any) -> Settings:
-    """Read the settings; `options` (from the command line, None meaning not given) win over all.
+    """Read the settings; `options` (from the command line, None meaning not given) take precedence.
 
-    Raises SetupError with the setting's name and what it takes.
+    Raises SetupError naming the setting and the values it accepts.
     """
     return load(Settings, options)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orpheus.codec import Codec
+from orpheus.codec import Codec, Decoder
 from orpheus.settings import Settings, load_settings
 from tests.support.live import Pair, running_pair
 
@@ -27,21 +27,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture(scope="session")
 def quiet_settings() -> Settings:
-    """The embedded voice, noise off, so that samples can be compared."""
-    return load_settings(model="embedded", codec="embedded", codec_noise="off")
+    """The embedded voice."""
+    return load_settings(model="embedded", codec="embedded")
 
 
 @pytest.fixture(scope="session")
-def codec(quiet_settings: Settings) -> Iterator[Codec]:
+def codec() -> Iterator[Codec]:
     from orpheus import embedded
 
-    loaded = Codec.load(embedded.CODEC, quiet_settings)
+    loaded = Codec(Decoder.load(embedded.CODEC, noise=False))  # so that samples can be compared
     yield loaded
     loaded.close()
 
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Both tiers as a user starts them, one pair for the whole run; noise off."""
-    with running_pair(tmp_path_factory.mktemp("pair"), ORPHEUS_CODEC_NOISE="off") as pair:
+    """Both tiers as a user starts them, one pair for the whole run."""
+    with running_pair(tmp_path_factory.mktemp("pair")) as pair:
         yield pair

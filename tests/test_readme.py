@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from orpheus.llama.batches import SPARE
-from orpheus.llama.engine_config import CPU_STREAMS, GPU_STREAMS, SLOT_TOKENS
+from orpheus.llama.engine_config import CPU_STREAMS, GPU_STREAMS
 from orpheus.settings import Settings
 from tests.support.live import ROOT, Pair, clean_environment, readme_blocks
 

@@ -49,7 +49,7 @@ def test_the_environment_wins_over_dotenv_and_options_over_both(monkeypatch: pyt
     assert "hf_secret" not in "".join(row.value for row in rows.values())
 
 
-@pytest.mark.parametrize(("name", "value"), [("ORPHEUS_TOP_P", "7"), ("ORPHEUS_TOP_K", str(10**30))])
+@pytest.mark.parametrize(("name", "value"), [("ORPHEUS_TOP_P", "7"), ("ORPHEUS_STREAMS", str(10**30))])
 def test_a_value_out_of_range_is_one_sentence_with_its_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -27,7 +27,7 @@ class Reader:
     def __init__(self, model: Path, codes: int, threads: int = 1) -> None:
         self._codes = codes  # a slot
         self._context = Context(
-            Model(model, 0), ContextOptions(1, CONTEXT_TOKENS, CONTEXT_TOKENS, 1, threads, False)
+            Model(model, 0), ContextOptions(1, CONTEXT_TOKENS, CONTEXT_TOKENS, 1, threads)
         )
 
     def frames(

@@ -1,11 +1,6 @@
-"""ORPHEUS_CODEC_DEVICE and ORPHEUS_CODEC_THREADS → a torch device that exists, and torch's thread count.
-
-Knows nothing of the decoder.
-"""
+"""ORPHEUS_CODEC_DEVICE → the name of a torch device that exists."""
 
 from __future__ import annotations
-
-import os
 
 import torch
 
@@ -30,15 +25,3 @@ def choose_device(name: str) -> str:
             "devices: set 'auto' or 'cpu'."
         )
     return name
-
-
-def set_threads(count: int | None) -> int:
-    """Set torch's threads for this process, its CPU steps all run on; → how many.
-
-    Unset: half of the cores this process may use. llama.cpp takes the other half: it stalls when its threads share
-    cores, since each of its layers waits for the slowest. torch has one count for the whole process; nothing else in
-    tier 2 computes with torch.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(count or max(1, cores // 2))
-    return torch.get_num_threads()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from orpheus.codec.checkpoint import LATENTS_PER_FRAME
 from orpheus.codec.decoder import Decoder
-from orpheus.codec.device import choose_device, set_threads
+from orpheus.codec.device import choose_device
 from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.request import DecodeRequest
 from orpheus.codec.stream import Codes, StreamState, advance, checked, choose_step, start_early
@@ -26,6 +26,11 @@ from orpheus.errors import EngineError
 from orpheus.settings import Settings
 from orpheus.vocabulary import SLOTS
 
+# Latents (21 ms each) known beyond the first frame before it leaves, which is approximated: 4 is 51 dB from exact and
+# lets sound start after 14 tokens. Everything after it is exact.
+LOOKAHEAD = 4
+GATHER_S = 0.002  # longest a step waits for the other open streams; a lone stream never waits
+RESERVE_S = 0.5  # with more audio than this in the listener's hands, frames are decoded four at a time
 # Decoded at once while the listener has audio in hand: three quarters of the cost of one by one.
 HOLD_FRAMES = 4
 CLOSED = "The codec is closed: the service is stopping."
@@ -35,15 +40,22 @@ STREAM_CLOSED = "This codec stream is closed."
 class Codec:
     """Loaded SNAC decoder + the thread that decodes all open streams together."""
 
-    def __init__(self, decoder: Decoder, settings: Settings) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        lookahead: int = LOOKAHEAD,
+        gather_s: float = GATHER_S,
+        reserve_s: float = RESERVE_S,
+    ) -> None:
         self.decoder = decoder
         self.sample_rate = decoder.shape.sample_rate
         self.hop = decoder.hop
         self.codes = decoder.shape.codes
         self.samples_per_frame = LATENTS_PER_FRAME * decoder.hop
-        self.lookahead = settings.lookahead
-        self._gather_s = settings.codec_gather_ms / 1000
-        self.reserve_s = settings.codec_reserve_ms / 1000
+        self.lookahead = lookahead
+        self._gather_s = gather_s
+        self.reserve_s = reserve_s
         self._streams: weakref.WeakSet[CodecStream] = weakref.WeakSet()
         self._queue: list[DecodeRequest] = []
         self._changed = threading.Condition()
@@ -57,9 +69,9 @@ class Codec:
     def load(cls, folder: Path, settings: Settings) -> Codec:
         """From a SNAC folder; blocks until the first step has run. WeightsError or SetupError, one sentence each."""
         device = choose_device(settings.codec_device)
-        set_threads(settings.codec_threads)
+        torch.set_num_threads(settings.cpu_threads)  # one count per process; only the codec uses torch here
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
-        return cls(kind.load(folder, noise=settings.codec_noise == "on", device=device), settings)
+        return cls(kind.load(folder, device=device))
 
     def open(self, seed: int) -> CodecStream:
         """A new stream. Equal seeds and codes give equal noise."""
@@ -110,7 +122,7 @@ class Codec:
             job.end(EngineError(STREAM_CLOSED))
 
     def _gather(self, idle: bool) -> list[DecodeRequest]:
-        """The queued jobs. When idle, wait for one, and then `codec_gather_ms` for the other open streams."""
+        """The queued jobs. When idle, wait for one, and then GATHER_S for the other open streams."""
         with self._changed:
             if idle:
                 self._changed.wait_for(lambda: self._queue or self._closed)
@@ -192,7 +204,7 @@ class CodecStream:
 
         Returns the samples that became final, (n,) float32, mono, about [-1, 1]; often none. EngineError for a code
         outside 0 … codes - 1, a closed stream, or a decoding failure. A cancelled push loses nothing: its samples
-        come with the next one. While the listener has more than ORPHEUS_CODEC_RESERVE_MS in hand, counting from the
+        come with the next one. While the listener has more than RESERVE_S in hand, counting from the
         first sample returned, up to three frames are held back to be decoded with the fourth.
         """
         return await self._send(codes, last=False)

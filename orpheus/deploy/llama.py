@@ -46,7 +46,7 @@ class LlamaProcess:
         environment = {
             **os.environ,
             "ORPHEUS_MODEL": str(weights.model_at_hand(self._settings)),
-            "ORPHEUS_LLAMA_HOST": "0.0.0.0",  # Modal's proxy comes from outside the container
+            "ORPHEUS_HOST": "0.0.0.0",  # Modal's proxy comes from outside the container
             "ORPHEUS_LLAMA_PORT": str(self._settings.llama_port),
             "ORPHEUS_DRAIN_S": str(self._settings.drain_s),
         }

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from orpheus.deploy.prices import GPUS
 from orpheus.errors import SetupError
-from orpheus.llama.engine_config import engine_config
+from orpheus.llama.engine_config import EngineConfig
 from orpheus.settings import (
     EMBEDDED,
     REAL_CODEC,
@@ -35,7 +35,7 @@ CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
 DRAIN_S = 20  # of the 30 s between Modal's SIGTERM and its SIGKILL
 # Under the 150 s after which Modal answers a waiting request with a redirect, which few clients follow.
 COLD_WAIT_S = 140.0
-LOCAL = {"host", "port", "llama_host", "fastapi_url"}  # mean this machine
+LOCAL = {"host", "port", "fastapi_url"}  # mean this machine
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
 
 
@@ -127,7 +127,7 @@ ASIDE = 8  # requests that take no place: health, lists, and those that are told
 
 def llama_sizes(deployment: Deployment) -> Sizes:
     """Of tier 1: its streams, and those that may wait for one."""
-    sizes = engine_config(load_settings(), gpu=True)
+    sizes = EngineConfig.from_settings(load_settings(), gpu=True)
     return Sizes(max(1, int(deployment.target_load * sizes.streams)), sizes.streams + sizes.waiting + ASIDE)
 
 

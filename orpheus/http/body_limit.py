@@ -1,4 +1,4 @@
-"""Request bodies no longer than ORPHEUS_MAX_BODY_BYTES, whatever their length claims to be.
+"""Request bodies no longer than MAX_BODY_BYTES, whatever their length claims to be.
 
 Knows nothing of what is in them. Pure ASGI: reads the body, which every route needs whole, before the route
 runs; the limit bounds that memory, and a route never sees half a body.
@@ -13,11 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orpheus.errors import TooLarge
 from orpheus.http.responses import error_response
 
+MAX_BODY_BYTES = 1 << 20  # a long chapter; also the longest WebSocket message
 THROWN_AWAY_BYTES = 1 << 20
 
 
 class BodyLimit:
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
@@ -30,10 +31,7 @@ class BodyLimit:
         except ClientDisconnect:
             return
         if body is None:
-            error = TooLarge(
-                f"The body is longer than {self._max_bytes} bytes. Send the text in parts, or raise "
-                "ORPHEUS_MAX_BODY_BYTES."
-            )
+            error = TooLarge(f"The body is longer than {self._max_bytes} bytes. Send the text in parts.")
             answer = error_response(error)
             answer.headers["Connection"] = "close"  # what is left of the body is not read
             await answer(scope, receive, send)

@@ -23,6 +23,7 @@ from websockets.http11 import Request
 
 from orpheus import weights
 from orpheus.errors import EngineError, OrpheusError, SetupError
+from orpheus.http.body_limit import MAX_BODY_BYTES
 from orpheus.settings import Settings
 from orpheus.voices import languages_of, voices_of
 
@@ -100,7 +101,7 @@ class Process:
             access_log=drain is None,
             timeout_graceful_shutdown=1 if drain else self._settings.drain_s,
             ws=WebSocketProtocol,
-            ws_max_size=self._settings.max_body_bytes,
+            ws_max_size=MAX_BODY_BYTES,
             ws_per_message_deflate=False,  # audio does not shrink, and it would cost a core
             server_header=False,
         )

@@ -23,7 +23,7 @@ from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
 from orpheus.weights import check_gguf
 
-_FLASH = {"auto": -1, "off": 0, "on": 1}
+_FLASH_AUTO = -1  # flash attention wherever the backend has it
 _KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 
 
@@ -36,10 +36,7 @@ class ContextOptions:
     batch_tokens: int
     outputs: int
     threads: int
-    unified: bool
-    flash_attention: Literal["auto", "on", "off"] = "auto"
-    type_k: Literal["f16", "q8_0"] = "f16"
-    type_v: Literal["f16", "q8_0"] = "f16"
+    kv_type: Literal["f16", "q8_0"] = "f16"
 
 
 class Model:
@@ -130,17 +127,17 @@ class Context:
         params.n_seq_max = options.sequences
         params.n_outputs_max = options.outputs  # 0 would reserve logits of the whole vocabulary a batch token
         params.n_threads = params.n_threads_batch = options.threads
-        params.flash_attn_type = _FLASH[options.flash_attention]
-        params.type_k, params.type_v = _KV_TYPES[options.type_k], _KV_TYPES[options.type_v]
-        params.kv_unified = options.unified
+        params.flash_attn_type = _FLASH_AUTO
+        params.type_k = params.type_v = _KV_TYPES[options.kv_type]
+        params.kv_unified = False  # with one cache for all, each stream would read past the others' tokens
         params.no_perf = True
         self._model = model
         self._context: Any = llama_cpp.llama_init_from_model(model._model, params)
         if not self._context:
             raise SetupError(
                 f"llama.cpp could not make a context of {options.sequences} streams × {options.sequence_tokens} "
-                "tokens: lower ORPHEUS_STREAMS or ORPHEUS_SLOT_TOKENS, or set ORPHEUS_TYPE_V=f16 where flash "
-                "attention is off."
+                "tokens: lower ORPHEUS_STREAMS or ORPHEUS_CONTEXT_TOKENS, or set ORPHEUS_KV_TYPE=f16 where the "
+                "device has no flash attention."
             )
         self._memory = llama_cpp.llama_get_memory(self._context)
         self.sequences = options.sequences

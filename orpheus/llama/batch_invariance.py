@@ -34,7 +34,7 @@ def measure_batch_invariance(context: Context, token: int, streams: int) -> Batc
 def _first_logits(context: Context, token: int, streams: int) -> NDArray[np.float32]:
     rows = [Row(number, 0, (token,), True) for number in range(min(streams, context.sequences))]
     if context.decode(rows):
-        raise SetupError("llama.cpp has no room for one token a stream: raise ORPHEUS_SLOT_TOKENS.")
+        raise SetupError("llama.cpp has no room for one token a stream: raise ORPHEUS_CONTEXT_TOKENS.")
     first: NDArray[np.float32] = context.logits(len(rows))[0].copy()
     for row in rows:
         context.forget(row.sequence)

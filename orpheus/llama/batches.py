@@ -59,11 +59,9 @@ def packing(
     return moves
 
 
-def passes(rows: Sequence[Row], batch_tokens: int, *, unified: bool) -> int:
-    """Forward passes llama.cpp makes of a batch (its split_simple and split_equal, checked by a test)."""
+def passes(rows: Sequence[Row], batch_tokens: int) -> int:
+    """Forward passes llama.cpp makes of a batch (its split_equal, checked by a test)."""
     left = {row.sequence: len(row.tokens) for row in rows}
-    if unified:
-        return -(-sum(left.values()) // batch_tokens)
     count = 0
     while left:
         run = _runs(sorted(left))[0][:batch_tokens]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError
-from orpheus.llama.engine_config import EngineConfig, engine_config
+from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.metrics import EngineMetrics, Stats
 from orpheus.llama.prompt_tokens import prompt_ids, room
 from orpheus.llama.scheduler import TokenSequence
@@ -40,7 +40,7 @@ class Engine:
         self,
         model: Model,
         open_context: Callable[[], Context],
-        shape: EngineConfig,
+        config: EngineConfig,
         on_death: Callable[[OrpheusError], None] = lambda _: None,
     ) -> None:
         """Start the decode thread, make the context and warm it up. `load` is the usual way in.
@@ -48,12 +48,12 @@ class Engine:
         `on_death` is told, in the decode thread, why the engine will never answer again.
         """
         self.vocabulary = model.vocabulary
-        self.shape = shape
+        self.config = config
         self.stats = Stats()
-        self.metrics = EngineMetrics(self.stats, shape.streams, self._gauges)
+        self.metrics = EngineMetrics(self.stats, config.streams, self._gauges)
         self._model = model
         self._on_death = on_death
-        self._steps = Steps(model.vocabulary, open_context, shape, self.stats, self.metrics)
+        self._steps = Steps(model.vocabulary, open_context, config, self.stats, self.metrics)
         # Shared with the event loop, under the lock:
         self._news = threading.Condition()
         self._jobs: dict[Stream, TokenSequence[Stream]] = {}
@@ -75,11 +75,24 @@ class Engine:
     ) -> Engine:
         """Load a GGUF; blocks for seconds. WeightsError or SetupError with one clear sentence."""
         from orpheus import llamacpp
+
+        gpu = settings.gpu_layers != 0 and llamacpp.gpu_available()
+        config = EngineConfig.from_settings(settings, gpu=gpu)
+        return cls.open(model_path, config, settings.gpu_layers, on_death)
+
+    @classmethod
+    def open(
+        cls,
+        model_path: Path,
+        config: EngineConfig,
+        gpu_layers: int = 0,
+        on_death: Callable[[OrpheusError], None] = lambda _: None,
+    ) -> Engine:
+        """`load` with every size given."""
         from orpheus.llama import backend
 
-        chosen = engine_config(settings, gpu=settings.gpu_layers != 0 and llamacpp.gpu_available())
-        model = backend.Model(model_path, settings.gpu_layers)
-        return cls(model, lambda: backend.Context(model, chosen.context()), chosen, on_death)
+        model = backend.Model(model_path, gpu_layers)
+        return cls(model, lambda: backend.Context(model, config.context()), config, on_death)
 
     def tokenize_prompt(self, prompt: str) -> tuple[int, ...]:
         """Ids of a text prompt.
@@ -102,22 +115,22 @@ class Engine:
 
         BadRequest: it cannot fit a slot. AtCapacity: every place is taken. NotReady: the engine is dead.
         """
-        limit, first_slot = room(completion, self.vocabulary, self.shape.slot_tokens)
+        limit, first_slot = room(completion, self.vocabulary, self.config.context_tokens)
         sampling = completion.sampling
         if sampling.seed is None:
             sampling = sampling.with_seed(secrets.randbits(64))
-        shape = self.shape
-        stream = Stream(completion, time.monotonic(), self._cancel, self._wake, shape.stream_frames // 2)
+        config = self.config
+        stream = Stream(completion, time.monotonic(), self._cancel, self._wake, config.stream_frames // 2)
         job = TokenSequence(stream, completion.prompt, limit, sampling, first_slot)
         with self._news:
             self.check()
             if self._closing:
                 raise EngineError("The engine is closed.")
-            if len(self._jobs) >= shape.streams + shape.waiting:
+            if len(self._jobs) >= config.streams + config.waiting:
                 self.stats.rejected += 1
                 raise AtCapacity(
-                    f"All {shape.streams} streams are busy and {shape.waiting} wait: try again shortly.",
-                    retry_after_s=math.ceil(self.stats.stream_s / shape.streams),
+                    f"All {config.streams} streams are busy and {config.waiting} wait: try again shortly.",
+                    retry_after_s=math.ceil(self.stats.stream_s / config.streams),
                 )
             self._jobs[stream] = job
             self._arrived.append(job)
@@ -131,15 +144,14 @@ class Engine:
 
     def load_report(self) -> dict[str, Any]:
         """What is in flight and how fast steps are, for `/health`."""
-        stats, shape = self.stats, self.shape
+        stats, config = self.stats, self.config
         busy_s = sum(stats.part_s.values())
         return {
             **self._gauges(),
-            "slots": shape.streams,
-            "waiting_limit": shape.waiting,
-            "slot_tokens": shape.slot_tokens,
-            "kv": "unified" if shape.unified else "split",
-            "threads": shape.threads,
+            "streams": config.streams,
+            "waiting_limit": config.waiting,
+            "context_tokens": config.context_tokens,
+            "threads": config.threads,
             "batch_invariant": self._steps.batch_invariant,
             "tokens": stats.tokens,
             "step_ms": round(busy_s / stats.steps * 1e3, 3) if stats.steps else None,

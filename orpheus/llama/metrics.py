@@ -59,7 +59,7 @@ class EngineMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
-        yield GaugeMetricFamily("orpheus_slots", "Streams that can run at once", value=self._streams)
+        yield GaugeMetricFamily("orpheus_streams_limit", "Streams that can run at once", value=self._streams)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"orpheus_streams_{name}", f"Streams {name} now", value=value)
         step = SummaryMetricFamily("orpheus_step_seconds", "Time of a step by part", labels=["part"])
@@ -76,7 +76,7 @@ class EngineMetrics(Collector):
             ("orpheus_dropped", "Streams whose reader stopped reading for too long", stats.dropped),
             ("orpheus_failed", "Streams that ended in an error", stats.failed),
             ("orpheus_reloads", "Times the context was made anew after a fatal error", stats.reloads),
-            ("orpheus_no_kv_slot", "Times llama.cpp had no room for a batch", stats.no_room),
+            ("orpheus_no_kv_room", "Times llama.cpp had no room for a batch", stats.no_room),
         ):
             yield CounterMetricFamily(name, text, value=value)
         finished = CounterMetricFamily("orpheus_finished", "Streams that ended well", labels=["reason"])

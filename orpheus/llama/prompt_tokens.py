@@ -63,12 +63,12 @@ def check_texts(texts: Sequence[str]) -> None:
         )
 
 
-def room(completion: Completion, vocabulary: Vocabulary, slot_tokens: int) -> tuple[int, int]:
+def room(completion: Completion, vocabulary: Vocabulary, context_tokens: int) -> tuple[int, int]:
     """Most tokens to generate, in whole frames, and the slot of the first. BadRequest where none fits."""
     prompt = completion.prompt
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
-    left = slot_tokens - len(prompt)
+    left = context_tokens - len(prompt)
     first_slot = 0
     if completion.constrained:
         # Audio tokens at the prompt's end: the frame they began goes on.
@@ -78,8 +78,8 @@ def room(completion: Completion, vocabulary: Vocabulary, slot_tokens: int) -> tu
     least = SLOTS - first_slot if completion.constrained else 1
     if left < least:
         raise BadRequest(
-            f"The prompt has {len(prompt)} tokens and a stream holds {slot_tokens}: not one frame of speech would "
-            "fit. Shorten the text, or raise ORPHEUS_SLOT_TOKENS.",
+            f"The prompt has {len(prompt)} tokens and a stream holds {context_tokens}: not one frame of speech would "
+            "fit. Shorten the text, or raise ORPHEUS_CONTEXT_TOKENS.",
             param="prompt",
             code="context_length_exceeded",
         )

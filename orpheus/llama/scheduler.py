@@ -17,7 +17,7 @@ from orpheus.sampling import Sampling
 from orpheus.vocabulary import FRAME_S
 
 HEAD_START_S = 0.35  # a stream this far ahead of its listener gives way to first frames: two frames and the steps to them
-PREFILLS = {"split": 1, "unified": 2}  # prompts read in a step: with a split cache each costs another pass
+PREFILLS = 1  # prompts read in a step: each costs another pass over the weights
 
 Owner = TypeVar("Owner")
 
@@ -65,13 +65,11 @@ class Plan(Generic[Owner]):
 class Scheduler(Generic[Owner]):
     """Streams in first-come order. Used from one thread."""
 
-    def __init__(self, streams: int, batch_tokens: int, *, dense: bool) -> None:
+    def __init__(self, streams: int, batch_tokens: int) -> None:
         self.streams = streams
-        self.sequences = streams + SPARE if dense else streams
+        self.sequences = streams + SPARE
         self.even = False
-        self._prefills = PREFILLS["split" if dense else "unified"]
         self._batch_tokens = batch_tokens
-        self._dense = dense
         self.waiting: deque[TokenSequence[Owner]] = deque()
         self.active: list[TokenSequence[Owner]] = []
         self._free_places = list(range(streams - 1, -1, -1))
@@ -104,7 +102,7 @@ class Scheduler(Generic[Owner]):
         """Streams that begin now, while there is room and few enough prompts are being read."""
         begun = []
         reading = sum(job.prefilling for job in self.active)
-        while self.waiting and self._free_places and reading < self._prefills:
+        while self.waiting and self._free_places and reading < PREFILLS:
             job = self.waiting.popleft()
             job.place = self._free_places.pop()
             taken = {other.sequence for other in self.active}
@@ -118,7 +116,7 @@ class Scheduler(Generic[Owner]):
         """The next step; no rows where nothing can run."""
         ready = [job for job in self.active if not job.paused and not job.starved]
         forget, self._forget = self._forget, []
-        moves = self._pack(ready) if self._dense else []
+        moves = self._pack(ready)
         ready.sort(key=lambda job: job.sequence)
         # With every place taken throughput is what shortens the queue; small steps would lengthen it.
         jobs = self._first_frames_first(ready, now) if self._free_places else ready
@@ -158,8 +156,6 @@ class Scheduler(Generic[Owner]):
         if all(job.frames for job in ready):
             return ready
         urgent = [job for job in ready if not job.frames or job.lead_s(now) < HEAD_START_S]
-        if not self._dense:
-            return urgent
         start = urgent[0].sequence  # `ready` is 0 … n-1: all from here on stay consecutive
         while start and sum(len(job.todo) == 1 for job in ready[start:]) == 1:
             start -= 1

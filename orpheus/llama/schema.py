@@ -111,9 +111,11 @@ class CompletionRequest(BaseModel):
         return tuple(ids)
 
     def _sampling(self, settings: Settings) -> Sampling:
+        defaults = Sampling(temperature=settings.temperature, top_p=settings.top_p)
+
         def given(name: str) -> Any:
             value = getattr(self, name)
-            return getattr(settings, name) if value is None else value
+            return getattr(defaults, name) if value is None else value
 
         seed = None if self.seed is None or self.seed == -1 else self.seed  # -1 is llama.cpp's "any"
         return Sampling(

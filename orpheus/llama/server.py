@@ -86,7 +86,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
 
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit)
     app.add_middleware(RequestIds)
 
     @app.post("/v1/completions", response_model=None)
@@ -125,15 +125,15 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
 
 
 def _model_card(engine: Engine, settings: Settings) -> dict[str, Any]:
-    shape = engine.shape
+    config = engine.config
     return {
         "id": settings.model_name,
         "object": "model",
         "created": int(time.time()),
         "owned_by": "orpheus",
         "meta": {
-            "slots": shape.streams,
-            "slot_tokens": shape.slot_tokens,
+            "streams": config.streams,
+            "context_tokens": config.context_tokens,
             "codes_per_slot": engine.vocabulary.codes,
             "n_vocab": engine.vocabulary.size,
         },

@@ -35,7 +35,7 @@ class Steps:
         self,
         vocabulary: Vocabulary,
         open_context: Callable[[], Context],
-        shape: EngineConfig,
+        config: EngineConfig,
         stats: Stats,
         metrics: EngineMetrics,
     ) -> None:
@@ -43,14 +43,12 @@ class Steps:
         self.batch_invariant = False  # whether a stream's tokens are the same in any company
         self._vocabulary = vocabulary
         self._open_context = open_context
-        self._shape = shape
+        self._config = config
         self._stats = stats
         self._metrics = metrics
         self._context: Context | None = None
-        self._scheduler: Scheduler[Stream] = Scheduler(
-            shape.streams, shape.batch_tokens, dense=not shape.unified
-        )
-        self._sampler = Sampler(vocabulary, shape.streams, shape.repetition_frames)
+        self._scheduler: Scheduler[Stream] = Scheduler(config.streams, config.batch_tokens)
+        self._sampler = Sampler(vocabulary, config.streams, config.repetition_frames)
         self._starts = [ids.start for ids in vocabulary.code_ids]
         self._first_codes = vocabulary.first_codes
         self._codes = vocabulary.codes
@@ -58,10 +56,10 @@ class Steps:
     def open(self) -> None:
         """Make the context and warm it up by looking whether logits depend on company."""
         self._context = self._open_context()
-        streams = self._shape.streams
+        streams = self._config.streams
         found = measure_batch_invariance(self._context, self._vocabulary.begin_of_text, streams)
-        same = streams == 1 or (found.same_in_company and not self._shape.unified)
-        self._scheduler.even = same and found.differs_alone and self._shape.even_batches and streams > 1
+        same = streams == 1 or (found.same_in_company)
+        self._scheduler.even = same and found.differs_alone and self._config.even_batches and streams > 1
         self.batch_invariant = same and (streams == 1 or self._scheduler.even or not found.differs_alone)
 
     def reopen(self) -> None:
@@ -85,11 +83,11 @@ class Steps:
     def can_run(self) -> bool:
         scheduler = self._scheduler
         runnable = any(not job.paused and not job.starved for job in scheduler.active)
-        return runnable or bool(scheduler.waiting and len(scheduler.active) < self._shape.streams)
+        return runnable or bool(scheduler.waiting and len(scheduler.active) < self._config.streams)
 
     def check_readers(self, now: float) -> list[Delivery]:
         """Pause streams whose readers lag, resume those that caught up, drop those paused for too long."""
-        high, low = self._shape.stream_frames, self._shape.stream_frames // 2
+        high, low = self._config.stream_frames, self._config.stream_frames // 2
         dropped: list[Delivery] = []
         for job in list(self._scheduler.active):
             stream = job.owner
@@ -98,9 +96,9 @@ class Steps:
                 stream.paused_at, job.paused = now, True
             if job.paused and stream.unread <= low:
                 stream.paused_at, job.paused = None, False
-            elif stream.paused_at is not None and now - stream.paused_at > self._shape.pause_timeout_s:
+            elif stream.paused_at is not None and now - stream.paused_at > self._config.pause_timeout_s:
                 self._stats.dropped += 1
-                limit_s = self._shape.pause_timeout_s
+                limit_s = self._config.pause_timeout_s
                 dropped.append(
                     self._fail(job, EngineError(f"The stream was dropped: nobody read it for {limit_s:g} s."))
                 )
@@ -167,7 +165,7 @@ class Steps:
         self._count()
         stats.steps += 1
         stats.rows += len(rows)
-        stats.passes += passes(batch, self._shape.batch_tokens, unified=self._shape.unified)
+        stats.passes += passes(batch, self._config.batch_tokens)
         stats.prompt_tokens += sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
         stats.tokens += len(done)
         parts = stats.part_s

@@ -31,7 +31,9 @@ from orpheus.http.responses import GeneratorResponse, error_response, while_conn
 
 log = logging.getLogger(__name__)
 
-ORCHESTRATOR = "/api/tts_streaming"
+PORT = 8089  # where unmute looks for its TTS
+DIAL_S = 5.0  # longest wait for a connection to tier 2
+UNMUTE_PATH = "/api/tts_streaming"
 BUILD_INFO, BUILD_INFO_S = "/api/build_info", 1.5  # the orchestrator waits 2 s, then takes us for dead
 MOST_BYTES = 1 << 20  # of a message, as the orchestrator's own limit
 CLOSE_S = 1.0  # longest wait for the answer to a close
@@ -54,7 +56,7 @@ def read_headers(lines: Sequence[str]) -> dict[str, str]:
     return headers
 
 
-def create_app(url: str, headers: Mapping[str, str], *, dial_s: float, max_body_bytes: int) -> Starlette:
+def create_app(url: str, headers: Mapping[str, str], *, dial_s: float = DIAL_S) -> Starlette:
     """Everything that comes goes on to `url`, with `headers` in the place of those of the same names.
 
     `dial_s` is the longest wait for a connection. Raises SetupError where `url` cannot be one.
@@ -75,7 +77,7 @@ def create_app(url: str, headers: Mapping[str, str], *, dial_s: float, max_body_
             Route("/{path:path}", relay.http, methods=methods),
             WebSocketRoute("/{path:path}", relay.socket),
         ],
-        middleware=[Middleware(BodyLimit, max_bytes=max_body_bytes)],
+        middleware=[Middleware(BodyLimit)],
         lifespan=lifespan,
     )
 
@@ -179,7 +181,7 @@ async def _body(answer: httpx.Response) -> AsyncGenerator[bytes]:
 
 async def _refuse(client: WebSocket, response: Response, why: str) -> None:
     log.warning("refused: %s", why)
-    if client.scope["path"].endswith(ORCHESTRATOR):  # a refused handshake would end the conversation at once
+    if client.scope["path"].endswith(UNMUTE_PATH):  # a refused handshake would end the conversation at once
         await client.accept()
         await client.send_bytes(msgpack.packb({"type": "Error", "message": why}))
         await client.close(TRY_AGAIN)
@@ -241,7 +243,7 @@ class _Line:
         else:
             code, reason = BROKEN, "The line to the server broke."
             log.error("%s", reason)
-            if self._client.scope["path"].endswith(ORCHESTRATOR):
+            if self._client.scope["path"].endswith(UNMUTE_PATH):
                 # Any close before its Eos ends the conversation, and another code than 1000 what it has to play.
                 code, reason = COMPLETE, ""
                 await self._tell(msgpack.packb({"type": "Error", "message": "The line to the server broke."}))

@@ -23,6 +23,7 @@ from orpheus.settings import Settings
 
 KILL_S = 1.5  # after ORPHEUS_DRAIN_S a child is killed: by default `serve` itself is gone within 5 s
 POLL_S = 0.1
+LOCAL = "127.0.0.1"  # tier 1 serves tier 2 alone
 
 
 class _StopRequested(Exception):
@@ -33,13 +34,12 @@ def supervise(settings: Settings, console: Console) -> int:
     """Run both tiers until a signal or until one of them dies. Returns the exit code."""
     host = settings.host
     port = _free_port(host, settings.port, "--port or ORPHEUS_PORT")
-    llama_port = _free_port(settings.llama_host, settings.llama_port, "--llama-port or ORPHEUS_LLAMA_PORT")
+    llama_port = _free_port(LOCAL, settings.llama_port, "--llama-port or ORPHEUS_LLAMA_PORT")
     environment = {
         **os.environ,
-        "ORPHEUS_HOST": host,
         "ORPHEUS_PORT": str(port),
         "ORPHEUS_LLAMA_PORT": str(llama_port),
-        "ORPHEUS_LLAMA_ENDPOINT": url_of(settings.llama_host, llama_port),
+        "ORPHEUS_LLAMA_ENDPOINT": url_of(LOCAL, llama_port),
         # Resolved once here, so that both tiers are sure to mean the same weights.
         "ORPHEUS_MODEL": weights.model_name(settings),
         "ORPHEUS_CODEC": weights.codec_name(settings),
@@ -51,12 +51,12 @@ def supervise(settings: Settings, console: Console) -> int:
             for tier in ("llama", "speech"):
                 tiers[tier] = subprocess.Popen(
                     [sys.executable, "-m", "orpheus", tier, "--supervised"],
-                    env=environment,
+                    env={**environment, "ORPHEUS_HOST": LOCAL if tier == "llama" else host},
                     stdin=subprocess.PIPE,  # closes when this process is gone, however it went
                     start_new_session=True,  # Ctrl-C reaches this process alone, which stops both
                 )
             urls = {
-                "llama": f"{url_of(settings.llama_host, llama_port)}/health",
+                "llama": f"{url_of(LOCAL, llama_port)}/health",
                 "speech": f"{url_of(host, port)}/health",
             }
             code = _wait_until_healthy(tiers, urls, console)

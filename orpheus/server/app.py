@@ -41,7 +41,7 @@ def create_app(service: SpeechService) -> FastAPI:
     app.include_router(openai.routes(service))
     for protocol in (session, plain, unmute):
         app.include_router(protocol.routes(service))
-    if service.settings.page == "on":
+    if service.settings.page:
         app.include_router(page.routes())
     return app
 
@@ -49,7 +49,7 @@ def create_app(service: SpeechService) -> FastAPI:
 def _add_layers(app: FastAPI, service: SpeechService) -> None:
     """The last one added is the outermost."""
     settings = service.settings
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyAuth, settings=settings)
     if settings.cors_origins:
         origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]

@@ -47,7 +47,6 @@ class ApiKeyAuth:
         self._app = app
         # Digests: equal lengths, so that comparing takes the same time whatever is wrong with a key.
         self._keys = [_digest(key) for key in keys_in(settings.api_keys)]
-        self._lists_open = settings.lists_open
         self._orchestrator_open = settings.unmute_open
         self._most = settings.max_requests_per_key
         self._held: Counter[int] = Counter()
@@ -85,7 +84,7 @@ class ApiKeyAuth:
         if path in _OPEN or path.startswith(page.FILES):
             return True
         looks: bool = scope["method"] in ("GET", "HEAD")
-        return self._lists_open and looks and (path in _LISTS or path.startswith("/v1/models/"))
+        return looks and (path in _LISTS or path.startswith("/v1/models/"))
 
     def _key_of(self, scope: Scope) -> int | None:
         """Which key was given. Every pair is compared, in constant time, whether one fits or not."""

@@ -15,7 +15,7 @@ _WHY = {
     400: "The request must be changed; `param` names the field",
     401: "No API key of this server",
     404: "There is no such thing",
-    413: "The body is longer than ORPHEUS_MAX_BODY_BYTES",
+    413: "The body is longer than 1 MiB",
     429: "All places are taken; come back after `Retry-After` seconds",
     500: "Generation or decoding failed",
     502: "Tier 1 answered wrongly or broke off",

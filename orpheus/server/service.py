@@ -30,6 +30,9 @@ from orpheus.voices import DEFAULT_VOICE, Voice, find_voice, languages_of
 
 log = logging.getLogger(__name__)
 
+MAX_LIVE_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
+LEAD_SILENCE_MS = 30.0  # before the first word, where Orpheus itself leaves 400 to 600
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -195,9 +198,7 @@ class SpeechService:
     def prepare_live(self, utterance: Utterance) -> Prepared:
         """The same for a text that is still to come: its `spoken` takes it."""
         voice = find_voice(utterance.voice, self.languages)
-        live = self.pipeline().live(
-            voice, most_chars=self.settings.max_live_chars, normalize=utterance.normalize
-        )
+        live = self.pipeline().live(voice, most_chars=MAX_LIVE_CHARS, normalize=utterance.normalize)
         return self._prepared(utterance, voice, live, patient=True)
 
     def _prepared(
@@ -207,9 +208,6 @@ class SpeechService:
         defaults = {
             "temperature": settings.temperature,
             "top_p": settings.top_p,
-            "top_k": settings.top_k,
-            "min_p": settings.min_p,
-            "repetition_penalty": settings.repetition_penalty,
         }
         lead_ms = utterance.lead_silence_ms
         job = Prepared(
@@ -219,7 +217,7 @@ class SpeechService:
                 voice=voice,
                 sampling=Sampling(**(defaults | dict(utterance.sampling))),
                 max_tokens=utterance.max_tokens or settings.max_tokens,
-                lead_silence_s=(settings.lead_silence_ms if lead_ms is None else lead_ms) / 1000,
+                lead_silence_s=(LEAD_SILENCE_MS if lead_ms is None else lead_ms) / 1000,
                 patient=patient,
             ),
             format=utterance.format,

@@ -23,6 +23,9 @@ from orpheus.tts.usage import Usage
 from orpheus.tts.word_timing import Word, WordTimer
 
 MOST_PENDING = 8  # utterances that may wait behind the one that is spoken
+LEAD_S = (
+    3.0  # audio sent ahead of real time: more outlasts a worse network, less is thrown away at a barge-in
+)
 PLACE_S = 5.0  # that an utterance waits for a place; later its listener would have given up
 
 
@@ -164,7 +167,7 @@ class UtteranceQueue:
     """The utterances of one connection. `run` speaks them while the other methods take what its client sends."""
 
     def __init__(self, service: SpeechService, emit: Emit, lead_s: float | None = None) -> None:
-        self.lead_s = service.settings.socket_lead_s if lead_s is None else lead_s
+        self.lead_s = LEAD_S if lead_s is None else lead_s
         self.writing: Speech | None = None  # the utterance whose text is still coming
         self.speaking: Speech | None = None
         self._service = service

@@ -84,10 +84,7 @@ class StreamingSegmenter:
         """Any fragment: characters, tokens, words; joined as they are. TooLarge where it gets too long."""
         self.chars += len(text)
         if self.chars > self._most_chars:
-            raise TooLarge(
-                f"This utterance has more than {self._most_chars} characters: send it as several, or raise "
-                "ORPHEUS_MAX_LIVE_CHARS."
-            )
+            raise TooLarge(f"This utterance has more than {self._most_chars} characters: send it as several.")
         text = self._half + text
         self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         self._rest += _whole_characters(text.removesuffix(self._half))

@@ -29,7 +29,7 @@ from orpheus.tts.frames import FrameAssembler, RepetitionDetector
 from orpheus.tts.postprocess import LEVEL_S, LoudnessLeveler, SilenceTrimmer
 from orpheus.tts.prebuffer import PrebufferEstimator
 from orpheus.tts.prefetch import Prefetch
-from orpheus.tts.token_source import Generation, TokenChunk, TokenSource
+from orpheus.tts.token_source import STALL_TIMEOUT_S, Generation, TokenChunk, TokenSource
 from orpheus.tts.usage import Said, Usage
 from orpheus.vocabulary import SLOTS
 from orpheus.voices import Voice
@@ -39,6 +39,8 @@ from orpheus.voices import Voice
 TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
 QUICK_CHARS = 18  # a second: no speech is much shorter than its text at this rate
+SEGMENT_CHARS, EMBEDDED_SEGMENT_CHARS = 280, 110  # most characters generated in one go
+SILENCE_DB = -45  # RMS, in dB of full scale, below which 10 ms of sound count as silence
 RESERVE_S = 1.0  # of audio in the listener's hands, kept when a segment is held back
 AGAIN_S = 0.05  # until a full tier 1 is asked again: a listener runs dry while it is not
 RETRY_SEED = 1 << 40  # added to the seed of a segment that is generated again
@@ -64,11 +66,11 @@ class SpeechPipeline:
         self._settings = settings
         self.sample_rate = codec.sample_rate
         embedded = weights.codec_name(settings) == EMBEDDED
-        self._segment_chars = settings.segment_chars or (110 if embedded else 280)
+        self._segment_chars = EMBEDDED_SEGMENT_CHARS if embedded else SEGMENT_CHARS
         # The embedded voice learned single sentences: two or three in one go cost it a word in five.
-        self._join_chars = 50 if embedded and not settings.segment_chars else None
-        self._threshold = 10 ** (settings.silence_db / 20)
-        self._joins = settings.join == "on"
+        self._join_chars = 50 if embedded else None
+        self._threshold = 10 ** (SILENCE_DB / 20)
+        self._joins = settings.postprocess
         self._pace = PrebufferEstimator(LEVEL_S if self._joins else 0.0)
 
     def split(self, text: str, voice: Voice, *, normalize: bool = False) -> SegmentedText:
@@ -255,7 +257,7 @@ class SpeechPipeline:
 
     async def _tokens(self, segment: Generation, *, wait: bool) -> AsyncGenerator[TokenChunk]:
         """A segment's tokens; with `wait`, a full tier 1 is asked again instead of failing the whole request."""
-        patience_ends = time.monotonic() + self._settings.stall_timeout_s
+        patience_ends = time.monotonic() + STALL_TIMEOUT_S
         while True:
             try:
                 async with aclosing(self._source.generate(segment)) as tokens:

@@ -26,6 +26,9 @@ from orpheus.settings import Settings
 if TYPE_CHECKING:
     from orpheus.llama.engine import Engine
 
+CONNECT_TIMEOUT_S = 5.0
+STALL_TIMEOUT_S = 30.0  # longest silence of tier 1 within a generation before it counts as dead
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -92,11 +95,10 @@ class HttpTokenSource:
         self._client = httpx.AsyncClient(
             headers=settings.proxy_headers
             | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
-            timeout=httpx.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s),
+            timeout=httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,  # tier 1 is ours: a proxy set for the outside would only be in the way
         )
-        self._stall_timeout_s = settings.stall_timeout_s
         self._cold_wait_s = settings.cold_wait_s
 
     async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
@@ -115,7 +117,7 @@ class HttpTokenSource:
             raise NotReady(self._unreachable()) from error
         except httpx.TimeoutException as error:
             raise UpstreamError(
-                f"Tier 1 at {self._url} sent nothing for {self._stall_timeout_s:g} s; its log says why."
+                f"Tier 1 at {self._url} sent nothing for {STALL_TIMEOUT_S:g} s; its log says why."
             ) from error
         except httpx.TransportError as error:
             raise UpstreamError(

@@ -18,19 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orpheus.codec import Codec
+from orpheus.codec import Codec, Decoder
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.errors import EngineError
-from orpheus.settings import Settings
+from orpheus.settings import load_settings
 from tests.codec.random_snac import EMBEDDED, save_random_snac
 
 EXACT = 1000
 
 
-def codec_settings(**changes: object) -> Settings:
-    return Settings(
-        _env_file=None, **{"codec_device": "cpu", "lookahead": EXACT, "codec_reserve_ms": 0, **changes}
-    )  # type: ignore[arg-type]
+def load(folder: Path, *, lookahead: int = EXACT, reserve_s: float = 0.0, **more: float) -> Codec:
+    """A codec whose first frame is exact and which never waits, unless told otherwise."""
+    return Codec(Decoder.load(folder), lookahead=lookahead, reserve_s=reserve_s, **more)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def offline(folder: Path) -> OfflineDecoder:
 
 @pytest.fixture(scope="module")
 def codec(folder: Path) -> Iterator[Codec]:
-    codec = Codec.load(folder, codec_settings())
+    codec = load(folder)
     yield codec
     codec.close()
 
@@ -88,7 +87,7 @@ def test_streams_of_no_one_and_two_frames_end_with_all_their_samples(codec: Code
 def test_with_audio_in_hand_frames_wait_for_the_fourth(
     folder: Path, offline: OfflineDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = Codec.load(folder, codec_settings(codec_reserve_ms=1))
+    codec = load(folder, reserve_s=0.001)
     codes = codes_of(7 * 80, 0)  # 80 frames of 48 samples: 2 ms each
 
     async def run() -> tuple[list[int], NDArray[np.float32]]:
@@ -201,7 +200,7 @@ def test_the_report_says_what_it_runs_on(codec: Codec) -> None:
 
 
 def test_the_embedded_codec_loads_with_the_default_settings() -> None:
-    codec = Codec.load(EMBEDDED, codec_settings(lookahead=4))
+    codec = Codec.load(EMBEDDED, load_settings(codec_device="cpu"))
     assert (codec.sample_rate, codec.hop, codec.codes, codec.samples_per_frame) == (24000, 512, 4096, 2048)
     pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
     assert pcm.shape == (6 * 2048,)

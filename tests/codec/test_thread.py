@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orpheus.codec import Codec
 from orpheus.errors import EngineError
-from tests.codec.test_service import codec_settings, codes_of, folder, speak
+from tests.codec.test_service import codes_of, folder, load, speak
 
 __all__ = ["folder"]  # the fixture
 
@@ -20,7 +19,7 @@ __all__ = ["folder"]  # the fixture
 def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = Codec.load(folder, codec_settings())
+    codec = load(folder)
 
     def broken(*_: object) -> None:
         raise RuntimeError("out of memory")
@@ -42,7 +41,7 @@ def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(
 def test_the_event_loop_runs_on_while_a_step_is_decoded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = Codec.load(folder, codec_settings())
+    codec = load(folder)
     step = codec.decoder.step
 
     def slow(*arguments: object) -> object:
@@ -65,7 +64,7 @@ def test_the_event_loop_runs_on_while_a_step_is_decoded(
 
 def test_closing_the_codec_ends_what_is_pending_and_its_thread(folder: Path) -> None:
     threads = threading.active_count()
-    codec = Codec.load(folder, codec_settings(codec_gather_ms=50))
+    codec = load(folder, gather_s=0.05)
 
     async def run() -> None:
         codec.open(1)

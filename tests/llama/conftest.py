@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ import uvicorn
 
 from orpheus import embedded
 from orpheus.llama.engine import Completion, Engine, Stream
+from orpheus.llama.engine_config import EngineConfig
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 
@@ -23,13 +25,19 @@ TEXT = "<|audio|>tara: The boat drifted slowly down the river.<|eot_id|>"
 
 
 def settings(**options: Any) -> Settings:
-    defaults: dict[str, Any] = {"streams": 4, "slot_tokens": 512, "llama_threads": 1, "gpu_layers": 0}
+    defaults: dict[str, Any] = {"streams": 4, "context_tokens": 512, "threads": 1, "gpu_layers": 0}
     return Settings(_env_file=None, **{**defaults, **options})
+
+
+def load(path: Path = embedded.MODEL, streams: int = 4, **config: Any) -> Engine:
+    """An engine of four streams on one thread; `config` changes fields of its EngineConfig."""
+    chosen = EngineConfig.from_settings(settings(streams=streams), gpu=False)
+    return Engine.open(path, dataclasses.replace(chosen, **config))
 
 
 @contextmanager
 def engine_of(path: Path = embedded.MODEL, **options: Any) -> Iterator[Engine]:
-    engine = Engine.load(path, settings(**options))
+    engine = load(path, **options)
     try:
         yield engine
     finally:

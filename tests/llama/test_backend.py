@@ -25,45 +25,44 @@ logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s"
 from orpheus import embedded
 from orpheus.llama.backend import Context, ContextOptions, Model
 from orpheus.llama.batches import Row
-for unified in (False, True):
-    model = Model(embedded.MODEL, 0)
-    context = Context(model, ContextOptions(12, 256, 64, 12, 1, unified))
-    for n, batch in enumerate({BATCHES!r}):
-        if sum(tokens for _, tokens in batch) > 64:
-            continue
-        print("BATCH", unified, n, file=sys.stderr, flush=True)
-        assert context.decode([Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in batch]) == 0
-        context.logits(len(batch))
-        for sequence, _ in batch:
-            context.forget(sequence)
-    print("BATCH end", file=sys.stderr, flush=True)
-    context.close()
-    model.close()
+model = Model(embedded.MODEL, 0)
+context = Context(model, ContextOptions(12, 256, 64, 12, 1))
+for n, batch in enumerate({BATCHES!r}):
+    if sum(tokens for _, tokens in batch) > 64:
+        continue
+    print("BATCH", n, file=sys.stderr, flush=True)
+    assert context.decode([Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in batch]) == 0
+    context.logits(len(batch))
+    for sequence, _ in batch:
+        context.forget(sequence)
+print("BATCH end", file=sys.stderr, flush=True)
+context.close()
+model.close()
 """
 
 
 @pytest.fixture(scope="module")
-def counted() -> dict[tuple[bool, int], int]:
-    """Forward passes llama.cpp says it made, by kind of cache and batch."""
+def counted() -> dict[int, int]:
+    """Forward passes llama.cpp says it made, by batch."""
     environment = {**os.environ, "LLAMA_BATCH_DEBUG": "1"}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
     )
-    counts: dict[tuple[bool, int], int] = {}
-    at: tuple[bool, int] | None = None
+    counts: dict[int, int] = {}
+    at: int | None = None
     for line in run.stderr.splitlines():
         if line.startswith("BATCH"):
             words = line.split()
-            at = (words[1] == "True", int(words[2])) if len(words) == 3 else None
-            if at:
+            at = None if words[1] == "end" else int(words[1])
+            if at is not None:
                 counts[at] = 0
-        elif at and "added ubatch to split" in line:
+        elif at is not None and "added ubatch to split" in line:
             counts[at] += 1
     return counts
 
 
-def test_the_count_of_passes_is_llama_cpps_own(counted: dict[tuple[bool, int], int]) -> None:
-    assert len(counted) == 10
-    for (unified, n), count in counted.items():
+def test_the_count_of_passes_is_llama_cpps_own(counted: dict[int, int]) -> None:
+    assert len(counted) == 5
+    for n, count in counted.items():
         rows = [Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in BATCHES[n]]
-        assert passes(rows, 64, unified=unified) == count, (unified, BATCHES[n])
+        assert passes(rows, 64) == count, BATCHES[n]

@@ -30,15 +30,14 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize("kv", ["split", "unified"])
-def test_every_frame_is_whole_and_in_slot_order_in_both_kinds_of_cache(kv: str) -> None:
+def test_every_frame_is_whole_and_in_slot_order() -> None:
     async def run(engine: Engine) -> None:
         asked = [engine.submit(completion(engine, seed=n, tokens=70)) for n in range(4)]
         for numbers in await asyncio.gather(*map(collect, asked)):
             assert numbers
             assert [(n - 10) // 4096 for n in numbers] == list(range(SLOTS)) * (len(numbers) // SLOTS)
 
-    with engine_of(kv=kv) as engine:
+    with engine_of() as engine:
         asyncio.run(run(engine))
 
 
@@ -104,7 +103,7 @@ def test_max_tokens_beyond_the_slot_are_cut_and_end_with_length() -> None:
         assert chunks[-1].finish_reason == "length"
         assert sum(len(chunk.ids) for chunk in chunks) == (256 - len(prompt)) // SLOTS * SLOTS
 
-    with engine_of(slot_tokens=256) as engine:
+    with engine_of(context_tokens=256) as engine:
         engine._steps._codes = -1  # nothing counts as the end of speech
         asyncio.run(run(engine))
 
@@ -150,8 +149,7 @@ def test_one_more_than_fits_is_told_when_to_come_back_and_a_waiting_one_is_serve
         asyncio.run(run(engine))
 
 
-@pytest.mark.parametrize("kv", ["split", "unified"])
-def test_a_reader_that_stops_reading_pauses_its_stream_alone_and_gets_every_frame_later(kv: str) -> None:
+def test_a_reader_that_stops_reading_pauses_its_stream_alone_and_gets_every_frame_later() -> None:
     async def run(engine: Engine) -> None:
         asked = completion(engine, tokens=210, temperature=0.9, seed=3)
         whole = await collect(engine.submit(asked))
@@ -164,10 +162,9 @@ def test_a_reader_that_stops_reading_pauses_its_stream_alone_and_gets_every_fram
         assert slow.unread == 4
         late = await collect(slow)
         assert len(late) % SLOTS == 0
-        if kv == "split":  # a unified cache is not batch-invariant
-            assert late == whole
+        assert late == whole
 
-    with engine_of(stream_frames=4, kv=kv) as engine:
+    with engine_of(stream_frames=4) as engine:
         asyncio.run(run(engine))
 
 

@@ -36,12 +36,10 @@ def advance(scheduler: Scheduler[int], now: float = 0.0) -> Plan[int]:
 class Streams(RuleBasedStateMachine):
     """Streams come, go, pause and resume in any order, against a model of what the cache holds."""
 
-    dense = True
-
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler: Scheduler[int] = Scheduler(STREAMS, BATCH, dense=self.dense)
-        self.scheduler.even = self.dense
+        self.scheduler: Scheduler[int] = Scheduler(STREAMS, BATCH)
+        self.scheduler.even = True
         self.cache: dict[int, int] = {}  # sequence → tokens held
         self.live: list[TokenSequence[int]] = []
         self.now = 0.0
@@ -82,10 +80,9 @@ class Streams(RuleBasedStateMachine):
             assert sum(len(row.tokens) for row in rows) <= BATCH
             ids = [row.sequence for row in rows]
             assert plan.idle is None or plan.idle.sequence not in self.cache
-            if self.dense:
-                assert ids == list(range(ids[0], ids[0] + len(ids))) if ids else True
-                assert sum(len(row.tokens) > 1 for row in plan.rows) <= 1
-                assert sum(len(row.tokens) == 1 for row in rows) != 1, "a token stood alone"
+            assert ids == list(range(ids[0], ids[0] + len(ids))) if ids else True
+            assert sum(len(row.tokens) > 1 for row in plan.rows) <= 1
+            assert sum(len(row.tokens) == 1 for row in rows) != 1, "a token stood alone"
             running = [j for j in self.scheduler.active if not j.paused]
             assert bool(plan.rows) == bool(running)
 
@@ -98,15 +95,8 @@ class Streams(RuleBasedStateMachine):
         assert {id(j) for j in self.live} == {id(j) for j in (*active, *self.scheduler.waiting)}
 
 
-class UnifiedStreams(Streams):
-    dense = False
-
-
-Streams.TestCase.settings = UnifiedStreams.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None
-)
-TestSplitCache = Streams.TestCase
-TestUnifiedCache = UnifiedStreams.TestCase
+Streams.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestStreams = Streams.TestCase
 
 
 @given(st.data())
@@ -127,24 +117,21 @@ def test_a_full_house_without_pauses_needs_one_move_a_hole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "unified", "count"),
+    ("rows", "count"),
     [
-        ([(n, 1) for n in range(8)], False, 1),
-        ([(n, 1) for n in (0, 2, 4, 6)], False, 4),
-        ([(n, 1) for n in (0, 1, 2, 3, 8, 9)], False, 2),
-        ([*((n, 1) for n in range(8)), (8, 40)], False, 2),
-        ([*((n, 1) for n in (0, 5)), (8, 40)], True, 1),
+        ([(n, 1) for n in range(8)], 1),
+        ([(n, 1) for n in (0, 2, 4, 6)], 4),
+        ([(n, 1) for n in (0, 1, 2, 3, 8, 9)], 2),
+        ([*((n, 1) for n in range(8)), (8, 40)], 2),
     ],
 )
-def test_passes_are_counted_as_llama_cpp_makes_them(
-    rows: list[tuple[int, int]], unified: bool, count: int
-) -> None:
+def test_passes_are_counted_as_llama_cpp_makes_them(rows: list[tuple[int, int]], count: int) -> None:
     made = [Row(sequence, 0, (0,) * tokens, True) for sequence, tokens in rows]
-    assert passes(made, 512, unified=unified) == count
+    assert passes(made, 512) == count
 
 
 def test_a_short_request_begins_while_long_ones_run() -> None:
-    scheduler: Scheduler[int] = Scheduler(3, BATCH, dense=True)
+    scheduler: Scheduler[int] = Scheduler(3, BATCH)
     scheduler.add(job())
     for _ in range(50):
         advance(scheduler)
@@ -156,7 +143,7 @@ def test_a_short_request_begins_while_long_ones_run() -> None:
 
 
 def test_a_long_prompt_is_read_in_chunks_and_does_not_hold_up_the_others() -> None:
-    scheduler: Scheduler[int] = Scheduler(3, BATCH, dense=True)
+    scheduler: Scheduler[int] = Scheduler(3, BATCH)
     first, long = job(), job(400)
     scheduler.add(first)
     advance(scheduler)
@@ -169,7 +156,7 @@ def test_a_long_prompt_is_read_in_chunks_and_does_not_hold_up_the_others() -> No
 
 
 def test_streams_well_ahead_of_their_listeners_give_way_to_a_first_frame() -> None:
-    scheduler: Scheduler[int] = Scheduler(8, 512, dense=True)
+    scheduler: Scheduler[int] = Scheduler(8, 512)
     old = [job() for _ in range(5)]
     for each in old:
         scheduler.add(each)

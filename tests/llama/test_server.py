@@ -19,15 +19,14 @@ from orpheus.errors import EngineError, WeightsError
 from orpheus.llama.detokenizer import IncrementalDetokenizer
 from orpheus.llama.engine import CompletionChunk, Engine
 from orpheus.llama.server import create_app
-from tests.llama.conftest import TEXT, serving, settings
+from tests.llama.conftest import TEXT, load, serving, settings
 
 BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    chosen = settings(waiting=2)
-    app = create_app(chosen, lambda: Engine.load(embedded.MODEL, chosen))
+    app = create_app(settings(), lambda: load(waiting=2))
     with serving(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         yield client
@@ -203,7 +202,7 @@ def test_a_body_past_the_limit_is_a_413_before_it_is_read(client: httpx.Client) 
 
 def test_the_model_list_says_what_a_stream_holds(client: httpx.Client) -> None:
     card = client.get("/v1/models").json()["data"][0]
-    assert card["meta"] == {"slots": 4, "slot_tokens": 512, "codes_per_slot": 2048, "n_vocab": 14601}
+    assert card["meta"] == {"streams": 4, "context_tokens": 512, "codes_per_slot": 2048, "n_vocab": 14601}
     assert client.get(f"/v1/models/{card['id']}").json()["id"] == card["id"]
 
 
@@ -246,14 +245,13 @@ def _count(client: httpx.Client, name: str) -> float:
 
 
 def test_past_capacity_is_429_with_retry_after() -> None:
-    chosen = settings(streams=1, waiting=0)
     engines: list[Engine] = []
 
-    def load() -> Engine:
-        engines.append(Engine.load(embedded.MODEL, chosen))
+    def load_one() -> Engine:
+        engines.append(load(streams=1, waiting=0))
         return engines[0]
 
-    with serving(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with serving(create_app(settings(), load_one)) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         hold = threading.Event()
         context = engines[0]._steps._context

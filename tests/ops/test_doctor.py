@@ -272,10 +272,13 @@ def test_a_tier_1_without_special_tokens_fails(upstream: tuple[Upstream, Setting
     assert "sends no audio tokens" in said
 
 
-def test_a_tier_1_that_says_nothing_fails_in_time(upstream: tuple[Upstream, Settings]) -> None:
+def test_a_tier_1_that_says_nothing_fails_in_time(
+    upstream: tuple[Upstream, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seam, "STALL_TIMEOUT_S", 0.3)
     server, at = upstream
     server.hang_after = 1
-    (said,) = of(seam.seam(at.model_copy(update={"stall_timeout_s": 0.3})), "failed")
+    (said,) = of(seam.seam(at), "failed")
     assert "sent nothing for 0.3 s" in said
 
 

@@ -50,7 +50,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def relay(url: str, dial_s: float = 2.0) -> Iterator[str]:
     """The ws:// address of a relay to `url`."""
-    app = create_app(url.replace("ws", "http", 1), KEYS, dial_s=dial_s, max_body_bytes=1 << 20)
+    app = create_app(url.replace("ws", "http", 1), KEYS, dial_s=dial_s)
     with served(app) as address:
         yield address.replace("http", "ws", 1)
 
@@ -443,7 +443,7 @@ def test_a_header_that_is_none_is_told_without_its_value(line: str) -> None:
 @pytest.mark.parametrize("url", ["x.modal.run", "ws://x", "https://", "https://x?y=1", ""])
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(SetupError, match="https://HOST"):
-        create_app(url, {}, dial_s=1, max_body_bytes=1)
+        create_app(url, {}, dial_s=1)
 
 
 @contextlib.contextmanager

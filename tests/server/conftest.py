@@ -85,7 +85,7 @@ def speech(
 
 
 def _start(stack: ExitStack, codec: Codec, upstream_url: str, **options: Any) -> httpx.Client:
-    defaults = {"llama_endpoint": upstream_url, "model": "embedded", "codec_noise": "off", "join": "off"}
+    defaults = {"llama_endpoint": upstream_url, "model": "embedded", "postprocess": False}
     settings = load_settings(**(defaults | options))
     service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: _SharedCodec(codec))
     url = stack.enter_context(served(create_app(service)))

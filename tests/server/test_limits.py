@@ -9,22 +9,23 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
+from orpheus.http.body_limit import MAX_BODY_BYTES
 from tests.server.test_openai import PATH, ask, error_of
 from tests.support.upstream import Upstream
 
 Start = Callable[..., httpx.Client]
-LIMIT = 2048
+LIMIT = MAX_BODY_BYTES
 
 
 def in_parts(content: bytes) -> Iterator[bytes]:
     """Sent chunked: no Content-Length says how long it will be."""
-    for start in range(0, len(content), 1000):
-        yield content[start : start + 1000]
+    for start in range(0, len(content), 100_000):
+        yield content[start : start + 100_000]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_the_limit_is_a_413(speech: Start, upstream: Upstream, chunked: bool) -> None:
-    client = speech(keep=True, max_body_bytes=LIMIT)
+    client = speech()
     content = json.dumps(ask(note="x" * LIMIT)).encode()
     response = client.post(PATH, content=in_parts(content) if chunked else content)
     assert response.status_code == 413
@@ -35,7 +36,7 @@ def test_a_body_over_the_limit_is_a_413(speech: Start, upstream: Upstream, chunk
 
 
 def test_an_endless_body_is_answered_while_it_still_comes(speech: Start) -> None:
-    client = speech(keep=True, max_body_bytes=LIMIT)
+    client = speech()
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -55,9 +56,7 @@ def test_a_body_within_the_limit_arrives_whole(speech: Start, upstream: Upstream
     content = json.dumps(ask(note="x" * (LIMIT - 200))).encode()
     headers = {"content-type": "application/json"}
     body = in_parts(content) if chunked else content
-    assert (
-        speech(keep=True, max_body_bytes=LIMIT).post(PATH, content=body, headers=headers).status_code == 200
-    )
+    assert speech().post(PATH, content=body, headers=headers).status_code == 200
     assert "Hello there." in upstream.requests[0]["prompt"]
 
 

@@ -28,7 +28,7 @@ CALLED = [
 
 
 def test_what_is_made_up_from_the_document_is_answered_as_it_says(speech: Start, upstream: Upstream) -> None:
-    client = speech(max_input_chars=200, segment_chars=1000)
+    client = speech(max_input_chars=200)
     document = client.get("/openapi.json").json()
     schema = schemathesis.openapi.from_dict(document)
     seen: set[tuple[str, int]] = set()

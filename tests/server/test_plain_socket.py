@@ -97,9 +97,12 @@ def test_a_wrong_request_closes_with_1008_and_why(
     assert says in reason
 
 
-def test_a_full_tier_1_closes_with_1013(speech: Start, upstream: Upstream) -> None:
+def test_a_full_tier_1_closes_with_1013(
+    speech: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.tts.token_source.STALL_TIMEOUT_S", 0.5)
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
-    with open_socket(speech(stall_timeout_s=0.5)) as socket:
+    with open_socket(speech()) as socket:
         socket.send("Hello.")
         assert close_of(socket)[0] == 1013
 
@@ -203,8 +206,9 @@ def test_an_error_is_told_as_an_event_too(speech: Start) -> None:
         assert close_of(socket)[0] == 1008
 
 
-def test_too_long_a_text_or_message_is_1009(speech: Start) -> None:
-    client = speech(max_live_chars=200)
+def test_too_long_a_text_or_message_is_1009(speech: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpheus.server.service.MAX_LIVE_CHARS", 200)
+    client = speech()
     with open_socket(client) as socket:
         socket.send("x" * 300)
         code, reason = close_of(socket)

@@ -180,8 +180,11 @@ def test_a_websocket_has_its_line_and_its_id_too(
     assert line["chars"] == len("Hello there.")
 
 
-def test_what_was_refused_is_not_logged_as_spoken(speech: Start, lines: Any) -> None:
-    base = str(speech(log_text=True, max_live_chars=100).base_url).replace("http", "ws", 1).rstrip("/")
+def test_what_was_refused_is_not_logged_as_spoken(
+    speech: Start, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.server.service.MAX_LIVE_CHARS", 100)
+    base = str(speech(log_text=True).base_url).replace("http", "ws", 1).rstrip("/")
     with connect(f"{base}/v1/audio/speech/stream", proxy=None) as socket:
         for text in ("Hello there.", *["x" * 101] * 3):
             socket.send(json.dumps({"type": "input.text", "text": text}))

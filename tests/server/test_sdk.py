@@ -123,7 +123,7 @@ def test_every_error_is_its_own_class_with_its_id(sdk: Sdk, upstream: Upstream) 
     unknown = failing(sdk(retries=0, key="wrong", api_keys="right"))
     assert isinstance(unknown, openai.AuthenticationError)
     assert unknown.code == "invalid_api_key"
-    long = failing(sdk(retries=0, max_body_bytes=1024), input="x" * 2000)
+    long = failing(sdk(retries=0), input="x" * (1 << 21))
     assert long.status_code == 413
     with pytest.raises(openai.NotFoundError) as missing:
         client.models.retrieve("none")

@@ -260,8 +260,11 @@ def test_a_config_in_the_middle_of_an_utterance_is_refused(session: Begin, upstr
     assert "session.config" in one.until("error")[-1]["message"]
 
 
-def test_text_without_end_is_refused_and_the_connection_lives(session: Begin) -> None:
-    one = session(max_live_chars=100)
+def test_text_without_end_is_refused_and_the_connection_lives(
+    session: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.server.service.MAX_LIVE_CHARS", 100)
+    one = session()
     one.send("input.text", text="x" * 101)
     assert one.until("error")[-1]["code"] == "request_too_large"
     one.send("input.done")
@@ -368,15 +371,17 @@ def test_the_lead_is_bounded(session: Begin, upstream: Upstream) -> None:
     assert sum(map(len, one.audio)) == 48 * 2048 * 2
 
 
-def test_a_client_that_says_nothing_is_let_go(session: Begin) -> None:
-    one = session(None, socket_first_text_s=0.3)
+def test_a_client_that_says_nothing_is_let_go(session: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpheus.server.sockets.connection.FIRST_TEXT_S", 0.3)
+    one = session(None)
     with pytest.raises(websockets.ConnectionClosedOK) as closed:
         one.socket.recv(5)
     assert "no text" in str(closed.value)
 
 
-def test_a_silent_writer_is_let_go_too(session: Begin) -> None:
-    one = session(socket_idle_s=0.6)
+def test_a_silent_writer_is_let_go_too(session: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpheus.server.sockets.connection.IDLE_S", 0.6)
+    one = session()
     one.send("input.text", text="Well, my dear friend, that ")
     one.until("audio.start")
     with pytest.raises(websockets.ConnectionClosedOK):
@@ -440,9 +445,13 @@ def ended(client: httpx.Client, route: str, *statuses: str) -> None:
 
 @pytest.mark.parametrize("stream_audio", [True, False])
 def test_a_client_that_stops_reading_is_dropped(
-    speech: Start, slow_client: Callable[..., ClientConnection], stream_audio: bool
+    speech: Start,
+    slow_client: Callable[..., ClientConnection],
+    stream_audio: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = speech(socket_stall_s=0.5)
+    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", 0.5)
+    client = speech()
     slow = slow_client(client, "/v1/audio/speech/stream")
     slow.send(json.dumps(LONG | {"stream_audio": stream_audio}))
     slow.send('{"type": "input.text", "text": "Hello there."}')
@@ -453,9 +462,10 @@ def test_a_client_that_stops_reading_is_dropped(
 
 
 def test_a_client_that_stops_reading_and_then_errs_is_dropped_too(
-    speech: Start, slow_client: Callable[..., ClientConnection]
+    speech: Start, slow_client: Callable[..., ClientConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = speech(socket_stall_s=1.0)
+    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", 1.0)
+    client = speech()
     slow = slow_client(client, "/ws?lead_s=0&close=eos&speed=0.25")
     slow.send("Hello there.")
     slow.recv(10)
@@ -466,9 +476,10 @@ def test_a_client_that_stops_reading_and_then_errs_is_dropped_too(
 
 
 def test_a_client_that_reads_slowly_is_not_dropped(
-    speech: Start, slow_client: Callable[..., ClientConnection]
+    speech: Start, slow_client: Callable[..., ClientConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Session(slow_client(speech(socket_stall_s=0.6), "/v1/audio/speech/stream"))
+    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", 0.6)
+    slow = Session(slow_client(speech(), "/v1/audio/speech/stream"))
     slow.socket.send(json.dumps(LONG | {"stream_audio": False}))  # a whole file in one frame
     slow.say("Hello there.")
     slow.until("audio.start")
@@ -480,5 +491,5 @@ def test_a_client_that_reads_slowly_is_not_dropped(
 
 def test_keep_alive_when_nothing_else_is_sent(session: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orpheus.server.sockets.connection.KEEP_ALIVE_S", 0.2)
-    one = session(socket_idle_s=30)
+    one = session()
     assert one.until("session.keepalive")

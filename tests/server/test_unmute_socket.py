@@ -248,8 +248,11 @@ async def test_barge_in_at_any_time_frees_tier_1_and_answers_close_at_once(
         await released(upstream, number + 1)
 
 
-async def test_two_hundred_abandoned_sockets_are_reaped(speech: Start, upstream: Upstream) -> None:
-    client = speech(socket_first_text_s=1.5)
+async def test_two_hundred_abandoned_sockets_are_reaped(
+    speech: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.server.sockets.connection.FIRST_TEXT_S", 1.5)
+    client = speech()
     sockets = await asyncio.gather(*(dial(client, open_timeout=30) for _ in range(200)))
     turn = await Orchestrator(url_of(client)).turn(at_pace(["Hello."], 100))
     assert turn.close_code == 1000

@@ -69,7 +69,9 @@ def speech(frames: int = 5, reason: str = "stop", shift: int = 0) -> list[Any]:
 async def speak(
     codec: Codec, source: Scripted, segments: list[str], usage: Usage | None = None, **settings: Any
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", **{"join": "off", **settings}))
+    pipeline = SpeechPipeline(
+        source, codec, load_settings(model="embedded", **{"postprocess": False, **settings})
+    )
     manner = Manner(VOICES["tara"], Sampling(seed=11), 900, 0.03)
     parts = [pcm async for pcm in pipeline.speak(spoken(*segments).script(), manner, usage or Usage())]
     return np.concatenate(parts)
@@ -88,7 +90,7 @@ async def test_segments_are_heard_in_order_with_a_seed_each(codec: Codec) -> Non
 
 async def test_the_next_segment_is_generated_while_one_is_heard_and_no_more(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(4))
-    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", join="off"))
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
     manner = Manner(VOICES["tara"], Sampling(), 900, 0)
     stream = pipeline.speak(spoken("a", "b", "c", "d").script(), manner, Usage())
     await anext(stream)
@@ -153,7 +155,7 @@ async def test_a_bad_segment_whose_loudness_was_not_judged_yet_is_made_again(cod
         def script(text: str, attempt: int) -> list[Any]:
             return speech(12) if text == "One." or attempt else first
 
-        return await speak(codec, Scripted(script), ["One.", "Two."], join="on", silence_db=-60)
+        return await speak(codec, Scripted(script), ["One.", "Two."], postprocess=True)
 
     *frames, end = speech(3, reason="length")  # less than the half second that loudness is judged by
     assert len(await heard([*frames, "pause", end])) == len(await heard(speech(0)))
@@ -170,7 +172,7 @@ async def test_a_full_tier_1_is_asked_again_for_later_segments_only(codec: Codec
 
 async def test_an_error_of_a_later_segment_comes_after_the_audio_before_it(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: [EngineError("broke")] if text == "b" else speech(4))
-    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", join="off"))
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
     heard = 0
     with pytest.raises(EngineError, match="broke"):
         async for pcm in pipeline.speak(
@@ -182,7 +184,7 @@ async def test_an_error_of_a_later_segment_comes_after_the_audio_before_it(codec
 
 async def test_leaving_closes_every_generation_and_every_codec_stream(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: [*speech(4)[:-1], "wait"])
-    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", join="off"))
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
     stream = pipeline.speak(spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
     await anext(stream)
     await asyncio.sleep(0.05)
@@ -194,6 +196,6 @@ async def test_leaving_closes_every_generation_and_every_codec_stream(codec: Cod
 async def test_joined_segments_have_the_pause_between_them_and_none_around(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(8))
     usage = Usage()
-    heard = await speak(codec, source, ["One.", "Two."], usage, join="on", silence_db=-60)
+    heard = await speak(codec, source, ["One.", "Two."], usage, postprocess=True)
     assert len(heard) == usage.samples
     assert 2 * 8 * 2048 - 4800 < len(heard) < 2 * 8 * 2048 + 0.3 * 24_000 + 2000

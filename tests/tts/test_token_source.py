@@ -139,12 +139,13 @@ async def test_a_stream_that_ends_too_early_is_an_error(upstream: tuple[Upstream
 
 
 async def test_a_stream_that_stalls_is_an_error_within_the_stated_time(
-    upstream: tuple[Upstream, str],
+    upstream: tuple[Upstream, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("orpheus.tts.token_source.STALL_TIMEOUT_S", 0.3)
     behaviour, url = upstream
     behaviour.hang_after = 2
     with pytest.raises(UpstreamError, match=r"nothing for 0\.3 s"):
-        await read(url, stall_timeout_s=0.3)
+        await read(url)
     behaviour.go_on.set()
 
 

@@ -38,7 +38,6 @@ def running_pair(settings: Settings, streams: int) -> Iterator[tuple[str, str]]:
     environment = {
         **os.environ,
         "ORPHEUS_STREAMS": str(max(streams, settings.streams or 0)),
-        "ORPHEUS_LLAMA_HOST": "127.0.0.1",
         "ORPHEUS_LOG_LEVEL": "warning",
     }
     url, llama_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{llama_port}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orpheus.llama.engine_config import engine_config
+from orpheus.llama.engine_config import EngineConfig
 from orpheus.ops.bench.load import measure
 from orpheus.ops.bench.servers import NEEDS, MissingRival, serve
 from orpheus.prompt import turn_text
@@ -32,7 +32,7 @@ BODY: dict[str, Any] = {
 
 def measure_rivals(model: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Rows of each server by its name; in place of one that is not there or answers nothing, a sentence that says so."""
-    threads = engine_config(load_settings(), gpu=False).threads
+    threads = EngineConfig.from_settings(load_settings(), gpu=False).threads
     found: dict[str, Any] = {}
     for name in NEEDS:
         say(f"tier 1 against its rivals: {name}")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-SLOT_TOKENS = 512
+CONTEXT_TOKENS = 512
 NEEDS = {
     "ours": (),
     "llama_cpp_server": ("sse_starlette", "starlette_context"),
@@ -31,19 +31,19 @@ from pathlib import Path
 from orpheus.llama.engine import Engine
 from orpheus.llama.server import create_app
 from orpheus.settings import Settings
-model, port, streams, threads, kv, slot = sys.argv[1:]
-settings = Settings(_env_file=None, streams=int(streams), slot_tokens=int(slot), llama_threads=int(threads), kv=kv)
+model, port, streams, threads, context = sys.argv[1:]
+settings = Settings(_env_file=None, streams=int(streams), context_tokens=int(context), threads=int(threads))
 app = create_app(settings, lambda: Engine.load(Path(model), settings))
 uvicorn.run(app, port=int(port), log_level="error", access_log=False)
 """
 LLAMA_SERVER = """
 import sys, time, xllamacpp
-model, port, streams, threads, kv, slot = sys.argv[1:]
+model, port, streams, threads, context = sys.argv[1:]
 params = xllamacpp.CommonParams()
 params.model.path, params.port, params.n_parallel = model, int(port), int(streams)
-params.n_ctx, params.cpuparams.n_threads = int(streams) * int(slot), int(threads)
+params.n_ctx, params.cpuparams.n_threads = int(streams) * int(context), int(threads)
 params.cpuparams_batch.n_threads = int(threads)
-params.kv_unified = kv == "unified"
+params.kv_unified = False
 server = xllamacpp.Server(params)
 while True:
     time.sleep(60)
@@ -66,7 +66,7 @@ class Server:
 
 
 @contextmanager
-def serve(name: str, model: Path, streams: int, threads: int, kv: str = "split") -> Iterator[Server]:
+def serve(name: str, model: Path, streams: int, threads: int) -> Iterator[Server]:
     """The server, once it answers at its completions URL."""
     for module in NEEDS[name]:
         if importlib.util.find_spec(module) is None:
@@ -76,11 +76,11 @@ def serve(name: str, model: Path, streams: int, threads: int, kv: str = "split")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = [str(model), str(port), str(streams), str(threads), kv, str(SLOT_TOKENS)]
+    options = [str(model), str(port), str(streams), str(threads), str(CONTEXT_TOKENS)]
     command = [sys.executable, "-c", OURS if name == "ours" else LLAMA_SERVER, *options]
     if name == "llama_cpp_server":
         command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)]
-        command += ["--n_ctx", str(SLOT_TOKENS), "--n_threads", str(threads), "--verbose", "False"]
+        command += ["--n_ctx", str(CONTEXT_TOKENS), "--n_threads", str(threads), "--verbose", "False"]
         command += ["--interrupt_requests", "False"]  # else each new request cuts the one before off
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -92,7 +92,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
     """Both can be listened on, or have Orpheus on them already."""
     tiers = [("tier 2", settings.host, settings.port, "codec", "ORPHEUS_PORT")]
     if not settings.llama_endpoint:
-        tiers.append(("tier 1", settings.llama_host, settings.llama_port, "slots", "ORPHEUS_LLAMA_PORT"))
+        tiers.append(("tier 1", "127.0.0.1", settings.llama_port, "streams", "ORPHEUS_LLAMA_PORT"))
     for tier, host, port, mark, setting in tiers:
         try:
             bound: socket.socket = listen(host, port, setting)

@@ -106,7 +106,7 @@ def _ready(response: httpx.Response, url: str) -> Finding:
         if response.status_code == 200:
             return passed(f"{url} is ready, and answered in {took_ms:.0f} ms")
         return failed(f"{url} is {body['status']}: {body.get('reason')}")
-    if "slots" in body:
+    if "streams" in body:
         return failed(f"{url} is tier 1: give the URL of tier 2, where speech comes from.")
     if response.status_code == 401:
         return failed(

@@ -22,7 +22,13 @@ from orpheus.ops.doctor.machine import health
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.tts.frames import FrameAssembler
-from orpheus.tts.token_source import Generation, completion_body, read_event
+from orpheus.tts.token_source import (
+    CONNECT_TIMEOUT_S,
+    STALL_TIMEOUT_S,
+    Generation,
+    completion_body,
+    read_event,
+)
 from orpheus.vocabulary import END_OF_SPEECH, TokenTextParser, numbers_from_published_ids, slot_and_code
 from orpheus.voices import languages_of, voices_of
 
@@ -59,7 +65,7 @@ class Answer:
 def seam(settings: Settings) -> Iterator[Finding]:
     """Where none runs and none is named, one is started for the time of the check."""
     url = settings.completions_url
-    if settings.llama_endpoint or "slots" in health(url.removesuffix("/v1/completions")):
+    if settings.llama_endpoint or "streams" in health(url.removesuffix("/v1/completions")):
         yield from _examined(url, settings)
     else:
         with _started(settings) as url:
@@ -73,7 +79,7 @@ def _examined(url: str, settings: Settings) -> Iterator[Finding]:
         headers["Authorization"] = f"Bearer {key.get_secret_value()}"
     voice = voices_of(languages_of(weights.model_name(settings)))[0].id
     body = completion_body(Generation(voice, TEXT, Sampling(seed=7), MOST_TOKENS), settings.model_name)
-    timeout = httpx.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s)
+    timeout = httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     with httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client:
         try:
             yield from _tokens(client, url, body)
@@ -83,9 +89,7 @@ def _examined(url: str, settings: Settings) -> Iterator[Finding]:
                 f"nothing answers at {url}: start tier 1 with `orpheus llama`, or set ORPHEUS_LLAMA_ENDPOINT."
             )
         except httpx.TimeoutException:
-            yield failed(
-                f"{url} sent nothing for {settings.stall_timeout_s:g} s: is it loaded? Its log says why."
-            )
+            yield failed(f"{url} sent nothing for {STALL_TIMEOUT_S:g} s: is it loaded? Its log says why.")
         except httpx.HTTPError as error:
             yield failed(f"{url} broke off in the middle ({type(error).__name__}): its log says why.")
 
@@ -239,7 +243,7 @@ def _started(settings: Settings) -> Iterator[str]:
         thread.start()
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         deadline = time.monotonic() + LOAD_S
-        while "slots" not in health(url):
+        while "streams" not in health(url):
             if not thread.is_alive() or time.monotonic() > deadline:
                 raise OrpheusError("Tier 1 did not start here; `orpheus llama` says why.")
             time.sleep(0.05)

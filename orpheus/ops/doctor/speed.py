@@ -36,7 +36,7 @@ def engine(settings: Settings) -> Iterator[Finding]:
 
     loaded = Engine.load(weights.find_model(settings), settings)
     try:
-        streams = loaded.shape.streams
+        streams = loaded.config.streams
         alone = asyncio.run(_tokens_per_s(loaded, 1)) / REAL_TIME
         told = f"one stream: {alone * REAL_TIME:.0f} tokens a second, {alone:.1f} times real time"
         if alone < 1:
@@ -71,7 +71,7 @@ async def _tokens_per_s(engine: Engine, streams: int) -> float:
         seed = number
         while True:
             seed += streams
-            asked = Completion(prompt, engine.shape.slot_tokens // 2, Sampling(seed=seed))
+            asked = Completion(prompt, engine.config.context_tokens // 2, Sampling(seed=seed))
             async with engine.submit(asked) as stream:
                 async for chunk in stream:
                     counts[number] += len(chunk.ids)
@@ -120,7 +120,7 @@ def exactness(settings: Settings) -> Iterator[Finding]:
         state.finish()
         segments += decode_all(decoder, [state])
         streamed = np.concatenate(segments)
-        offline = OfflineDecoder.load(folder, noise=settings.codec_noise == "on").decode(codes, seed=1)
+        offline = OfflineDecoder.load(folder).decode(codes, seed=1)
     finally:
         loaded.close()
     if len(streamed) != len(offline):

@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from fastapi import WebSocket, WebSocketDisconnect
 
 from orpheus.errors import AtCapacity, NotReady, OrpheusError, RequestError, TooLarge
-from orpheus.settings import Settings
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000  # Hz, where a protocol has no way to tell its client another
 LITTLE_BYTES = 64 * 1024  # unread: the next frame may go
 LOOK_S = 0.02  # from one look at what is unread to the next
+STALL_S = 20.0  # a client that reads nothing for this long is dropped
+FIRST_TEXT_S = 60.0  # a socket that sends no text within this is closed: unmute leaks them
+IDLE_S = 300.0  # longest silence of a client between texts
 KEEP_ALIVE_S = 10.0  # proxies close what is silent for longer, some after 15 s
 
 # Close codes (RFC 6455 and the IANA registry).
@@ -38,18 +40,17 @@ class NotReading(Exception):
 class Connection:
     """What every protocol needs of its socket."""
 
-    def __init__(self, socket: WebSocket, settings: Settings) -> None:
+    def __init__(self, socket: WebSocket) -> None:
         self.socket = socket
         self.sent_s = time.monotonic()  # when something was last sent
         self.asked = False  # whether there was any text yet
         self._alive_s = self.sent_s  # when there was last a sign of use: a message, or audio
-        self._settings = settings
         # Bytes the client has still to read, where the server tells: orpheus.http.process does, Modal's does not.
         told = (socket.scope.get("extensions") or {}).get("orpheus.unread", {})
         self._unread: Callable[[], int] = told.get("bytes", lambda: 0)
 
     async def send(self, data: bytes | str) -> None:
-        """One frame. NotReading where the client takes nothing for ORPHEUS_SOCKET_STALL_S."""
+        """One frame. NotReading where the client takes nothing for STALL_S."""
         send = self.socket.send_bytes if isinstance(data, bytes) else self.socket.send_text
         async with self._reading():
             await send(data)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ class Connection:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:
         """A long frame may take its client long, as long as some of it is read."""
-        stall_s = self._settings.socket_stall_s
+        stall_s = STALL_S
         least, gives_up_s = self._unread(), time.monotonic() + stall_s
         try:
             while (unread := self._unread()) > LITTLE_BYTES:
@@ -84,8 +85,7 @@ class Connection:
     async def receive(self) -> str | bytes:
         """The next message. WebSocketDisconnect where the client left, Idle where neither side has anything."""
         while True:
-            settings = self._settings
-            limit_s = settings.socket_idle_s if self.asked else settings.socket_first_text_s
+            limit_s = IDLE_S if self.asked else FIRST_TEXT_S
             try:
                 async with asyncio.timeout_at(
                     asyncio.get_running_loop().time() + self._alive_s + limit_s - time.monotonic()

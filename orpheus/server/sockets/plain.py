@@ -35,7 +35,7 @@ def routes(service: SpeechService) -> APIRouter:
     async def stream(socket: WebSocket) -> None:
         """Speak the text frames with the query's `voice` and `speed`."""
         await socket.accept()
-        connection = Connection(socket, service.settings)
+        connection = Connection(socket)
         await serve(connection, _hold(service, connection))
 
     return router

@@ -20,7 +20,7 @@ from orpheus.server.schema import SessionConfig
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection, serve
 from orpheus.server.sockets.events import error_body, told
-from orpheus.server.utterance_queue import Audio, Event, UtteranceQueue, WordStarted
+from orpheus.server.utterance_queue import LEAD_S, Audio, Event, UtteranceQueue, WordStarted
 from orpheus.tasks import first_of
 
 MESSAGES = "session.config, input.text, input.done, input.cancel, session.close"
@@ -33,7 +33,7 @@ def routes(service: SpeechService) -> APIRouter:
     async def stream(socket: WebSocket) -> None:
         """Speak what `input.text` says, in the manner `session.config` asks for."""
         await socket.accept()
-        session = _Session(service, Connection(socket, service.settings))
+        session = _Session(service, Connection(socket))
         await serve(session.connection, session.hold())
 
     return router
@@ -98,7 +98,7 @@ class _Session:
 
     def _set_lead(self) -> None:
         config = self._config
-        lead_s = self._service.settings.socket_lead_s if config.lead_s is None else config.lead_s
+        lead_s = LEAD_S if config.lead_s is None else config.lead_s
         self._utterances.lead_s = lead_s if config.stream_audio else 0.0  # files are not played as they come
 
     async def _emit(self, event: Event) -> None:

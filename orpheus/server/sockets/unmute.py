@@ -46,7 +46,7 @@ def routes(service: SpeechService) -> APIRouter:
     async def stream(socket: WebSocket) -> None:
         """Speak words as they come."""
         await socket.accept()
-        connection = Connection(socket, service.settings)
+        connection = Connection(socket)
         turn = _Turn(service, connection)
         await serve(connection, turn.hold())
 

@@ -8,13 +8,13 @@ from orpheus.playout import TOLERANCE_S, PlayoutClock
 def played(*sent: tuple[float, float]) -> PlayoutClock:
     heard = PlayoutClock()
     for now_s, audio_s in sent:
-        heard.sent(now_s, audio_s)
+        heard.add(audio_s, now_s)
     return heard
 
 
 def test_audio_that_comes_before_it_is_needed_is_never_late() -> None:
     heard = played((10.0, 0.5), (10.2, 0.5), (10.9, 0.5), (11.4, 0.1))
-    assert (heard.underruns, heard.late_s) == (0, 0.0)
+    assert (heard.underruns, heard.underrun_s) == (0, 0.0)
     assert heard.ends_s == pytest.approx(11.6)
 
 
@@ -25,8 +25,8 @@ def test_waiting_for_the_first_audio_is_no_underrun() -> None:
 def test_each_gap_is_counted_and_the_clock_starts_anew_after_it() -> None:
     heard = played((0.0, 0.1), (0.5, 0.1), (0.55, 0.1), (1.0, 0.1))
     assert heard.underruns == 2
-    assert heard.late_s == pytest.approx(0.4 + 0.3)
-    assert heard.longest_s == pytest.approx(0.4)
+    assert heard.underrun_s == pytest.approx(0.4 + 0.3)
+    assert heard.longest_underrun_s == pytest.approx(0.4)
 
 
 def test_a_gap_a_sound_card_hides_is_not_counted_but_moves_the_end() -> None:

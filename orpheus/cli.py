@@ -281,7 +281,8 @@ def _settings(**options: object) -> Settings:
 
 
 def _serve_speech(settings: Settings, *, in_process: bool) -> None:
-    from orpheus.http.process import Process, announce, listen
+    from orpheus.http.process import Process, listen
+    from orpheus.ops.serve import announce
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 

@@ -61,7 +61,7 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         (said,) = of(machine.ports(settings(port=port, llama_port=free_port())), "failed")
-    assert f"127.0.0.1:{port} cannot be listened on" in said
+    assert f"Cannot listen on 127.0.0.1:{port}" in said
     assert "ORPHEUS_PORT" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -11,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from orpheus.http.process import listen
+from orpheus.ops.serve import announce
+from orpheus.settings import load_settings
 from tests.support.live import ROOT, Pair, clean_environment, healthy, running_pair
 
 
@@ -59,6 +63,15 @@ def test_it_says_the_address_the_voice_and_what_to_try(pair: Pair) -> None:
     kind, size = done.stdout.split()
     assert kind == "audio/mpeg"
     assert int(size) > 4000
+
+
+def test_the_command_to_try_names_the_key_where_one_is_needed_and_shows_none() -> None:
+    for keys in (None, "k-secret, k-other"):
+        out = io.StringIO()
+        announce(load_settings(model="embedded", api_keys=keys), "127.0.0.1", 5005, Console(file=out))
+        command = next(line for line in out.getvalue().splitlines() if "curl" in line)
+        assert ('-H "x-api-key: $ORPHEUS_API_KEY"' in command) == (keys is not None)
+        assert "k-" not in command
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,6 +1,6 @@
 """Servers run as child processes: started, awaited until they are healthy, stopped.
 
-In: a command line, and the URL that answers 200 once the server can serve. All times are seconds.
+A server is healthy once its /health, or another path, answers 200. All times are seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import httpx
 from orpheus.errors import EngineError, NotReady
 
 POLL_S = 0.1
+GRACE_S = 10.0
 TAIL_CHARS = 1000
 
 
@@ -27,7 +28,7 @@ class ChildEnded(EngineError):
 
 
 class ChildServer:
-    """A running child process. Call `stop` when done with it.
+    """A running child process. Call `stop` when done with it, or use it as a context manager.
 
     Its standard input is a pipe that closes when this process ends, however it ends: servers of ours that are started
     with `--supervised` then stop. It has a session of its own: Ctrl-C reaches this process alone, which decides.
@@ -37,18 +38,21 @@ class ChildServer:
         self,
         name: str,
         command: Sequence[str],
-        health_url: str,
+        url: str,
         *,
+        health: str = "/health",
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         log: Path | None = None,
     ) -> None:
-        """Start `command`. `name` stands for it in messages. `environment` is added to that of this process.
+        """Start `command`, which is to serve at `url`. `name` stands for it in messages.
 
-        Its output goes to the file `log`, or to where the output of this process goes.
+        `environment` is added to that of this process. Its output goes to the
+        file `log`, or to where the output of this process goes.
         """
         self.name = name
-        self.health_url = health_url
+        self.url = url
+        self._health_url = url + health
         self._log = log
         with log.open("wb") if log else contextlib.nullcontext() as output:
             self.process = subprocess.Popen(
@@ -60,6 +64,12 @@ class ChildServer:
                 stderr=output,
                 start_new_session=True,
             )
+
+    def __enter__(self) -> ChildServer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop(GRACE_S)
 
     @property
     def exit_code(self) -> int | None:
@@ -73,7 +83,7 @@ class ChildServer:
     def unhealthy(self, client: httpx.Client) -> str | None:
         """Why it cannot serve yet, in its own words where it says so; None once it can."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            answer = client.get(self.health_url, timeout=2.0)
+            answer = client.get(self._health_url, timeout=2.0)
             if answer.status_code == 200:
                 return None
             body = answer.json()

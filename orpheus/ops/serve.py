@@ -63,7 +63,7 @@ class Pair:
                 ChildServer(
                     tier,
                     [sys.executable, "-m", "orpheus", tier, "--supervised"],
-                    f"{url}/health",
+                    url,
                     environment={**self._environment, "ORPHEUS_HOST": self._hosts[tier]},
                     log=self._logs / f"{tier}.log" if self._logs else None,
                 )

@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ TAIL_CHARS = 1000
 
 
 class ChildEnded(EngineError):
-    """A server ended before it was healthy; the sentence has its exit code and the end of its log."""
+    """A server ended before it was healthy; the sentence has its exit code and the end of its output."""
 
 
 class ChildServer:
@@ -43,27 +44,27 @@ class ChildServer:
         health: str = "/health",
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        log: Path | None = None,
+        capture: bool = False,
     ) -> None:
         """Start `command`, which is to serve at `url`. `name` stands for it in messages.
 
-        `environment` is added to that of this process. Its output goes to the
-        file `log`, or to where the output of this process goes.
+        `environment` is added to that of this process. The server's output goes where this process's goes, unless it is
+        captured.
         """
         self.name = name
         self.url = url
         self._health_url = url + health
-        self._log = log
-        with log.open("wb") if log else contextlib.nullcontext() as output:
-            self.process = subprocess.Popen(
-                command,
-                env={**os.environ, **(environment or {})},
-                cwd=cwd,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        self._said = ""
+        self._output = tempfile.TemporaryFile() if capture else None  # noqa: SIM115 - closed by `stop`
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
+        )
 
     def __enter__(self) -> ChildServer:
         return self
@@ -77,8 +78,11 @@ class ChildServer:
         return self.process.poll()
 
     def output(self) -> str:
-        """What it has written so far; empty without a log."""
-        return self._log.read_text(errors="replace") if self._log else ""
+        """What was captured so far."""
+        if self._output is not None:
+            file = self._output.fileno()  # not read(), which would move the position the server writes at
+            self._said = os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+        return self._said
 
     def unhealthy(self, client: httpx.Client) -> str | None:
         """Why it cannot serve yet, in its own words where it says so; None once it can."""
@@ -91,7 +95,7 @@ class ChildServer:
         return "starting"
 
     def stop(self, grace_s: float, number: int = signal.SIGTERM) -> int:
-        """Send the signal, and SIGKILL where that was not enough within `grace_s`. Returns the exit code."""
+        """Send the signal, and SIGKILL where it has not ended within `grace_s`. Returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -101,6 +105,10 @@ class ChildServer:
             code = self.process.wait()
         if self.process.stdin:
             self.process.stdin.close()
+        if self._output is not None:
+            self.output()
+            self._output.close()
+            self._output = None
         return code
 
 
@@ -123,7 +131,7 @@ def wait_until_healthy(
                     tail = server.output()[-TAIL_CHARS:].strip()
                     raise ChildEnded(
                         f"{server.name} ended with exit code {code} before it was ready"
-                        + (f". The end of its log: {tail}" if tail else "; its log says why.")
+                        + (f". The end of its output: {tail}" if tail else "; its log says why.")
                     )
             if (reason := waiting[0].unhealthy(client)) is None:
                 del waiting[0]

@@ -6,10 +6,8 @@ import contextlib
 import math
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -31,11 +29,11 @@ class Pair:
     """Tier 1 and tier 2, which speaks through it. Used by one thread."""
 
     def __init__(
-        self, settings: Settings, *, environment: Mapping[str, str] | None = None, logs: Path | None = None
+        self, settings: Settings, *, environment: Mapping[str, str] | None = None, capture: bool = False
     ) -> None:
         """Choose the ports; SetupError where one is taken.
 
-        `environment` is added to that of this process. The tiers write to this process's output, or to files in `logs`.
+        `environment` and `capture` are those of `ChildServer`.
         """
         host = settings.host
         self.port = free_port(host, settings.port, "--port or ORPHEUS_PORT")
@@ -44,7 +42,7 @@ class Pair:
         self.tiers: list[ChildServer] = []
         self._within_s = settings.drain_s + KILL_S
         self._hosts = {"llama": LOCAL, "speech": host}
-        self._logs = logs
+        self._capture = capture
         self._environment = {
             "ORPHEUS_PORT": str(self.port),
             "ORPHEUS_LLAMA_PORT": str(llama_port),
@@ -65,7 +63,7 @@ class Pair:
                     [sys.executable, "-m", "orpheus", tier, "--supervised"],
                     url,
                     environment={**self._environment, "ORPHEUS_HOST": self._hosts[tier]},
-                    log=self._logs / f"{tier}.log" if self._logs else None,
+                    capture=self._capture,
                 )
             )
 
@@ -92,20 +90,18 @@ class Pair:
 
 @contextlib.contextmanager
 def running_pair(settings: Settings, **environment: str) -> Iterator[Pair]:
-    """A ready pair on free ports of this machine, stopped at the end. Its output is kept for errors alone.
+    """A ready pair on free ports of this machine, stopped at the end; its output shows only in errors.
 
     Raises ChildEnded where a tier ends before it is ready, and NotReady after START_S.
     """
     local = settings.model_copy(update={"host": LOCAL, "port": 0, "llama_port": 0})
-    with tempfile.TemporaryDirectory() as logs:
-        quiet = {"ORPHEUS_LOG_LEVEL": "warning", **environment}
-        pair = Pair(local, environment=quiet, logs=Path(logs))
-        try:
-            pair.start()
-            pair.wait_until_ready(START_S)
-            yield pair
-        finally:
-            pair.stop()
+    pair = Pair(local, environment={"ORPHEUS_LOG_LEVEL": "warning", **environment}, capture=True)
+    try:
+        pair.start()
+        pair.wait_until_ready(START_S)
+        yield pair
+    finally:
+        pair.stop()
 
 
 def supervise(settings: Settings, console: Console) -> int:

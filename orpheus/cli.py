@@ -191,6 +191,7 @@ def bench(
     """Measure this machine, or a running pair: how soon, how fast and for how many it speaks. About two minutes."""
     from orpheus.ops.bench.bench import bench_here, bench_url
     from orpheus.ops.bench.show import save, show
+    from orpheus.ops.doctor.remote import wait_until_ready
 
     if url is not None and (model or codec):
         raise BadRequest("--url measures a running pair: leave --model and --codec out.")
@@ -205,11 +206,11 @@ def bench(
             if not console.is_terminal:
                 console.print(f"Measuring: {what}", markup=False, highlight=False)
 
-        result = (
-            bench_url(url, settings.client_headers, say, settings.cold_wait_s)
-            if url is not None
-            else bench_here(settings, say)
-        )
+        if url is None:
+            result = bench_here(settings, say)
+        else:
+            wait_until_ready(url, settings.client_headers, settings.cold_wait_s, say)
+            result = bench_url(url, settings.client_headers, say)
     show(result, Console(width=None if sys.stdout.isatty() else 200))
     print(save(result, out))
 

@@ -24,7 +24,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from orpheus import embedded
-from orpheus.ops.doctor import check, machine, remote, seam, speed, weights
+from orpheus.ops.bench.listening import SENTENCE
+from orpheus.ops.doctor import check, machine, remote, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
@@ -237,14 +238,14 @@ def test_sound_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     decode = OfflineDecoder.decode
     monkeypatch.setattr(OfflineDecoder, "decode", lambda *all, **more: decode(*all, **more) + 0.01)
-    (said,) = of(speed.exactness(settings()), "failed")
+    (said,) = of(weights.exactness(settings()), "failed")
     assert "1.0e-02 of full scale" in said
 
 
 def test_an_engine_below_real_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "REAL_TIME", 1e7)
-    monkeypatch.setattr(speed, "MEASURE_S", 0.2)
-    findings = list(speed.engine(settings(streams=2)))
+    monkeypatch.setattr(tier1, "REAL_TIME", 1e7)
+    monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
+    findings = list(tier1.engine(settings(streams=2)))
     assert "speech will break off" in findings[0].said
     assert "set ORPHEUS_STREAMS=1" in findings[1].said
 
@@ -260,7 +261,7 @@ def upstream() -> Iterator[tuple[Upstream, Settings]]:
 def test_a_tier_1_that_ignores_stop_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event(frame_text()), event(token_text(END_OF_SPEECH)), *[event(frame_text())] * 230]
-    (said,) = of(seam.seam(at), "failed")
+    (said,) = of(tier1.seam(at), "failed")
     assert "the end of speech does not end it" in said
     assert server.requests[0]["stop"] == [token_text(END_OF_SPEECH)]
 
@@ -268,24 +269,24 @@ def test_a_tier_1_that_ignores_stop_fails(upstream: tuple[Upstream, Settings]) -
 def test_a_tier_1_without_special_tokens_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event("") for _ in range(20)] + [event(reason="stop"), "data: [DONE]\n\n"]
-    (said,) = of(seam.seam(at), "failed")
+    (said,) = of(tier1.seam(at), "failed")
     assert "sends no audio tokens" in said
 
 
 def test_a_tier_1_that_says_nothing_fails_in_time(
     upstream: tuple[Upstream, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seam, "STALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(tier1, "STALL_TIMEOUT_S", 0.3)
     server, at = upstream
     server.hang_after = 1
-    (said,) = of(seam.seam(at), "failed")
+    (said,) = of(tier1.seam(at), "failed")
     assert "sent nothing for 0.3 s" in said
 
 
 def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.answer = JSONResponse({"error": {"message": "no model orpheus"}}, 404)
-    (finding,) = check_lines(partial(seam.seam, at))
+    (finding,) = check_lines(partial(tier1.seam, at))
     assert finding.status == "failed"
     assert "no model orpheus" in finding.said
     assert "ORPHEUS_MODEL_NAME" in finding.said
@@ -294,9 +295,9 @@ def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream
 def test_frames_out_of_order_and_blindness_are_warned_about(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event(token_text(12)), *whole()]
-    warnings = of(seam.seam(at), "warning")
+    warnings = of(tier1.seam(at), "warning")
     assert "out of order" in warnings[0]
-    assert "cannot be seen" in warnings[1]
+    assert "cannot see whether leaving cancels" in warnings[1]
 
 
 def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +306,7 @@ def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.Monk
     async def complete(request: Request) -> Response:
         nonlocal running
         text = (await request.json())["prompt"]
-        running += text.count(seam.TEXT) > 1  # the long one: never ended by this server
+        running += text.count(SENTENCE) > 1  # the long one: never ended by this server
 
         async def events() -> AsyncIterator[str]:
             for line in whole():
@@ -316,15 +317,15 @@ def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.Monk
     async def metrics(request: Request) -> Response:
         return Response(f'vllm:num_requests_running{{model="orpheus"}} {running}.0\n')
 
-    monkeypatch.setattr(seam, "CANCEL_S", 0.3)
+    monkeypatch.setattr(tier1, "CANCEL_S", 0.3)
     app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"]), Route("/metrics", metrics)])
     with served(app) as url:
-        (said,) = of(seam.seam(settings(llama_endpoint=url)), "failed")
+        (said,) = of(tier1.seam(settings(llama_endpoint=url)), "failed")
     assert "whose client left goes on" in said
 
 
 def test_nothing_at_the_endpoint_fails() -> None:
-    (said,) = of(seam.seam(settings(llama_endpoint=f"http://127.0.0.1:{free_port()}")), "failed")
+    (said,) = of(tier1.seam(settings(llama_endpoint=f"http://127.0.0.1:{free_port()}")), "failed")
     assert "nothing answers" in said
 
 

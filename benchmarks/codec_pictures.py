@@ -1,22 +1,20 @@
-"""Figures of benchmarks.codec → benchmarks/results/codec_*.png. Measures nothing itself."""
+"""The figures of benchmarks.codec as benchmarks/results/codec_*.png, where matplotlib is installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import RESULTS
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.offline import OfflineDecoder
-from orpheus.codec.stream import StreamState, decode_all
+from orpheus.ops.bench.codec import streamed
+from orpheus.ops.bench.show import save_picture
 from orpheus.vocabulary import SLOTS
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-RESULTS = Path(__file__).parent / "results"
 OURS, RIVAL = "#1f6f8b", "#b9b9b9"
 LABELS = {
     "offline": "offline, 10 s at once",
@@ -29,108 +27,73 @@ LABELS = {
     "window28": "sliding 28-token window",
     "context3": "3-frame context, 8 frames",
 }
-FRAME = 2048
+FRAME = 2048  # samples
+Sizes = dict[str, dict[str, float]]  # full, embedded
 
 
-def draw(
-    cost: dict[str, dict[str, float]],
-    capacity: dict[str, dict[str, float]],
-    codes: NDArray[np.int64],
-    folder: Path,
-) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    _costs(cost)
-    _capacity(capacity)
-    _seam(codes, folder)
+def draw(over_cheapest: Sizes, capacity: Sizes, codes: NDArray[np.int64], codec: Path) -> None:
+    save_picture(RESULTS / "codec_cost.png", lambda pyplot: _costs(pyplot, over_cheapest))
+    save_picture(RESULTS / "codec_streams.png", lambda pyplot: _capacity(pyplot, capacity))
+    save_picture(RESULTS / "codec_seam.png", lambda pyplot: _seam(pyplot, codes, codec))
 
 
-def _save(figure: plt.Figure, name: str) -> None:
-    figure.savefig(RESULTS / name, dpi=110)
-    plt.close(figure)
-
-
-def _costs(cost: dict[str, dict[str, float]]) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
-    for axis, (size, values) in zip(axes, cost.items(), strict=True):
-        names = list(values)[::-1]
-        cheapest = min(value for name, value in values.items() if name.startswith("offline"))
-        bars = [values[name] / cheapest for name in names]
-        colours = [OURS if LABELS[name].startswith("ours") else RIVAL for name in names]
-        axis.bar_label(
-            axis.barh([LABELS[name] for name in names], bars, color=colours), fmt="%.2f", padding=3
-        )
+def _costs(pyplot: Any, over_cheapest: Sizes) -> Any:
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
+    for axis, (size, ways) in zip(axes, over_cheapest.items(), strict=True):
+        labels = [LABELS[way] for way in ways][::-1]
+        colours = [OURS if label.startswith("ours") else RIVAL for label in labels]
+        bars = axis.barh(labels, list(ways.values())[::-1], color=colours)
+        axis.bar_label(bars, fmt="%.2f", padding=3)
         axis.axvline(1, color="black", linewidth=0.8, linestyle=":")
-        axis.set_title(f"{size} size")
+        axis.set(title=f"{size} size", xlim=(0, max(ways.values()) * 1.15))
         axis.set_xlabel("CPU time for the same audio ÷ the cheapest offline decode")
-        axis.set_xlim(0, max(bars) * 1.15)
         axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, "codec_cost.png")
+    return figure
 
 
-def _capacity(capacity: dict[str, dict[str, float]]) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    for axis, (size, values) in zip(axes, capacity.items(), strict=True):
-        counts = [name.split()[0] for name in values if name.endswith(" batched")]
+def _capacity(pyplot: Any, capacity: Sizes) -> Any:
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    for axis, (size, streams) in zip(axes, capacity.items(), strict=True):
+        counts = [name.split()[0] for name in streams if name.endswith(" batched")]
         places = np.arange(len(counts))
         for shift, kind, colour in ((-0.2, "unbatched", RIVAL), (0.2, "batched", OURS)):
-            bars = axis.bar(
-                places + shift,
-                [values[f"{count} {kind}"] for count in counts],
-                0.38,
-                color=colour,
-                label=kind,
-            )
+            heights = [streams[f"{count} {kind}"] for count in counts]
+            bars = axis.bar(places + shift, heights, 0.38, color=colour, label=kind)
             axis.bar_label(bars, fmt="%.1f", padding=2)
         axis.set_xticks(places, counts)
-        axis.set_xlabel("open streams")
-        axis.set_ylabel("streams at real time, one core")
+        axis.set(xlabel="open streams", ylabel="streams at real time, one core")
         axis.set_title(f"{size} size, one frame a step")
         axis.margins(y=0.15)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, loc="upper left")
-    _save(figure, "codec_streams.png")
+    return figure
 
 
-def sliding_window(offline: OfflineDecoder, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """What the usual decoders play: of each window of four frames, the second; noise drawn anew for each."""
-    frames = codes.reshape(-1, SLOTS)
-    return np.concatenate(
-        [
-            offline.decode(frames[end - 4 : end], seed=end)[FRAME : 2 * FRAME]
-            for end in range(4, len(frames) + 1)
-        ]
-    )
-
-
-def _seam(codes: NDArray[np.int64], folder: Path) -> None:
+def _seam(pyplot: Any, codes: NDArray[np.int64], codec: Path) -> Any:
     """Difference from the offline decode, and its spectrogram, over the same frames of the same codes, noise off."""
-    decoder, offline = Decoder.load(folder, noise=False), OfflineDecoder.load(folder, noise=False)
-    exact = offline.decode(codes)
-    state = StreamState(decoder, 0, 4)
-    segments = []
-    for frame in codes.reshape(-1, SLOTS):
-        state.push(frame)
-        segments += decode_all(decoder, [state])
-    state.finish()
-    ours = np.concatenate([*segments, *decode_all(decoder, [state])])
-    window = np.zeros_like(exact)  # silence where it plays nothing: the first frame and the last two
-    played = sliding_window(offline, codes)
-    window[FRAME : FRAME + len(played)] = played
-    figure, axes = plt.subplots(3, 2, figsize=(12, 8), sharex=True, layout="constrained")
+    decoder, offline = Decoder.load(codec, noise=False), OfflineDecoder.load(codec, noise=False)
+    exact, frames = offline.decode(codes), codes.reshape(-1, SLOTS)
+    ours = streamed(decoder, codes, range(SLOTS, len(codes), SLOTS), seed=0, lookahead=4)
+    # What the usual decoders play: of each window of four frames the second, noise drawn anew for each. Silence where
+    # they play nothing: the first frame and the last two.
+    window = np.zeros_like(exact)
+    for end in range(4, len(frames) + 1):
+        played = offline.decode(frames[end - 4 : end], seed=end)[FRAME : 2 * FRAME]
+        window[(end - 3) * FRAME : (end - 2) * FRAME] = played
+    figure, axes = pyplot.subplots(3, 2, figsize=(12, 8), sharex=True, layout="constrained")
     dither = np.random.default_rng(0).standard_normal(len(exact))  # silence has no logarithm
-    seconds = np.arange(len(exact)) / decoder.shape.sample_rate
+    rate = decoder.shape.sample_rate
+    scale: Any = {"NFFT": 512, "Fs": rate, "noverlap": 384, "vmin": -140, "vmax": -40, "cmap": "magma"}
     for column, (title, pcm) in enumerate((("sliding 28-token window", window), ("ours", ours))):
         error = pcm - exact
-        for row, signal in ((0, pcm), (1, error)):
-            _, _, _, image = axes[row, column].specgram(
-                signal + 1e-9 * dither, NFFT=512, Fs=24000, noverlap=384, vmin=-140, vmax=-40, cmap="magma"
-            )
+        for row, signal in enumerate((pcm, error)):
+            *_, image = axes[row, column].specgram(signal + 1e-9 * dither, **scale)
             axes[row, column].set_ylabel("Hz")
         axes[0, column].set_title(f"{title}: what is heard")
         axes[1, column].set_title("difference from the offline decode (same scale)")
-        axes[2, column].semilogy(seconds, np.abs(error) + 1e-9, linewidth=0.4, color=OURS)
-        axes[2, column].set_ylim(1e-9, 1)
-        axes[2, column].set_ylabel("|difference|")
-        axes[2, column].set_xlabel("seconds")
+        axes[2, column].semilogy(
+            np.arange(len(exact)) / rate, np.abs(error) + 1e-9, linewidth=0.4, color=OURS
+        )
+        axes[2, column].set(ylim=(1e-9, 1), ylabel="|difference|", xlabel="seconds")
     figure.colorbar(image, ax=axes[:2, 1], label="dB")
-    _save(figure, "codec_seam.png")
+    return figure

@@ -26,7 +26,8 @@ from benchmarks.voice_judges import Row, Task, judge
 from orpheus import weights
 from orpheus.codec.checkpoint import read_config
 from orpheus.errors import OrpheusError
-from orpheus.server.service import SpeechService, Utterance
+from orpheus.server.schema import SpeechRequest
+from orpheus.server.service import SpeechService
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.usage import Usage
 from training import codes
@@ -58,11 +59,17 @@ async def speak_all(settings: Settings, sentences: list[str]) -> dict[tuple[int,
 
     async def one(speaker: int, number: int) -> None:
         usage, chunks = Usage(), []
-        sampling = {"seed": 1000 * speaker + number}
+        request = SpeechRequest(
+            input=sentences[number],
+            voice=SPEAKERS[speaker].name,
+            response_format="pcm",
+            seed=1000 * speaker + number,
+        )
         async with gate:
             try:
-                job = service.prepare(Utterance(sentences[number], SPEAKERS[speaker].name, sampling=sampling))
-                async with aclosing(service.encoded(job, usage)) as stream:
+                params = service.params(request)
+                segments = service.segment(request.input, params)
+                async with aclosing(service.encoded(segments, params, usage)) as stream:
                     chunks = [chunk async for chunk in stream]
             except OrpheusError as error:
                 print(f"{SPEAKERS[speaker].name}: {error}")

@@ -99,7 +99,7 @@ class SpeechPipeline:
                     await utterance.fill_prebuffer(current)
                 async for pcm in current.audio:
                     if pcm is None:
-                        leveler.forget()
+                        leveler.reset()
                     elif len(out := leveler.push(pcm) if self.postprocess else pcm):
                         current.audio.sent = True
                         yield usage.count(out, heard_rate)

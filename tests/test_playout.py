@@ -33,3 +33,15 @@ def test_a_gap_a_sound_card_hides_is_not_counted_but_moves_the_end() -> None:
     heard = played((0.0, 0.1), (0.1 + TOLERANCE_S / 2, 0.1))
     assert heard.underruns == 0
     assert heard.ends_s == pytest.approx(0.2 + TOLERANCE_S / 2)
+
+
+def test_what_is_buffered_runs_out_in_real_time_and_not_below_nothing() -> None:
+    clock = played((10.0, 0.5))
+    assert [clock.buffered_s(now_s) for now_s in (10.0, 10.2, 11.0)] == pytest.approx([0.5, 0.3, 0.0])
+    assert PlayoutClock().buffered_s(10.0) == 0.0
+
+
+def test_a_gap_without_text_to_speak_is_excused() -> None:
+    clock = played((0.0, 0.1))
+    clock.add(0.1, 2.0, excused_s=1.9)
+    assert clock.underruns == 0

@@ -95,7 +95,8 @@ async def _in_process(
     settings: Settings, text: str, voice: str, format: Format, speed: float, console: Console
 ) -> AsyncIterator[_Speech]:
     # Imported here: asking a server needs neither torch nor llama.cpp, which take seconds to import.
-    from orpheus.server.service import SpeechService, Utterance
+    from orpheus.server.schema import SpeechRequest
+    from orpheus.server.service import SpeechService
     from orpheus.tts.usage import Usage
 
     service = SpeechService.in_process(settings)
@@ -103,9 +104,10 @@ async def _in_process(
         with console.status("Loading the weights"):
             await service.loaded()
         requested_s = time.perf_counter()
-        job = service.prepare(Utterance(text, voice, format, speed))
-        async with aclosing(service.encoded(job, Usage())) as chunks:
-            yield _Speech(job.sample_rate, requested_s, chunks)
+        params = service.params(SpeechRequest(input=text, voice=voice, response_format=format, speed=speed))
+        segments = service.segment(text, params)
+        async with aclosing(service.encoded(segments, params, Usage())) as chunks:
+            yield _Speech(params.sample_rate, requested_s, chunks)
 
 
 @asynccontextmanager

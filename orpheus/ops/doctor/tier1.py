@@ -26,7 +26,7 @@ from orpheus.tts.frames import FrameAssembler
 from orpheus.tts.token_source import (
     CONNECT_TIMEOUT_S,
     STALL_TIMEOUT_S,
-    Event,
+    CompletionEvent,
     Generation,
     completion_body,
     read_event,
@@ -230,7 +230,7 @@ def _leaving(client: httpx.Client, url: str, body: dict[str, object]) -> Iterato
     )
 
 
-def _events(client: httpx.Client, url: str, body: dict[str, object]) -> Generator[Event]:
+def _events(client: httpx.Client, url: str, body: dict[str, object]) -> Generator[CompletionEvent]:
     """The events of one completion. EngineError where it is refused."""
     with client.stream("POST", url, json=body) as response:
         if response.status_code != 200:

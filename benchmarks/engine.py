@@ -96,9 +96,7 @@ def draw(plt: Any, tables: dict[str, Table], memory_mb: list[float]) -> Any:
             streams = [row["streams"] for row in rows]
             throughput.plot(streams, [row["tokens_per_cpu_s"] for row in rows], "o-", label=name)
             latency.plot(streams, [row["ttff_ms_p50"] for row in rows], "o-", label=name)
-        throughput.set(
-            title=model, ylabel="tokens per processor second", xlabel="streams", ylim=(0, None)
-        )
+        throughput.set(title=model, ylabel="tokens per processor second", xlabel="streams", ylim=(0, None))
         throughput.legend()
         latency.set(ylabel="time to first frame, ms (median)", xlabel="streams", yscale="log")
     sampling, memory = axes[:, -1]
@@ -108,7 +106,10 @@ def draw(plt: Any, tables: dict[str, Table], memory_mb: list[float]) -> Any:
     sampling.set(title="sampling, 156,940 tokens", ylabel="ms per token", xlabel="rows", xscale="log")
     memory.plot(np.linspace(0, 100, len(memory_mb)), memory_mb)
     memory.set(
-        title="memory under churn", ylabel="resident MB", xlabel="% of the run", ylim=(0, 1.3 * max(memory_mb))
+        title="memory under churn",
+        ylabel="resident MB",
+        xlabel="% of the run",
+        ylim=(0, 1.3 * max(memory_mb)),
     )
     return figure
 

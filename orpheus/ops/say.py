@@ -76,7 +76,9 @@ async def say(
                 file.write(wav_header(speech.sample_rate, size - WAV_HEADER_BYTES))
         partial.replace(out)
     except OSError as error:
-        raise BadRequest(f"{out} cannot be written: {error.strerror}.") from error
+        raise BadRequest(
+            f"{out} cannot be written: {error.strerror}. Name another file with --out."
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()

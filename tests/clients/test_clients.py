@@ -143,7 +143,7 @@ def test_standard_input_is_spoken_as_it_comes(pair: Pair, tmp_path: Path) -> Non
 
 
 def test_the_relay_carries_an_orchestrator_to_the_pair(pair: Pair) -> None:
-    app = create_app(pair.url, {}, dial_s=5)
+    app = create_app(pair.url, {}, connect_s=5)
     with served(app) as url:
         turn = asyncio.run(
             Orchestrator(url.replace("http", "ws", 1)).turn(at_pace(["Well,", "hello", "there."]))

@@ -524,4 +524,4 @@ def test_a_check_that_crashes_or_raises_is_one_failed_line() -> None:
 def test_url_and_real_exclude_each_other() -> None:
     done = doctor("--url", "http://127.0.0.1:1", "--real")
     assert done.returncode == 1
-    assert "--url looks at a running pair" in done.stderr
+    assert "--url checks a running pair" in done.stderr

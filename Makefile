@@ -9,17 +9,17 @@ PYTEST = $(BIN)/python -m pytest $(if $(PYTEST_WORKERS),-n $(PYTEST_WORKERS))
 TEXT ?= Hello, I am Orpheus, and I run on this machine.
 VOICE ?= tara
 OUT ?= hello.wav
-# As they were given, and read by the shell as variables: quotes, backticks and dollars in a text mean nothing.
+# The shell reads these as variables, unexpanded: quotes, backticks and dollars in a text have no meaning.
 override TEXT := $(value TEXT)
 override VOICE := $(value VOICE)
 override OUT := $(value OUT)
 export TEXT VOICE OUT
 
-# Without a GPU the CPU build of torch is wanted: a tenth of the size. Where PyTorch's own index cannot be
-# reached the ordinary one answers; asked once and for torch alone, so that it costs no time either.
+# Without a GPU, the CPU build of torch, a tenth of the size. It comes from PyTorch's own index, asked once and for
+# torch alone: where that cannot be reached, the ordinary index answers without delay.
 TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 	echo "--extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10")
-# llama.cpp compiled for this machine, without the libraries that llama-cpp-python does not load.
+# llama.cpp is compiled for this machine, without the libraries that llama-cpp-python does not load.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
@@ -103,7 +103,7 @@ browser: ## Chromium for the tests of the web page, by apt-get
 clean: ## remove the virtual environments
 	rm -rf $(VENV) $(DEPLOY)
 
-# What is left of an environment that could not be made is removed: the next try would take it for one.
+# Half an environment is removed, or the next try would take it for a whole one.
 define make_environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Orpheus needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }

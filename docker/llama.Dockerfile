@@ -19,9 +19,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && mkdir /weights && chown 1000:1000 /weights
 COPY --from=build /venv /venv
-COPY LICENSE THIRD_PARTY_NOTICES.md /app/
-COPY orpheus /app/orpheus
 WORKDIR /app
+COPY pyproject.toml constraints.txt LICENSE THIRD_PARTY_NOTICES.md ./
+COPY orpheus orpheus
 USER 1000:1000
 ENV PATH=/venv/bin:$PATH HF_HOME=/weights ORPHEUS_HOST=0.0.0.0 PYTHONUNBUFFERED=1
 EXPOSE 5006

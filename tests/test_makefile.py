@@ -93,6 +93,8 @@ def repository(tmp_path: Path) -> Path:
         ["init", "--quiet"],
         ["config", "user.name", "A Developer"],
         ["config", "user.email", "developer@example.org"],
+        ["config", "commit.gpgsign", "false"],
+        ["config", "tag.gpgsign", "false"],
         ["add", "."],
         ["commit", "--quiet", "--message", "Start"],
     ):

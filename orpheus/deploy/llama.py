@@ -14,14 +14,14 @@ import time
 from contextlib import aclosing
 
 from orpheus import logs, vocabulary
-from orpheus.deploy.weights import model_in_volume
+from orpheus.deploy.weights import in_volume
 from orpheus.errors import NotReady, OrpheusError
 from orpheus.http.child import ChildServer, wait_until_healthy
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
 from orpheus.voices import languages_of, voices_of
-from orpheus.weights import model_name
+from orpheus.weights import find_model, model_name
 
 KILL_S = 3.0  # after ORPHEUS_DRAIN_S
 
@@ -40,8 +40,10 @@ class LlamaProcess:
         """Return once it has answered one completion. Raises OrpheusError, with the child stopped, if it does not."""
         logs.configure(self._settings)
         url = f"http://127.0.0.1:{self._settings.llama_port}"
+        with in_volume("orpheus_llama_modal.py"):
+            model = find_model(self._settings)
         environment = {
-            "ORPHEUS_MODEL": str(model_in_volume(self._settings)),
+            "ORPHEUS_MODEL": str(model),
             "ORPHEUS_HOST": "0.0.0.0",  # Modal's proxy comes from outside the container
             "ORPHEUS_LLAMA_PORT": str(self._settings.llama_port),
             "ORPHEUS_DRAIN_S": str(self._settings.drain_s),

@@ -13,10 +13,11 @@ import modal
 
 from orpheus import logs
 from orpheus.deploy.settings import LLAMA_APP, LLAMA_SERVER
-from orpheus.deploy.weights import codec_in_volume
+from orpheus.deploy.weights import in_volume
 from orpheus.errors import NotReady
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
+from orpheus.weights import find_codec
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,7 +43,9 @@ def start() -> FastAPI:
     logs.configure(settings)
     # First, so that its GPU starts while ours loads.
     threading.Thread(target=asyncio.run, args=[_wake_tier1(settings)], name="wake-tier1", daemon=True).start()
-    codec = Codec.load(codec_in_volume(settings), settings)
+    with in_volume("orpheus_fastapi_modal.py"):
+        folder = find_codec(settings)
+    codec = Codec.load(folder, settings)
     service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda: codec)
     app = create_app(service)
     running = app.router.lifespan_context

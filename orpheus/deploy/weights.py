@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from orpheus import weights
@@ -32,24 +34,15 @@ def fetch_codec(settings: Settings) -> str:
     return _checked("codec", weights.codec_name(settings), [folder / name for name in weights.CODEC_FILES])
 
 
-def model_in_volume(settings: Settings) -> Path:
-    """The GGUF in a container that serves, where nothing is fetched. WeightsError says how to fetch it."""
+@contextmanager
+def in_volume(script: str) -> Iterator[None]:
+    """In a container that serves, where nothing is fetched: a WeightsError raised in here says how to fetch them."""
     try:
-        return weights.find_model(settings)
+        yield
     except WeightsError as error:
-        raise _missing(weights.model_name(settings), "orpheus_llama_modal.py", error) from error
-
-
-def codec_in_volume(settings: Settings) -> Path:
-    """Like `model_in_volume`, for the folder of the SNAC checkpoint."""
-    try:
-        return weights.find_codec(settings)
-    except WeightsError as error:
-        raise _missing(weights.codec_name(settings), "orpheus_fastapi_modal.py", error) from error
-
-
-def _missing(name: str, script: str, error: WeightsError) -> WeightsError:
-    return WeightsError(f"{name} is not in the Volume: run `modal run {script}::fetch_weights`. ({error})")
+        raise WeightsError(
+            f"The weights are not in the Volume: run `modal run {script}::fetch_weights`. ({error})"
+        ) from error
 
 
 def _checked(what: str, name: str, files: list[Path]) -> str:

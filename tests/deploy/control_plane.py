@@ -12,11 +12,13 @@ import base64
 import contextlib
 import hashlib
 import inspect
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,22 +44,12 @@ from tests.support.live import clean_environment, served
 TOKEN = {"x-modal-token-id": "ak-ours", "x-modal-token-secret": "as-ours"}
 PICKLE, ASGI = pb.DATA_FORMAT_PICKLE, pb.DATA_FORMAT_ASGI
 SUCCESS, FAILURE = pb.GenericResult.GENERIC_STATUS_SUCCESS, pb.GenericResult.GENERIC_STATUS_FAILURE
-# Answered with an empty reply.
+# RPCs answered with an empty reply.
 QUIET = {
     *("AppClientDisconnect", "AppHeartbeat", "AppSetTags", "ClientHello", "ContainerHello"),
     *("ContainerServerLifecycleReady", "TaskList", "VolumeCommit", "VolumeReload"),
 }
-SCOPE = (
-    "type",
-    "http_version",
-    "method",
-    "scheme",
-    "path",
-    "query_string",
-    "headers",
-    "client",
-    "subprotocols",
-)
+SCOPE = ("type", "http_version", "method", "scheme", "path", "query_string", "headers", "subprotocols")
 
 
 @dataclass
@@ -86,13 +78,12 @@ class ControlPlane:
         self.secrets = {"voice-auth": {"ORPHEUS_PROXY_KEY": "wk", "ORPHEUS_PROXY_SECRET": "ws"}}
         self.refuse: dict[str, tuple[Status, str]] = {}  # RPC → its answer
         self.slow_s: dict[str, float] = {}  # RPC → seconds before its answer
-        self.results: dict[
-            str, Any
-        ] = {}  # app → what the deploy script's call of fetch_weights returns or raises
+        self.results: dict[str, Any] = {}  # app → what the deploy script gets from fetch_weights, or an error
         self.urls: dict[str, str] = {}  # app → its real URL
         self.calls: list[tuple[str, Any]] = []  # RPC and request
         self.unknown: list[str] = []
         self.failure = ""  # why the container could not start
+        self._count = itertools.count(1)
         self._apps: dict[str, pb.AppPublishRequest] = {}  # by id
         self._objects: dict[str, Any] = {}  # id → definition, files, image or environment
         self._content: dict[str, bytes] = {}  # sha256 → file
@@ -171,9 +162,7 @@ class ControlPlane:
         definition = self._definition(app, tag)
         view: dict[str, Any] = MessageToDict(definition, preserving_proto_field_name=True)
         view["secrets"] = [id for id in definition.secret_ids if id.startswith("st-named.")]
-        view["environment"] = {
-            key: value for id in definition.secret_ids for key, value in self._objects[id].items()
-        }
+        view["environment"] = dict(ChainMap(*(self._objects[id] for id in definition.secret_ids)))
         view["volumes"] = {m.mount_path: (m.volume_id, m.read_only) for m in definition.volume_mounts}
         view["image"] = self._image_lines(definition.image_id)
         view["files"] = self._files(definition)
@@ -193,7 +182,7 @@ class ControlPlane:
         return [*below, *image.dockerfile_commands]
 
     def _keep(self, kind: str, what: Any) -> str:
-        id = f"{kind}-{len(self._objects) + 1}"
+        id = f"{kind}-{next(self._count)}"
         self._objects[id] = what
         return id
 
@@ -250,7 +239,7 @@ class ControlPlane:
         return {"missing_sha256_hex_hashes": set(request.sha256_hex_hashes) - self._content.keys()}
 
     def MountPutFile(self, request: Any) -> Any:
-        if request.data:
+        if request.WhichOneof("data_oneof") == "data":
             self._content[request.sha256_hex] = request.data
         return {"exists": request.sha256_hex in self._content}
 
@@ -263,10 +252,10 @@ class ControlPlane:
         return Response(headers={"ETag": f'"{hashlib.md5(content).hexdigest()}"'})
 
     def ImageGetOrCreate(self, request: Any) -> Any:
-        metadata = {"image_builder_version": request.builder_version}
+        builder = {"image_builder_version": request.builder_version}
         return {
             "image_id": self._keep("im", request.image),
-            "metadata": metadata,
+            "metadata": builder,
             "result": {"status": SUCCESS},
         }
 
@@ -285,11 +274,11 @@ class ControlPlane:
         return {"secret_id": id, "metadata": {"name": name}}
 
     def VolumeGetOrCreate(self, request: Any) -> Any:
-        name, version = request.deployment_name, request.version
+        metadata = {"version": request.version, "name": request.deployment_name}
         return {
-            "volume_id": _id("vo", name),
-            "version": version,
-            "metadata": {"version": version, "name": name},
+            "volume_id": _id("vo", request.deployment_name),
+            "version": request.version,
+            "metadata": metadata,
         }
 
     # ---- RPCs: functions, classes and servers
@@ -345,36 +334,19 @@ class ControlPlane:
         app = _app_of(function_id)
         return self.urls.get(app, f"https://{app}.modal.test")
 
-    def _data(self, function_id: str) -> pb.FunctionData:
-        definition, url = self._objects[function_id], self._url(function_id)
-        data = pb.FunctionData(function_name=definition.function_name, is_server=definition.is_server)
-        data.ranked_functions.add(function=definition)
-        if definition.is_server:
-            data.flash_service_urls.append(url)
-        for name, method in definition.method_definitions.items():
-            data.method_definitions[name].MergeFrom(method)
-            data.method_definitions[name].web_url = url
-        return data
+    def _data(self, function_id: str) -> Any:
+        return {"is_server": self._objects[function_id].is_server, "ranked_functions": [{"rank": 0}]}
 
     def _metadata(self, function_id: str) -> pb.FunctionHandleMetadata:
         definition, url = self._objects[function_id], self._url(function_id)
         metadata = pb.FunctionHandleMetadata(
             function_name=definition.function_name,
-            function_type=definition.function_type,
             definition_id=f"de-{function_id}",
-            function_schema=definition.function_schema,
             _experimental_flash_urls=[url] if definition.is_server else [],
         )
         for name, method in definition.method_definitions.items():
-            metadata.method_handle_metadata[name].MergeFrom(
-                pb.FunctionHandleMetadata(
-                    function_name=method.function_name,
-                    function_type=method.function_type,
-                    web_url=url,
-                    is_method=True,
-                    use_method_name=name,
-                )
-            )
+            metadata.method_handle_metadata[name].function_name = method.function_name
+            metadata.method_handle_metadata[name].web_url = url
         return metadata
 
     # ---- RPCs of a container
@@ -474,7 +446,7 @@ class ControlPlane:
         """Call the function of the container with no arguments; its result."""
 
         async def call() -> Any:
-            return await self._send(Call("in-1", (), "")).from_app.get()
+            return await self._send(Call("in-only", (), "")).from_app.get()
 
         output = asyncio.run_coroutine_threadsafe(call(), self._loop).result(60)
         assert output.result.status == SUCCESS, output.result.exception
@@ -483,7 +455,7 @@ class ControlPlane:
     async def _front(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or WebSocket is one input, and its ASGI messages travel as Modal's do."""
         shipped = {key: scope[key] for key in SCOPE if key in scope} | {"extensions": {}}
-        call = self._send(Call(f"in-{len(self.calls)}", (shipped,), "web"))
+        call = self._send(Call(f"in-{next(self._count)}", (shipped,), "web"))
         reading = asyncio.create_task(self._read(receive, call))
         try:
             while isinstance(message := await call.from_app.get(), dict):

@@ -8,6 +8,7 @@ import pytest
 from orpheus.deploy import weights
 from orpheus.errors import WeightsError
 from orpheus.settings import load_settings
+from orpheus.weights import find_model
 from tests.support.hub import Hub
 from tests.support.live import served
 from tests.test_weights import GGUF, _use_hub
@@ -34,7 +35,7 @@ def test_weights_are_fetched_once_and_checked_each_time(hub: Hub) -> None:
         assert "some/codec" in weights.fetch_codec(settings)
         hub.files["some/one"]["m.gguf"] = GGUF + b"pushed later"
     assert hub.asked == ["some/one/m.gguf", "some/codec/config.json", "some/codec/pytorch_model.bin"]
-    assert weights.model_in_volume(settings).read_bytes() == GGUF * 1000
+    assert find_model(settings).read_bytes() == GGUF * 1000
 
 
 def test_a_broken_connection_resumes_where_it_broke(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,19 +46,19 @@ def test_a_broken_connection_resumes_where_it_broke(hub: Hub, monkeypatch: pytes
     settings = load_settings(model=MODEL)
     weights.fetch_model(settings)
     assert hub.ranges == [f"bytes={len(GGUF) * 500 // 1000 * 1000}-"]  # in whole chunks
-    assert weights.model_in_volume(settings).read_bytes() == GGUF * 1000
+    assert find_model(settings).read_bytes() == GGUF * 1000
 
 
 def test_a_damaged_file_is_removed_and_fetched_again(hub: Hub) -> None:
     settings = load_settings(model=MODEL)
     weights.fetch_model(settings)
-    blob = weights.model_in_volume(settings).resolve()
+    blob = find_model(settings).resolve()
     content = blob.read_bytes()
     blob.write_bytes(content[:-1] + b"?")
     with pytest.raises(WeightsError, match="damaged and was removed"):
         weights.fetch_model(settings)
     weights.fetch_model(settings)
-    assert weights.model_in_volume(settings).read_bytes() == content
+    assert find_model(settings).read_bytes() == content
 
 
 def test_small_files_are_checked_as_git_names_them(tmp_path: Path) -> None:
@@ -81,18 +82,4 @@ def test_the_embedded_voice_needs_no_fetching(hub: Hub) -> None:
     settings = load_settings(model="embedded")
     assert "nothing to fetch" in weights.fetch_model(settings)
     assert "nothing to fetch" in weights.fetch_codec(settings)
-    assert hub.asked == []
-
-
-def test_a_container_without_its_weights_says_how_to_fetch_them(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # as in the containers that serve
-    settings = load_settings(model=MODEL, codec=CODEC)
-    with pytest.raises(WeightsError, match=r"modal run orpheus_llama_modal\.py::fetch_weights"):
-        weights.model_in_volume(settings)
-    with pytest.raises(WeightsError, match=r"modal run orpheus_fastapi_modal\.py::fetch_weights"):
-        weights.codec_in_volume(settings)
     assert hub.asked == []

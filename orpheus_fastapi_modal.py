@@ -36,20 +36,13 @@ if TYPE_CHECKING:
 deployment = load_deployment()
 sizes = speech_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
-image = images.speech_image()
 volume = modal.Volume.from_name(VOLUME, create_if_missing=True, version=2)
+hf_secret = modal.Secret.from_dict(hf_token())
 
-app = modal.App(SPEECH_APP, tags={"service": "orpheus", "tier": "speech"})
+app = modal.App(SPEECH_APP, image=images.speech_image(), tags={"service": "orpheus", "tier": "speech"})
 
 
-@app.function(
-    image=image,
-    volumes={WEIGHTS: volume},
-    secrets=[modal.Secret.from_dict(hf_token())],
-    env=environment,
-    timeout=3600,
-    retries=2,
-)
+@app.function(volumes={WEIGHTS: volume}, secrets=[hf_secret], env=environment, timeout=3600, retries=2)
 def fetch_weights() -> str:
     from orpheus.deploy import weights
     from orpheus.settings import load_settings
@@ -60,7 +53,6 @@ def fetch_weights() -> str:
 
 
 @app.cls(
-    image=image,
     gpu=deployment.gpu_speech,
     cpu=CORES,
     memory=MEMORY_GIB * 1024,

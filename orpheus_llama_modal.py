@@ -33,20 +33,15 @@ from orpheus.settings import load_settings
 deployment = load_deployment()
 sizes = llama_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
-image = images.llama_image(deployment.gpu_llama)
 volume = modal.Volume.from_name(VOLUME, create_if_missing=True, version=2)
+hf_secret = modal.Secret.from_dict(hf_token())
 
-app = modal.App(LLAMA_APP, tags={"service": "orpheus", "tier": "llama"})
-
-
-@app.function(
-    image=image,
-    volumes={WEIGHTS: volume},
-    secrets=[modal.Secret.from_dict(hf_token())],
-    env=environment,
-    timeout=3600,
-    retries=2,
+app = modal.App(
+    LLAMA_APP, image=images.llama_image(deployment.gpu_llama), tags={"service": "orpheus", "tier": "llama"}
 )
+
+
+@app.function(volumes={WEIGHTS: volume}, secrets=[hf_secret], env=environment, timeout=3600, retries=2)
 def fetch_weights() -> str:
     from orpheus.deploy import weights
 
@@ -56,7 +51,6 @@ def fetch_weights() -> str:
 
 
 @app.server(
-    image=image,
     gpu=deployment.gpu_llama,
     cpu=CORES,
     memory=MEMORY_GIB * 1024,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -17,9 +18,12 @@ from websockets.sync.client import connect
 
 from orpheus.deploy import smoke
 from orpheus.deploy.settings import LLAMA_APP, SPEECH_APP
+from orpheus.deploy.speech import ModalTokenSource
+from orpheus.settings import load_settings
 from tests.deploy.control_plane import Container, ControlPlane
 from tests.support.hub import TOKEN, Hub
 from tests.support.live import Pair, served
+from tests.support.upstream import Upstream
 
 TEXT = "The boat drifted slowly down the river."
 BODY = {"input": TEXT, "voice": "tara", "response_format": "pcm", "seed": 1}
@@ -168,3 +172,13 @@ def test_weights_are_fetched_with_the_token_of_whoever_deployed_and_committed(
     assert fetched.startswith("codec: some/codec, 0 MB, checked in"), container.log
     assert deployed.function(SPEECH_APP, "fetch_weights")["environment"]["HF_TOKEN"] == TOKEN
     assert any(name == "VolumeCommit" for name, _ in deployed.calls)
+
+
+def test_an_endpoint_in_the_settings_is_used_without_asking_modal() -> None:
+    async def check(url: str) -> None:
+        source = ModalTokenSource(load_settings(llama_endpoint=url))
+        await source.check()
+        await source.aclose()
+
+    with served(Upstream().app) as url:
+        asyncio.run(check(url))

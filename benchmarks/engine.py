@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.churn import churn
-from benchmarks.random_gguf import SMALL, VOCABULARY, write_gguf
 from orpheus import embedded
 from orpheus.llama.sampler import Sampler
 from orpheus.ops.bench.load import measure
@@ -30,6 +29,7 @@ from orpheus.ops.bench.rivals import BODY
 from orpheus.ops.bench.servers import MissingRival, Server, serve
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
+from training.random_gguf import SMALL, VOCABULARY, write_gguf
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = ("ours", "llama_cpp_server", "llama_server")

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine import sample_ms_per_token
-from benchmarks.random_gguf import ORPHEUS_3B, TINY, VOCABULARY, Body, write_gguf
 from orpheus.errors import OrpheusError
 from orpheus.llama.batches import Row, passes
 from orpheus.vocabulary import FRAME_S, SLOTS
+from training.random_gguf import ORPHEUS_3B, TINY, VOCABULARY, Body, write_gguf
 
 TOKENS_PER_S = SLOTS / FRAME_S  # of one real-time stream
 L40S_GB_S = 864.0  # NVIDIA's figure

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 import tomllib
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.support.live import ROOT
+from orpheus.errors import SetupError
+from tests.support.live import ROOT, clean_environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -70,3 +73,17 @@ def test_what_is_installed_is_what_is_locked() -> None:
         version = importlib.metadata.version(name)
         assert name in versions, f"{name} is not locked: make lock"
         assert versions[name].contains(version), f"{name} {version} is installed, locked is {versions[name]}"
+
+
+def test_a_machine_with_the_shared_packages_alone_is_told_what_to_install() -> None:
+    source = "import sys\nsys.modules['av'] = None\nfrom orpheus.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", source, "say", "Hello."],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == SetupError.exit_code
+    assert done.stderr.startswith("orpheus: av is not installed.")
+    assert "pip install 'orpheus-tts-pair[llama,speech]'" in done.stderr

@@ -49,7 +49,7 @@ class LlamaProcess:
             "ORPHEUS_DRAIN_S": str(self._settings.drain_s),
         }
         command = [sys.executable, "-m", "orpheus", "llama", "--supervised"]
-        self._server = ChildServer("Tier 1", command, f"{url}/health", environment=environment)
+        self._server = ChildServer("Tier 1", command, url, environment=environment)
         try:
             wait_until_healthy([self._server], within_s)
             took_s = asyncio.run(one_frame(self._settings.model_copy(update={"llama_endpoint": url})))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from benchmarks.codec import FULL
-from benchmarks.codec_gpu import call_again, measure
 from orpheus.codec import StreamState, decode_all
 from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.layers import fold
 from orpheus.codec.offline import OfflineDecoder
 from tests.codec.random_snac import EXACT, random_codes, save_random_snac
+
+
+def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+    """Stands in for a graph where there is no GPU."""
+    out = run()
+    return lambda: out.copy_(run()), out
 
 
 @pytest.mark.parametrize("lookahead", [4, EXACT])
@@ -61,12 +67,3 @@ def test_graphs_on_a_gpu_equal_the_offline_decode(tmp_path: Path) -> None:
     state.finish()
     (pcm,) = decode_all(decoder, [state])
     assert np.abs(pcm - offline.decode(codes, seed=1)).max() < 1e-4
-
-
-def test_the_gpu_benchmark_runs_at_a_tiny_size() -> None:
-    config = {**FULL, "decoder_dim": 32, "encoder_dim": 4, "codebook_size": 16}
-    steps = measure("cpu", (1, 2, 3), 2, config)
-    assert {name: list(values) for name, values in steps.items()} == {
-        "eager": [1, 2, 3],
-        "graph": [1, 2, 3],
-    }

@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -37,10 +36,10 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def child(kind: str, log: Path | None = None) -> ChildServer:
+def child(kind: str) -> ChildServer:
     port = free_port()
     command = [sys.executable, "-c", SERVER, str(port), kind]
-    return ChildServer("tier 0", command, f"http://127.0.0.1:{port}/health", log=log)
+    return ChildServer("tier 0", command, f"http://127.0.0.1:{port}", capture=True)
 
 
 def test_a_server_is_awaited_with_its_own_words_and_stopped() -> None:
@@ -52,30 +51,32 @@ def test_a_server_is_awaited_with_its_own_words_and_stopped() -> None:
     assert server.exit_code == -signal.SIGTERM
 
 
-def test_a_server_that_ends_is_noticed_at_once_with_its_code_and_its_last_words(tmp_path: Path) -> None:
-    healthy, broken = child("usual"), child("broken", tmp_path / "log")
-    with pytest.raises(ChildEnded, match=r"tier 0 ended with exit code 1 .*log: started\nno weights"):
+def test_a_server_that_ends_is_noticed_at_once_with_its_code_and_its_last_words() -> None:
+    healthy, broken = child("usual"), child("broken")
+    with pytest.raises(ChildEnded, match=r"tier 0 ended with exit code 1 .*output: started\nno weights"):
         wait_until_healthy([healthy, broken], 30)
     assert broken.stop(5) == 1
     healthy.stop(5)
 
 
 def test_a_server_that_is_never_healthy_is_given_up() -> None:
-    server = child("orphan")
-    with pytest.raises(NotReady, match=r"tier 0 was not ready within 0\.3 s: starting"):
+    with (
+        child("orphan") as server,
+        pytest.raises(NotReady, match=r"tier 0 was not ready within 0\.3 s: starting"),
+    ):
         wait_until_healthy([server], 0.3)
-    server.stop(5)
+    assert server.exit_code is not None
 
 
-def test_a_server_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
-    server = child("stubborn", tmp_path / "log")
+def test_a_server_that_ignores_the_signal_is_killed() -> None:
+    server = child("stubborn")
     while "started" not in server.output():
         time.sleep(0.01)
     assert server.stop(0.2) == -signal.SIGKILL
 
 
-def test_its_standard_input_closes_with_this_process(tmp_path: Path) -> None:
-    server = child("orphan", tmp_path / "log")
+def test_its_standard_input_closes_with_this_process() -> None:
+    server = child("orphan")
     assert server.process.stdin is not None
     server.process.stdin.close()
     assert server.process.wait(10) == 7

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.random_gguf import TINY, write_gguf
 from orpheus import embedded
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, WeightsError
 from orpheus.llama.batches import NO_KV_SLOT
@@ -21,6 +20,7 @@ from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS
 from tests.llama.conftest import TEXT, collect, completion, engine_of, settings, until
 from tests.support.live import clean_environment
+from training.random_gguf import TINY, write_gguf
 
 SENTENCES = [
     "The boat drifted slowly down the river.",

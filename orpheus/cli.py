@@ -249,7 +249,7 @@ def doctor(
 @app.command()
 def settings() -> None:
     """Print every setting with its value, where the value comes from, and what it is for."""
-    table = Table("setting", "value", "from", "what it is", box=None, pad_edge=False)
+    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for row in (*setting_rows(_settings()), *setting_rows(load_deployment())):
         table.add_row(row.name, row.value, row.source, row.description)
     wide = Console(width=None if sys.stdout.isatty() else 200)

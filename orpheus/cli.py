@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orpheus import __version__, logs
-from orpheus.deploy.settings import load_deployment
+from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
@@ -282,7 +282,7 @@ def _check_writable(out: Path) -> None:
 def _settings(**options: object) -> Settings:
     settings = load_settings(**options)
     logs.configure(settings)
-    for sentence in unknown_names():
+    for sentence in unknown_names(Settings, Deployment):
         console.print(f"orpheus: {sentence}", soft_wrap=True, highlight=False, markup=False)
     return settings
 

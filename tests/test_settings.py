@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from orpheus.deploy.settings import Deployment
 from orpheus.errors import SetupError
-from orpheus.ops.settings_table import REPLACED, known_names, setting_rows, unknown_names
-from orpheus.settings import PREFIX, load_settings
+from orpheus.ops.settings_table import REPLACED, names_in, setting_rows, unknown_names
+from orpheus.settings import PREFIX, Settings, load_settings
+
+GROUPS = (Settings, Deployment)
 
 
 def test_the_names_of_the_first_attempt_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +99,7 @@ def test_keys_may_stand_among_commas_and_no_keys_are_none(monkeypatch: pytest.Mo
 def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
     Path(".env").write_text("ORPHEUS_PROT=1\n")
-    said = "\n".join(unknown_names())
+    said = "\n".join(unknown_names(*GROUPS))
     assert "ORPHEUS_TEMPERATURE?" in said
     assert "ORPHEUS_PORT?" in said
 
@@ -110,20 +113,20 @@ def test_the_proxy_token_is_sent_only_whole() -> None:
 
 def test_a_setting_that_is_gone_is_a_warning_with_what_replaced_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_SLOT_TOKENS", "1024")
-    assert list(unknown_names()) == [
+    assert list(unknown_names(*GROUPS)) == [
         "ORPHEUS_SLOT_TOKENS is no longer a setting and is ignored: use ORPHEUS_CONTEXT_TOKENS."
     ]
 
 
 def test_no_setting_counts_as_gone_and_each_that_replaces_one_exists() -> None:
-    known = known_names()
+    known = names_in(*GROUPS)
     assert not {PREFIX + name for name in REPLACED} & {*known}
     for sentence in REPLACED.values():
         assert {*re.findall(r"ORPHEUS_[A-Z_]+", sentence)} <= {*known}
 
 
 def test_there_are_few_settings() -> None:
-    assert len(known_names()) <= 45, "a constant with its reason does for what nobody needs to change"
+    assert len(names_in(*GROUPS)) <= 45, "a constant with its reason does for what nobody needs to change"
 
 
 def test_clients_send_their_own_key_or_the_first_of_the_servers() -> None:

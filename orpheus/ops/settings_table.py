@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from dotenv import dotenv_values
 
-from orpheus.deploy.settings import Deployment
-from orpheus.settings import ENV_FILE, PREFIX, Settings, setting_name
+from orpheus.settings import ENV_FILE, PREFIX, Environment, setting_name
 
 # Settings of earlier versions → what replaced them.
 REPLACED = {
@@ -75,14 +74,9 @@ class SettingRow:
     description: str
 
 
-def known_names() -> list[str]:
-    """The names of all settings."""
-    return [setting_name(field) for group in (Settings, Deployment) for field in group.model_fields]
-
-
-def unknown_names() -> Iterator[str]:
-    """A sentence for each ORPHEUS_ name in the environment or in `.env` that is not a setting."""
-    known = known_names()
+def unknown_names(*groups: type[Environment]) -> Iterator[str]:
+    """A sentence for each ORPHEUS_ name in the environment or in `.env` that is a setting of none of these groups."""
+    known = names_in(*groups)
     for name in sorted({*os.environ, *_dotenv()}):
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in known:
@@ -94,7 +88,12 @@ def unknown_names() -> Iterator[str]:
             yield f"{name} is not a setting and is ignored; did you mean {nearest}?"
 
 
-def setting_rows(settings: Settings | Deployment) -> Iterator[SettingRow]:
+def names_in(*groups: type[Environment]) -> list[str]:
+    """The names of all settings of these groups."""
+    return [setting_name(field) for group in groups for field in group.model_fields]
+
+
+def setting_rows(settings: Environment) -> Iterator[SettingRow]:
     """All settings with their values, secrets masked, and where each value comes from."""
     environment = {name.upper(): value for name, value in os.environ.items() if value}
     dotenv = {name.upper(): value for name, value in _dotenv().items() if value}

@@ -2,16 +2,17 @@
 
     python -m benchmarks.conversation [--quick]
 
-Conversations over unmute's protocol, with a pair started here: from the first word to the first audio, and underruns,
-with 1, 8 and 20 at once, the last with as many more as it takes to ask for 80% of this machine's capacity; how long
-after a socket closes in the middle of a turn both tiers are free; a picture of one turn in
-benchmarks/results/conversation.png. The last line is one JSON object.
+Conversations over unmute's protocol, as clients/unmute_tts.py plays them, with a pair started here: from the first word
+to the first audio, and underruns, with 1, 8 and 20 at once, the last with as many more as it takes to ask for 80% of
+this machine's capacity; how long after a socket closes in the middle of a turn both tiers are free; a picture of one
+turn in benchmarks/results/conversation.png. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import random
@@ -24,13 +25,15 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from benchmarks import RESULTS
-from benchmarks.unmute import BrokenOff, Turn, take_turn
+from clients.unmute_tts import Audio, Eos, Error, TextToSpeech
 from orpheus.ops.bench.bench import LOAD
 from orpheus.ops.bench.listening import RATE, client, listen, quantile, read_metrics
 from orpheus.ops.bench.show import save_picture
 from orpheus.ops.serve import Pair, running_pair
+from orpheus.playout import PlayoutClock
 from orpheus.settings import EMBEDDED, load_settings
 
 CONVERSATIONS = (1, 8, 20)
@@ -39,6 +42,7 @@ WORDS_PER_S = 20.0
 WORDS_S = 0.7  # about, that a turn lasts beyond its audio: dialling, the first words, closing
 PAUSE_S = 0.3  # least, between an answer and the next turn: somebody else speaks
 FREE_S = 10.0  # longest, for both tiers to be free after a close
+LIMIT_S = 60.0  # of a turn
 ACTIVE = ("orpheus_speech_active", *(f"orpheus_streams_{name}" for name in ("active", "waiting", "paused")))
 REPLIES = (
     "Well, that is a good question. The old harbour was closed in the spring, and nobody has used it since.",
@@ -60,6 +64,57 @@ async def llm(text: str, chance: random.Random) -> AsyncIterator[str]:
         await asyncio.sleep(chance.expovariate(WORDS_PER_S))
 
 
+class BrokenOff(Exception):
+    """A turn ended before all of it was heard."""
+
+
+@dataclass
+class Turn:
+    """Times are of time.monotonic()."""
+
+    first_word_s: float = 0.0  # sent
+    played: list[tuple[float, float]] = field(default_factory=list)  # when, and seconds of audio
+    playout: PlayoutClock = field(default_factory=PlayoutClock)
+
+    @property
+    def first_audio_s(self) -> float:
+        """Seconds from the first word."""
+        return self.played[0][0] - self.first_word_s
+
+
+async def take_turn(url: str, words: AsyncIterator[str], leave_after_s: float = math.inf) -> Turn:
+    """Have `words` spoken, and leave that long after the first audio. Raises BrokenOff."""
+    turn, speech = Turn(), TextToSpeech(url, "tara")
+
+    async def send() -> None:
+        async for word in words:
+            await speech.send(word)
+            turn.first_word_s = turn.first_word_s or time.monotonic()
+        await speech.send(Eos())
+
+    try:
+        async with asyncio.timeout(LIMIT_S), contextlib.AsyncExitStack() as stack:
+            await speech.start_up()
+            stack.callback(asyncio.create_task(send()).cancel)
+            async for message in speech:
+                now_s = time.monotonic()
+                if isinstance(message, Error):
+                    raise BrokenOff(message.message)
+                if isinstance(message, Audio):
+                    audio_s = len(message.pcm) / RATE
+                    turn.played.append((now_s, audio_s))
+                    turn.playout.add(audio_s, now_s)
+                    if now_s - turn.played[0][0] > leave_after_s:
+                        break
+    except (OSError, ConnectionClosed) as error:
+        raise BrokenOff(str(error) or "timed out") from error
+    finally:
+        await speech.shutdown()
+    if not turn.played:
+        raise BrokenOff("no audio came")
+    return turn
+
+
 @dataclass
 class ConversationReport:
     """What all people of one run heard."""
@@ -73,7 +128,7 @@ class ConversationReport:
         return sum(turn.playout.underruns for turn in self.turns)
 
     def first_audio_ms(self, share: float) -> float:
-        return quantile([turn.latency_s * 1000 for turn in self.turns], share)
+        return quantile([turn.first_audio_s * 1000 for turn in self.turns], share)
 
 
 async def at_once(url: str, rounds: int) -> tuple[float, float]:
@@ -120,7 +175,7 @@ async def converse(
     await asyncio.gather(*(person(number) for number in range(people)))
     steady_s = started_s + cycle_s
     audio_s = sum(
-        audio_s for turn in report.turns for at_s, audio_s in turn.received if steady_s < at_s < ends_s
+        audio_s for turn in report.turns for at_s, audio_s in turn.played if steady_s < at_s < ends_s
     )
     report.load = audio_s / (ends_s - steady_s) / capacity
     return report
@@ -132,7 +187,7 @@ async def cancels(pair: Pair, rounds: int) -> list[float]:
     taken_s = []
     async with httpx.AsyncClient(trust_env=False) as asking:
         for _ in range(rounds):
-            await take_turn(pair.url, llm(LONG, chance), leave_after_s=chance.uniform(0.0, 1.5))
+            await take_turn(pair.url, llm(LONG, chance), chance.uniform(0.0, 1.5))
             closed_s = time.monotonic()
             while await active(asking, pair):
                 if time.monotonic() - closed_s > FREE_S:

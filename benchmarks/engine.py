@@ -3,8 +3,8 @@
     python -m benchmarks.engine [--quick] [--churn SECONDS] [--threads N]
 
 Two GGUFs: the embedded voice, and random weights of the same body with the published vocabulary (156,940 tokens, Q8_0
-as published). Tables, a picture in benchmarks/results/engine.png, and one JSON object on the last line, whose keys
-without a model's name are those of the published vocabulary.
+as published). Tables, and one JSON object on the last line, whose keys without a model's name are those of the
+published vocabulary.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import RESULTS
 from benchmarks.churn import churn
 from orpheus import embedded
 from orpheus.http.child import ChildServer
 from orpheus.llama.sampler import Sampler
 from orpheus.ops.bench.rivals import BODY, NEEDS, MissingRival, completions_server, measure
-from orpheus.ops.bench.show import save_picture
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
 from training.random_gguf import SMALL, VOCABULARY, write_gguf
@@ -89,31 +87,6 @@ def first_frame_ratio(model: Path, seconds: float, threads: int, streams: int = 
     return {"ttff_ms_alone": alone, "ttff_ms_at_75": loaded, "ttff_75_vs_alone": ratio}
 
 
-def draw(plt: Any, tables: dict[str, Table], memory_mb: list[float]) -> Any:
-    figure, axes = plt.subplots(2, len(tables) + 1, figsize=(13, 7), layout="constrained")
-    for (throughput, latency), (model, table) in zip(axes.T, tables.items(), strict=False):
-        for name, rows in table.items():
-            streams = [row["streams"] for row in rows]
-            throughput.plot(streams, [row["tokens_per_cpu_s"] for row in rows], "o-", label=name)
-            latency.plot(streams, [row["ttff_ms_p50"] for row in rows], "o-", label=name)
-        throughput.set(title=model, ylabel="tokens per processor second", xlabel="streams", ylim=(0, None))
-        throughput.legend()
-        latency.set(ylabel="time to first frame, ms (median)", xlabel="streams", yscale="log")
-    sampling, memory = axes[:, -1]
-    counts = [1, 2, 4, 8, 16, 32, 64]
-    sampling.plot(counts, [sample_ms_per_token(count, 60) for count in counts], "o-")
-    sampling.axhline(0.03, ls=":", color="grey")
-    sampling.set(title="sampling, 156,940 tokens", ylabel="ms per token", xlabel="rows", xscale="log")
-    memory.plot(np.linspace(0, 100, len(memory_mb)), memory_mb)
-    memory.set(
-        title="memory under churn",
-        ylabel="resident MB",
-        xlabel="% of the run",
-        ylim=(0, 1.3 * max(memory_mb)),
-    )
-    return figure
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1 and 16 streams, seconds instead of minutes")
@@ -131,8 +104,6 @@ def main() -> None:
             tables[title] = compare(model, counts, seconds, options.threads)
         first = first_frame_ratio(embedded.MODEL, seconds, options.threads)
     churned = churn(embedded.MODEL, 16, options.churn or (8.0 if options.quick else 60.0))
-    memory_mb = churned.pop("memory_mb")
-    save_picture(RESULTS / "engine.png", lambda pyplot: draw(pyplot, tables, memory_mb))
 
     def at(title: str, name: str, streams: int, key: str) -> Any:
         return next((row[key] for row in tables[title].get(name, ()) if row["streams"] == streams), None)

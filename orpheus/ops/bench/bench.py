@@ -21,20 +21,8 @@ import httpx
 
 from orpheus import __version__, weights
 from orpheus.errors import AtCapacity
-from orpheus.ops.bench.listening import (
-    CHAPTER,
-    SENTENCE,
-    PlaybackReport,
-    client,
-    frames_from_tier_1,
-    listen,
-    listen_to_segments,
-    one_by_one,
-    pauses_s,
-    quantile,
-    read_metrics,
-    together,
-)
+from orpheus.ops.bench import listening
+from orpheus.ops.bench.listening import CHAPTER, SENTENCE, PlaybackReport, client, together
 from orpheus.ops.serve import running_pair
 from orpheus.settings import Settings
 
@@ -79,7 +67,8 @@ def speech_here(settings: Settings, say: Say, effort: int = 1) -> dict[str, Any]
     with running_pair(settings, ORPHEUS_STREAMS=streams) as pair:
         result = measure_speech(pair.url, headers, pair.llama_url, say, effort)
     say("tier 2 against tier 1 alone")
-    with running_pair(settings, ORPHEUS_POSTPROCESS="false") as pair:  # which waits for the end of silence
+    # Trimming the silence before the first word would delay the first byte.
+    with running_pair(settings, ORPHEUS_POSTPROCESS="false") as pair:
         ours, theirs = asyncio.run(_first_bytes_s(pair.url, headers, pair.llama_url, ROUNDS * effort))
     return result | {
         "tier1_two_frames_ms": round(statistics.median(theirs) * 1000, 1),
@@ -110,15 +99,15 @@ def measure_speech(
     listeners = max(1, min(int(LOAD * capacity), most))
     say(f"{listeners} in real time")
     text = (CHAPTER * 4 * effort)[: LOAD_CHARS * effort]
-    reports = asyncio.run(one_by_one(url, text, listeners, 0.5, headers))
-    pcm, starts_s = asyncio.run(_segments(url, headers))
+    reports = asyncio.run(listening.one_by_one(url, text, listeners, 0.5, headers))
+    pcm, starts_s = asyncio.run(listening.listen_to_segments(url, CHAPTER, 7, headers))
     return {
         "levels": rows,
         "streams_at_real_time": capacity,
         "listeners_in_real_time": listeners,
         "underruns": sum(report.playout.underruns for report in reports),
         "longest_underrun_ms": round(max(report.playout.longest_underrun_s for report in reports) * 1000),
-        "pauses_ms": [round(pause_s * 1000) for pause_s in pauses_s(pcm, starts_s)],
+        "pauses_ms": [round(pause_s * 1000) for pause_s in listening.pauses_s(pcm, starts_s)],
         "wave": {"pcm": pcm, "segments_s": starts_s},
     }
 
@@ -139,12 +128,12 @@ def _level(
     return {
         "streams": streams,
         "requests": len(reports),
-        "first_byte_ms_p50": round(quantile(bytes_ms, 0.5), 1),
-        "first_byte_ms_p99": round(quantile(bytes_ms, 0.99), 1),
-        "first_sound_ms_p50": round(quantile(sounds_ms, 0.5), 1),
-        "first_sound_ms_p99": round(quantile(sounds_ms, 0.99), 1),
+        "first_byte_ms_p50": round(listening.quantile(bytes_ms, 0.5), 1),
+        "first_byte_ms_p99": round(listening.quantile(bytes_ms, 0.99), 1),
+        "first_sound_ms_p50": round(listening.quantile(sounds_ms, 0.5), 1),
+        "first_sound_ms_p99": round(listening.quantile(sounds_ms, 0.99), 1),
         "real_time_factor_p50": round(
-            quantile([report.wall_s / report.audio_s for report in chapters], 0.5), 4
+            listening.quantile([report.wall_s / report.audio_s for report in chapters], 0.5), 4
         ),
         "times_real_time": round(sum(report.audio_s for report in chapters) / took_s, 2),
         **_step_ms(before, _steps(llama_url)),
@@ -155,7 +144,7 @@ def _steps(llama_url: str | None) -> dict[str, tuple[float, float]]:
     """Seconds spent and steps made so far, by part of a step, as tier 1 counts them."""
     if llama_url is None:
         return {}
-    counted = read_metrics(httpx.get(f"{llama_url}/metrics", timeout=10, trust_env=False).text)
+    counted = listening.read_metrics(httpx.get(f"{llama_url}/metrics", timeout=10, trust_env=False).text)
     return {
         match[2]: (seconds, counted[f"orpheus_step_seconds_count{match[1]}"])
         for name, seconds in counted.items()
@@ -180,14 +169,9 @@ async def _first_bytes_s(
     ours, theirs = [], []
     async with client(llama_url) as tier_1, client(url, headers) as tier_2:
         for seed in range(rounds + 1):
-            theirs.append(await frames_from_tier_1(tier_1, SENTENCE, 2, seed))
-            ours.append((await listen(tier_2, SENTENCE, seed)).first_byte_s)
+            theirs.append(await listening.frames_from_tier_1(tier_1, SENTENCE, 2, seed))
+            ours.append((await listening.listen(tier_2, SENTENCE, seed)).first_byte_s)
     return ours[1:], theirs[1:]  # the first warms up
-
-
-async def _segments(url: str, headers: dict[str, str]) -> Any:
-    async with client(url, headers) as asking:
-        return await listen_to_segments(asking, CHAPTER, 7)
 
 
 def heading() -> dict[str, Any]:

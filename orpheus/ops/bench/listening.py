@@ -93,11 +93,14 @@ async def listen(client: httpx.AsyncClient, text: str, seed: int) -> PlaybackRep
 
 
 async def listen_to_segments(
-    client: httpx.AsyncClient, text: str, seed: int
+    url: str, text: str, seed: int, headers: dict[str, str] | None = None
 ) -> tuple[NDArray[np.float64], list[float]]:
     """The samples of `text` within ±1, and where its segments begin, in seconds."""
     pcm, starts_s = b"", []
-    async with _asked(client, text, seed, stream_format="sse") as response:
+    async with (
+        client(url, headers) as asking,
+        _asked(asking, text, seed, stream_format="sse") as response,
+    ):
         async for line in response.aiter_lines():
             event = json.loads(line[5:]) if line.startswith("data:") else {}
             pcm += base64.b64decode(event.get("audio", ""))

@@ -252,7 +252,7 @@ def main() -> None:
             result[f"turns_{people}"] = len(talk.turns)
             result[f"people_{people}"] = talking
             result[f"broken_off_{people}"] = len(talk.killed)
-            longest_ms = max(turn.player.longest_s for turn in talk.turns) * 1000
+            longest_ms = max(turn.player.longest_underrun_s for turn in talk.turns) * 1000
             print(
                 f"{talking:13d} {len(talk.turns):7d}   {talk.first_audio_ms(0.5):12.0f} "
                 f"{talk.first_audio_ms(0.99):6.0f} ms{talk.holes:8d} {longest_ms:6.0f} ms {talk.load:8.0%} "

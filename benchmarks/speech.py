@@ -139,7 +139,7 @@ def main() -> None:
         heard = asyncio.run(one_by_one(pair.url, text, listeners, 0.5))
         result["listeners_at_80_percent"] = listeners
         result["underruns"] = sum(one.player.underruns for one in heard)
-        result["longest_underrun_ms"] = max(one.player.longest_s for one in heard) * 1000
+        result["longest_underrun_ms"] = max(one.player.longest_underrun_s for one in heard) * 1000
         result["streams_at_real_time"] = capacity
         print(
             f"\n{listeners} listeners to {len(text)} characters at {LOAD:.0%} of {capacity:.1f} times real time: "

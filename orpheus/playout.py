@@ -1,10 +1,12 @@
-"""When audio was sent, and how much → what a player hears that starts at once and never waits.
+"""How much audio is in a listener's hands: the one estimate of playout in the project.
 
-Knows nothing of clocks, formats or sockets: the caller says what time it is.
+Both tiers, the codec and the clients' benchmarks decide by it: whether a first frame is urgent, whether decoding may
+wait, how much to prebuffer, when a socket is far enough ahead, and what counts as an underrun.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 # A player's own output buffer hides this much: sound cards ask for 10 to 20 ms at a time.
@@ -13,24 +15,34 @@ TOLERANCE_S = 0.02
 
 @dataclass
 class PlayoutClock:
-    """One listener in real time: the first audio starts the clock."""
+    """One listener in real time, who starts to play at the first audio and waits when there is none.
+
+    Times are seconds of `time.monotonic`, or of whatever clock the caller passes.
+    """
 
     underruns: int = 0  # times the player had nothing to play
-    late_s: float = 0.0  # silence it played in their place, in all
-    longest_s: float = 0.0  # the longest of them
-    ends_s: float | None = None  # when what it has will have been played
+    underrun_s: float = 0.0  # silence it played instead, in all
+    longest_underrun_s: float = 0.0
+    ends_s: float | None = None  # when all it was given will have been played; None before the first audio
 
-    def sent(self, now_s: float, audio_s: float, excused_s: float = 0.0) -> None:
-        """`audio_s` seconds of audio left at `now_s`, on a clock that never goes back.
+    def add(self, audio_s: float, now_s: float | None = None, *, excused_s: float = 0.0) -> None:
+        """The listener is given `audio_s` more seconds of audio.
 
-        `excused_s` of the silence before it is no underrun: there was no text to speak.
+        `excused_s` of a gap before it is not an underrun: there was no text to speak.
         """
+        now_s = time.monotonic() if now_s is None else now_s
         if self.ends_s is None:
             self.ends_s = now_s
         gap_s = now_s - self.ends_s - excused_s
         if gap_s > TOLERANCE_S:
             self.underruns += 1
-            self.late_s += gap_s
-            self.longest_s = max(self.longest_s, gap_s)
-        # After silence the audio plays from now; within the tolerance too, or small delays would add up unseen.
+            self.underrun_s += gap_s
+            self.longest_underrun_s = max(self.longest_underrun_s, gap_s)
+        # After a gap the audio plays from now on; within the tolerance too, or small delays would add up unseen.
         self.ends_s = max(self.ends_s, now_s) + audio_s
+
+    def buffered_s(self, now_s: float | None = None) -> float:
+        """Seconds of audio the listener has and has not played yet."""
+        if self.ends_s is None:
+            return 0.0
+        return max(0.0, self.ends_s - (time.monotonic() if now_s is None else now_s))

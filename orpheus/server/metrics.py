@@ -109,7 +109,7 @@ class SpeechMetrics:
         if audio_s:
             self._factor.observe(heard.work_s / audio_s)
         self._underruns.inc(heard.playback.underruns)
-        self._underrun_s.inc(heard.playback.late_s)
+        self._underrun_s.inc(heard.playback.underrun_s)
         self._segments.inc(usage.segments)
         self._regenerated.inc(usage.regenerated_segments)
         self._truncated.inc(usage.truncated_segments)
@@ -157,7 +157,7 @@ class Speaking:
         new = self._usage.samples - self._told_samples
         self._told_samples += new
         audio_s = new / self.samples_a_second
-        self.playback.sent(now_s, audio_s, waited_s)
+        self.playback.add(audio_s, now_s, excused_s=waited_s)
         self._on_sent(audio_s, len(chunk))
 
     def resumed(self) -> None:

@@ -133,7 +133,7 @@ class Speech:
                     await self._keep_lead(heard_s, lead_s)
                     for word in words.due(told):
                         await emit(WordStarted(self.number, word))
-                    self.playback.sent(time.monotonic(), heard_s)
+                    self.playback.add(heard_s)
                     size += len(chunk)
                     await emit(Audio(chunk, heard_s))
                     self.sent_s += heard_s

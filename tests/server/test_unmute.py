@@ -56,7 +56,7 @@ async def test_silence_on_the_socket_is_a_hole_though_the_audio_was_delivered() 
 
     turn = await spoken(script)
     assert turn.player.underruns == 1
-    assert turn.player.longest_s == pytest.approx(1.2 - 0.32, abs=0.15)
+    assert turn.player.longest_underrun_s == pytest.approx(1.2 - 0.32, abs=0.15)
 
 
 async def test_ticks_close_that_hole() -> None:
@@ -96,7 +96,7 @@ async def test_slower_than_real_time_is_heard_as_holes() -> None:
 
     turn = await spoken(script)
     assert turn.player.underruns >= 5
-    assert turn.player.late_s > 0.3
+    assert turn.player.underrun_s > 0.3
 
 
 @pytest.mark.parametrize("code", [1000, 1001])

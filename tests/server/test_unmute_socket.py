@@ -148,7 +148,7 @@ async def test_ticks_keep_what_was_sent_flowing_while_nothing_is_written(
     turn = await Orchestrator(url_of(speech())).turn(paused())
     ready = [at for at, message in turn.received if message["type"] == "Ready"]
     assert len(ready) > 5  # rule 8
-    assert turn.player.late_s < 0.3
+    assert turn.player.underrun_s < 0.3
     assert turn.words[-1] == "last."
 
 

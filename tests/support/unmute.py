@@ -248,7 +248,7 @@ def _release(messages: Sequence[Message], turn: Turn) -> None:
         now = time.monotonic()
         turn.released.append((now, message))
         if message["type"] == "Audio":
-            turn.player.sent(now, len(message["pcm"]) / SAMPLE_RATE)
+            turn.player.add(len(message["pcm"]) / SAMPLE_RATE, now)
             turn.pcm += message["pcm"]
         elif message["type"] == "Text":
             turn.words.append(message["text"])

@@ -86,7 +86,7 @@ def measure_speech(url: str, headers: dict[str, str], llama_url: str | None, say
     return result | {
         "listeners_in_real_time": listeners,
         "underruns": sum(one.player.underruns for one in heard),
-        "longest_underrun_ms": round(max(one.player.longest_s for one in heard) * 1000),
+        "longest_underrun_ms": round(max(one.player.longest_underrun_s for one in heard) * 1000),
     }
 
 

@@ -81,7 +81,7 @@ async def listen(client: httpx.AsyncClient, text: str, seed: int, voice: str = "
                 loud = np.flatnonzero(np.abs(np.frombuffer(chunk, "<i2").astype(int)) > AUDIBLE * 32768)
                 if not first_sound_s and len(loud):
                     first_sound_s = now + loud[0] / RATE
-                player.sent(now, len(chunk) / 2 / RATE)
+                player.add(len(chunk) / 2 / RATE, now)
                 samples += len(chunk) // 2
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise NotReady(f"Nothing answers at {client.base_url}: {error or 'no connection'}.") from error

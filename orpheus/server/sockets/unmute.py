@@ -150,7 +150,7 @@ class _Turn:
         while len(self._samples) >= FRAME_BYTES:
             frame = np.frombuffer(bytes(self._samples[:FRAME_BYTES]), "<i2") / np.float32(32768)
             del self._samples[:FRAME_BYTES]
-            self._playback.sent(time.monotonic(), TICK_S)
+            self._playback.add(TICK_S)
             await self._connection.send_audio(_packed(type="Audio", pcm=frame.tolist()))
 
     async def _fail(self, error: OrpheusError) -> None:

@@ -1,9 +1,9 @@
-"""Tier 1 against its rivals on one machine in one run → a table, a picture and one JSON object.
+"""Tier 1 beside its rivals, on one machine in one run: a table, a picture and one JSON object.
 
     python -m benchmarks.engine [--quick] [--churn SECONDS] [--threads N]
 
-Two GGUFs: the embedded voice, and random weights of the same body with the published vocabulary (156,940
-tokens, Q8_0 as published). The JSON keys without a model's name are those of the published vocabulary.
+Two GGUFs: the embedded voice, and random weights of the same shape with the published vocabulary (156,940
+tokens, Q8_0 as published). JSON keys that name no model are those of the published vocabulary.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from typing import Any
 import numpy as np
 
 from benchmarks.churn import churn
-from benchmarks.random_gguf import SMALL, VOCABULARY, write_gguf
 from orpheus import embedded
 from orpheus.llama.sampler import Sampler
 from orpheus.ops.bench.load import measure
 from orpheus.ops.bench.rivals import BODY
 from orpheus.ops.bench.servers import MissingRival, Server, serve
 from orpheus.sampling import Sampling
-from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
+from orpheus.vocabulary import CODES_PER_SLOT, FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
+from training.random_gguf import SMALL, VOCABULARY, write_gguf
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = ("ours", "llama_cpp_server", "llama_server")
 
 
 def sample_ms_per_token(rows: int, steps: int = 200) -> float:
-    """Copying and sampling of `rows` streams with published ids, in ms a token. Needs no model."""
-    first = PUBLISHED_BASE_ID + FIRST_CODE
-    ids = tuple(range(first + 4096 * slot, first + 4096 * (slot + 1)) for slot in range(SLOTS))
-    sampler = Sampler(Vocabulary(VOCABULARY, 128000, 128009, {2: 128258}, ids), rows, 64)
+    """Milliseconds per token of copying and sampling `rows` sequences with published ids. Needs no model."""
+    starts = [PUBLISHED_BASE_ID + FIRST_CODE + CODES_PER_SLOT * slot for slot in range(SLOTS)]
+    ids = tuple(range(start, start + CODES_PER_SLOT) for start in starts)
+    sampler = Sampler(Vocabulary(VOCABULARY, 128000, 128009, {2: 128258}, ids), rows)
     logits = (np.random.default_rng(0).standard_normal((rows, VOCABULARY)) * 3).astype(np.float32)
     for row in range(rows):
         sampler.open(row, Sampling(temperature=0.6, top_p=0.9, repetition_penalty=1.1, seed=row))
-    places = np.arange(rows)
+    every = np.arange(rows)
     times = []
     for _ in range(steps):
         began = time.perf_counter()
-        sampler.draw(sampler.gather(logits, places, places), places)
+        sampler.draw(sampler.gather(logits, every, every), every)
         times.append(time.perf_counter() - began)
     return float(np.median(times)) / rows * 1e3
 
@@ -55,7 +55,7 @@ def sample_ms_per_token(rows: int, steps: int = 200) -> float:
 def compare(
     model: Path, counts: tuple[int, ...], seconds: float, threads: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of each server at each number of streams, taken in turn so that a busy machine troubles all alike."""
+    """Figures of each server at each number of streams, taken in turn so that a busy machine affects all alike."""
     found: dict[str, list[dict[str, Any]]] = {}
     with contextlib.ExitStack() as running:
         servers: dict[str, Server] = {}
@@ -68,7 +68,7 @@ def compare(
             for name, server in servers.items():
                 before = server.cpu_s()
                 load = measure(server.url, BODY, streams, seconds)
-                # Processor time is what a busy machine cannot blur; wall time is what a listener waits.
+                # Processor time is what a busy machine does not distort; wall time is what a listener waits.
                 cpu_s = (server.cpu_s() - before) * load.seconds / (load.seconds + load.warm_s)
                 row = {**load.row(), "tokens_per_cpu_s": round(load.tokens / max(cpu_s, 1e-9), 1)}
                 found.setdefault(name, []).append(row)
@@ -77,7 +77,7 @@ def compare(
 
 
 def first_frame_ratio(model: Path, seconds: float, threads: int, streams: int = 16) -> dict[str, Any]:
-    """Median time to first frame of a newcomer at 75% load over that of the only client."""
+    """Median time to the first frame of a new client at 75% load, over that of a lone client."""
     import threading
 
     with serve("ours", model, streams, threads) as server:
@@ -118,7 +118,7 @@ def picture(tables: dict[str, dict[str, list[dict[str, Any]]]], memory: list[flo
     rows_at = [1, 2, 4, 8, 16, 32, 64]
     axes[0, -1].plot(rows_at, [sample_ms_per_token(n, 60) for n in rows_at], "o-")
     axes[0, -1].axhline(0.03, ls=":", color="grey")
-    axes[0, -1].set(title="sampling, 156,940 tokens", ylabel="ms a token", xlabel="rows", xscale="log")
+    axes[0, -1].set(title="sampling, 156,940 tokens", ylabel="ms per token", xlabel="rows", xscale="log")
     axes[1, -1].plot(np.linspace(0, 100, len(memory)), memory)
     axes[1, -1].set(
         title="memory under churn", ylabel="resident MB", xlabel="% of the run", ylim=(0, 1.3 * max(memory))

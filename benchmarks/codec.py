@@ -1,13 +1,13 @@
-"""Cost, exactness and capacity of streaming SNAC against its rivals → a table, pictures, one JSON line.
+"""Cost, exactness and capacity of streaming SNAC beside its rivals: tables, pictures and one JSON line.
 
     python -m benchmarks.codec [--quick] [--threads N]
 
-Every rival is run in turn in the same process, several rounds, and the least time of each counts. With one thread
+Every rival runs in turn in the same process, for several rounds, and the least time of each counts. With one thread
 (the default) time is CPU time, which other work on the machine does not lengthen; with more it is wall time.
-The full size is SNAC-24k's architecture with random weights: cost does not depend on them. "offline" is the snac
-package's own decode of ten seconds at once with weight norm folded; `offline_package`: as the package loads it;
-`offline_1_4_s`: short enough for the caches, the cheapest an offline decode gets. Ratios are given over the first
-(`…_over_offline`) and over the cheapest (`over_cheapest_offline`).
+The full size is SNAC-24k's architecture with random weights: the cost does not depend on them. "offline" is the snac
+package's own decode of ten seconds at once with weight norm folded; `offline_package` as the package loads it;
+`offline_1_4_s` is short enough for the caches, the cheapest that an offline decode gets. Ratios are given over the
+first (`…_over_offline`) and over the cheapest (`over_cheapest_offline`).
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def save_full_size(folder: Path) -> Path:
 
 
 def cost_runs(folder: Path, seconds: float) -> dict[str, tuple[Callable[[], object], float]]:
-    """Every way to decode; each makes about the same length of audio a round."""
+    """Every way to decode, each with about the same length of audio per round."""
     offline, decoder = OfflineDecoder.load(folder), Decoder.load(folder)
     package = OfflineDecoder(SNAC.from_pretrained(str(folder)), folded=False)
     frames = round(seconds / FRAME_S)
-    codes = np.random.default_rng(0).integers(0, decoder.shape.codes, (frames, SLOTS))
-    few = max(2, frames // 8)  # the dear ones get less work
+    codes = np.random.default_rng(0).integers(0, decoder.config.codes, (frames, SLOTS))
+    few = max(2, frames // 8)  # the expensive ones get less work
     return {
         "offline": (lambda: offline.decode(codes), frames * FRAME_S),
         "offline_package": (lambda: package.decode(codes), frames * FRAME_S),
@@ -77,12 +77,12 @@ def cost_runs(folder: Path, seconds: float) -> dict[str, tuple[Callable[[], obje
 
 
 def stream_runs(folder: Path, rounds: int) -> dict[str, tuple[Callable[[], object], float]]:
-    """Rounds of one frame for each of n streams, through the code that serves them: together, and one by one."""
+    """Rounds of one frame for each of n streams, through the code that serves them: together and one by one."""
     decoder = Decoder.load(folder)
     runs: dict[str, tuple[Callable[[], object], float]] = {}
     for streams in CONCURRENT:
         states = [StreamState(decoder, seed, 4) for seed in range(streams)]
-        frame = np.random.default_rng(0).integers(0, decoder.shape.codes, SLOTS)
+        frame = np.random.default_rng(0).integers(0, decoder.config.codes, SLOTS)
         turns = max(1, rounds * 16 // streams)
 
         def run(

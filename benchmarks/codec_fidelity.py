@@ -1,6 +1,6 @@
-"""Streaming against the offline decode: largest error, SNR of an early first frame, the seam after it.
+"""Streaming against the offline decode: largest error, SNR of an early first frame, and the seam after it.
 
-Knows nothing of cost. Fidelity is measured on what the embedded voice says: random codes would give other figures.
+Fidelity is measured on codes that the embedded voice generates: random codes would give other figures.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ EMBEDDED = Path(__file__).parents[1] / "orpheus" / "embedded"
 
 
 def spoken_codes(text: str) -> NDArray[np.int64]:
-    """Codes of the embedded voice saying `text`."""
+    """Codes that the embedded voice generates for `text`."""
     import llama_cpp
 
     llama = llama_cpp.Llama(str(EMBEDDED / "model.gguf"), n_ctx=1024, n_threads=1, seed=5, verbose=False)
     turn = f"{token_text(3)}<|begin_of_text|>tara: {text}<|eot_id|>" + "".join(map(token_text, (4, 5, 1)))
     ids = llama.tokenize(turn.encode(), add_bos=False, special=True)
-    said = llama.create_completion(ids, max_tokens=700, temperature=0.4, stop=[token_text(2)])
-    return np.array(FrameAssembler().push(TokenTextParser().push(said["choices"][0]["text"])))
+    completion = llama.create_completion(ids, max_tokens=700, temperature=0.4, stop=[token_text(2)])
+    return np.array(FrameAssembler().push(TokenTextParser().push(completion["choices"][0]["text"])))
 
 
 def worst_error(folder: Path, frames: int) -> float:
@@ -37,38 +37,38 @@ def worst_error(folder: Path, frames: int) -> float:
     dice = np.random.default_rng(1)
     worst = 0.0
     for seed in range(3):
-        codes = dice.integers(0, decoder.shape.codes, frames * SLOTS)
-        state, segments = StreamState(decoder, seed, decoder.tail), []
-        for segment in np.split(codes, np.sort(dice.integers(0, len(codes), 6))):
-            state.push(segment)
-            segments += decode_all(decoder, [state])
+        codes = dice.integers(0, decoder.config.codes, frames * SLOTS)
+        state, samples = StreamState(decoder, seed, decoder.tail), []
+        for portion in np.split(codes, np.sort(dice.integers(0, len(codes), 6))):
+            state.push(portion)
+            samples += decode_all(decoder, [state])
         state.finish()
-        pcm = np.concatenate([*segments, *decode_all(decoder, [state])])
+        pcm = np.concatenate([*samples, *decode_all(decoder, [state])])
         worst = max(worst, float(np.abs(pcm - offline.decode(codes, seed=seed)).max()))
     return worst
 
 
 def bytes_equal(folder: Path) -> bool:
-    """Are the samples of a stream the same to the last bit in steps of 1, 2, 3, 4 and 8 frames, alone and among eight?"""
+    """Whether a stream's samples have the same bits in steps of 1, 2, 3, 4 and 8 frames, alone and among eight."""
     decoder = Decoder.load(folder)
-    codes = np.random.default_rng(2).integers(0, decoder.shape.codes, 24 * SLOTS)
+    codes = np.random.default_rng(2).integers(0, decoder.config.codes, 24 * SLOTS)
     seen = set()
     for step, streams in ((1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (0.5, 1), (1, 2), (1, 8), (4, 3)):
-        states, segments = [StreamState(decoder, 7, decoder.tail) for _ in range(streams)], []
-        for segment in np.split(codes, [round(SLOTS * step * i) for i in range(1, int(24 / step))]):
+        states, samples = [StreamState(decoder, 7, decoder.tail) for _ in range(streams)], []
+        for portion in np.split(codes, [round(SLOTS * step * i) for i in range(1, int(24 / step))]):
             for state in states:
-                state.push(segment)
-            segments.append(decode_all(decoder, states)[-1])
+                state.push(portion)
+            samples.append(decode_all(decoder, states)[-1])
         for state in states:
             state.finish()
-        seen.add(np.concatenate([*segments, decode_all(decoder, states)[-1]]).tobytes())
+        seen.add(np.concatenate([*samples, decode_all(decoder, states)[-1]]).tobytes())
     return len(seen) == 1
 
 
 def fidelity(codes: NDArray[np.int64]) -> tuple[dict[int, float], dict[str, float]]:
     """SNR in dB of a frame that leaves with 0 … 10 latents known after it (median over frames), and the seam.
 
-    The seam: where an approximated first frame meets the exact second one, for starts anywhere in the speech.
+    The seam is where an approximated first frame meets the exact second one, for starts anywhere in the speech.
     """
     decoder, offline = Decoder.load(EMBEDDED / "snac"), OfflineDecoder.load(EMBEDDED / "snac")
     exact, hop = offline.decode(codes), decoder.hop
@@ -83,9 +83,9 @@ def fidelity(codes: NDArray[np.int64]) -> tuple[dict[int, float], dict[str, floa
             state.end = known
             state._latents = np.pad(state._latents[:known], ((0, decoder.tail), (0, 0)))
             (pcm,) = decode_all(decoder, [state])
-            place = slice(4 * frame * hop, 4 * (frame + 1) * hop)
-            error = np.square(pcm[place] - exact[place]).sum()
-            values.append(10 * math.log10(np.square(exact[place]).sum() / error))
+            here = slice(4 * frame * hop, 4 * (frame + 1) * hop)
+            error = np.square(pcm[here] - exact[here]).sum()
+            values.append(10 * math.log10(np.square(exact[here]).sum() / error))
         snr[lookahead] = round(float(np.median(values)), 1)
     jumps, steps = [], []
     for first in range(2, len(codes) // SLOTS - 6):

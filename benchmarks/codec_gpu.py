@@ -1,8 +1,8 @@
-"""Milliseconds a codec step takes on a GPU, with and without graphs, by batch → a table, one JSON line.
+"""Milliseconds per codec step on a GPU, with and without graphs, by batch: a table and one JSON line.
 
     python -m benchmarks.codec_gpu [--device cuda] [--quick]
 
-A step is one frame of every stream at full size, copies to and from each stream's memory included: what the
+A step is one frame of every stream at full size, including copies to and from each stream's memory: what the
 service runs. `--device cpu` runs the same code at a tiny size with graphs replaced by plain calls, to check it.
 """
 
@@ -33,27 +33,27 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """Stands in for a graph where there is no GPU."""
+    """Takes the place of a graph on a machine without a GPU."""
     out = run()
     return lambda: out.copy_(run()), out
 
 
 def measure(
-    device: str, batches: Sequence[int], rounds: int, config: dict[str, object]
+    device: str, batches: Sequence[int], rounds: int, config_json: dict[str, object]
 ) -> dict[str, dict[int, float]]:
-    """Median milliseconds a step of one frame takes, by batch: {"eager": {1: …}, "graph": {1: …}}."""
+    """Median milliseconds per step of one frame, by batch: {"eager": {1: …}, "graph": {1: …}}."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "config.json").write_text(json.dumps(config))
-        torch.save(SNAC(**config).state_dict(), folder / "pytorch_model.bin")
-        shape = read_config(folder)
-        network = fold(shape, Checkpoint(folder))
+        (folder / "config.json").write_text(json.dumps(config_json))
+        torch.save(SNAC(**config_json).state_dict(), folder / "pytorch_model.bin")
+        config = read_config(folder)
+        network = fold(config, Checkpoint(folder))
     on = torch.device(device)
     decoders = {
-        "eager": Decoder(shape, network, noise=True, device=on),
+        "eager": Decoder(config, network, noise=True, device=on),
         "graph": GraphedDecoder(
-            shape,
+            config,
             network,
             noise=True,
             device=on,
@@ -65,20 +65,18 @@ def measure(
     for decoder in decoders.values():
         decoder.warm_up()
     for batch in batches:
-        frame = np.random.default_rng(0).integers(0, shape.codes, SLOTS)
+        frame = np.random.default_rng(0).integers(0, config.codes, SLOTS)
         times: dict[str, list[float]] = {name: [] for name in decoders}
         states = {
             name: [StreamState(decoder, seed, 4) for seed in range(batch)]
             for name, decoder in decoders.items()
         }
-        for _ in range(rounds):  # interleaved, so that a change of clocks meets both
+        for _ in range(rounds):  # interleaved, so that a change of clocks affects both
             for name, decoder in decoders.items():
                 for state in states[name]:
                     state.push(frame)
                 start = time.perf_counter()
-                advance(
-                    decoder, states[name], 4
-                )  # ends with the samples on the host, so it has waited for the GPU
+                advance(decoder, states[name], 4)  # waits for the GPU: it ends with the samples on the host
                 times[name].append((time.perf_counter() - start) * 1000)
         for name, values in times.items():
             result[name][batch] = round(statistics.median(values[rounds // 4 :]), 3)
@@ -98,7 +96,7 @@ def main() -> None:
         name = "cpu, tiny size: not a measurement"
         config = {**FULL, "decoder_dim": 32, "encoder_dim": 4, "codebook_size": 16}
     steps = measure(options.device, BATCHES, 20 if options.quick else 100, config)
-    print(f"{name}: ms a step of one frame\n  batch    eager    graph   streams at real time")
+    print(f"{name}: ms per step of one frame\n  batch    eager    graph   streams at real time")
     streams = {}
     for batch in BATCHES:
         eager, graph = steps["eager"][batch], steps["graph"][batch]

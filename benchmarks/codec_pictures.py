@@ -1,4 +1,4 @@
-"""Figures of benchmarks.codec → benchmarks/results/codec_*.png. Measures nothing itself."""
+"""Draws what benchmarks.codec measured: benchmarks/results/codec_*.png."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def _capacity(capacity: dict[str, dict[str, float]]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for axis, (size, values) in zip(axes, capacity.items(), strict=True):
         counts = [name.split()[0] for name in values if name.endswith(" batched")]
-        places = np.arange(len(counts))
+        positions = np.arange(len(counts))
         for shift, kind, colour in ((-0.2, "unbatched", RIVAL), (0.2, "batched", OURS)):
             bars = axis.bar(
-                places + shift,
+                positions + shift,
                 [values[f"{count} {kind}"] for count in counts],
                 0.38,
                 color=colour,
                 label=kind,
             )
             axis.bar_label(bars, fmt="%.1f", padding=2)
-        axis.set_xticks(places, counts)
+        axis.set_xticks(positions, counts)
         axis.set_xlabel("open streams")
         axis.set_ylabel("streams at real time, one core")
         axis.set_title(f"{size} size, one frame a step")
@@ -92,7 +92,7 @@ def _capacity(capacity: dict[str, dict[str, float]]) -> None:
 
 
 def sliding_window(offline: OfflineDecoder, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """What the usual decoders play: of each window of four frames, the second; noise drawn anew for each."""
+    """What common decoders play: of each window of four frames the second, with fresh noise for each window."""
     frames = codes.reshape(-1, SLOTS)
     return np.concatenate(
         [
@@ -107,18 +107,18 @@ def _seam(codes: NDArray[np.int64], folder: Path) -> None:
     decoder, offline = Decoder.load(folder, noise=False), OfflineDecoder.load(folder, noise=False)
     exact = offline.decode(codes)
     state = StreamState(decoder, 0, 4)
-    segments = []
+    samples = []
     for frame in codes.reshape(-1, SLOTS):
         state.push(frame)
-        segments += decode_all(decoder, [state])
+        samples += decode_all(decoder, [state])
     state.finish()
-    ours = np.concatenate([*segments, *decode_all(decoder, [state])])
+    ours = np.concatenate([*samples, *decode_all(decoder, [state])])
     window = np.zeros_like(exact)  # silence where it plays nothing: the first frame and the last two
     played = sliding_window(offline, codes)
     window[FRAME : FRAME + len(played)] = played
     figure, axes = plt.subplots(3, 2, figsize=(12, 8), sharex=True, layout="constrained")
     dither = np.random.default_rng(0).standard_normal(len(exact))  # silence has no logarithm
-    seconds = np.arange(len(exact)) / decoder.shape.sample_rate
+    seconds = np.arange(len(exact)) / decoder.config.sample_rate
     for column, (title, pcm) in enumerate((("sliding 28-token window", window), ("ours", ours))):
         error = pcm - exact
         for row, signal in ((0, pcm), (1, error)):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from benchmarks.codec import FULL
-from benchmarks.codec_gpu import call_again, measure
 from orpheus.codec import StreamState, decode_all
 from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.codec.graphs import GraphedDecoder
@@ -19,15 +19,21 @@ from orpheus.codec.offline import OfflineDecoder
 from tests.codec.random_snac import EXACT, random_codes, save_random_snac
 
 
+def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+    """Takes the place of a graph on a machine without a GPU."""
+    out = run()
+    return lambda: out.copy_(run()), out
+
+
 @pytest.mark.parametrize("lookahead", [4, EXACT])
 def test_streams_through_fixed_shapes_equal_the_offline_decode(tmp_path: Path, lookahead: int) -> None:
     folder = save_random_snac(tmp_path)
-    shape = read_config(folder)
-    network = fold(shape, Checkpoint(folder))
+    config = read_config(folder)
+    network = fold(config, Checkpoint(folder))
     decoder = GraphedDecoder(
-        shape, network, noise=True, device=torch.device("cpu"), batches=(1, 2, 4), capture=call_again
+        config, network, noise=True, device=torch.device("cpu"), batches=(1, 2, 4), capture=call_again
     )
-    decoder.most_latents = 16
+    decoder.max_latents = 16
     decoder.warm_up()
     offline = OfflineDecoder.load(folder)
     lengths = [0, 7, 70, 74, 140, 35, 210]
@@ -61,12 +67,3 @@ def test_graphs_on_a_gpu_equal_the_offline_decode(tmp_path: Path) -> None:
     state.finish()
     (pcm,) = decode_all(decoder, [state])
     assert np.abs(pcm - offline.decode(codes, seed=1)).max() < 1e-4
-
-
-def test_the_gpu_benchmark_runs_at_a_tiny_size() -> None:
-    config = {**FULL, "decoder_dim": 32, "encoder_dim": 4, "codebook_size": 16}
-    steps = measure("cpu", (1, 2, 3), 2, config)
-    assert {name: list(values) for name, values in steps.items()} == {
-        "eager": [1, 2, 3],
-        "graph": [1, 2, 3],
-    }

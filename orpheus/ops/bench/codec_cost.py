@@ -42,7 +42,7 @@ class Costs:
 
 def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> tuple[Callable[[], object], float]:
     memory = decoder.new_memory(streams)
-    codes = torch.randint(0, decoder.shape.codes, (streams, latents, 3))
+    codes = torch.randint(0, decoder.config.codes, (streams, latents, 3))
 
     def run() -> None:
         for step in range(steps):
@@ -56,7 +56,7 @@ def codec_cost(folder: Path, rounds: int = 3) -> dict[str, float]:
     before = torch.get_num_threads()
     costs = Costs(threads=1)
     offline, decoder = OfflineDecoder.load(folder), Decoder.load(folder)
-    codes = np.random.default_rng(0).integers(0, decoder.shape.codes, (OFFLINE_FRAMES, SLOTS))
+    codes = np.random.default_rng(0).integers(0, decoder.config.codes, (OFFLINE_FRAMES, SLOTS))
     try:
         return costs.measure(
             {

@@ -107,7 +107,7 @@ def exactness(settings: Settings) -> Iterator[Finding]:
     try:
         decoder = loaded.decoder
         draw = np.random.default_rng(0)
-        codes = draw.integers(0, decoder.shape.codes, FRAMES * SLOTS)
+        codes = draw.integers(0, decoder.config.codes, FRAMES * SLOTS)
         state = StreamState(decoder, 1, ALL)
         segments, took_s, at = [], 0.0, 0
         while at < len(codes):
@@ -134,6 +134,6 @@ def exactness(settings: Settings) -> Iterator[Finding]:
         yield passed(told)
     else:
         yield failed(f"{told}: set ORPHEUS_CODEC_DEVICE=cpu, and report the device, please.")
-    speed = len(offline) / decoder.shape.sample_rate / took_s
+    speed = len(offline) / decoder.config.sample_rate / took_s
     told = f"{decoder.device}: {speed:.1f} times real time, one stream"
     yield passed(told) if speed > 1 else failed(f"{told}: too slow to stream; raise ORPHEUS_CODEC_THREADS.")

@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_codes(made: Path, tmp_path: Path) -> None:
 
 
 def test_stages_that_need_no_teacher_load_none() -> None:
-    """A carried folder is learned from where neither he nor the tools that move his voice are installed."""
+    """A carried folder is learned from where neither the teacher nor the tools that move its voice are installed."""
 
     def loaded(module: str) -> set[str]:
         asked = f"import sys, {module}; print(*sys.modules)"
@@ -102,7 +102,7 @@ def test_a_stage_that_was_stopped_makes_only_what_is_missing(made: Path, tmp_pat
     [
         ("language", language, "attention_miss", "language.pt"),
         ("codec", codec, "spectral_loss", "codec.pt"),
-        ("codec", codec, "critics_loss", "codec.pt"),
+        ("codec", codec, "discriminator_loss", "codec.pt"),
     ],
 )
 def test_a_loss_that_is_no_number_spoils_no_weight(
@@ -126,7 +126,7 @@ def test_a_loss_that_is_no_number_spoils_no_weight(
     assert next(calls) > 2
     assert "1 skipped as not finite" in capsys.readouterr().out
     state = torch.load(tmp_path / file, weights_only=True)
-    for part in ("model", "snac", "critics"):
+    for part in ("model", "snac", "discriminators"):
         assert all(value.isfinite().all() for value in state.get(part, {}).values())
 
 

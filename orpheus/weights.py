@@ -1,7 +1,7 @@
 """ORPHEUS_MODEL and ORPHEUS_CODEC → files on this disk: the embedded voice, a path, or a Hugging Face repository.
 
-Every failure is a WeightsError with one sentence that says what to do. What is in the files is checked by who reads
-them: llama/backend.py and codec/checkpoint.py.
+Every failure is a WeightsError with one sentence that says what to do. llama/backend.py and codec/checkpoint.py check
+what is in the files.
 """
 
 from __future__ import annotations

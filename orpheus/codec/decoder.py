@@ -31,7 +31,7 @@ from orpheus.codec.noise import bases, counter_offsets, noise_from_counters, qua
 class Decoder:
     """SNAC's quantizer and decoder, float32, on one device. Stateless: the caller keeps each stream's memory."""
 
-    max_latents = 32  # of a step, over all streams: more do not fit a core's cache
+    max_latents = 32  # in one step, over all streams: more do not fit a core's cache
 
     def __init__(self, config: CodecConfig, network: Network, *, noise: bool, device: torch.device) -> None:
         self.config, self.device = config, device

@@ -15,7 +15,7 @@ OPEN_END = 1 << 40  # `end` of a stream whose last latent is not known: beyond a
 
 
 class Edges(Protocol):
-    """Where in a step the streams begin and end."""
+    """Where streams begin and end within a step."""
 
     def clear(self, rows: Tensor, rate: int, delay: int) -> None:
         """Zero those of `rows` (time, streams, channels) that lie outside their stream.

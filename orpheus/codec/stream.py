@@ -1,7 +1,6 @@
 """The state of each stream between steps, and steps of several streams together. No threads, no clock.
 
-Codes come flat, in slot order. A frame's four latents become ready two at a time: half of a frame's codes make half of
-its latents.
+Codes come flat, in slot order. A frame's four latents become ready two at a time: its first four codes complete two.
 """
 
 from __future__ import annotations

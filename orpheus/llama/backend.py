@@ -85,7 +85,7 @@ class Model:
         return buffer[:count]
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes a token stands for, special tokens as their text; empty for an id outside the vocabulary."""
+        """The bytes that a token stands for, special tokens as their text; empty for an id outside the vocabulary."""
         if not 0 <= token < self.n_vocab:
             return b""
         size = 64

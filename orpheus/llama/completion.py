@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Completion:
-    """What to generate. Made from a `CompletionRequest`, or directly by who has token ids at hand."""
+    """What to generate. Made from a `CompletionRequest`, or directly by a caller in this process."""
 
     prompt: tuple[int, ...]  # token ids
     max_tokens: int

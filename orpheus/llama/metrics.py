@@ -1,4 +1,4 @@
-"""What the decode thread counts, and its Prometheus text. Each engine has a registry of its own.
+"""What the decode thread counts, and the same as Prometheus text. Each engine has its own registry.
 
 The thread adds to plain numbers, which are only read when they are scraped.
 """

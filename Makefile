@@ -4,94 +4,106 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
+INSTALL := -m pip install --disable-pip-version-check -c constraints.txt
+PYTEST = $(BIN)/python -m pytest $(if $(PYTEST_WORKERS),-n $(PYTEST_WORKERS))
 TEXT ?= Hello, I am Orpheus, and I run on this machine.
 VOICE ?= tara
 OUT ?= hello.wav
-# As they were given, and read by the shell as variables: quotes, backticks and dollars in a text mean nothing.
+# The shell reads these as variables, unexpanded: quotes, backticks and dollars in a text have no meaning.
 override TEXT := $(value TEXT)
 override VOICE := $(value VOICE)
 override OUT := $(value OUT)
 export TEXT VOICE OUT
 
-# Without a GPU the CPU build of torch is wanted: a tenth of the size. Where PyTorch's own index cannot be
-# reached the ordinary one answers; asked once and for torch alone, so that it costs no time either.
+# Without a GPU, the CPU build of torch, a tenth of the size. It comes from PyTorch's own index, asked once and for
+# torch alone: where that cannot be reached, the ordinary index answers without delay.
 TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 	echo "--extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10")
-# llama.cpp compiled for this machine, without the libraries that llama-cpp-python does not load.
+# llama.cpp is compiled for this machine, without the libraries that llama-cpp-python does not load.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help install serve say test test-training check check-pins format docs bench benchmarks bench-voice browser deploy clean
+.PHONY: help serve say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
+	lock release install browser clean
 
-help:
-	@echo "make serve   both tiers on http://127.0.0.1:5005"
-	@echo "make say     TEXT=\"...\" VOICE=tara OUT=hello.wav: one text into a file"
-	@echo "make test    the tests"
-	@echo "make test-training   the recipe of the embedded voice, at its smallest size"
-	@echo "make check   lint, format and types"
-	@echo "make check-pins   whether the packages of the images fit together; asks a package index"
-	@echo "make format  put the code into the format that check wants"
-	@echo "make docs    docs/reference.md, made anew from the code"
-	@echo "make browser Chromium for the tests of the page, where apt-get can install it"
-	@echo "make bench   how soon, how fast and for how many this machine speaks, in two minutes; ARGS=\"--url ...\" another"
-	@echo "make benchmarks      every benchmark of the repository, in its short form"
-	@echo "make bench-voice     the embedded voice judged by machine, in short"
-	@echo "make deploy  ARGS=\"--dry-run\": both tiers to Modal; python deploy_orpheus_modal.py --help has the options"
-	@echo "make clean   remove the virtual environments"
+help: ## this list
+	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { print "\n" substr($$0, 5) ":" } \
+		/^[a-z-]+:.*## / { printf "  make %-13s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-serve: install
+##@ Use it
+
+serve: install ## both tiers on http://127.0.0.1:5005
 	@$(BIN)/orpheus serve $(ARGS)
 
-say: install
+say: install ## speak TEXT="..." with VOICE=tara into OUT=hello.wav
 	@$(BIN)/orpheus say --voice "$$VOICE" --out "$$OUT" -- "$$TEXT"
 
-test: $(VENV)/dev
-	@$(MAKE) --no-print-directory browser || echo "Without it the tests of the page are skipped."
-	$(BIN)/python -m pytest $(ARGS)
+bench: $(VENV)/bench ## measure this machine, or another with ARGS="--url ...", in two minutes
+	@$(BIN)/orpheus bench $(ARGS)
 
-test-training: $(VENV)/train
-	$(BIN)/python -m pytest training $(ARGS)
+deploy: $(DEPLOY)/installed ## both tiers to Modal; ARGS="--dry-run" shows what would happen, ARGS=--help the options
+	@$(DEPLOY)/bin/python deploy_orpheus_modal.py $(ARGS)
 
-check: $(VENV)/dev
+##@ Work on it
+
+check: $(VENV)/dev ## lint, format, types and which module may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
-# For the tests of the page at /: Debian's own, as Playwright would fetch another from outside.
-browser:
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
-		apt-get install -y --no-install-recommends chromium || \
-		{ apt-get update && apt-get install -y --no-install-recommends chromium; }; } >/dev/null 2>&1 || \
-		{ echo "The page's tests need Chromium, which could not be installed: apt-get install chromium"; exit 1; }
-
-format: $(VENV)/dev
+format: $(VENV)/dev ## fix what check can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/dev
+test: SELECTED = not slow ## the quick tests; ARGS are pytest's, PYTEST_WORKERS=2 spreads them over processes
+test-slow: SELECTED = slow ## the slow tests
+test test-slow: $(VENV)/dev
+	@$(MAKE) --no-print-directory browser || echo "The tests of the web page will be skipped."
+	$(PYTEST) -m "$(strip $(SELECTED))" $(ARGS)
+
+test-training: $(VENV)/train ## the recipe of the embedded voice, at its smallest size
+	$(PYTEST) training $(ARGS)
+
+docs: $(VENV)/dev ## regenerate docs/reference.md from the code
 	$(BIN)/python -m docs.reference docs/reference.md
 
-bench: $(VENV)/bench
-	@$(BIN)/orpheus bench $(ARGS)
-
-benchmarks: $(VENV)/bench
+benchmarks: $(VENV)/bench ## every benchmark of the repository, in its short form
 	@for name in engine codec speech conversation; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
-bench-voice: $(VENV)/train $(VENV)/bench
+bench-voice: $(VENV)/train $(VENV)/bench ## judge the embedded voice by machine, in short
 	$(BIN)/python -m benchmarks.voice --quick
 
-check-pins: $(VENV)/dev
-	$(BIN)/python -m orpheus.deploy.check_pins
+##@ Maintain it
 
-deploy: $(DEPLOY)/installed
-	@$(DEPLOY)/bin/python deploy_orpheus_modal.py $(ARGS)
+lock: $(VENV)/dev ## update constraints.txt from pyproject.toml; ARGS=--upgrade moves every version
+	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --quiet \
+		--no-annotate --custom-compile-command "make lock" --output-file constraints.txt $(ARGS)
 
-install: $(VENV)/installed
+release: ## set, commit and tag VERSION=1.2.3; pushes nothing
+	@echo "$$VERSION" | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+' || \
+		{ echo "Name the version: make release VERSION=1.2.3"; exit 1; }
+	@test -z "$$(git status --porcelain)" || { echo "There are uncommitted changes: commit or stash them first."; exit 1; }
+	@grep -E "^## $$VERSION(,| |$$)" CHANGELOG.md | grep -qv unreleased || \
+		{ echo "CHANGELOG.md needs a heading with the version and its date: ## $$VERSION, $$(date +%F)"; exit 1; }
+	@sed "s/^__version__ = .*/__version__ = \"$$VERSION\"/" orpheus/__init__.py > .version && \
+		cat .version > orpheus/__init__.py && rm .version
+	git diff --quiet || git commit --quiet --all --message "Release $$VERSION"
+	git tag --annotate "v$$VERSION" --message "Orpheus $$VERSION"
+	@echo "Publish it with: git push --follow-tags"
 
-clean:
+install: $(VENV)/installed ## set up .venv, which the targets above do by themselves
+
+browser: ## Chromium for the tests of the web page, by apt-get
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		apt-get install -y --no-install-recommends chromium || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium; }; } >/dev/null 2>&1 || \
+		{ echo "The tests of the web page need Chromium: apt-get install chromium"; exit 1; }
+
+clean: ## remove the virtual environments
 	rm -rf $(VENV) $(DEPLOY)
 
-# What is left of an environment that could not be made is removed: the next try would take it for one.
+# Half an environment is removed, or the next try would take it for a whole one.
 define make_environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Orpheus needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -104,29 +116,21 @@ $(BIN)/python:
 		{ echo "Orpheus needs cmake and a C++ compiler to build llama.cpp: apt-get install cmake g++"; exit 1; }
 	$(call make_environment,$(VENV))
 
-# Torch first, alone: only it takes the extra index. Then the rest with llama.cpp, a build of about two minutes
-# on two cores.
+# Torch first and alone, as only it may come from the extra index. Then the rest with llama.cpp, which takes two
+# minutes to build on two cores.
 $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about 3 minutes the first time, most of them compiling llama.cpp."
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt --no-deps $(TORCH_INDEX) torch
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python $(INSTALL) --progress-bar on --no-deps $(TORCH_INDEX) torch
+	$(BIN)/python $(INSTALL) -e ".[llama,speech]"
 	@touch $@
 
-$(VENV)/dev: $(VENV)/installed
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@touch $@
-
-$(VENV)/train: $(VENV)/dev
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[train]"
-	@touch $@
-
-$(VENV)/bench: $(VENV)/dev
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[bench]"
+$(VENV)/train $(VENV)/bench: $(VENV)/dev
+$(VENV)/dev $(VENV)/train $(VENV)/bench: $(VENV)/%: $(VENV)/installed
+	$(BIN)/python $(INSTALL) -e ".[$*]"
 	@touch $@
 
 # Deploying needs neither torch nor llama.cpp: seconds instead of minutes.
-$(DEPLOY)/installed: constraints.txt
+$(DEPLOY)/installed: pyproject.toml constraints.txt
 	$(call make_environment,$(DEPLOY))
-	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
-		modal httpx numpy pydantic-settings rich typer
+	$(DEPLOY)/bin/python $(INSTALL) -q -e ".[modal]"
 	@touch $@

@@ -56,7 +56,8 @@ async def seams(picture: Path) -> list[float]:
     from matplotlib import pyplot
 
     from orpheus.llama.engine import Engine
-    from orpheus.server.service import SpeechService, Utterance
+    from orpheus.server.schema import SpeechRequest
+    from orpheus.server.service import SpeechService
     from orpheus.tts.token_source import EngineTokenSource
 
     settings = load_settings(model="embedded")
@@ -68,19 +69,20 @@ async def seams(picture: Path) -> list[float]:
     usage = Usage()
     async with service.running():
         await service.loaded()
-        job = service.prepare(Utterance(CHAPTER, sampling={"seed": 7}))
-        data = b"".join([chunk async for chunk in service.encoded(job, usage)])
+        params = service.params(SpeechRequest(input=CHAPTER, response_format="pcm", seed=7))
+        segments = service.segment(CHAPTER, params)
+        data = b"".join([chunk async for chunk in service.encoded(segments, params, usage)])
     pcm = np.frombuffer(data, "<i2") / 32768
     quiet = np.abs(pcm) < AUDIBLE
     pauses = []
-    for edge in usage.edges[1:]:
+    for edge in usage.segment_starts[1:]:
         before = np.flatnonzero(~quiet[:edge])[-1]
         after = edge + np.flatnonzero(~quiet[edge:])[0]
         pauses.append((after - before) / RATE)
 
     figure, axes = pyplot.subplots(figsize=(12, 3.2), layout="constrained")
     axes.plot(np.arange(len(pcm)) / RATE, pcm, linewidth=0.3, color="#2b6cb0")
-    for edge, segment in zip(usage.edges, job.spoken.segments, strict=True):
+    for edge, segment in zip(usage.segment_starts, usage.segments, strict=True):
         axes.axvline(edge / RATE, color="#c53030", linewidth=1)
         axes.text(
             edge / RATE, 0.98, f" {segment.text[:26]}…", fontsize=7, rotation=0, va="top", color="#c53030"
@@ -88,7 +90,7 @@ async def seams(picture: Path) -> list[float]:
     axes.set(
         ylim=(-1, 1),
         xlabel="seconds",
-        title=f"One text, {len(job.spoken.segments)} segments: pauses "
+        title=f"One text, {len(usage.segments)} segments: pauses "
         + ", ".join(f"{pause * 1000:.0f}" for pause in pauses)
         + " ms",
     )

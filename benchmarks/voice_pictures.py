@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from benchmarks.voice_judges import Row
 from training.clock import RATE_HZ
+from training.judges import Row
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

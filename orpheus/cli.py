@@ -48,7 +48,13 @@ Key = Annotated[str | None, typer.Option(help="An API key of that pair [ORPHEUS_
 def main() -> None:
     """Entry point of `orpheus` and of `python -m orpheus`."""
     try:
-        app()
+        try:
+            app()
+        except ModuleNotFoundError as error:
+            raise SetupError(
+                f"{error.name} is not installed. A machine that speaks needs both tiers: "
+                "pip install 'orpheus-tts-pair[llama,speech]' (in a checkout '.[llama,speech]')."
+            ) from error
     except OrpheusError as error:
         console.print(f"orpheus: {error}", soft_wrap=True, highlight=False, markup=False)
         sys.exit(error.exit_code)

@@ -1,80 +1,136 @@
-"""The pages name what there is, and docs/deploy.md says what the code does."""
+"""What the pages name exists."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from orpheus.deploy import errors
-from orpheus.deploy.prices import PRICED, hourly_usd
-from orpheus.deploy.settings import COLD_WAIT_S, Deployment, llama_sizes, load_deployment, speech_sizes
+from orpheus.deploy.settings import Deployment
+from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings, setting_name
-from tests.support.live import ROOT
+from orpheus.text.tags import TAGS
+from orpheus.voices import VOICES
+from tests.support.live import ROOT, clean_environment
 
-PAGE = (ROOT / "docs" / "deploy.md").read_text()
-# Read by compose and by clients, not by the services.
-OTHERS = {"ORPHEUS_PUBLISH", "ORPHEUS_API_KEY"}
+DOCS = ROOT / "docs"
+# The changelog is apart: it names what is gone.
+CHANGELOG = ROOT / "CHANGELOG.md"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.glob("*.md")),
+    ROOT / "benchmarks" / "LOG.md",
+    ROOT / "training" / "README.md",
+    ROOT / "orpheus" / "embedded" / "MODEL_CARD.md",
+]
+COMPOSE = {"ORPHEUS_PUBLISH"}  # read by docker compose, not by the services
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def flowing(page: Path) -> str:
+    """Its text on one line, so that a line break hides no sentence."""
+    return " ".join(page.read_text().split())
+
+
+USE = flowing(DOCS / "use.md")
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
+
+
+def known_settings() -> dict[str, object]:
+    """Names and defaults."""
+    fields = {**Settings.model_fields, **Deployment.model_fields}
+    return {setting_name(name): field.default for name, field in fields.items()}
+
+
+@every_page
 def test_every_setting_it_names_is_one(page: Path) -> None:
-    known = {setting_name(field) for kind in (Settings, Deployment) for field in kind.model_fields}
     named = set(re.findall(r"ORPHEUS_[A-Z_]*[A-Z]", page.read_text()))
-    assert named - known - OTHERS == set()
+    assert named - known_settings().keys() - COMPOSE == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@every_page
+def test_every_default_it_gives_is_that_of_the_setting(page: Path) -> None:
+    for name, value in re.findall(r"`(ORPHEUS_\w+)` \((\d[\d.]*)\)", page.read_text()):
+        assert known_settings()[name] in (float(value), None), name
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=page_id)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for name in re.findall(r"\]\(([^)#h][^)]*)\)", page.read_text()):
-        assert (page.parent / name).exists(), name
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", page.read_text()):
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not heading or heading in _anchors(file), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def _anchors(file: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
 def test_every_make_target_it_names_is_one(page: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", page.read_text(), re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@every_page
 def test_every_metric_and_command_it_names_is_in_the_reference(page: Path) -> None:
-    text, reference = page.read_text(), (ROOT / "docs" / "reference.md").read_text()
+    text, reference = page.read_text(), (DOCS / "reference.md").read_text()
     metrics = re.findall(r"`(orpheus_(?!fastapi|llama_modal)[a-z_]+)`", text)
     commands = re.findall(r"`(?:\.venv/bin/)?(orpheus [a-z]+)", text)
     for name in {*metrics, *commands}:
         assert f"`{name}`" in reference or f"`{name} " in reference, name
 
 
-def test_its_prices_are_those_that_a_dry_run_prints() -> None:
-    deployment = load_deployment()
-    llama, speech = (
-        hourly_usd(gpu, deployment.cores, deployment.memory_gib, None)
-        for gpu in (deployment.gpu_llama, deployment.gpu_speech)
+@every_page
+def test_every_file_it_names_exists(page: Path) -> None:
+    for name in re.findall(r"`([\w./]+\.(?:py|js))`", page.read_text()):
+        if not name.startswith("unmute/") and "NAME" not in name:
+            assert any((base / name).exists() for base in (ROOT, ROOT / "orpheus", page.parent)), name
+
+
+@every_page
+def test_every_module_it_runs_exists(page: Path) -> None:
+    for name in re.findall(r"python -m ([\w.]+)", page.read_text()):
+        path = ROOT.joinpath(*name.rstrip(".").split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+
+
+def test_the_settings_command_runs() -> None:
+    (line,) = re.findall(r"^\.venv/bin/(orpheus settings)$", (DOCS / "tune.md").read_text(), re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", *line.split()],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    pause = (llama + speech) * deployment.scaledown_s / 3600
-    for amount in (llama, speech, llama + speech, pause):
-        assert f"${amount:.2f}" in PAGE
-    assert f"${round((llama + speech) * 720, -1):,.0f} a month" in PAGE
-    assert PRICED in PAGE
-    assert f"${llama + speech:.2f} an hour together" in (ROOT / "README.md").read_text()
+    assert "ORPHEUS_MODEL" in done.stdout
 
 
-def test_its_sizes_are_those_of_the_settings() -> None:
-    deployment = load_deployment()
-    llama, speech = llama_sizes(deployment), speech_sizes(deployment)
-    assert f"32 streams, 8 waiting; another starts from {llama.target}" in PAGE
-    assert f"64 utterances; another starts from {speech.target}" in PAGE
-    assert f"`ORPHEUS_COLD_WAIT_S` ({COLD_WAIT_S:g}" in PAGE
-    assert f"`ORPHEUS_CALL_TIMEOUT_S` ({deployment.call_timeout_s})" in PAGE
-    assert f"`ORPHEUS_TARGET_LOAD` ({deployment.target_load})" in PAGE
+def test_every_field_of_a_speech_request_is_described() -> None:
+    described = set(re.findall(r"`(\w+)`", USE))
+    assert SpeechRequest.model_fields.keys() <= described
 
 
-def test_every_exit_code_is_told_and_is_of_one_failure() -> None:
+def test_every_voice_and_tag_is_listed() -> None:
+    assert all(voice.id in USE and voice.ascii in USE for voice in VOICES.values())
+    assert all(f"`<{tag}>`" in USE for tags in TAGS.values() for tag in tags)
+
+
+def test_every_exit_code_is_listed_and_stands_for_one_failure() -> None:
     codes = [kind.exit_code for kind in errors.DeployError.__subclasses__()]
     assert len(set(codes)) == len(codes) == 8
-    listed = PAGE.split("exit code of its")[1].split("\n\n")[0]
-    assert set(re.findall(r"\b(\d\d?) ", listed)) == {"2", *map(str, codes)}
+    table = (DOCS / "deploy.md").read_text().split("| exit code |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == ["2", *map(str, sorted(codes))]

@@ -15,12 +15,17 @@ from tests.support.live import ROOT
 HAS_IT = "#!/bin/sh\n"
 
 
-def make(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def make(*words: str, path: Path | None = None, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     program = shutil.which("make")
     assert program
     given = {**os.environ, "PATH": str(path), "CXX": ""} if path else None
     return subprocess.run(
-        [program, "-C", str(ROOT), *words], env=given, capture_output=True, text=True, timeout=60, check=False
+        [program, "-C", str(folder), *words],
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -71,3 +76,75 @@ def test_without_what_llama_cpp_is_built_with_it_says_so_first(there: list[str],
     assert done.returncode
     assert "apt-get install cmake g++" in done.stdout
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A clean repository, one version after the first release."""
+    files = {
+        "Makefile": (ROOT / "Makefile").read_text(),
+        "CHANGELOG.md": "# Changelog\n\n## 0.2.0, 2026-12-01\n\n## 0.3.0, unreleased\n",
+        "orpheus/__init__.py": '"""Speech."""\n\n__version__ = "0.1.0"\n',
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for words in (
+        ["init", "--quiet"],
+        ["config", "user.name", "A Developer"],
+        ["config", "user.email", "developer@example.org"],
+        ["config", "commit.gpgsign", "false"],
+        ["config", "tag.gpgsign", "false"],
+        ["add", "."],
+        ["commit", "--quiet", "--message", "Start"],
+    ):
+        git(tmp_path, *words)
+    return tmp_path
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def release(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return make("release", *words, folder=folder)
+
+
+def test_a_release_sets_commits_and_tags_the_version(repository: Path) -> None:
+    done = release(repository, "VERSION=0.2.0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert git(repository, "show", "v0.2.0:orpheus/__init__.py").endswith('__version__ = "0.2.0"\n')
+    assert git(repository, "tag") == "v0.2.0\n"
+    assert git(repository, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "make release VERSION=1.2.3"),
+        (["VERSION=0.2"], "make release VERSION=1.2.3"),
+        (["VERSION=0.3.0"], "CHANGELOG.md needs a heading"),  # unreleased
+        (["VERSION=0.4.0"], "CHANGELOG.md needs a heading"),
+    ],
+)
+def test_a_version_that_cannot_be_released_is_refused(
+    words: list[str], reason: str, repository: Path
+) -> None:
+    done = release(repository, *words)
+    assert done.returncode
+    assert reason in done.stdout
+    assert git(repository, "tag") == ""
+
+
+def test_nothing_is_released_over_uncommitted_changes(repository: Path) -> None:
+    (repository / "CHANGELOG.md").write_text("## 0.2.0, 2026-12-01\n")
+    done = release(repository, "VERSION=0.2.0")
+    assert done.returncode
+    assert "commit or stash" in done.stdout
+    assert git(repository, "tag") == ""
+
+
+def test_help_lists_every_target() -> None:
+    phony = (ROOT / "Makefile").read_text().split(".PHONY:")[1].split("\n\n")[0].replace("\\", "")
+    done = make("help")
+    assert set(phony.split()) == {line.split()[1] for line in done.stdout.splitlines() if "  make " in line}

@@ -93,16 +93,18 @@ async def _in_process(
     settings: Settings, text: str, voice: str, format: Format, speed: float, console: Console
 ) -> AsyncGenerator[bytes | _Started]:
     # Here, not above: asking a server needs neither torch nor llama.cpp, whose import takes seconds.
-    from orpheus.server.service import SpeechService, Utterance
+    from orpheus.server.schema import SpeechRequest
+    from orpheus.server.service import SpeechService
     from orpheus.tts.usage import Usage
 
     service = SpeechService.in_process(settings)
     async with service.running():
         with console.status("Loading the weights"):
             await service.loaded()
-        job = service.prepare(Utterance(text, voice, format, speed))
-        yield _Started(job.sample_rate)
-        async with aclosing(service.encoded(job, Usage())) as chunks:
+        params = service.params(SpeechRequest(input=text, voice=voice, response_format=format, speed=speed))
+        segments = service.segment(text, params)
+        yield _Started(params.sample_rate)
+        async with aclosing(service.encoded(segments, params, Usage())) as chunks:
             async for chunk in chunks:
                 yield chunk
 

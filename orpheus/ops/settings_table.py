@@ -15,7 +15,6 @@ from dotenv import dotenv_values
 from orpheus.deploy.settings import Deployment
 from orpheus.settings import ENV_FILE, PREFIX, Settings, setting_name
 
-
 # Settings of earlier versions → what to use instead.
 REPLACED = {
     "AUTH_SECRET": "the Secret is always called voice-auth",

@@ -1,6 +1,6 @@
-"""Finished answers of requests with a seed, by all that determines their bytes; the longest unused go first.
+"""Finished responses to requests with a seed, keyed by everything that determines their bytes; LRU.
 
-Knows nothing of HTTP. Speech is sampled: without a seed two answers differ, and none is kept.
+Speech is sampled: without a seed two responses differ, and none is kept.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from orpheus.server.service import Prepared
+from orpheus.tts.params import SpeechParams
 from orpheus.tts.usage import Usage
+
+ENTRY_BYTES = 1024  # what an entry takes beside its body
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The bytes of one whole stream and what they cost to make."""
+class CachedResponse:
+    """The bytes of one complete stream and what they cost to make."""
 
     body: bytes
     prompt_tokens: int
@@ -25,48 +27,37 @@ class Answer:
 
 
 class ResponseCache:
-    """At most `most_bytes` of answers. Used from one event loop."""
+    """At most `max_bytes` of responses. Used from one event loop."""
 
-    def __init__(self, most_bytes: int, weights: tuple[str, ...]) -> None:
+    def __init__(self, max_bytes: int, weights: tuple[str, ...]) -> None:
+        """`weights` names the model and the codec in use."""
         self._weights = weights
-        self._most_bytes = most_bytes
-        self._answers: LRUCache[tuple[object, ...], Answer] = LRUCache(
-            most_bytes, getsizeof=lambda answer: len(answer.body) + 1024
+        self._max_bytes = max_bytes
+        self._responses: LRUCache[tuple[object, ...], CachedResponse] = LRUCache(
+            max_bytes, getsizeof=lambda response: len(response.body) + ENTRY_BYTES
         )
 
-    def takes(self, job: Prepared) -> bool:
-        """Whether answers to `job` can be kept at all."""
-        return self._most_bytes > 0 and job.manner.sampling.seed is not None
+    def accepts(self, params: SpeechParams) -> bool:
+        """Whether responses with these parameters can be kept at all."""
+        return self._max_bytes > 0 and params.sampling.seed is not None
 
-    def find(self, job: Prepared) -> Answer | None:
-        return self._answers.get(self._key(job))
+    def find(self, text: str, params: SpeechParams) -> CachedResponse | None:
+        return self._responses.get((self._weights, text, params))
 
-    async def keeping(
-        self, job: Prepared, usage: Usage, chunks: AsyncGenerator[bytes]
+    async def keep(
+        self, text: str, params: SpeechParams, usage: Usage, chunks: AsyncGenerator[bytes]
     ) -> AsyncGenerator[bytes]:
-        """`chunks`, kept once they have come to a good end; a stream that breaks leaves nothing."""
+        """Pass `chunks` through and keep them once they end well; a stream that breaks leaves nothing."""
         parts: list[bytes] = []
         size = 0
         async with aclosing(chunks):
             async for chunk in chunks:
                 size += len(chunk)
-                if size < self._most_bytes:
+                if size < self._max_bytes:
                     parts.append(chunk)
                 else:
                     parts.clear()
                 yield chunk
-        if size + 1024 <= self._most_bytes:
-            answer = Answer(b"".join(parts), usage.prompt_tokens, usage.audio_tokens)
-            self._answers[self._key(job)] = answer
-
-    def _key(self, job: Prepared) -> tuple[object, ...]:
-        return (
-            self._weights,
-            job.text,
-            job.spoken,
-            job.manner,
-            job.format,
-            job.speed,
-            job.sample_rate,
-            job.whole,
-        )
+        if size + ENTRY_BYTES <= self._max_bytes:
+            response = CachedResponse(b"".join(parts), usage.prompt_tokens, usage.audio_tokens)
+            self._responses[self._weights, text, params] = response

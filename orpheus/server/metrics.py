@@ -1,7 +1,4 @@
-"""What happens to requests and to the audio they make → Prometheus text, from a registry of each app's own.
-
-Knows nothing of HTTP or of the pipeline. `Speaking` is what one utterance tells while it is made.
-"""
+"""Prometheus metrics of one tier 2, from a registry of its own. `Speaking` measures one utterance while it is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from orpheus.playout import PlayoutClock
 from orpheus.server import request_context
 from orpheus.tts.usage import Usage
 
@@ -77,50 +73,46 @@ class SpeechMetrics:
         return generate_latest(self._registry)
 
     @contextmanager
-    def speaking(self, usage: Usage, format: str, samples_a_second: float) -> Iterator[Speaking]:
-        """Around the making of one utterance; `samples_a_second` of `usage.samples`, as they will be heard."""
+    def speaking(self, usage: Usage, format: str, samples_per_s: float) -> Iterator[Speaking]:
+        """Around the making of one utterance; `samples_per_s` as they will be heard, speed included."""
         sent_bytes = self._bytes.labels(format)
 
         def sent(audio_s: float, size: int) -> None:
             self._audio_s.inc(audio_s)
             sent_bytes.inc(size)
 
-        heard = Speaking(usage, samples_a_second, self._first_byte, sent)
+        speaking = Speaking(usage, samples_per_s, self._first_byte, sent)
         self._active.inc()
         self._waiting.inc()
         try:
-            yield heard
+            yield speaking
         finally:
             self._active.dec()
-            if heard.first_byte_s is None:
+            if speaking.first_byte_s is None:
                 self._waiting.dec()
-            self._add(heard, usage)
+            self._add(speaking, usage)
 
     def _first_byte(self, seconds: float) -> None:
         self._waiting.dec()
         self._first_byte_s.observe(seconds)
-        if (known := request_context.current.get()) is not None:
-            known.first_byte()
+        if (context := request_context.current.get()) is not None:
+            context.first_byte()
 
-    def _add(self, heard: Speaking, usage: Usage) -> None:
-        audio_s = usage.samples / heard.samples_a_second
+    def _add(self, speaking: Speaking, usage: Usage) -> None:
+        audio_s = usage.samples / speaking.samples_per_s
         if usage.first_audio_s is not None:
             self._first_audio_s.observe(usage.first_audio_s)
         if audio_s:
-            self._factor.observe(heard.work_s / audio_s)
-        self._underruns.inc(heard.playback.underruns)
-        self._underrun_s.inc(heard.playback.underrun_s)
-        self._segments.inc(usage.segments)
+            self._factor.observe(speaking.work_s / audio_s)
+        self._underruns.inc(usage.playout.underruns)
+        self._underrun_s.inc(usage.playout.underrun_s)
+        self._segments.inc(len(usage.segments))
         self._regenerated.inc(usage.regenerated_segments)
         self._truncated.inc(usage.truncated_segments)
         self._removed_tags.inc(usage.removed_tags)
         self._resyncs.inc(usage.resyncs)
-        if (known := request_context.current.get()) is not None:
-            known.audio_s += audio_s
-            known.work_s += heard.work_s
-            known.segments += usage.segments
-            known.truncated += usage.truncated_segments
-            known.regenerated += usage.regenerated_segments
+        if (context := request_context.current.get()) is not None:
+            context.add_usage(usage, audio_s, speaking.work_s)
 
 
 class Speaking:
@@ -129,37 +121,34 @@ class Speaking:
     def __init__(
         self,
         usage: Usage,
-        samples_a_second: float,
+        samples_per_s: float,
         on_first: Callable[[float], None],
         on_sent: Callable[[float, int], None],
     ) -> None:
-        """`on_first` is told the seconds to the first byte, `on_sent` of each chunk its seconds of audio and bytes."""
-        self.samples_a_second = samples_a_second
-        self.playback = PlayoutClock()
+        """`on_first` gets the seconds to the first byte, `on_sent` the seconds of audio and the bytes of each chunk."""
+        self.samples_per_s = samples_per_s
         self.work_s = 0.0  # making audio; not waiting for a client that reads or writes slowly
         self.first_byte_s: float | None = None
         self._usage = usage
         self._on_first = on_first
         self._on_sent = on_sent
-        self._told_samples = 0
-        self._told_waited_s = 0.0
-        self._resumed_s = time.perf_counter()
+        self._sent_samples = 0
+        self._excused_s = 0.0
+        self._resumed_s = time.monotonic()
 
     def sending(self, chunk: bytes) -> None:
         """`chunk` is about to be handed over; it is taken to hold all samples made since the last."""
-        now_s = time.perf_counter()
-        waited_s = self._usage.waited_s - self._told_waited_s
-        self._told_waited_s += waited_s
+        now_s = time.monotonic()
+        waited_s = self._usage.waited_s - self._excused_s
+        self._excused_s += waited_s
         self.work_s += max(0.0, now_s - self._resumed_s - waited_s)
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._usage.started_s
             self._on_first(self.first_byte_s)
-        new = self._usage.samples - self._told_samples
-        self._told_samples += new
-        audio_s = new / self.samples_a_second
-        self.playback.add(audio_s, now_s, excused_s=waited_s)
-        self._on_sent(audio_s, len(chunk))
+        samples = self._usage.samples - self._sent_samples
+        self._sent_samples += samples
+        self._on_sent(samples / self.samples_per_s, len(chunk))
 
     def resumed(self) -> None:
         """It was taken, and the next is being made."""
-        self._resumed_s = time.perf_counter()
+        self._resumed_s = time.monotonic()

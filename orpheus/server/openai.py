@@ -1,7 +1,6 @@
 """The REST routes that speak: OpenAI's speech API and its streaming variant.
 
-Knows nothing of tokens or samples: a route checks, plans and streams bytes. The first audio is in hand before
-a 200 is sent; what fails after that breaks the body visibly, never a clean end.
+The first audio is in hand before a 200 is sent; a failure after that breaks the body visibly, it never ends cleanly.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ from orpheus import weights
 from orpheus.errors import OrpheusError
 from orpheus.http.responses import GeneratorResponse, while_connected
 from orpheus.server import request_context
-from orpheus.server.cache import Answer, ResponseCache
+from orpheus.server.cache import CachedResponse, ResponseCache
 from orpheus.server.openapi import audio
 from orpheus.server.schema import SpeechRequest, StreamRequest
-from orpheus.server.service import Prepared, SpeechService
+from orpheus.server.service import SpeechService
 from orpheus.tts.encode import CONTENT_TYPES
+from orpheus.tts.params import SpeechParams
 from orpheus.tts.usage import Usage
 
-# A proxy that gathers a response before passing it on would undo the streaming.
+# A proxy that buffers a response before passing it on would undo the streaming.
 NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -39,7 +39,7 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.post("/v1/audio/speech", response_class=Response, responses=audio())
     async def speech(request: Request, body: SpeechRequest) -> Response:
-        """Speak `input`; the bytes leave while they are made."""
+        """Speak `input`; the bytes are sent while they are made."""
         return await speak(request, body)
 
     @router.post("/v1/audio/speech/stream", response_class=Response, responses=audio())
@@ -58,46 +58,49 @@ class _Speak:
         self._cache = cache
 
     async def __call__(self, request: Request, body: SpeechRequest) -> Response:
-        job = self._service.prepare(body.utterance())
+        text, params = body.input, self._service.params(body)
+        segments = self._service.segment(text, params)
         usage = Usage()
-        headers = _headers(job)
-        chunks = self._service.encoded(job, usage)
-        if self._cache.takes(job):
-            answer = self._cache.find(job)
-            self._note("miss" if answer is None else "hit", headers)
-            if answer is not None:
-                return _from_cache(answer, job, body, headers)
-            chunks = self._cache.keeping(job, usage, chunks)
+        headers = _headers(params)
+        chunks = self._service.encoded(segments, params, usage)
+        if self._cache.accepts(params):
+            cached = self._cache.find(text, params)
+            self._note("miss" if cached is None else "hit", headers)
+            if cached is not None:
+                return _from_cache(cached, params, body, headers)
+            chunks = self._cache.keep(text, params, usage, chunks)
         try:
             first = await while_connected(request.receive, anext(chunks))
         except ClientDisconnect:
             await chunks.aclose()
             return Response(status_code=499)  # nobody is there to read it
-        if job.whole:
-            await anext(chunks, None)  # the one chunk was all; this ends what made it
-            return Response(first, media_type=CONTENT_TYPES[job.format], headers=headers)
+        if params.whole_file:
+            await anext(chunks, None)  # the one chunk was everything; this ends what made it
+            return Response(first, media_type=CONTENT_TYPES[params.format], headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
-            heard_rate = self._service.pipeline().sample_rate * job.speed
+            heard_rate = self._service.pipeline.sample_rate * params.speed
             events = _events(stream, usage, heard_rate)
             return GeneratorResponse(events, media_type="text/event-stream", headers=headers)
-        return GeneratorResponse(stream, media_type=CONTENT_TYPES[job.format], headers=headers)
+        return GeneratorResponse(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
 
     def _note(self, result: str, headers: dict[str, str]) -> None:
         headers["X-Cache"] = result
         self._service.metrics.cache.labels(result).inc()
-        if (known := request_context.current.get()) is not None:
-            known.cache = result
+        if (context := request_context.current.get()) is not None:
+            context.cache = result
 
 
-def _headers(job: Prepared) -> dict[str, str]:
-    return {**NO_BUFFERING, "X-Sample-Rate": str(job.sample_rate), "X-Channels": "1", "X-Bit-Depth": "16"}
+def _headers(params: SpeechParams) -> dict[str, str]:
+    return {**NO_BUFFERING, "X-Sample-Rate": str(params.sample_rate), "X-Channels": "1", "X-Bit-Depth": "16"}
 
 
-def _from_cache(answer: Answer, job: Prepared, body: SpeechRequest, headers: dict[str, str]) -> Response:
+def _from_cache(
+    cached: CachedResponse, params: SpeechParams, body: SpeechRequest, headers: dict[str, str]
+) -> Response:
     if body.stream_format == "audio":
-        return Response(answer.body, media_type=CONTENT_TYPES[job.format], headers=headers)
-    content = _delta(answer.body) + _done(answer.prompt_tokens, answer.audio_tokens)
+        return Response(cached.body, media_type=CONTENT_TYPES[params.format], headers=headers)
+    content = _delta(cached.body) + _done(cached.prompt_tokens, cached.audio_tokens)
     return Response(content, media_type="text/event-stream", headers=headers)
 
 
@@ -111,14 +114,14 @@ async def _with_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerat
 async def _events(chunks: AsyncGenerator[bytes], usage: Usage, heard_rate: float) -> AsyncGenerator[str]:
     """OpenAI's speech events; each delta is a slice of the encoded stream.
 
-    Beyond OpenAI's: `segments_s`, where segments begin that were begun since the delta before, in seconds.
+    An extension to OpenAI's: `segments_s`, the starts in seconds of the segments begun since the previous delta.
     """
-    told = 0
+    listed = 0
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                begun = usage.edges[told:]
-                told += len(begun)
+                begun = usage.segment_starts[listed:]
+                listed += len(begun)
                 yield _delta(chunk, [round(sample / heard_rate, 4) for sample in begun])
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")

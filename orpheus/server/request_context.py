@@ -1,6 +1,6 @@
-"""What is known of one request → one line of the log.
+"""What is known of the request being served, for the one line it gets in the log.
 
-Knows nothing of HTTP. Whoever learns something writes it down; the outermost layer reads it at the end.
+Whoever learns something writes it down here; the outermost ASGI layer reads it at the end.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-MOST_CHARS = 20_000  # of text in a line of the log: a socket may speak all day
+from orpheus.tts.usage import Usage
+
+MAX_TEXT_CHARS = 20_000  # in a line of the log: a socket may speak all day
 
 
 @dataclass
@@ -30,19 +32,27 @@ class RequestContext:
     work_s: float = 0.0  # waiting for audio, not for the client
     first_byte_s: float | None = None
 
-    def said(self, text: str) -> None:
-        """More text to be spoken. Of what is kept of it, a line of the log holds so much at most."""
+    def add_text(self, text: str) -> None:
+        """Count more text to be spoken, and keep up to MAX_TEXT_CHARS of it."""
         self.chars += len(text)
         if self.text is not None:
-            self.text = (self.text + text)[:MOST_CHARS]
+            self.text = (self.text + text)[:MAX_TEXT_CHARS]
+
+    def add_usage(self, usage: Usage, audio_s: float, work_s: float) -> None:
+        """Count one utterance that has ended."""
+        self.audio_s += audio_s
+        self.work_s += work_s
+        self.segments += len(usage.segments)
+        self.truncated += usage.truncated_segments
+        self.regenerated += usage.regenerated_segments
 
     def first_byte(self) -> None:
-        """Now, unless there was one before."""
+        """Note the time, unless there was a first byte before."""
         if self.first_byte_s is None:
             self.first_byte_s = time.perf_counter() - self.started_s
 
     def fields(self) -> dict[str, object]:
-        """For the log; None where there is nothing to say."""
+        """For the log; None where there is nothing to report."""
         spoken = self.voice is not None
         return {
             "voice": self.voice,
@@ -59,4 +69,4 @@ class RequestContext:
         }
 
 
-current: ContextVar[RequestContext | None] = ContextVar("record", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)

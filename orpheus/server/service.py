@@ -1,15 +1,15 @@
-"""What every route of tier 2 shares: the pipeline once it is loaded, and how many may use it at once.
+"""Tier 2 without HTTP: a wire request → checked parameters → encoded audio. Shared by every route and socket.
 
-Knows nothing of HTTP. Loading runs beside the server, so that health can say what is still missing.
+Loads the token source and the codec in the background, so that health can say what is still missing, and admits as
+many requests at once as are allowed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from orpheus import weights
@@ -20,50 +20,20 @@ from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
 from orpheus.server.metrics import SpeechMetrics
+from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings
-from orpheus.text import SegmentedText, StreamingSegmenter
-from orpheus.tts.encode import Format, encoded_rate, open_encoder
-from orpheus.tts.pipeline import Manner, SpeechPipeline
+from orpheus.text import SegmentSource
+from orpheus.tts.encode import encoded_rate, open_encoder
+from orpheus.tts.params import SpeechParams
+from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.token_source import TokenSource
 from orpheus.tts.usage import Usage
-from orpheus.voices import DEFAULT_VOICE, Voice, find_voice, languages_of
+from orpheus.voices import find_voice, languages_of
 
 log = logging.getLogger(__name__)
 
-MAX_LIVE_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
+MAX_STREAMED_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
 LEAD_SILENCE_MS = 30.0  # before the first word, where Orpheus itself leaves 400 to 600
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """What to speak and how: every protocol's request in one form."""
-
-    text: str
-    voice: str = DEFAULT_VOICE
-    format: Format = "pcm"
-    speed: float = 1.0
-    sample_rate: int | None = None  # Hz; None is ORPHEUS_SAMPLE_RATE
-    sampling: Mapping[str, Any] = field(default_factory=dict)  # what the request says itself
-    max_tokens: int | None = None  # a segment; None is ORPHEUS_MAX_TOKENS
-    normalize: bool = False  # numbers written out before they reach the model
-    lead_silence_ms: float | None = None  # None is ORPHEUS_LEAD_SILENCE_MS
-    whole: bool = False  # all at once, in a container with its true length
-    apart: bool = False  # each segment a file, or a stream, of its own
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An utterance in which nothing is wrong."""
-
-    text: str
-    spoken: SegmentedText | StreamingSegmenter
-    manner: Manner
-    format: Format
-    speed: float
-    sample_rate: int  # Hz, as it will be encoded
-    whole: bool
-    apart: bool
-
 
 Load = Callable[[], Any]
 Guard = Callable[[Load], Load]  # wraps a load, to learn of its failure
@@ -110,7 +80,10 @@ class SpeechService:
         guard: Guard = unguarded,
         on_death: Callable[[OrpheusError], None] = lambda _: None,
     ) -> SpeechService:
-        """Both tiers in this process, with no HTTP between them. `on_death` learns why the engine will never answer."""
+        """Both tiers in this process, with no HTTP between them.
+
+        `on_death` is called with the reason once the engine can never answer again.
+        """
         from orpheus.tts.token_source import EngineTokenSource
 
         def open_engine() -> TokenSource:
@@ -148,7 +121,7 @@ class SpeechService:
             self._failure = OrpheusError(f"Loading failed: {error}")
 
     async def loaded(self) -> None:
-        """Return once it is loaded; raise why it could not be. For use within `running`."""
+        """Return once everything is loaded; raise why it could not be. For use within `running`."""
         await asyncio.wait([self._loading])
         if self._failure:
             raise self._failure
@@ -158,8 +131,9 @@ class SpeechService:
         """Why loading failed for good, if it did."""
         return self._failure
 
+    @property
     def pipeline(self) -> SpeechPipeline:
-        """The pipeline; NotReady until it is loaded, and once the server stops."""
+        """Raises NotReady until it is loaded, and once the server stops."""
         self.admission.check_open()
         if self._pipeline is None:
             raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
@@ -168,7 +142,7 @@ class SpeechService:
     async def problem(self) -> str | None:
         """What keeps a request from being served now, in a sentence; None where nothing does."""
         try:
-            self.pipeline()
+            _ = self.pipeline
             assert self._source is not None
             await self._source.check()
         except OrpheusError as error:
@@ -181,87 +155,81 @@ class SpeechService:
     def _codec_streams(self) -> float:
         return float(str(self.codec_report().get("open_streams", 0)))
 
-    def prepare(self, utterance: Utterance) -> Prepared:
-        """Everything about a request that can be wrong, checked before any work."""
-        text, most = utterance.text, self.settings.max_input_chars
-        if len(text) > most:
+    def params(self, request: SpeechRequest, *, patient: bool = False) -> SpeechParams:
+        """Check everything about a request but its text, before any work. BadRequest names the field.
+
+        `patient`: wait where tier 1 is full instead of failing at once, as a conversation should.
+        """
+        settings = self.settings
+        voice = find_voice(request.voice_name, self.languages)
+        lead_ms = LEAD_SILENCE_MS if request.lead_silence_ms is None else request.lead_silence_ms
+        defaults = {"temperature": settings.temperature, "top_p": settings.top_p}
+        params = SpeechParams(
+            voice=voice,
+            sampling=Sampling(**(defaults | request.sampling)),
+            max_tokens=request.max_tokens or settings.max_tokens,
+            lead_silence_s=lead_ms / 1000,
+            normalize=request.normalize,
+            patient=patient,
+            format=request.response_format,
+            speed=request.speed,
+            sample_rate=encoded_rate(request.response_format, request.sample_rate or settings.sample_rate),
+            whole_file=request.whole_file,
+            per_segment=request.per_segment,
+        )
+        if (context := request_context.current.get()) is not None:
+            context.voice, context.format = voice.id, params.format
+            context.text = (context.text or "") if settings.log_text else None
+        return params
+
+    def segment(self, text: str, params: SpeechParams) -> SegmentSource:
+        """A complete text, checked and cut into segments. BadRequest where it is too long or says nothing."""
+        limit = self.settings.max_input_chars
+        if len(text) > limit:
             raise BadRequest(
-                f"input has {len(text)} characters; the most is {most}. Send it in parts, "
+                f"input has {len(text)} characters; the limit is {limit}. Send it in parts, "
                 "or raise ORPHEUS_MAX_INPUT_CHARS.",
                 param="input",
                 code="string_above_max_length",
             )
-        voice = find_voice(utterance.voice, self.languages)
-        spoken = self.pipeline().split(text, voice, normalize=utterance.normalize)
-        return self._prepared(utterance, voice, spoken, patient=False)
+        segmented = self.pipeline.segment(text, params)
+        if (context := request_context.current.get()) is not None:
+            context.add_text(text)
+        return segmented.source()
 
-    def prepare_live(self, utterance: Utterance) -> Prepared:
-        """The same for a text that is still to come: its `spoken` takes it."""
-        voice = find_voice(utterance.voice, self.languages)
-        live = self.pipeline().live(voice, most_chars=MAX_LIVE_CHARS, normalize=utterance.normalize)
-        return self._prepared(utterance, voice, live, patient=True)
-
-    def _prepared(
-        self, utterance: Utterance, voice: Voice, spoken: SegmentedText | StreamingSegmenter, *, patient: bool
-    ) -> Prepared:
-        settings, text = self.settings, utterance.text
-        defaults = {
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-        }
-        lead_ms = utterance.lead_silence_ms
-        job = Prepared(
-            text=text,
-            spoken=spoken,
-            manner=Manner(
-                voice=voice,
-                sampling=Sampling(**(defaults | dict(utterance.sampling))),
-                max_tokens=utterance.max_tokens or settings.max_tokens,
-                lead_silence_s=(LEAD_SILENCE_MS if lead_ms is None else lead_ms) / 1000,
-                patient=patient,
-            ),
-            format=utterance.format,
-            speed=utterance.speed,
-            sample_rate=encoded_rate(utterance.format, utterance.sample_rate or settings.sample_rate),
-            whole=utterance.whole,
-            apart=utterance.apart,
-        )
-        if (known := request_context.current.get()) is not None:
-            known.voice, known.format = voice.id, job.format
-            known.text = (known.text or "") if settings.log_text else None
-            known.said(text)
-        return job
-
-    async def encoded(self, job: Prepared, usage: Usage) -> AsyncGenerator[bytes]:
-        """The encoded stream, as it is made; each chunk holds whole 16-bit samples where it is PCM."""
-        async with aclosing(self.encoded_parts(job, usage)) as parts:
+    async def encoded(
+        self, source: SegmentSource, params: SpeechParams, usage: Usage
+    ) -> AsyncGenerator[bytes]:
+        """The encoded stream, as it is made; every chunk holds whole 16-bit samples where it is PCM."""
+        async with aclosing(self.encoded_parts(source, params, usage)) as parts:
             async for _, chunk in parts:
                 yield chunk
 
-    async def encoded_parts(self, job: Prepared, usage: Usage) -> AsyncGenerator[tuple[int, bytes]]:
-        """The same, with the number of the part each chunk belongs to: 0, or its segment where they are apart."""
-        pipeline = self.pipeline()
-        heard_rate = pipeline.sample_rate * job.speed
-        with self.admission.admitted(), self.metrics.speaking(usage, job.format, heard_rate) as heard:
-            async with aclosing(self._encode(pipeline, job, usage)) as parts:
+    async def encoded_parts(
+        self, source: SegmentSource, params: SpeechParams, usage: Usage
+    ) -> AsyncGenerator[tuple[int, bytes]]:
+        """The same with the number of the part a chunk belongs to: its segment if `per_segment`, else 0."""
+        pipeline = self.pipeline
+        heard_rate = pipeline.sample_rate * params.speed
+        with self.admission.admitted(), self.metrics.speaking(usage, params.format, heard_rate) as speaking:
+            async with aclosing(self._encode(pipeline, source, params, usage)) as parts:
                 async for part, chunk in parts:
-                    heard.sending(chunk)
+                    speaking.sending(chunk)
                     yield part, chunk
-                    heard.resumed()
+                    speaking.resumed()
 
     async def _encode(
-        self, pipeline: SpeechPipeline, job: Prepared, usage: Usage
+        self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
     ) -> AsyncGenerator[tuple[int, bytes]]:
-        part = _Part(pipeline, job)
-        samples = pipeline.speak(job.spoken.script(), job.manner, usage)
+        part = _Part(pipeline.sample_rate, params)
         number = 0
-        async with aclosing(samples):
+        async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
                 self.admission.check_not_broken()
-                if job.apart and len(usage.edges) - 1 > number:
+                if params.per_segment and len(usage.segment_starts) - 1 > number:
                     if chunk := await asyncio.to_thread(part.end):
                         yield number, chunk
-                    part, number = _Part(pipeline, job), len(usage.edges) - 1
+                    part, number = _Part(pipeline.sample_rate, params), len(usage.segment_starts) - 1
                 if chunk := await asyncio.to_thread(part.add, pcm):
                     yield number, chunk
         if chunk := await asyncio.to_thread(part.end):
@@ -271,15 +239,15 @@ class SpeechService:
 class _Part:
     """One file, or one stream, of encoded audio."""
 
-    def __init__(self, pipeline: SpeechPipeline, job: Prepared) -> None:
+    def __init__(self, source_rate: int, params: SpeechParams) -> None:
         self._encoder = open_encoder(
-            job.format,
-            source_rate=pipeline.sample_rate,
-            sample_rate=job.sample_rate,
-            speed=job.speed,
-            whole=job.whole,
+            params.format,
+            source_rate=source_rate,
+            sample_rate=params.sample_rate,
+            speed=params.speed,
+            whole=params.whole_file,
         )
-        self._held: list[bytes] | None = [] if job.whole else None
+        self._held: list[bytes] | None = [] if params.whole_file else None
 
     def add(self, pcm: Pcm) -> bytes:
         chunk = self._encoder.write(pcm)

@@ -1,7 +1,7 @@
-"""Utterances of one connection, one after another → events, in the order a listener needs them.
+"""The utterances of one connection, spoken one after another → events in the order a listener needs them.
 
-Knows nothing of any wire format: each protocol (sockets/) turns its messages into calls here and these events into
-its messages. Audio is let go with a bounded lead over real time, and words no earlier than their audio.
+Every WebSocket protocol (sockets/) turns its messages into calls here and these events into its messages. Audio is
+sent with a bounded lead over real time, and a word never before its audio.
 """
 
 from __future__ import annotations
@@ -14,35 +14,34 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from orpheus.errors import BadRequest, OrpheusError
-from orpheus.playout import PlayoutClock
 from orpheus.server import request_context
-from orpheus.server.service import SpeechService, Utterance
+from orpheus.server.schema import SpeechRequest
+from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import ended
-from orpheus.text import StreamingSegmenter
 from orpheus.tts.usage import Usage
 from orpheus.tts.word_timing import Word, WordTimer
 
-MOST_PENDING = 8  # utterances that may wait behind the one that is spoken
+MAX_PENDING = 8  # utterances that may wait behind the one that is spoken
 LEAD_S = (
     3.0  # audio sent ahead of real time: more outlasts a worse network, less is thrown away at a barge-in
 )
-PLACE_S = 5.0  # that an utterance waits for a place; later its listener would have given up
+ADMISSION_S = 5.0  # how long an utterance waits to be admitted; later its listener would have given up
 
 
 @dataclass(frozen=True)
-class Started:
+class PartStarted:
     """The audio of a part comes next."""
 
     utterance: int
     part: int
     text: str
-    sample_rate: int
+    sample_rate: int  # Hz
 
 
 @dataclass(frozen=True)
 class Audio:
     data: bytes
-    heard_s: float  # how long it lasts
+    duration_s: float  # as it is heard
 
 
 @dataclass(frozen=True)
@@ -63,104 +62,96 @@ class PartDone:
 
 
 @dataclass(frozen=True)
-class Done:
-    """The utterance was said, or failed, and nothing more of it comes."""
+class UtteranceDone:
+    """The utterance was spoken, or failed; nothing more of it follows."""
 
     utterance: int
     parts: int
 
 
 @dataclass(frozen=True)
-class Failed:
+class UtteranceFailed:
     utterance: int
     error: OrpheusError
-    partial: bool  # some of it was heard
+    partial: bool  # some of its audio was sent
 
 
 @dataclass(frozen=True)
-class Cancelled:
+class UtteranceCancelled:
     utterance: int
     sent_s: float  # of audio
 
 
-Event = Started | Audio | WordStarted | PartDone | Done | Failed | Cancelled
+Event = PartStarted | Audio | WordStarted | PartDone | UtteranceDone | UtteranceFailed | UtteranceCancelled
+Emit = Callable[[Event], Awaitable[None]]
 
 
-class Speech:
-    """One utterance: text in while it is spoken."""
+class Utterance:
+    """One utterance: its text arrives while it is spoken."""
 
-    def __init__(self, service: SpeechService, utterance: Utterance, number: int) -> None:
-        """BadRequest where the utterance's settings are wrong, NotReady while the service loads."""
+    def __init__(self, service: SpeechService, request: SpeechRequest, number: int) -> None:
+        """BadRequest where the request is wrong, NotReady while the service loads."""
         self.number = number
-        self.asked = utterance
-        self.job = service.prepare_live(utterance)
-        assert isinstance(self.job.spoken, StreamingSegmenter)
-        self.text = self.job.spoken
+        self.request = request
+        self.params = service.params(request, patient=True)
+        self.text = service.pipeline.segmenter(self.params, max_chars=MAX_STREAMED_CHARS)
         self.usage = Usage()
-        self.playback = PlayoutClock()
-        self.sent_s = 0.0
+        self.sent_s = 0.0  # audio handed to the connection
         self._service = service
-        self._begun = False
+        self._has_text = False
 
     def push(self, text: str, *, word: bool = False) -> None:
-        """More of its text. TooLarge where it gets too long."""
-        if not self._begun and text.strip():
-            self._begun = True
-            self.usage.started_s = time.perf_counter()  # latencies count from the first text
+        """Add text. TooLarge where it gets too long."""
+        if not self._has_text and text.strip():
+            self._has_text = True
+            self.usage.started_s = time.monotonic()  # latencies count from the first text
         if word:
             self.text.push_word(text)
         else:
             self.text.push(text)
-        if (known := request_context.current.get()) is not None:
-            known.said(text)
+        if (context := request_context.current.get()) is not None:
+            context.add_text(text)
 
     async def speak(self, emit: Emit, lead_s: float) -> None:
-        """All of it, event by event; errors are raised after what went well."""
-        rate = self._service.pipeline().sample_rate * self.job.speed
+        """Emit all of it; `lead_s` bounds how far audio runs ahead of real time, 0 is no bound.
+
+        Errors are raised after the events of whatever went well.
+        """
+        rate = self._service.pipeline.sample_rate * self.params.speed
         words = WordTimer(self.text, self.usage, rate)
-        part, size, told = -1, 0, 0
-        begins_s = 0.0
-        parts = self._service.encoded_parts(self.job, self.usage)
+        part, size, sent = -1, 0, 0
+        part_start_s = 0.0
         try:
-            async with aclosing(parts):
+            async with aclosing(self._service.encoded_parts(self.text, self.params, self.usage)) as parts:
                 async for number, chunk in parts:
                     if number != part:
                         if part >= 0:
-                            await emit(PartDone(self.number, part, size, self.sent_s - begins_s))
-                        part, size, begins_s = number, 0, self.sent_s
-                        await emit(Started(self.number, part, self._text_of(part), self.job.sample_rate))
-                    heard_s, told = (self.usage.samples - told) / rate, self.usage.samples
-                    await self._keep_lead(heard_s, lead_s)
-                    for word in words.due(told):
+                            await emit(PartDone(self.number, part, size, self.sent_s - part_start_s))
+                        part, size, part_start_s = number, 0, self.sent_s
+                        text = self._text_of(part)
+                        await emit(PartStarted(self.number, part, text, self.params.sample_rate))
+                    duration_s, sent = (self.usage.samples - sent) / rate, self.usage.samples
+                    if lead_s and self.sent_s:
+                        await asyncio.sleep(self.usage.playout.buffered_s() - lead_s)
+                    for word in words.due(sent):
                         await emit(WordStarted(self.number, word))
-                    self.playback.add(heard_s)
                     size += len(chunk)
-                    await emit(Audio(chunk, heard_s))
-                    self.sent_s += heard_s
+                    await emit(Audio(chunk, duration_s))
+                    self.sent_s += duration_s
             for word in words.rest():
                 await emit(WordStarted(self.number, word))
         except OrpheusError:
             if part >= 0:
-                await emit(PartDone(self.number, part, size, self.sent_s - begins_s, failed=True))
+                await emit(PartDone(self.number, part, size, self.sent_s - part_start_s, failed=True))
             raise
         if part >= 0:
-            await emit(PartDone(self.number, part, size, self.sent_s - begins_s))
-        await emit(Done(self.number, part + 1))
-
-    async def _keep_lead(self, heard_s: float, lead_s: float) -> None:
-        """Until the listener has less than `lead_s` in hand with these `heard_s` more; 0 is no bound."""
-        if lead_s and self.playback.ends_s is not None:
-            early_s = self.playback.ends_s - time.monotonic() + heard_s - lead_s
-            if early_s > 0:
-                await asyncio.sleep(early_s)
+            await emit(PartDone(self.number, part, size, self.sent_s - part_start_s))
+        await emit(UtteranceDone(self.number, part + 1))
 
     def _text_of(self, part: int) -> str:
-        if self.job.apart:
-            return self.usage.said[part].text
+        if self.params.per_segment:
+            return self.usage.segments[part].text
         return "".join(span.text for span in self.text.spans).strip()
-
-
-Emit = Callable[[Event], Awaitable[None]]
 
 
 class UtteranceQueue:
@@ -168,79 +159,81 @@ class UtteranceQueue:
 
     def __init__(self, service: SpeechService, emit: Emit, lead_s: float | None = None) -> None:
         self.lead_s = LEAD_S if lead_s is None else lead_s
-        self.writing: Speech | None = None  # the utterance whose text is still coming
-        self.speaking: Speech | None = None
+        self.writing: Utterance | None = None  # the utterance whose text is still coming
+        self.speaking: Utterance | None = None
         self._service = service
         self._emit = emit
-        self._pending: deque[Speech] = deque()
+        self._pending: deque[Utterance] = deque()
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._refused = False  # an utterance whose text is still coming
+        self._refusing = False  # an utterance whose text is still coming
         self._closing = False
         self._count = 0
 
-    def text(self, text: str, utterance: Utterance, *, word: bool = False, may_join: bool = False) -> None:
-        """More text for the utterance under way, or for a new one in the manner of `utterance`.
+    def add_text(
+        self, text: str, request: SpeechRequest, *, word: bool = False, may_join: bool = False
+    ) -> None:
+        """Add text to the current utterance, or start a new one as `request` asks.
 
-        Where too many wait, a new one is a paragraph of the last of those if it `may_join`; else, or where it is wrong
-        in another way, it is refused, once, with all the text of it that follows.
+        Where too many wait, a new one becomes a paragraph of the last of them if it `may_join`. Otherwise, or if it
+        is wrong in another way, it is refused once, together with all of its text that follows.
         """
-        if self._refused:
-            return  # as was told; what is left of it must not be spoken from its middle
+        if self._refusing:
+            return  # as the client was told; the rest of it must not be spoken from its middle
         if self.writing is not None:
             self.writing.push(text, word=word)
-        elif text.strip():  # nothing begins with nothing
-            self._refused = True
-            self._begin(text, utterance, word, may_join)
-            self._refused = False
+        elif text.strip():  # an utterance does not start with nothing
+            self._refusing = True
+            self._begin(text, request, word, may_join)
+            self._refusing = False
 
-    def _begin(self, text: str, utterance: Utterance, word: bool, may_join: bool) -> None:
-        if len(self._pending) >= MOST_PENDING:
+    def _begin(self, text: str, request: SpeechRequest, word: bool, may_join: bool) -> None:
+        if len(self._pending) >= MAX_PENDING:
             last = self._pending[-1]
-            if not may_join or last.asked != utterance:
-                raise BadRequest(f"{MOST_PENDING} utterances are waiting already; send this one later.")
+            if not may_join or last.request != request:
+                raise BadRequest(f"{MAX_PENDING} utterances are waiting already; send this one later.")
             last.push(f"\n\n{text}")
             return
-        speech = Speech(self._service, utterance, self._count)
-        speech.push(text, word=word)
+        utterance = Utterance(self._service, request, self._count)
+        utterance.push(text, word=word)
         self._count += 1
-        self.writing = speech
-        self._pending.append(speech)
+        self.writing = utterance
+        self._pending.append(utterance)
         self._changed.set()
 
     def end_text(self) -> bool:
-        """The utterance under way is complete; False where there is none."""
+        """Complete the current utterance; False where there is none."""
         writing, self.writing = self.writing, None
-        refused, self._refused = self._refused, False
+        refused, self._refusing = self._refusing, False
         if writing is not None:
             writing.text.end()
         return writing is not None or refused
 
     async def cancel(self) -> bool:
-        """Stop at once, drop what waits; False where there was nothing. Nothing of it is emitted afterwards."""
+        """Stop at once and drop what waits; False where there was nothing. No more of it is emitted afterwards."""
         dropped, speaking = list(self._pending), self.speaking
         self._pending.clear()
-        self.writing, self._refused = None, False
+        self.writing, self._refusing = None, False
         if self._task is not None:
             await ended([self._task])
             self.speaking = None
-        for speech in [*([speaking] if speaking else []), *dropped]:
-            await self._emit(Cancelled(speech.number, round(speech.sent_s, 3)))
+        for utterance in [*([speaking] if speaking else []), *dropped]:
+            await self._emit(UtteranceCancelled(utterance.number, round(utterance.sent_s, 3)))
         return bool(speaking or dropped)
 
     def close(self) -> None:
-        """`run` returns once everything that was begun is said."""
+        """Make `run` return once everything that was started is spoken."""
         self.end_text()
         self._closing = True
         self._changed.set()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being said, or written."""
+        """Whether nothing is being spoken or written."""
         return self.speaking is None and not self._pending
 
     async def run(self) -> None:
-        """Speak utterance after utterance."""
+        """Speak one utterance after another."""
         try:
             while True:
                 while self._pending:
@@ -258,16 +251,16 @@ class UtteranceQueue:
             if self._task is not None:
                 await ended([self._task])
 
-    async def _speak(self, speech: Speech) -> None:
+    async def _speak(self, utterance: Utterance) -> None:
         try:
-            await self._place()
-            await speech.speak(self._emit, self.lead_s)
-        except OrpheusError as error:  # what is still written of it is taken, and not spoken
-            await self._emit(Failed(speech.number, error, partial=speech.sent_s > 0))
-            await self._emit(Done(speech.number, speech.usage.segments))
+            await self._wait_for_admission()
+            await utterance.speak(self._emit, self.lead_s)
+        except OrpheusError as error:  # text of it that still comes is taken, and not spoken
+            await self._emit(UtteranceFailed(utterance.number, error, partial=utterance.sent_s > 0))
+            await self._emit(UtteranceDone(utterance.number, len(utterance.usage.segments)))
 
-    async def _place(self) -> None:
-        """Wait a little for a place of the server's: a listener prefers a late word to none."""
-        gives_up_s = time.monotonic() + PLACE_S
+    async def _wait_for_admission(self) -> None:
+        """Wait a little where the server is full: a listener prefers a late word to none."""
+        gives_up_s = time.monotonic() + ADMISSION_S
         while self._service.admission.full and time.monotonic() < gives_up_s:  # noqa: ASYNC110 - others leave
             await asyncio.sleep(0.05)

@@ -34,24 +34,31 @@ _SPACES = re.compile(r" {2,}")
 _WITHOUT_STOP = {"\u0900": "।", "\u3040": "。"}  # the first character of a script, and its full stop
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Segment:
-    """What is generated in one go."""
+    """A piece of text that is generated in one go, and what became of it.
+
+    The text is cut here; the counts are filled in while it is spoken, in samples at the codec's rate.
+    """
 
     text: str
-    pause_ms: int  # of silence after it; 0 after the last
+    pause_ms: int  # silence after it; 0 after the last
+    start: int | None = None  # its first sample within the utterance, once it is sent
+    samples: int = 0  # generated so far, its pause included
+    pause_samples: int = 0  # silence at its end, once it is complete
+    complete: bool = False
 
 
 @dataclass(frozen=True)
 class SegmentedText:
-    """A text as it will be spoken."""
+    """A complete text as it will be spoken, once: its segments carry what becomes of them."""
 
     segments: tuple[Segment, ...]
     removed_tags: int  # <tags> that mean nothing to the voice
 
-    def script(self) -> SegmentSource:
-        """For one reading of it."""
-        return _Reading(self)
+    def source(self) -> SegmentSource:
+        """Its segments, one after another."""
+        return _Complete(self)
 
 
 class SegmentSource(Protocol):
@@ -71,7 +78,7 @@ class SegmentSource(Protocol):
         """
 
 
-class _Reading:
+class _Complete:
     """A script that is known from the start."""
 
     def __init__(self, spoken: SegmentedText) -> None:

@@ -107,10 +107,6 @@ class StreamingSegmenter:
         """The end of the text, where no voice can say it."""
         return self._unsaid
 
-    def script(self) -> StreamingSegmenter:
-        """Itself: it can be read once."""
-        return self
-
     @property
     def exhausted(self) -> bool:
         return self._ended and not self._ready and not self._rest.strip()

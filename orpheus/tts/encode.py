@@ -1,7 +1,7 @@
-"""PCM → bytes of a format, as they come: wav, pcm, mp3, opus, aac, flac, at any speed and sample rate.
+"""PCM (mono float32 within ±1) → bytes of wav, pcm, mp3, opus, aac or flac as they come, at any speed and sample rate.
 
-Knows nothing of where the samples come from. One encoder per response: `write` then `flush`, never per
-sentence, so that no padding falls between sentences. Encoding, tempo and resampling are FFmpeg's, by PyAV.
+One encoder per response, never per sentence, so that no padding falls between sentences. Encoding, tempo and
+resampling are FFmpeg's, through PyAV.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ CONTENT_TYPES: dict[Format, str] = {
     "pcm": "audio/pcm",
 }
 SPEED_MIN, SPEED_MAX = 0.25, 4.0
-STREAMING_SIZE = 0xFFFFFFFF  # a length not known yet, as OpenAI's own WAV streams have it
+STREAMING_SIZE = 0xFFFFFFFF  # the length is not known yet; OpenAI's own WAV streams say the same
 
-# Rates each codec takes; the next one up is used where ours is not among them.
+# Rates the codecs support; a rate in between becomes the next one up.
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def encoded_rate(format: Format, sample_rate: int) -> int:
-    """The sample rate a format is really encoded at when `sample_rate` is asked for, in Hz."""
+    """The sample rate in Hz that a format is encoded at when `sample_rate` is requested."""
     rates = {"opus": _OPUS_RATES, "mp3": _MP3_RATES, "aac": _MP3_RATES}.get(format)
     return sample_rate if rates is None else min(rate for rate in rates if rate >= sample_rate)
 
@@ -61,9 +61,9 @@ def open_encoder(
     speed: float = 1.0,
     whole: bool = False,
 ) -> Encoder:
-    """An encoder of mono samples at `source_rate` Hz into `format` at `sample_rate` (default: the same).
+    """An encoder from mono samples at `source_rate` Hz into `format` at `sample_rate` Hz (default: the same).
 
-    With `whole`, a container's bytes come only from `flush`, and its header holds its true length.
+    With `whole`, a container's bytes come only from `flush`, and its header holds the true length.
     """
     rate = encoded_rate(format, sample_rate or source_rate)
     if format == "pcm":
@@ -73,7 +73,7 @@ def open_encoder(
     else:
         encoder = _Container(format, rate, whole)
     if speed == 1.0 and rate == source_rate:
-        return encoder  # bypassed, so that the samples stay what the codec made
+        return encoder  # no filter, so that the samples stay exactly the codec's
     return _Filtered(encoder, source_rate, rate, speed)
 
 
@@ -94,7 +94,7 @@ def wav_header(sample_rate: int, data_bytes: int = STREAMING_SIZE) -> bytes:
 
 
 class _Raw:
-    """16-bit samples behind a header, which leaves with the first of them."""
+    """16-bit samples behind a header, which is sent with the first of them."""
 
     def __init__(self, header: bytes) -> None:
         self._header = header
@@ -109,7 +109,7 @@ class _Raw:
 
 
 class _WholeWav:
-    """A WAV whose header waits for its length."""
+    """A WAV file whose header waits for its length."""
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
@@ -125,7 +125,7 @@ class _WholeWav:
 
 
 class _Sink:
-    """A file that can only be written: a muxer that cannot seek back cannot patch bytes already sent."""
+    """A write-only file: a muxer that cannot seek cannot patch bytes that were already sent."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -141,14 +141,14 @@ class _Sink:
 
 
 class _SeekableSink(io.BytesIO):
-    """A file a muxer may go back in, to write lengths it knows at the end; nothing can leave before."""
+    """A file in which a muxer may seek back to write lengths it learns at the end; nothing can be sent before."""
 
     def take(self) -> bytes:
         return b""
 
 
-# muxer, codec, bits a second, sample format, muxer options. No Xing header and no ID3 tag: both want a
-# seek back, and clients join MP3 streams. 20 ms pages: by default Ogg holds a second back.
+# muxer, codec, bits per second, sample format, muxer options. No Xing header and no ID3 tag: both need a seek, and
+# clients concatenate MP3 streams. Pages of 20 ms: by default Ogg holds back a second.
 _CONTAINERS: dict[str, tuple[str, str, int | None, str, dict[str, str]]] = {
     "mp3": ("mp3", "libmp3lame", 128_000, "s16p", {"write_xing": "0", "id3v2_version": "0"}),
     "opus": ("ogg", "libopus", 48_000, "s16", {"page_duration": "20000"}),
@@ -163,7 +163,7 @@ class _Container:
     def __init__(self, format: Format, sample_rate: int, whole: bool) -> None:
         muxer, codec, bit_rate, sample_format, options = _CONTAINERS[format]
         self._sink = _SeekableSink() if whole else _Sink()
-        if whole:  # a Xing header has the exact length, and where the encoder's padding begins
+        if whole:  # the Xing header holds the exact length and the encoder's padding
             options = {**options, "write_xing": "1"} if format == "mp3" else options
         self._container = av.open(self._sink, "w", format=muxer, options={**options, "flush_packets": "1"})
         stream: Any = self._container.add_stream(codec, rate=sample_rate, layout="mono", format=sample_format)
@@ -194,7 +194,7 @@ class _Container:
 
 
 class _Filtered:
-    """Tempo and sample rate changed on the way into another encoder, by one filter graph."""
+    """Changes tempo and sample rate on the way into another encoder, in one filter graph."""
 
     def __init__(self, encoder: Encoder, source_rate: int, rate: int, speed: float) -> None:
         self._encoder = encoder

@@ -1,10 +1,10 @@
-"""Text → PCM: the stages in order, with cancellation. Read this file first.
+"""Text → PCM: the stages of tier 2 in order, with cancellation. Read this file first.
 
-    text.segments ─▶ tokens.generate ─▶ frames.FrameAssembler ─▶ codec.push ─▶ joining ─▶ samples
+    segments ─▶ token source ─▶ frames ─▶ codec ─▶ trim ─▶ prebuffer ─▶ level ─▶ samples
 
-Knows nothing of HTTP or of encodings. A text is spoken segment by segment: the next is generated as soon as one
-is made, while that one is heard; order is kept, and leaving the generator cancels whatever is under way. A text
-that is still being written is spoken the same way: its script gives a segment once there is one.
+A text is spoken segment by segment: the next is generated as soon as one is complete, while that one is heard. Order is
+kept, and closing the generator cancels everything that is running. Text that is still being written is spoken the
+same way: its segmenter hands out a segment once there is one.
 """
 
 from __future__ import annotations
@@ -12,232 +12,245 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
-from orpheus import text as text_stage
 from orpheus import weights
 from orpheus.codec import Codec
 from orpheus.codec.pcm import Pcm
 from orpheus.errors import AtCapacity, GenerationFailed
-from orpheus.sampling import Sampling
 from orpheus.settings import EMBEDDED, Settings
 from orpheus.tasks import ended
-from orpheus.text import Segment, SegmentedText, SegmentSource, StreamingSegmenter
+from orpheus.text import Segment, SegmentedText, SegmentSource, StreamingSegmenter, segment_text
 from orpheus.tts.frames import FrameAssembler, RepetitionDetector
+from orpheus.tts.params import SpeechParams
 from orpheus.tts.postprocess import LEVEL_S, LoudnessLeveler, SilenceTrimmer
 from orpheus.tts.prebuffer import PrebufferEstimator
 from orpheus.tts.prefetch import Prefetch
 from orpheus.tts.token_source import STALL_TIMEOUT_S, Generation, TokenChunk, TokenSource
-from orpheus.tts.usage import Said, Usage
+from orpheus.tts.usage import Usage
 from orpheus.vocabulary import SLOTS
-from orpheus.voices import Voice
 
+SEGMENT_CHARS = 280  # most characters generated in one go
+# The embedded voice learned single sentences: with two or three in one go it gets a word in five wrong.
+EMBEDDED_SEGMENT_CHARS, EMBEDDED_JOIN_CHARS = 110, 50
 # A generation that runs away is cut here: three times the tokens of slow speech (82 a second, 12 characters a
 # second), and four seconds for laughs, sighs and silence.
 TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
-QUICK_CHARS = 18  # a second: no speech is much shorter than its text at this rate
-SEGMENT_CHARS, EMBEDDED_SEGMENT_CHARS = 280, 110  # most characters generated in one go
-SILENCE_DB = -45  # RMS, in dB of full scale, below which 10 ms of sound count as silence
-RESERVE_S = 1.0  # of audio in the listener's hands, kept when a segment is held back
-AGAIN_S = 0.05  # until a full tier 1 is asked again: a listener runs dry while it is not
+FAST_CHARS_PER_S = 18  # hardly any speech is faster than this
+SILENCE_RMS = 10 ** (-45 / 20)  # of full scale: quieter blocks count as silence
+RESERVE_S = 1.0  # of audio the listener keeps when a segment is held back
+RETRY_S = 0.05  # between two requests to a full tier 1; meanwhile a listener runs dry
 RETRY_SEED = 1 << 40  # added to the seed of a segment that is generated again
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How a text is spoken, once everything about it was checked."""
-
-    voice: Voice
-    sampling: Sampling
-    max_tokens: int  # a segment
-    lead_silence_s: float
-    patient: bool = False  # waits where tier 1 is full, instead of failing at once
-
-
 class SpeechPipeline:
-    """The pipeline over one token source and one codec."""
+    """The stages over one token source and one codec."""
 
     def __init__(self, source: TokenSource, codec: Codec, settings: Settings) -> None:
-        self._source = source
-        self._codec = codec
-        self._settings = settings
-        self.sample_rate = codec.sample_rate
+        self.sample_rate = codec.sample_rate  # Hz, of the samples that `speak` yields
+        self.source = source
+        self.codec = codec
+        self.postprocess = settings.postprocess
         embedded = weights.codec_name(settings) == EMBEDDED
         self._segment_chars = EMBEDDED_SEGMENT_CHARS if embedded else SEGMENT_CHARS
-        # The embedded voice learned single sentences: two or three in one go cost it a word in five.
-        self._join_chars = 50 if embedded else None
-        self._threshold = 10 ** (SILENCE_DB / 20)
-        self._joins = settings.postprocess
-        self._pace = PrebufferEstimator(LEVEL_S if self._joins else 0.0)
+        self._join_chars = EMBEDDED_JOIN_CHARS if embedded else None
+        self.prebuffer = PrebufferEstimator(LEVEL_S if settings.postprocess else 0.0)
 
-    def split(self, text: str, voice: Voice, *, normalize: bool = False) -> SegmentedText:
-        """The segments a text is spoken in. BadRequest where there is nothing to say."""
-        return text_stage.segment_text(
-            text, voice.language, self._segment_chars, join_chars=self._join_chars, normalize=normalize
-        )
-
-    def live(self, voice: Voice, *, most_chars: int, normalize: bool = False) -> StreamingSegmenter:
-        """The same for a text that is still being written, `most_chars` in all."""
-        return StreamingSegmenter(
-            voice.language,
+    def segment(self, text: str, params: SpeechParams) -> SegmentedText:
+        """Cut a complete text into segments. BadRequest where there is nothing to say."""
+        return segment_text(
+            text,
+            params.voice.language,
             self._segment_chars,
             join_chars=self._join_chars,
-            most_chars=most_chars,
-            normalize=normalize,
+            normalize=params.normalize,
         )
 
-    async def speak(self, script: SegmentSource, manner: Manner, usage: Usage) -> AsyncGenerator[Pcm]:
-        """Samples of all segments in order, mono float32 at `sample_rate`, as soon as they are final.
+    def segmenter(self, params: SpeechParams, *, max_chars: int) -> StreamingSegmenter:
+        """The same for text that is still being written, at most `max_chars` in all."""
+        return StreamingSegmenter(
+            params.voice.language,
+            self._segment_chars,
+            join_chars=self._join_chars,
+            most_chars=max_chars,
+            normalize=params.normalize,
+        )
 
-        Segment n is sampled with seed + n, so a request with a seed is heard the same again.
+    async def speak(self, source: SegmentSource, params: SpeechParams, usage: Usage) -> AsyncGenerator[Pcm]:
+        """Samples of all segments in order: mono float32 at `sample_rate`, as soon as they are final.
+
+        Segment n is sampled with seed + n, so a request with a seed sounds the same every time.
         """
-        level = LoudnessLeveler(self.sample_rate, self._threshold)
-        begun: asyncio.Queue[Prefetch[Pcm] | None] = asyncio.Queue()
-        may_begin = asyncio.Semaphore()  # the first segment; then one for each that is heard
-        running: list[Prefetch[Pcm]] = []
-
-        async def generate() -> None:
-            """Segment after segment, one ahead of the segment that is heard.
-
-            Not two at once: they would share what tier 1 has for this listener, and the segment that is heard
-            would come too late.
-            """
-            seed = random.getrandbits(62) if manner.sampling.seed is None else manner.sampling.seed
-            while await may_begin.acquire():
-                segment = await script.next(self._left_s(usage))
-                if segment is None:
-                    return
-                ahead = Prefetch(self._attempts(segment, script, manner, seed + len(running), usage))
-                running.append(ahead)
-                begun.put_nowait(ahead)
-                await ahead.settled()
-                if not ahead.made:
-                    return  # the listener is told when it comes to this segment
-
-        generating = asyncio.create_task(generate())
-        generating.add_done_callback(lambda _: begun.put_nowait(None))
+        utterance = _Utterance(self, source, params, usage)
+        leveler = LoudnessLeveler(self.sample_rate, SILENCE_RMS)
+        heard_rate = self.sample_rate * params.speed
         try:
-            while (ahead := await usage.waiting(begun.get())) is not None:
+            current = await usage.waiting(utterance.begin_after(None))
+            while current is not None:
                 # While the listener has enough in hand, a segment is held until it is known to be good.
-                await ahead.settled(max(0.0, usage.in_hand_s() - RESERVE_S))
-                said = usage.said[running.index(ahead)]
-                said.begins = usage.samples
-                may_begin.release()
-                if not usage.in_hand_s():
-                    await self._prebuffer(ahead, said, script)
-                async for pcm in ahead:
+                await current.audio.settled(max(0.0, usage.playout.buffered_s() - RESERVE_S))
+                current.segment.start = usage.samples
+                following = utterance.begin_after(current)
+                if not usage.playout.buffered_s():
+                    await utterance.fill_prebuffer(current)
+                async for pcm in current.audio:
                     if pcm is None:
-                        level.forget()
-                    elif len(out := level.push(pcm) if self._joins else pcm):
-                        ahead.sent = True
-                        yield usage.count(out, self.sample_rate)
-                if self._joins and len(out := level.finish()):
-                    yield usage.count(out, self.sample_rate)
-            await generating  # raises what the script refused
+                        leveler.reset()
+                    elif len(out := leveler.push(pcm) if self.postprocess else pcm):
+                        current.audio.sent = True
+                        yield usage.count(out, heard_rate)
+                if self.postprocess and len(out := leveler.finish()):
+                    yield usage.count(out, heard_rate)
+                current = await usage.waiting(following)
         finally:
-            usage.removed_tags = script.removed_tags
-            await ended([generating, *(ahead.task for ahead in running)])
+            usage.removed_tags = source.removed_tags
+            await utterance.close()
 
-    def _attempts(
-        self, segment: Segment, script: SegmentSource, manner: Manner, seed: int, usage: Usage
-    ) -> Callable[[int], AsyncGenerator[Pcm]]:
-        """What makes a segment: for the first time, or again with another seed."""
-        first = not usage.said
-        said = Said(segment.text)
-        usage.said.append(said)
 
-        async def attempt(number: int) -> AsyncGenerator[Pcm]:
-            usage.regenerated_segments += number > 0
-            said.made = 0
-            making = self._say(segment, script, manner, seed + number * RETRY_SEED, usage, said, first=first)
-            async with aclosing(making) as samples:
-                async for pcm in samples:
-                    said.made += len(pcm)
-                    yield pcm
-            said.complete = True
+class _Generating(NamedTuple):
+    """A segment that was begun, and its audio as it is generated."""
 
-        return attempt
+    segment: Segment
+    audio: Prefetch[Pcm]
 
-    def _left_s(self, usage: Usage) -> Callable[[], float]:
-        """Seconds of audio the listener will still have when the first of a segment begun now is there."""
-        return lambda: max(0.0, usage.ahead_s(self.sample_rate) - self._pace.start_s())
 
-    async def _prebuffer(self, segment: Prefetch[Pcm], said: Said, script: SegmentSource) -> None:
-        """Return once what is there of a segment outlasts the wait for what a busy tier 1 makes next."""
-        segment_s = None if script.exhausted else len(said.text) / QUICK_CHARS
+class _Utterance:
+    """The segments of one text, one generated ahead of the one that is heard.
 
-        def seconds(made: Collection[Pcm | None]) -> float:
-            return sum(len(pcm) for pcm in made if pcm is not None) / self.sample_rate
+    Not two: they would share what tier 1 has for this listener, and the one that is heard would come too late.
+    """
 
-        await segment.gathered(lambda made: seconds(made) > 0)
+    def __init__(
+        self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
+    ) -> None:
+        self._pipeline = pipeline
+        self._source = source
+        self._params = params
+        self._usage = usage
+        seed = params.sampling.seed
+        self._seed = random.getrandbits(62) if seed is None else seed
+        self._tasks: list[asyncio.Future[Any]] = []
+
+    def begin_after(self, previous: _Generating | None) -> asyncio.Task[_Generating | None]:
+        """The next segment, begun once `previous` is complete; None after the last, or where `previous` failed.
+
+        Raises what the source refuses: BadRequest, TooLarge.
+        """
+        task = asyncio.create_task(self._begin(previous))
+        self._tasks.append(task)
+        return task
+
+    async def close(self) -> None:
+        """Cancel everything that runs, down to tier 1, and wait until it is gone."""
+        await ended(self._tasks)
+
+    async def _begin(self, previous: _Generating | None) -> _Generating | None:
+        if previous is not None:
+            await previous.audio.settled()
+            if not previous.audio.made:
+                return None  # whoever reads it learns why
+        segment = await self._source.next(self._left_s)
+        if segment is None:
+            return None
+        number = len(self._usage.segments)
+        self._usage.segments.append(segment)
+        audio = Prefetch(partial(self._generate, segment, number))
+        self._tasks.append(audio.task)
+        return _Generating(segment, audio)
+
+    def _left_s(self) -> float:
+        """Seconds of audio the listener will still have when a segment begun now starts to sound."""
+        generated_s = self._usage.generated_s(self._pipeline.sample_rate * self._params.speed)
+        return max(0.0, generated_s - self._pipeline.prebuffer.start_s())
+
+    async def fill_prebuffer(self, current: _Generating) -> None:
+        """Wait until what there is of a segment outlasts the wait for what a busy tier 1 generates next."""
+        estimator, rate = self._pipeline.prebuffer, self._pipeline.sample_rate
+        last = self._source.exhausted
+        segment_s = None if last else len(current.segment.text) / FAST_CHARS_PER_S
+
+        def seconds(generated: Collection[Pcm | None]) -> float:
+            return sum(len(pcm) for pcm in generated if pcm is not None) / rate
+
+        await current.audio.gathered(lambda generated: seconds(generated) > 0)
         # No longer than that: a tier 1 that stops is no reason to keep what there is.
-        await segment.gathered(
-            lambda made: seconds(made) >= self._pace.prebuffer_s(segment_s), self._pace.prebuffer_s(segment_s)
+        await current.audio.gathered(
+            lambda generated: seconds(generated) >= estimator.prebuffer_s(segment_s),
+            estimator.prebuffer_s(segment_s),
         )
 
-    async def _say(
-        self,
-        segment: Segment,
-        script: SegmentSource,
-        manner: Manner,
-        seed: int,
-        usage: Usage,
-        said: Said,
-        *,
-        first: bool,
-    ) -> AsyncGenerator[Pcm]:
-        """One segment, trimmed. GenerationFailed where what came is not the speech of its text."""
-        text = segment.text
-        budget = min(manner.max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
-        generation = Generation(manner.voice.id, text, manner.sampling.with_seed(seed), budget)
-        trim = SilenceTrimmer(
-            self.sample_rate,
-            threshold=self._threshold,
-            lead_s=manner.lead_silence_s if first else 0.0,
-            pause_s=0.0 if script.exhausted else segment.pause_ms / 1000,
+    async def _generate(self, segment: Segment, number: int, attempt: int) -> AsyncGenerator[Pcm]:
+        """One segment's samples, trimmed; generated again with another seed where `attempt` is not 0.
+
+        GenerationFailed where what came is not the speech of its text.
+        """
+        pipeline, params, usage = self._pipeline, self._params, self._usage
+        usage.regenerated_segments += attempt > 0
+        segment.samples = 0
+        trimmer = SilenceTrimmer(
+            pipeline.sample_rate,
+            threshold=SILENCE_RMS,
+            lead_s=0.0 if number else params.lead_silence_s,
+            pause_s=self._pause_s(segment),
         )
-        samples_made = 0
-        async with aclosing(self._decode(generation, usage, wait=manner.patient or not first)) as samples:
+        generation = Generation(
+            params.voice.id,
+            segment.text,
+            params.sampling.with_seed(self._seed + number + attempt * RETRY_SEED),
+            min(params.max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(segment.text)),
+        )
+        decoded = 0
+        async with aclosing(self._decode(generation, patient=params.patient or number > 0)) as samples:
             async for pcm in samples:
-                samples_made += len(pcm)
-                out = trim.push(pcm)
-                if len(out := out if self._joins else pcm):
+                decoded += len(pcm)
+                trimmed = trimmer.push(pcm)
+                out = trimmed if pipeline.postprocess else pcm
+                if len(out):
+                    segment.samples += len(out)
                     yield out
-        if not samples_made or (self._joins and not trim.heard):
+        if not decoded or (pipeline.postprocess and not trimmer.heard):
             raise GenerationFailed(
-                f"The model said nothing for {_named(text)}. Try again, with another seed."
+                f"The model stayed silent for {_named(segment.text)}. Try again, with another seed."
             )
-        pause_s = 0.0 if script.exhausted else segment.pause_ms / 1000
-        if self._joins and len(out := trim.finish(pause_s)):
-            said.pause = min(trim.quiet + len(out), round(pause_s * self.sample_rate))
+        pause_s = self._pause_s(segment)
+        if pipeline.postprocess and len(out := trimmer.finish(pause_s)):
+            segment.pause_samples = min(trimmer.quiet + len(out), round(pause_s * pipeline.sample_rate))
+            segment.samples += len(out)
             yield out
+        segment.complete = True
 
-    async def _decode(self, segment: Generation, usage: Usage, *, wait: bool) -> AsyncGenerator[Pcm]:
-        """Tokens to frames to samples."""
-        assembler, watch = FrameAssembler(), RepetitionDetector()
-        decoder = self._codec.open(segment.sampling.seed or 0)
+    def _pause_s(self, segment: Segment) -> float:
+        """Silence after a segment: none after the last."""
+        return 0.0 if self._source.exhausted else segment.pause_ms / 1000
+
+    async def _decode(self, generation: Generation, *, patient: bool) -> AsyncGenerator[Pcm]:
+        """Tokens → frames → samples, and how long each took."""
+        usage, estimator = self._usage, self._pipeline.prebuffer
+        assembler, repetition = FrameAssembler(), RepetitionDetector()
+        decoder = self._pipeline.codec.open(generation.sampling.seed or 0)
         asked_s = time.monotonic()
         frames, samples_s = 0, 0.0  # since samples came, and when that was
         try:
-            async with aclosing(self._tokens(segment, wait=wait)) as tokens:
+            async with aclosing(self._tokens(generation, patient=patient)) as tokens:
                 async for chunk in tokens:
                     usage.audio_tokens += len(chunk.numbers)
                     if codes := assembler.push(chunk.numbers):
-                        if watch.push(codes):
+                        if repetition.push(codes):
                             raise GenerationFailed(
-                                f"The model repeats itself in {_named(segment.text)}. Try again, with another seed."
+                                f"The model repeats itself in {_named(generation.text)}. Try again, with another seed."
                             )
                         frames += len(codes) // SLOTS
                         pcm = await decoder.push(codes)
                         if len(pcm):
                             now_s = time.monotonic()
                             if samples_s:
-                                self._pace.frames(frames, now_s - samples_s)
+                                estimator.frames(frames, now_s - samples_s)
                             else:
-                                self._pace.started(now_s - asked_s)
+                                estimator.started(now_s - asked_s)
                             frames, samples_s = 0, now_s
                             yield pcm
                     if chunk.finish_reason:
@@ -245,8 +258,8 @@ class SpeechPipeline:
                     if chunk.finish_reason == "length":
                         usage.truncated_segments += 1
                         raise GenerationFailed(
-                            f"The model did not come to an end of {_named(segment.text)} within "
-                            f"{segment.max_tokens} tokens. Try again, with another seed."
+                            f"The model did not reach the end of {_named(generation.text)} within "
+                            f"{generation.max_tokens} tokens. Try again, with another seed."
                         )
             pcm = await decoder.finish()
             if len(pcm):
@@ -255,19 +268,19 @@ class SpeechPipeline:
             decoder.close()
             usage.resyncs += assembler.resyncs
 
-    async def _tokens(self, segment: Generation, *, wait: bool) -> AsyncGenerator[TokenChunk]:
-        """A segment's tokens; with `wait`, a full tier 1 is asked again instead of failing the whole request."""
-        patience_ends = time.monotonic() + STALL_TIMEOUT_S
+    async def _tokens(self, generation: Generation, *, patient: bool) -> AsyncGenerator[TokenChunk]:
+        """A segment's tokens. If `patient`, a full tier 1 is asked again instead of failing the whole request."""
+        gives_up_s = time.monotonic() + STALL_TIMEOUT_S
         while True:
             try:
-                async with aclosing(self._source.generate(segment)) as tokens:
+                async with aclosing(self._pipeline.source.generate(generation)) as tokens:
                     async for chunk in tokens:
                         yield chunk
                 return
-            except AtCapacity as error:  # raised before any token, so nothing is said twice
-                if not wait or time.monotonic() > patience_ends:
+            except AtCapacity as error:  # raised before any token, so nothing is spoken twice
+                if not patient or time.monotonic() > gives_up_s:
                     raise
-                await asyncio.sleep(min(error.retry_after_s, AGAIN_S))
+                await asyncio.sleep(min(error.retry_after_s, RETRY_S))
 
 
 def _named(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The samples of segments → one performance: silence trimmed, pauses set, edges faded, loudness even.
+"""The samples of segments → continuous speech: silence trimmed, pauses set, edges faded, loudness leveled.
 
-Knows nothing of text or tokens. All of it works on blocks counted from a segment's first sample, so that the
-result is the same however the samples arrived.
+Samples are mono float32 within ±1. Everything works on blocks counted from a segment's first sample, so the result
+does not depend on how the samples were chunked.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 from orpheus.codec.pcm import Pcm
 
-BLOCK_S = 0.010  # loudness is judged over this long
+BLOCK_S = 0.010  # loudness is measured over this long
 FADE_S = 0.005  # at a cut, so that it does not click
-# Sound this far under the threshold that joins on to voice is a part of it: an f or a th is no louder. After voice the mouth
-# may be closed in between, as before the t of "feat". No more of it than this, as it may be noise in the model's silence,
-# which before the first word would delay it.
+# Sound this far below the threshold counts as speech next to voice: an f or a th is no louder. After voice the mouth may
+# close in between, as before the t of "feat". Only this much of it counts, since it may be noise in the model's silence,
+# which would delay the first word.
 SOFT = 10 ** (-15 / 20)
 SOFT_BEFORE_S, SOFT_AFTER_S = 0.080, 0.250
 CLOSURE_S = 0.120
 BEFORE_VOICE_S = 0.030  # kept before the first voice
 AFTER_VOICE_S = 0.060  # and after the last
-HELD_S = 0.300  # of silence, until it is known whether it is a pause or the end
+HELD_S = 0.300  # of silence, until it is clear whether it is a pause or the end
 
-LEVEL_S = 0.500  # of voice, before a segment's loudness is judged
-LEVEL_MOST = 10 ** (3 / 20)  # a segment is never changed by more than 3 dB: emphasis must stay
+LEVEL_S = 0.500  # of voice, before a segment's loudness is measured
+MAX_GAIN = 10 ** (3 / 20)  # a segment is never changed by more than 3 dB, so that emphasis survives
 
 
 class SilenceTrimmer:
-    """One segment: leading silence cut to `lead_s`, trailing silence to the pause it ends with, both faded.
+    """One segment: leading silence cut to `lead_s`, trailing silence to the pause after it, both faded.
 
-    `threshold` is the RMS below which a block is silence; soft sound on either side of voice is none. Silence within the
-    segment stays as it is. As much of it as `pause_s`, the pause expected at the end, is let go at once: its listener may have
-    nothing else in hand.
+    `threshold` is the RMS below which a block is silence, except for soft sound next to voice. Silence within the
+    segment is kept. Up to `pause_s` of it, the pause expected at the end, is released at once: the listener may have
+    nothing else to play.
     """
 
     def __init__(self, rate: int, *, threshold: float, lead_s: float, pause_s: float = 0.0) -> None:
@@ -45,19 +45,19 @@ class SilenceTrimmer:
         self._after = round(AFTER_VOICE_S * rate)
         self._rate = rate
         self._most_held = round(HELD_S * rate)
-        self._free = round(pause_s * rate) - self._block  # the last block is kept to be faded
+        self._released = round(pause_s * rate) - self._block  # the last block is kept to be faded
         self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
-        # Samples from the last voice to the end of the soft sound after it, or of soft sound up to now before the first.
+        # Samples from the last voice to the end of the soft sound after it, or of soft sound so far before the first.
         self._soft = 0
         self._closure = round(CLOSURE_S * rate)
         self._soft_before, self._soft_after = round(SOFT_BEFORE_S * rate), round(SOFT_AFTER_S * rate)
         self._rest = np.zeros(0, np.float32)  # less than a block
         self._held = np.zeros(0, np.float32)  # silence since the last voice, or before the first
-        self.quiet = 0  # samples of silence already let go since the last voice
-        self.heard = False
+        self.quiet = 0  # samples of silence already released since the last voice
+        self.heard = False  # whether there was any voice
 
     def push(self, pcm: Pcm) -> Pcm:
-        """Samples that are certain to be kept."""
+        """Take samples; return those that are certain to be kept."""
         self._rest = np.concatenate([self._rest, pcm])
         whole = len(self._rest) // self._block * self._block
         blocks, self._rest = self._rest[:whole].reshape(-1, self._block), self._rest[whole:]
@@ -70,7 +70,7 @@ class SilenceTrimmer:
         return np.concatenate(out) if out else self._rest[:0]
 
     def finish(self, pause_s: float) -> Pcm:
-        """The rest of the segment and the pause after it."""
+        """The rest of the segment and the pause after it, of `pause_s` seconds."""
         if not self.heard:
             return self._held[:0]
         pause = round(pause_s * self._rate)
@@ -89,7 +89,7 @@ class SilenceTrimmer:
             self.heard = True
             out = out[-(len(block) + self._soft + self._before) :].copy()
             _fade_in(out, self._fade)
-            # Exactly `lead` of it where more is asked for than the model left.
+            # Padded to exactly `lead` where the model left less.
             out = np.concatenate([np.zeros(max(0, self._lead + len(block) - len(out)), np.float32), out])
         self._soft = 0
         return out
@@ -103,7 +103,7 @@ class SilenceTrimmer:
             self._soft = min(self._soft + len(block), self._soft_before) if soft else 0
         self._held = np.concatenate([self._held, block])
         most = self._most_held if self.heard else self._before + self._soft_before
-        if self.heard and self.quiet + len(self._held) <= self._free:
+        if self.heard and self.quiet + len(self._held) <= self._released:
             most = 0
         surplus = max(0, len(self._held) - most)
         gone, self._held = self._held[:surplus], self._held[surplus:]
@@ -114,16 +114,16 @@ class SilenceTrimmer:
 
 
 class LoudnessLeveler:
-    """Keeps segments as loud as the first one. `push` and `finish` a segment, then go on with the next."""
+    """Makes every segment as loud as the first: `push` its samples, `finish` it, go on with the next."""
 
     def __init__(self, rate: int, threshold: float) -> None:
         self._block = max(1, round(BLOCK_S * rate))
         self._enough = round(LEVEL_S / BLOCK_S)
         self._threshold = threshold
         self._reference: float | None = None  # RMS of the first segment's voice
-        self._gain: float | None = 1.0  # None until it is judged
+        self._gain: float | None = 1.0  # None until it is known
         self._held: list[Pcm] = []
-        self._measure = _Measure(self._block, threshold)
+        self._measure = _VoicedRms(self._block, threshold)
 
     def push(self, pcm: Pcm) -> Pcm:
         self._measure.add(pcm)
@@ -135,31 +135,31 @@ class LoudnessLeveler:
         return pcm if self._gain == 1.0 else pcm * np.float32(self._gain)
 
     def finish(self) -> Pcm:
-        """What is left of this segment; the next push begins another."""
+        """The rest of this segment; the next push starts another."""
         rest = self._release() if self._gain is None else np.zeros(0, np.float32)
         rest = rest * np.float32(self._gain)
         if self._reference is None and self._measure.blocks:
             self._reference = self._measure.rms(None)
-        self.forget()
+        self.reset()
         return rest
 
-    def forget(self) -> None:
-        """What was pushed of a segment of which nothing was let go: the next push begins it anew."""
+    def reset(self) -> None:
+        """Drop a segment of which nothing was returned yet; the next push starts it anew."""
         self._held.clear()
         self._gain = None if self._reference else 1.0
-        self._measure = _Measure(self._block, self._threshold)
+        self._measure = _VoicedRms(self._block, self._threshold)
 
     def _release(self) -> Pcm:
-        # Judged on the same samples whatever their chunks were: the first half second of voice.
+        # Measured on the same samples however they were chunked: the first half second of voice.
         rms = self._measure.rms(self._enough)
         gain = self._reference / rms if self._reference and rms else 1.0
-        self._gain = min(LEVEL_MOST, max(1 / LEVEL_MOST, gain))
+        self._gain = min(MAX_GAIN, max(1 / MAX_GAIN, gain))
         held, self._held = self._held, []
         return np.concatenate(held) if held else np.zeros(0, np.float32)
 
 
-class _Measure:
-    """RMS over the voiced blocks of what was added."""
+class _VoicedRms:
+    """RMS over the voiced blocks of the samples added."""
 
     def __init__(self, block: int, threshold: float) -> None:
         self._block, self._threshold = block, threshold

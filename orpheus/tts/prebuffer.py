@@ -1,8 +1,7 @@
-"""How long streams waited for what they heard → how much audio a new listener should have in hand before it starts.
+"""How long streams had to wait for audio lately → how much a new listener should have in hand before playout starts.
 
-Knows nothing of sound or tokens. On an idle machine that is nothing: frames come many times faster than they are
-played. Under load the first frame, 85 ms, may be over before the next is there; a start a little later is heard
-as nothing, a hole is.
+On an idle machine that is nothing: frames arrive many times faster than they are played. Under load the first frame,
+85 ms, may be over before the next arrives. A start a little later goes unnoticed; a gap does not.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ import time
 
 from orpheus.vocabulary import FRAME_S
 
-PREBUFFER_FRAMES = 6  # frames that may be waited for without a hole
-STALE_S = 1.0  # without a frame from anybody, what was measured says nothing any more
-MEMORY_S = 1.0  # what is older hardly counts: a burst of new streams is over
-LONGEST_S = 0.5  # a longer wait is a reader who paused, or a broken tier 1, not the pace of the machine
-DEVIATIONS = 4  # above the mean: waits beyond them are rare. As TCP expects its answers, RFC 6298
+PREBUFFER_FRAMES = 6  # frames that may be late without a gap
+STALE_S = 1.0  # without a frame from anybody, the measurements say nothing any more
+MEMORY_S = 1.0  # older delays hardly count: a burst of new streams is over
+LONGEST_S = 0.5  # a longer delay is a reader that paused or a broken tier 1, not the pace of the machine
+DEVIATIONS = 4  # above the mean: delays beyond that are rare. As TCP estimates its round trips, RFC 6298
 
 
 class DelayEstimator:
-    """What waits of one kind last, in seconds: their mean and mean deviation over the last MEMORY_S."""
+    """Delays of one kind, in seconds: their mean and mean deviation over the last MEMORY_S."""
 
     def __init__(self) -> None:
         self.mean_s = 0.0
@@ -28,55 +27,55 @@ class DelayEstimator:
         self._count = 0
         self._latest_s = 0.0
 
-    def add(self, wait_s: float, now_s: float, count: int = 1) -> None:
-        """One wait, which was for `count` of what is waited for."""
-        wait_s = min(wait_s, LONGEST_S)
+    def add(self, delay_s: float, now_s: float, count: int = 1) -> None:
+        """One delay, which covered `count` of what is waited for."""
+        delay_s = min(delay_s, LONGEST_S)
         self._count += 1
-        # By time, not by number: many streams would make it forget within milliseconds.
+        # Weighted by time, not by number: with many streams it would forget within milliseconds.
         weight = max(1 / self._count, 1 - math.exp((self._latest_s - now_s) / MEMORY_S))
         self._latest_s = now_s
-        # A first wait may be half off.
-        error_s = abs(wait_s - count * self.mean_s) if self._count > 1 else wait_s / 2
-        self.mean_s += weight * (wait_s / count - self.mean_s)
+        # The first delay may be off by half.
+        error_s = abs(delay_s - count * self.mean_s) if self._count > 1 else delay_s / 2
+        self.mean_s += weight * (delay_s / count - self.mean_s)
         self.deviation_s += weight * (error_s - self.deviation_s)
 
     @property
     def long_s(self) -> float:
-        """What hardly any wait is longer than."""
+        """Hardly any delay is longer than this."""
         return self.mean_s + DEVIATIONS * self.deviation_s
 
 
 class PrebufferEstimator:
-    """Shared by all streams of a service; used by one event loop."""
+    """Shared by all streams of a service; used from one event loop."""
 
-    def __init__(self, judged_s: float = 0.0) -> None:
-        """`judged_s` seconds of each segment but the first are held until its loudness is known."""
-        self._judged_s = judged_s
+    def __init__(self, leveling_s: float = 0.0) -> None:
+        """`leveling_s` seconds of every segment but the first are held until their loudness is known."""
+        self._leveling_s = leveling_s
         self._frames = DelayEstimator()  # from one frame of a stream to its next
-        self._starts = DelayEstimator()  # from asking for a segment to its first samples
+        self._starts = DelayEstimator()  # from requesting a segment to its first samples
         self._latest_s = 0.0
 
     def frames(self, count: int, after_s: float) -> None:
-        """A stream got samples of `count` frames, `after_s` seconds after the ones before them."""
+        """A stream got the samples of `count` frames, `after_s` seconds after the ones before them."""
         now_s = self._now_s()
         self._frames.add(after_s, now_s, count)
 
     def started(self, after_s: float) -> None:
-        """A segment was heard of for the first time `after_s` seconds after it was asked for."""
+        """The first samples of a segment arrived `after_s` seconds after it was requested."""
         now_s = self._now_s()
         self._starts.add(after_s, now_s)
 
     def start_s(self) -> float:
-        """Seconds from asking for a further segment to what can be heard of it, hardly ever more."""
+        """Seconds from requesting a further segment to its first audio, hardly ever more."""
         if self._stale:
             return 0.0
-        return self._starts.long_s + self._judged_s * self._frames.mean_s / FRAME_S
+        return self._starts.long_s + self._leveling_s * self._frames.mean_s / FRAME_S
 
     def prebuffer_s(self, segment_s: float | None = None) -> float:
-        """Seconds of audio to have before the first of it is sent.
+        """Seconds of audio to hold before the first of it is sent.
 
-        Where the audio lasts `segment_s` seconds and a further segment will be asked for when it is made, that one's
-        start is waited for too, with what is gained until then: a segment is made sooner than it is heard.
+        Where the segment lasts `segment_s` seconds and another will be requested once it is complete, the start of
+        that one must be outlasted too, with what is gained until then: a segment is generated faster than it plays.
         """
         if self._stale:
             return 0.0
@@ -88,7 +87,7 @@ class PrebufferEstimator:
         return max(frames_s, min(self.start_s() - gained_s, segment_s))
 
     def _now_s(self) -> float:
-        """The time; what was measured before a time without frames is forgotten."""
+        """The time; measurements from before a pause without frames are dropped."""
         if self._stale:
             self._frames, self._starts = DelayEstimator(), DelayEstimator()
         self._latest_s = time.monotonic()

@@ -1,6 +1,6 @@
-"""A generator → the same items, made ahead of their reader, and made again where the first attempt fails.
+"""Runs an async generator ahead of its reader, and once more where the first attempt fails.
 
-Knows nothing of sound. What is held is bounded by what one generator makes.
+Holds no more than what one generator yields; the pipeline prefetches one segment at a time.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ ATTEMPTS = 2
 
 
 class Prefetch(Generic[T]):
-    """Runs `attempt(0)` at once, in a task of its own; a GenerationFailed before anything was `sent` runs `attempt(1)`.
+    """Starts `attempt(0)` at once, in a task of its own; iterate over it to read the items.
 
-    Its reader says what is sent. It is given None where all it read before is void and comes anew.
+    Where it raises GenerationFailed before the reader has set `sent`, `attempt(1)` replaces it, and the reader gets
+    a None: everything it read so far is void. Other errors are raised to the reader.
     """
 
     def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:
+        self.sent = False  # the reader has sent something on: it cannot be taken back
+        self.made = False  # complete, without an error
         self._items: deque[T | None] = deque()
-        self.sent = False  # something left for the listener: it cannot be taken back
-        self.made = False  # all of it, and well
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(self._run(attempt))
         self.task.add_done_callback(lambda _: self._changed.set())
@@ -46,7 +47,7 @@ class Prefetch(Generic[T]):
             except GenerationFailed as error:
                 if self.sent or number + 1 == ATTEMPTS:
                     raise
-                log.warning("generated again: %s", error)
+                log.warning("generating again: %s", error)
                 self._items.clear()
                 self._items.append(None)
 
@@ -63,7 +64,7 @@ class Prefetch(Generic[T]):
     async def gathered(
         self, enough: Callable[[Collection[T | None]], bool], within_s: float | None = None
     ) -> None:
-        """Return once there is enough of what was not read yet, or all, or after `within_s` seconds."""
+        """Return once the unread items are `enough`, or all of them, or after `within_s` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while not self.task.done() and not enough(self._items):
@@ -71,6 +72,6 @@ class Prefetch(Generic[T]):
                     await self._changed.wait()
 
     async def settled(self, within_s: float | None = None) -> None:
-        """Return once everything was made, well or not, or after `within_s` seconds."""
+        """Return once the generator has ended, well or not, or after `within_s` seconds."""
         if within_s is None or within_s > 0:
             await asyncio.wait([self.task], timeout=within_s)

@@ -1,7 +1,7 @@
-"""A segment of text and a voice → a stream of audio-token numbers, from this process or over HTTP.
+"""A segment of text and a voice → its audio tokens as they are generated: the seam between the tiers.
 
-Knows nothing of frames or sound. Two sources exist: the engine in this process, and any server of OpenAI's
-`/v1/completions` (ours, vLLM, llama-server, LM Studio). Leaving a stream cancels its generation.
+Two sources: the engine in this process, and any server of OpenAI's `/v1/completions` (ours, vLLM, llama-server, LM
+Studio). Closing a stream cancels its generation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Generation:
-    """What to ask for: one segment of a text, spoken by a voice."""
+    """One request to tier 1: a segment, a voice and how to sample it."""
 
     voice: str
     text: str
@@ -44,21 +44,21 @@ class Generation:
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """Some of a generation's tokens, as the N of `<custom_token_N>`, in order."""
+    """Consecutive tokens of a generation, as the N of `<custom_token_N>`."""
 
     numbers: tuple[int, ...]
-    finish_reason: FinishReason | None = None  # on the last
-    prompt_tokens: int | None = None  # where known, on the last
+    finish_reason: FinishReason | None = None  # on the last chunk
+    prompt_tokens: int | None = None  # on the last chunk, if known
 
 
 class TokenSource(Protocol):
-    """What tier 2 asks of tier 1."""
+    """What tier 2 needs of tier 1."""
 
     def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
-        """Tokens of one segment; the last has a finish reason. Raises OrpheusError."""
+        """The tokens of one segment; the last chunk has a finish reason. Raises OrpheusError."""
 
     async def check(self) -> None:
-        """Raise NotReady, saying why, unless a request would be served now."""
+        """Raise NotReady with the reason unless a request would be served now."""
 
     async def aclose(self) -> None: ...
 
@@ -86,7 +86,7 @@ class EngineTokenSource:
 
 
 class HttpTokenSource:
-    """A completions server. One pooled client; a request is never repeated once its answer has begun."""
+    """A completions server, over one pooled client. A request is never repeated once its response has started."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.completions_url
@@ -97,7 +97,7 @@ class HttpTokenSource:
             | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
             timeout=httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            trust_env=False,  # tier 1 is ours: a proxy set for the outside would only be in the way
+            trust_env=False,  # tier 1 is ours: a proxy for the outside would only be in the way
         )
         self._cold_wait_s = settings.cold_wait_s
 
@@ -125,7 +125,7 @@ class HttpTokenSource:
             ) from error
 
     async def _read(self, response: httpx.Response) -> AsyncGenerator[TokenChunk]:
-        """The numbers of a completion's event stream; UpstreamError unless it ends as it should."""
+        """The tokens of a completion's event stream; UpstreamError unless it ends properly."""
         parser = vocabulary.TokenTextParser()
         async for line in response.aiter_lines():
             if not line.startswith("data:"):
@@ -139,7 +139,7 @@ class HttpTokenSource:
                     vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
                 )
                 ended = vocabulary.END_OF_SPEECH in numbers
-                if ended:  # a server that does not know the stop: cut there, leaving cancels it
+                if ended:  # a server that ignores `stop`: cut here, closing the stream cancels it
                     numbers = numbers[: numbers.index(vocabulary.END_OF_SPEECH)]
                 reason: FinishReason | None = "stop" if ended else chunk.finish_reason
                 yield TokenChunk(numbers, reason, chunk.prompt_tokens)
@@ -191,7 +191,7 @@ class HttpTokenSource:
 
 
 def completion_body(segment: Generation, model: str) -> dict[str, Any]:
-    """What any completions server is asked."""
+    """The request that every completions server gets."""
     return {
         "model": model,
         "prompt": turn_text(segment.voice, segment.text),
@@ -200,14 +200,14 @@ def completion_body(segment: Generation, model: str) -> dict[str, Any]:
         **_sampling_fields(segment.sampling),
         "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
         "return_token_ids": True,
-        # vLLM and SGLang: the prompt holds its own begin-of-text, and tokens must come as text.
+        # vLLM and SGLang: the prompt has its own begin-of-text, and special tokens must be rendered.
         "add_special_tokens": False,
         "skip_special_tokens": False,
     }
 
 
 @dataclass(frozen=True)
-class Event:
+class CompletionEvent:
     """One event of a completions stream."""
 
     text: str
@@ -216,8 +216,8 @@ class Event:
     prompt_tokens: int | None
 
 
-def read_event(data: str) -> Event | None:
-    """One event of a completions stream; None for those with no choice (usage, keep-alives)."""
+def read_event(data: str) -> CompletionEvent | None:
+    """Parse one event of a completions stream; None for those without a choice (usage, keep-alives)."""
     try:
         event = json.loads(data)
         if "error" in event:
@@ -227,7 +227,7 @@ def read_event(data: str) -> Event | None:
             return None
         choice: dict[str, Any] = event["choices"][0]
         reason = choice.get("finish_reason")
-        return Event(
+        return CompletionEvent(
             text=choice.get("text") or "",
             ids=[int(token) for token in choice.get("token_ids") or ()],
             finish_reason=None if reason is None else "length" if reason == "length" else "stop",
@@ -235,7 +235,7 @@ def read_event(data: str) -> Event | None:
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         shown = data if len(data) <= 80 else data[:80] + "…"
-        raise UpstreamError(f"Tier 1 sent an event that is no completion: {shown}") from error
+        raise UpstreamError(f"Tier 1 sent an event that is not a completion: {shown}") from error
 
 
 def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
@@ -243,12 +243,12 @@ def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
     if sampling.seed is None:
         del fields["seed"]
     if sampling.top_k == 0:
-        del fields["top_k"]  # off is 0 for us and -1 for vLLM; absent is off for both
+        del fields["top_k"]  # off is 0 here and -1 in vLLM; absent is off in both
     return fields
 
 
 def _message(response: httpx.Response) -> str:
-    """The sentence in an error body, whoever shaped it."""
+    """The message in an error body of any server."""
     try:
         body = response.json()
         error = body.get("error", body.get("detail", body))

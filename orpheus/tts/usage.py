@@ -1,7 +1,4 @@
-"""What one utterance cost, what of it was made, and how much of that its listener has still to hear.
-
-Knows nothing of how it is made: filled in by the pipeline while it runs, read by metrics, timings and the API.
-"""
+"""What one utterance cost, and what became of it: filled in by the pipeline, read by metrics, word timing and the API."""
 
 from __future__ import annotations
 
@@ -11,69 +8,54 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from orpheus.codec.pcm import Pcm
+from orpheus.playout import PlayoutClock
+from orpheus.text import Segment
 
 T = TypeVar("T")
 
 
 @dataclass
-class Said:
-    """One segment on its way to the listener; counts are of samples."""
-
-    text: str
-    begins: int | None = None  # the sample of the utterance it begins at, once it is heard
-    made: int = 0
-    complete: bool = False
-    pause: int = 0  # of silence at its end, once it is complete
-
-
-@dataclass
 class Usage:
-    """What a request cost and how it went; filled in while it is spoken."""
+    """Counts of one utterance. Used from one event loop."""
 
     prompt_tokens: int = 0
     audio_tokens: int = 0
-    samples: int = 0
-    said: list[Said] = field(default_factory=list)
+    samples: int = 0  # sent on, at the codec's rate
+    segments: list[Segment] = field(default_factory=list)  # begun so far, in order
     regenerated_segments: int = 0
     truncated_segments: int = 0
     removed_tags: int = 0
     resyncs: int = 0
-    first_audio_s: float | None = None  # from the start of `speak` to the first samples
-    started_s: float = field(default_factory=time.perf_counter)
-    waited_s: float = 0.0  # for text: nothing could be said
-    _ends_s: float = 0.0  # when a listener who plays in real time will have heard all of it
+    playout: PlayoutClock = field(default_factory=PlayoutClock)  # of the listener
+    started_s: float = field(default_factory=time.monotonic)
+    first_audio_s: float | None = None  # from `started_s` to the first samples
+    waited_s: float = 0.0  # for text to arrive: time in which there was nothing to speak
+    _excused_s: float = 0.0  # of `waited_s`, already told to the clock
 
     @property
-    def segments(self) -> int:
-        return len(self.said)
-
-    @property
-    def edges(self) -> list[int]:
-        """The sample each segment begins at."""
-        return [said.begins for said in self.said if said.begins is not None]
+    def segment_starts(self) -> list[int]:
+        """The first sample of each segment that was sent."""
+        return [segment.start for segment in self.segments if segment.start is not None]
 
     async def waiting(self, arrival: Awaitable[T]) -> T:
-        """What arrives; the time until then is nobody's fault here."""
-        since_s = time.perf_counter()
+        """Await text; the time until it arrives is excused."""
+        since_s = time.monotonic()
         try:
             return await arrival
         finally:
-            self.waited_s += time.perf_counter() - since_s
+            self.waited_s += time.monotonic() - since_s
 
-    def count(self, pcm: Pcm, sample_rate: int) -> Pcm:
-        """Samples on their way out."""
-        now_s = time.perf_counter()
+    def count(self, pcm: Pcm, samples_per_s: float) -> Pcm:
+        """Count samples on their way out; `samples_per_s` as they will be heard, speed included."""
+        now_s = time.monotonic()
         if self.first_audio_s is None:
             self.first_audio_s = now_s - self.started_s
         self.samples += len(pcm)
-        self._ends_s = max(self._ends_s, now_s) + len(pcm) / sample_rate
+        self.playout.add(len(pcm) / samples_per_s, now_s, excused_s=self.waited_s - self._excused_s)
+        self._excused_s = self.waited_s
         return pcm
 
-    def in_hand_s(self) -> float:
-        """Seconds of audio a listener who plays in real time has not heard yet."""
-        return max(0.0, self._ends_s - time.perf_counter())
-
-    def ahead_s(self, sample_rate: int) -> float:
-        """The same, and what is made and has not left yet."""
-        made = sum(said.made for said in self.said)
-        return self.in_hand_s() + max(0, made - self.samples) / sample_rate
+    def generated_s(self, samples_per_s: float) -> float:
+        """Seconds of audio the listener has or will get without waiting: buffered, and generated but not sent yet."""
+        generated = sum(segment.samples for segment in self.segments)
+        return self.playout.buffered_s() + max(0, generated - self.samples) / samples_per_s

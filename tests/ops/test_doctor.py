@@ -91,10 +91,15 @@ def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_an_installed_package_is_looked_at_without_a_checkout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {tier: project["optional-dependencies"][tier] for tier in machine.TIERS}
     told = tmp_path / f"{machine.DISTRIBUTION.replace('-', '_')}-0.1.0.dist-info" / "METADATA"
     told.parent.mkdir()
-    lines = [f"Requires-Dist: {line}" for line in (*required, "nowhere; extra == 'dev'")]
+    required = [
+        *project["dependencies"],
+        *(f'{line}; extra == "{tier}"' for tier, lines in extras.items() for line in lines),
+    ]
+    lines = [f"Requires-Dist: {line}" for line in (*required, 'nowhere; extra == "dev"')]
     told.write_text(
         "\n".join(["Metadata-Version: 2.4", f"Name: {machine.DISTRIBUTION}", "Version: 0.1.0", *lines])
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orpheus.server.service import SpeechService, Utterance
+from orpheus.server.schema import SpeechRequest
+from orpheus.server.service import SpeechService
 from orpheus.settings import load_settings
 from orpheus.tts.usage import Usage
 from tests.support.sentences import SENTENCES
@@ -18,11 +19,11 @@ pytestmark = pytest.mark.anyio
 async def spoken(service: SpeechService, text: str, seed: int) -> list[tuple[str, NDArray[np.int16]]]:
     """The segments a text was spoken in, with the samples of each."""
     usage = Usage()
-    job = service.prepare(Utterance(text, sampling={"seed": seed, "temperature": 0.4}))
-    samples = np.frombuffer(b"".join([chunk async for chunk in service.encoded(job, usage)]), "<i2")
-    parts = np.split(samples, usage.edges[1:])
-    assert len(parts) == len(job.spoken.segments)
-    return list(zip([segment.text for segment in job.spoken.segments], parts, strict=True))
+    params = service.params(SpeechRequest(input=text, response_format="pcm", seed=seed, temperature=0.4))
+    chunks = service.encoded(service.segment(text, params), params, usage)
+    samples = np.frombuffer(b"".join([chunk async for chunk in chunks]), "<i2")
+    parts = np.split(samples, usage.segment_starts[1:])
+    return list(zip([segment.text for segment in usage.segments], parts, strict=True))
 
 
 async def test_a_text_of_forty_sentences_is_understood_as_well_as_each_alone() -> None:

@@ -39,7 +39,7 @@ def process(
                 ORPHEUS_LLAMA_ENDPOINT=_upstream_server[1],
                 ORPHEUS_DRAIN_S=str(DRAIN_S),
                 ORPHEUS_LOG_FORMAT="json",
-                ORPHEUS_JOIN="off",  # every sample of the script is heard
+                ORPHEUS_POSTPROCESS="false",  # every sample of the script is heard
                 ORPHEUS_API_KEYS=SECRET,
                 no_proxy="*",
             ),

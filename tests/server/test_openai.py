@@ -251,7 +251,7 @@ def test_a_generation_without_sound_is_an_error_never_an_empty_200(speech: Start
     upstream.events = whole(0)
     response = speech().post(PATH, json=ask())
     assert response.status_code == 500
-    assert "said nothing" in error_of(response)["message"]
+    assert "stayed silent" in error_of(response)["message"]
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -100,7 +100,7 @@ def test_a_wrong_request_closes_with_1008_and_why(
 def test_a_full_tier_1_closes_with_1013(
     speech: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpheus.tts.token_source.STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("orpheus.tts.pipeline.STALL_TIMEOUT_S", 0.5)
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
     with open_socket(speech()) as socket:
         socket.send("Hello.")
@@ -207,7 +207,7 @@ def test_an_error_is_told_as_an_event_too(speech: Start) -> None:
 
 
 def test_too_long_a_text_or_message_is_1009(speech: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orpheus.server.service.MAX_LIVE_CHARS", 200)
+    monkeypatch.setattr("orpheus.server.utterance_queue.MAX_STREAMED_CHARS", 200)
     client = speech()
     with open_socket(client) as socket:
         socket.send("x" * 300)

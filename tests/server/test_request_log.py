@@ -183,7 +183,7 @@ def test_a_websocket_has_its_line_and_its_id_too(
 def test_what_was_refused_is_not_logged_as_spoken(
     speech: Start, lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpheus.server.service.MAX_LIVE_CHARS", 100)
+    monkeypatch.setattr("orpheus.server.utterance_queue.MAX_STREAMED_CHARS", 100)
     base = str(speech(log_text=True).base_url).replace("http", "ws", 1).rstrip("/")
     with connect(f"{base}/v1/audio/speech/stream", proxy=None) as socket:
         for text in ("Hello there.", *["x" * 101] * 3):
@@ -198,7 +198,7 @@ def test_what_was_refused_is_not_logged_as_spoken(
 def test_the_text_of_a_line_has_an_end() -> None:
     known = RequestContext("r1", text="")
     for _ in range(3):
-        known.said("x" * 10_000)
+        known.add_text("x" * 10_000)
     assert (len(known.text or ""), known.chars) == (20_000, 30_000)
 
 

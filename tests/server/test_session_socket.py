@@ -263,7 +263,7 @@ def test_a_config_in_the_middle_of_an_utterance_is_refused(session: Begin, upstr
 def test_text_without_end_is_refused_and_the_connection_lives(
     session: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpheus.server.service.MAX_LIVE_CHARS", 100)
+    monkeypatch.setattr("orpheus.server.utterance_queue.MAX_STREAMED_CHARS", 100)
     one = session()
     one.send("input.text", text="x" * 101)
     assert one.until("error")[-1]["code"] == "request_too_large"

@@ -14,7 +14,8 @@ from orpheus.errors import AtCapacity, EngineError, GenerationFailed
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.text import Segment, SegmentedText
-from orpheus.tts.pipeline import Manner, SpeechPipeline
+from orpheus.tts.params import SpeechParams
+from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.token_source import Generation, TokenChunk
 from orpheus.tts.usage import Usage
 from orpheus.vocabulary import number_of
@@ -72,8 +73,8 @@ async def speak(
     pipeline = SpeechPipeline(
         source, codec, load_settings(model="embedded", **{"postprocess": False, **settings})
     )
-    manner = Manner(VOICES["tara"], Sampling(seed=11), 900, 0.03)
-    parts = [pcm async for pcm in pipeline.speak(spoken(*segments).script(), manner, usage or Usage())]
+    params = SpeechParams(VOICES["tara"], Sampling(seed=11), 900, 0.03)
+    parts = [pcm async for pcm in pipeline.speak(spoken(*segments).source(), params, usage or Usage())]
     return np.concatenate(parts)
 
 
@@ -83,7 +84,7 @@ async def test_segments_are_heard_in_order_with_a_seed_each(codec: Codec) -> Non
     together = await speak(codec, source, ["1", "2", "3"], usage)
     assert [segment.sampling.seed for segment in source.asked] == [11, 12, 13]
     assert len(together) == usage.samples == 3 * 4 * 2048
-    assert (usage.segments, usage.audio_tokens, usage.prompt_tokens) == (3, 84, 27)
+    assert (len(usage.segments), usage.audio_tokens, usage.prompt_tokens) == (3, 84, 27)
     alone = await speak(codec, Scripted(lambda text, attempt: speech(4, shift=2)), ["2"])
     assert np.allclose(together[4 * 2048 : 8 * 2048], alone, atol=1e-5)
 
@@ -91,8 +92,8 @@ async def test_segments_are_heard_in_order_with_a_seed_each(codec: Codec) -> Non
 async def test_the_next_segment_is_generated_while_one_is_heard_and_no_more(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(4))
     pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
-    manner = Manner(VOICES["tara"], Sampling(), 900, 0)
-    stream = pipeline.speak(spoken("a", "b", "c", "d").script(), manner, Usage())
+    params = SpeechParams(VOICES["tara"], Sampling(), 900, 0)
+    stream = pipeline.speak(spoken("a", "b", "c", "d").source(), params, Usage())
     await anext(stream)
     await asyncio.sleep(0.2)
     assert [segment.text for segment in source.asked] == ["a", "b"]
@@ -126,15 +127,15 @@ async def test_a_bad_segment_is_made_again_with_another_seed(codec: Codec, bad: 
 
 async def test_a_segment_that_stays_bad_is_an_error_after_what_went_well(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(0) if text == "b" else speech(4))
-    with pytest.raises(GenerationFailed, match="said nothing"):
+    with pytest.raises(GenerationFailed, match="stayed silent"):
         await speak(codec, source, ["a", "b"])
-    with pytest.raises(GenerationFailed, match="said nothing"):
+    with pytest.raises(GenerationFailed, match="stayed silent"):
         await speak(codec, source, ["b"])
 
 
 async def test_a_first_segment_without_an_end_is_an_error_not_a_clean_one(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(20, reason="length"))
-    with pytest.raises(GenerationFailed, match="did not come to an end"):
+    with pytest.raises(GenerationFailed, match="did not reach the end"):
         await speak(codec, source, ["a"])
 
 
@@ -176,7 +177,7 @@ async def test_an_error_of_a_later_segment_comes_after_the_audio_before_it(codec
     heard = 0
     with pytest.raises(EngineError, match="broke"):
         async for pcm in pipeline.speak(
-            spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage()
+            spoken("a", "b").source(), SpeechParams(VOICES["tara"], Sampling(), 900, 0), Usage()
         ):
             heard += len(pcm)
     assert heard == 4 * 2048
@@ -185,7 +186,9 @@ async def test_an_error_of_a_later_segment_comes_after_the_audio_before_it(codec
 async def test_leaving_closes_every_generation_and_every_codec_stream(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: [*speech(4)[:-1], "wait"])
     pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
-    stream = pipeline.speak(spoken("a", "b").script(), Manner(VOICES["tara"], Sampling(), 900, 0), Usage())
+    stream = pipeline.speak(
+        spoken("a", "b").source(), SpeechParams(VOICES["tara"], Sampling(), 900, 0), Usage()
+    )
     await anext(stream)
     await asyncio.sleep(0.05)
     await stream.aclose()

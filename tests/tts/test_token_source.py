@@ -166,7 +166,7 @@ async def test_an_error_event_is_passed_on(upstream: tuple[Upstream, str], line:
 async def test_an_event_that_is_no_completion_is_an_error(upstream: tuple[Upstream, str], line: str) -> None:
     behaviour, url = upstream
     behaviour.events = [f"{line}\n\n"]
-    with pytest.raises(UpstreamError, match="no completion"):
+    with pytest.raises(UpstreamError, match="not a completion"):
         await read(url)
 
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from orpheus.text import StreamingSegmenter
-from orpheus.tts.usage import Said, Usage
-from orpheus.tts.word_timing import CHARS_A_SECOND, WordTimer
+from orpheus.tts.usage import Usage
+from orpheus.tts.word_timing import CHARS_PER_S, WordTimer
 
 pytestmark = pytest.mark.anyio
 RATE = 24_000.0
@@ -20,7 +20,7 @@ async def begun(*texts: str) -> tuple[StreamingSegmenter, Usage, WordTimer]:
         if text is texts[-1]:
             live.end()
         while (segment := await live.next(lambda: 0.0)) is not None:
-            usage.said.append(Said(segment.text))
+            usage.segments.append(segment)
             if text is not texts[-1]:
                 break
     return live, usage, WordTimer(live, usage, RATE)
@@ -28,9 +28,9 @@ async def begun(*texts: str) -> tuple[StreamingSegmenter, Usage, WordTimer]:
 
 async def test_words_come_with_their_audio_by_their_place_in_the_segment() -> None:
     _, usage, words = await begun("one two three four.")
-    said = usage.said[0]
+    segment = usage.segments[0]
     assert list(words.due(10**9)) == []  # nothing is heard yet
-    said.begins, said.made, said.complete = 0, 38_000, True
+    segment.start, segment.samples, segment.complete = 0, 38_000, True
     first = list(words.due(1))
     assert [word.text for word in first] == ["one"]
     rest = list(words.due(38_000))
@@ -41,11 +41,11 @@ async def test_words_come_with_their_audio_by_their_place_in_the_segment() -> No
 
 async def test_an_estimate_is_corrected_without_going_back() -> None:
     _, usage, words = await begun("one two three four five six.")
-    said = usage.said[0]
-    said.begins, said.made = 0, 2048
+    segment = usage.segments[0]
+    segment.start, segment.samples = 0, 2048
     half = list(words.due(20_000))
-    assert half[1].start_s == pytest.approx(4 / CHARS_A_SECOND, rel=0.05)
-    said.made, said.complete = 30_000, True  # it was shorter than it was thought to be
+    assert half[1].start_s == pytest.approx(4 / CHARS_PER_S, rel=0.05)
+    segment.samples, segment.complete = 30_000, True  # it was shorter than it was thought to be
     rest = list(words.due(30_000))
     starts = [word.start_s for word in half + rest]
     assert all(before < after for before, after in pairwise(starts))
@@ -55,24 +55,24 @@ async def test_an_estimate_is_corrected_without_going_back() -> None:
 
 async def test_the_words_of_a_segment_that_is_over_are_not_kept_back() -> None:
     _, usage, words = await begun("One two three, ", "four five six.")
-    first, second = usage.said
-    first.begins, first.made = 0, 2048
+    first, second = usage.segments
+    first.start, first.samples = 0, 2048
     assert [word.text for word in words.due(1)] == ["One"]
-    first.complete, second.begins = True, 2048
+    first.complete, second.start = True, 2048
     assert [word.text for word in words.due(2049)] == ["two", "three,", "four"]
 
 
 async def test_the_pause_after_a_segment_belongs_to_no_word() -> None:
     _, usage, words = await begun("one two.")
-    said = usage.said[0]
-    said.begins, said.made, said.complete, said.pause = 0, 48_000, True, 24_000
+    segment = usage.segments[0]
+    segment.start, segment.samples, segment.complete, segment.pause_samples = 0, 48_000, True, 24_000
     assert list(words.due(48_000))[-1].stop_s == pytest.approx(1.0)
 
 
 async def test_what_no_voice_can_say_is_echoed_at_the_end() -> None:
     live, usage, words = await begun("One two three, ", "😀")
     usage.samples = 24_000
-    usage.said[0].begins, usage.said[0].made, usage.said[0].complete = 0, 24_000, True
+    usage.segments[0].start, usage.segments[0].samples, usage.segments[0].complete = 0, 24_000, True
     assert live.unsaid == "😀"
     told = list(words.rest())
     assert [word.text for word in told] == ["One", "two", "three,", "😀"]
@@ -86,9 +86,10 @@ async def test_several_segments_of_one_text_share_its_words_by_their_length() ->
     live.end()
     usage = Usage()
     while (segment := await live.next(lambda: 0.0)) is not None:
-        begins = sum(said.made for said in usage.said)
-        usage.said.append(Said(segment.text, begins, 60_000, complete=True))
-    assert len(usage.said) == 2
+        segment.start = 60_000 * len(usage.segments)
+        segment.samples, segment.complete = 60_000, True
+        usage.segments.append(segment)
+    assert len(usage.segments) == 2
     usage.samples = 120_000
     told = list(WordTimer(live, usage, RATE).rest())
     assert [word.text for word in told] == text.split()

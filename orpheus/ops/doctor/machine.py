@@ -6,6 +6,7 @@ Knows nothing of what is in the weights.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -26,8 +27,11 @@ from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.settings import EMBEDDED, Settings
 
 DISTRIBUTION = "orpheus-tts-pair"
-CHECKOUT = Path(__file__).parents[3]  # where there is one; a wheel has neither of the two files
+TIERS = ("llama", "speech")  # the extras that one machine with both tiers needs
+CHECKOUT = Path(__file__).parents[3]  # a wheel has neither pyproject.toml nor the lock
 EXACT = "llama-cpp-python"  # its ctypes structures move with every release
+PIN = re.compile(r"[\w.-]+==([\w.]+)")
+EXTRA = re.compile(r"extra == [\"'](\w+)")
 GIB = 1 << 30
 ROOM = 1.3  # of a model's size: weights, cache and what else a tier holds
 PUBLISHED_BYTES = 4 * GIB  # Orpheus-3B at Q8_0 and its codec
@@ -66,26 +70,26 @@ def compiler() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Every dependency is there, in the version it was tested with."""
-    required = _required()
-    pins = _pins()
-    needed = [_name(line) for line in required]
-    pins |= {_name(line): match[1] for line in required if (match := re.search(r"==([\w.]+)", line))}
+    """What both tiers need is installed, in the versions that were tested."""
+    required = _requirements()
+    pins = _pins(_lock()) | _pins(required)
+    names = [_name(line) for line in required]
     wrong = 0
-    for name in needed:
+    for name in names:
+        pin = pins.get(name)
+        wanted = f"{name}=={pin}" if pin else name
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield failed(f"{name} is not installed: pip install {name}=={pins.get(name, '')}".rstrip("="))
+            yield failed(f"{name} is not installed: pip install {wanted}")
             wrong += 1
             continue
-        pin = pins.get(name)
         if pin and found.split("+")[0] != pin:  # torch's "+cpu" is the same release
-            told = failed if name == EXACT else warning
-            yield told(f"{name} is {found}, tested with {pin}: pip install {name}=={pin}")
+            report = failed if name == EXACT else warning
+            yield report(f"{name} is {found}, tested with {pin}: pip install {wanted}")
             wrong += 1
     if not wrong:
-        yield passed(f"{len(needed)} installed, {sum(name in pins for name in needed)} of them pinned")
+        yield passed(f"{len(names)} installed, {sum(name in pins for name in names)} of them pinned")
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
@@ -179,24 +183,30 @@ def hub(settings: Settings) -> Iterator[Finding]:
             yield passed(f"{name} can be fetched, at commit {commit[:12]}")
 
 
+def _requirements() -> list[str]:
+    """The dependencies of both tiers, as the checkout's pyproject.toml or the installed package lists them."""
+    project = CHECKOUT / "pyproject.toml"
+    if project.is_file():
+        table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        extras = (table["optional-dependencies"][tier] for tier in TIERS)
+        return [*table["dependencies"], *itertools.chain.from_iterable(extras)]
+    listed = importlib.metadata.requires(DISTRIBUTION) or []
+    return [line for line in listed if not (extra := EXTRA.search(line)) or extra[1] in TIERS]
+
+
+def _lock() -> list[str]:
+    path = CHECKOUT / "constraints.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _pins(lines: list[str]) -> dict[str, str]:
+    """Name → version, of the lines that name one exactly."""
+    return {_name(line): match[1] for line in lines if (match := PIN.match(line))}
+
+
 def _name(line: str) -> str:
     match = re.match(r"[\w.-]+", line)
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else line
-
-
-def _required() -> list[str]:
-    """The dependencies' lines, of the checkout or of the installed package."""
-    project = CHECKOUT / "pyproject.toml"
-    if project.is_file():
-        lines: list[str] = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
-        return lines
-    return [line for line in importlib.metadata.requires(DISTRIBUTION) or [] if "extra ==" not in line]
-
-
-def _pins() -> dict[str, str]:
-    path = CHECKOUT / "constraints.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {_name(line): line.split("==")[1].strip() for line in lines if "==" in line and line[0] != "#"}
 
 
 def _size_of(name: str) -> int:

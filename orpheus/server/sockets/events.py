@@ -1,4 +1,4 @@
-"""What happens to an utterance → the JSON objects that tell it, in both protocols that speak JSON."""
+"""Events of the utterance queue → JSON, in both protocols that speak JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import json
 from typing import Any
 
 from orpheus.errors import OrpheusError
-from orpheus.server.utterance_queue import Cancelled, Done, Event, Failed, PartDone, Started, WordStarted
+from orpheus.server.utterance_queue import (
+    Event,
+    PartDone,
+    PartStarted,
+    UtteranceCancelled,
+    UtteranceDone,
+    UtteranceFailed,
+    WordStarted,
+)
 
 
-def told(event: Event, format: str) -> str:
-    """An event other than audio, as JSON; `format` is that of the audio."""
+def event_json(event: Event, format: str) -> str:
+    """Any event but audio; `format` is that of the audio."""
     return json.dumps(_body(event, format))
 
 
-def error_body(error: OrpheusError, **more: Any) -> str:
+def error_json(error: OrpheusError) -> str:
     """`{"type": "error", "message": …, "code": …}`."""
-    return json.dumps(_error(error, **more))
+    return json.dumps(_error(error))
 
 
 def _error(error: OrpheusError, **more: Any) -> dict[str, Any]:
@@ -25,7 +33,7 @@ def _error(error: OrpheusError, **more: Any) -> dict[str, Any]:
 
 def _body(event: Event, format: str) -> dict[str, Any]:
     match event:
-        case Started():
+        case PartStarted():
             return {
                 "type": "audio.start",
                 "utterance_index": event.utterance,
@@ -52,19 +60,19 @@ def _body(event: Event, format: str) -> dict[str, Any]:
                 "duration_s": round(event.duration_s, 3),
                 "error": event.failed,
             }
-        case Done():
+        case UtteranceDone():
             return {
                 "type": "session.done",
                 "utterance_index": event.utterance,
                 "total_sentences": event.parts,
             }
-        case Cancelled():
+        case UtteranceCancelled():
             return {
                 "type": "audio.cancelled",
                 "utterance_index": event.utterance,
                 "sent_s": event.sent_s,
             }
-        case Failed():
+        case UtteranceFailed():
             return _error(event.error, utterance_index=event.utterance, partial_audio=event.partial)
         case _:
             raise TypeError(event)

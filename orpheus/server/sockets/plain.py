@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 from fastapi import APIRouter, WebSocket
 
 from orpheus.errors import BadRequest, OrpheusError
-from orpheus.server.service import SpeechService, Utterance
+from orpheus.server.schema import SpeechRequest
+from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import SAMPLE_RATE, Connection, serve
-from orpheus.server.sockets.events import error_body, told
-from orpheus.server.utterance_queue import Audio, Event, Failed, UtteranceQueue
+from orpheus.server.sockets.events import error_json, event_json
+from orpheus.server.utterance_queue import Audio, Event, UtteranceFailed, UtteranceQueue
 from orpheus.tasks import first_of
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN
 from orpheus.voices import DEFAULT_VOICE
@@ -44,28 +45,30 @@ def routes(service: SpeechService) -> APIRouter:
 async def _hold(service: SpeechService, connection: Connection) -> None:
     events = connection.socket.query_params.get("events") == "json"
     try:
-        manner = _manner(connection.socket.query_params)
-        stream = _Stream(service, connection, manner, events)
+        query = _parsed_query(connection.socket.query_params)
+        stream = _Stream(service, connection, query, events)
         await first_of(stream.read(), stream.utterances.run(), connection.keep_alive(stream.still_here))
     except OrpheusError as error:
         if events:
-            await connection.send(error_body(error))
+            await connection.send(error_json(error))
         raise
 
 
 @dataclass(frozen=True)
-class _Manner:
-    utterance: Utterance
+class _Query:
+    """What the address asks for."""
+
+    request: SpeechRequest
     close: str | None
     lead_s: float | None
 
 
 class _Stream:
-    def __init__(self, service: SpeechService, connection: Connection, manner: _Manner, events: bool) -> None:
-        service.prepare_live(manner.utterance)  # what is wrong with the query is told before any text
-        self.utterances = UtteranceQueue(service, self._emit, manner.lead_s)
+    def __init__(self, service: SpeechService, connection: Connection, query: _Query, events: bool) -> None:
+        service.params(query.request)  # reports an error in the query before any text
+        self.utterances = UtteranceQueue(service, self._emit, query.lead_s)
         self._connection = connection
-        self._manner = manner
+        self._query = query
         self._events = events
 
     async def read(self) -> None:
@@ -77,11 +80,11 @@ class _Stream:
         if message.text is None:
             self.utterances.close()
             return
-        utterance = self._manner.utterance
+        request = self._query.request
         if message.voice:
-            utterance = replace(utterance, voice=message.voice)
-        whole = self._manner.close == "done" or (self._manner.close is None and message.plain)
-        self.utterances.text(message.text, utterance, word=True, may_join=whole)
+            request = request.model_copy(update={"voice": message.voice})
+        whole = self._query.close == "done" or (self._query.close is None and message.plain)
+        self.utterances.add_text(message.text, request, word=True, may_join=whole)
         if whole:
             self.utterances.close()
 
@@ -93,13 +96,13 @@ class _Stream:
         if isinstance(event, Audio):
             for start in range(0, len(event.data), MOST_BYTES):
                 await self._connection.send_audio(event.data[start : start + MOST_BYTES])
-        elif isinstance(event, Failed):
+        elif isinstance(event, UtteranceFailed):
             raise event.error
         elif self._events:
-            await self._connection.send(told(event, "pcm"))
+            await self._connection.send(event_json(event, "pcm"))
 
 
-def _manner(query: Mapping[str, str]) -> _Manner:
+def _parsed_query(query: Mapping[str, str]) -> _Query:
     format = query.get("response_format", "pcm")
     if format != "pcm":
         raise BadRequest(
@@ -109,17 +112,14 @@ def _manner(query: Mapping[str, str]) -> _Manner:
     close = query.get("close")
     if close not in (None, "done", "eos"):
         raise BadRequest("close is 'done' (after what was sent is said) or 'eos' (after Eos).", param="close")
-    return _Manner(
-        Utterance(
-            "",
-            query.get("voice", DEFAULT_VOICE),
-            "pcm",
-            _number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
-            SAMPLE_RATE,
-        ),
-        close,
-        _number(query, "lead_s", None, 0, 3600),
+    request = SpeechRequest(
+        input="",
+        voice=query.get("voice", DEFAULT_VOICE),
+        response_format="pcm",
+        speed=_number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
+        sample_rate=SAMPLE_RATE,
     )
+    return _Query(request, close, _number(query, "lead_s", None, 0, 3600))
 
 
 def _number(

@@ -19,7 +19,7 @@ from orpheus.http.responses import first_complaint
 from orpheus.server.schema import SessionConfig
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection, serve
-from orpheus.server.sockets.events import error_body, told
+from orpheus.server.sockets.events import error_json, event_json
 from orpheus.server.utterance_queue import LEAD_S, Audio, Event, UtteranceQueue, WordStarted
 from orpheus.tasks import first_of
 
@@ -60,7 +60,7 @@ class _Session:
             try:
                 await self._take(_parsed(message))
             except OrpheusError as error:
-                await self.connection.send(error_body(error))
+                await self.connection.send(error_json(error))
 
     async def _take(self, message: dict[str, Any]) -> None:
         match message.get("type"):
@@ -71,7 +71,7 @@ class _Session:
                 if not isinstance(text, str):
                     raise BadRequest("input.text needs a 'text' that is a string.", param="text")
                 self.connection.asked = True
-                self._utterances.text(text, self._config.utterance())
+                self._utterances.add_text(text, self._config)
             case "input.done":
                 if not self._utterances.end_text():
                     raise BadRequest("There was no text before input.done.", code="empty_input")
@@ -90,9 +90,7 @@ class _Session:
             config = SessionConfig.model_validate(message)
         except ValidationError as error:
             raise first_complaint(error) from None
-        self._service.prepare_live(
-            config.utterance()
-        )  # an unknown voice is told now, not with the first text
+        self._service.params(config)  # reports an unknown voice now, not with the first text
         self._config = config
         self._set_lead()
 
@@ -105,7 +103,7 @@ class _Session:
         if isinstance(event, Audio):
             await self.connection.send_audio(event.data)
         elif self._config.word_timestamps or not isinstance(event, WordStarted):
-            await self.connection.send(told(event, self._config.response_format))
+            await self.connection.send(event_json(event, self._config.response_format))
 
 
 def _parsed(message: str | bytes) -> dict[str, Any]:

@@ -24,9 +24,18 @@ from orpheus import __version__
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError
 from orpheus.playout import PlayoutClock
 from orpheus.server.openapi import errors
-from orpheus.server.service import SpeechService, Utterance
+from orpheus.server.schema import SpeechRequest
+from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import KEEP_ALIVE_S, SAMPLE_RATE, Connection, serve
-from orpheus.server.utterance_queue import Audio, Cancelled, Done, Event, Failed, UtteranceQueue, WordStarted
+from orpheus.server.utterance_queue import (
+    Audio,
+    Event,
+    UtteranceCancelled,
+    UtteranceDone,
+    UtteranceFailed,
+    UtteranceQueue,
+    WordStarted,
+)
 from orpheus.tasks import first_of
 from orpheus.voices import unmute_voice
 
@@ -78,7 +87,7 @@ class _Turn:
         self._service = service
         self._connection = connection
         self._utterances = UtteranceQueue(service, self._emit)
-        self._playback = PlayoutClock()
+        self._playout = PlayoutClock()
         self._samples = bytearray()  # less than a frame
         self._failed = False
 
@@ -98,11 +107,11 @@ class _Turn:
             raise BadRequest(f"The format {format[:40]!r} is not served: ask for PcmMessagePack.")
         if self._service.admission.full:
             raise AtCapacity("no free channels")  # moshi-server's words
-        self._service.pipeline()
+        _ = self._service.pipeline
 
     async def _read(self) -> None:
         voice = self._voice()
-        utterance = Utterance("", voice, "pcm", sample_rate=SAMPLE_RATE)
+        request = SpeechRequest(input="", voice=voice, response_format="pcm", sample_rate=SAMPLE_RATE)
         while True:
             try:
                 kind, text = _parsed(await self._connection.receive())
@@ -110,7 +119,7 @@ class _Turn:
                     self._utterances.close()
                 elif kind == "Text" and not self._failed:
                     self._connection.asked = True
-                    self._utterances.text(text, utterance, word=True)
+                    self._utterances.add_text(text, request, word=True)
             except OrpheusError as error:
                 await self._fail(error)
 
@@ -126,7 +135,7 @@ class _Turn:
         """Ready, which the client passes over, whenever it holds audio and nothing else is sent."""
         while True:
             now_s = time.monotonic()
-            holds = self._playback.ends_s is not None and self._playback.ends_s > now_s
+            holds = self._playout.buffered_s(now_s) > 0
             quiet_s = now_s - self._connection.sent_s
             if quiet_s >= (TICK_S if holds else KEEP_ALIVE_S):
                 await self._send(type="Ready")
@@ -140,9 +149,9 @@ class _Turn:
                 await self._send_frames()
             case WordStarted(_, word):
                 await self._send(type="Text", text=word.text, start_s=word.start_s, stop_s=word.stop_s)
-            case Failed():
+            case UtteranceFailed():
                 await self._fail(event.error)
-            case Done() | Cancelled():
+            case UtteranceDone() | UtteranceCancelled():
                 self._samples += bytes(-len(self._samples) % FRAME_BYTES)  # the last frame, made whole
                 await self._send_frames()
 
@@ -150,7 +159,7 @@ class _Turn:
         while len(self._samples) >= FRAME_BYTES:
             frame = np.frombuffer(bytes(self._samples[:FRAME_BYTES]), "<i2") / np.float32(32768)
             del self._samples[:FRAME_BYTES]
-            self._playback.add(TICK_S)
+            self._playout.add(TICK_S)
             await self._connection.send_audio(_packed(type="Audio", pcm=frame.tolist()))
 
     async def _fail(self, error: OrpheusError) -> None:

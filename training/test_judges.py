@@ -1,4 +1,4 @@
-"""The benchmark of the embedded voice: its figures, and its judges on the teacher's own audio."""
+"""The figures of a voice, and the judges on the teacher's own audio."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.voice import identity_accuracy, mismatch, summary, table
-from benchmarks.voice_judges import LISTENERS, ROOM, SILENCE_S, Row, Task, Verdict, in_a_room, judge, sound_s
 from orpheus import embedded
 from training import speech
+from training.figures import identity_accuracy, mismatch, summary, table
+from training.judges import LISTENERS, ROOM, SILENCE_S, Row, Task, Verdict, in_a_room, judge, sound_s
 from training.speakers import SPEAKERS
 
 TEXT = "The boat drifted slowly down the river."
@@ -87,7 +87,7 @@ def test_a_sentence_that_was_not_made_counts_every_word_as_missed() -> None:
     assert figures["runaway_rate"]["tara"] == 0.5
 
 
-def test_the_judges_understand_the_teacher_and_tell_his_voices_apart() -> None:
+def test_the_judges_understand_the_teacher_and_tell_its_voices_apart() -> None:
     spoken, _ = speech.speak(speech.load_teacher(), TEXT, 1)
     names = [speaker.name for speaker in SPEAKERS]
     rows = {name: judge(Task(names.index(name), TEXT, None, None, embedded.CODEC)) for name in ("mia", "leo")}

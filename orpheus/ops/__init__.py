@@ -1,0 +1,1 @@
+"""What a person runs: serve, say, relay, doctor, bench."""

@@ -1,0 +1,1 @@
+"""The pipeline of one speech request: segments → tokens → frames → PCM → encoded bytes. Read `pipeline` first."""

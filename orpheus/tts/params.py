@@ -1,0 +1,26 @@
+"""How a text is to be spoken, with everything about it checked: the one form of a speech request inside tier 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orpheus.sampling import Sampling
+from orpheus.tts.encode import Format
+from orpheus.voices import Voice
+
+
+@dataclass(frozen=True)
+class SpeechParams:
+    """Made from a wire request by `SpeechService.params`; equal values sound and encode alike, given a seed."""
+
+    voice: Voice
+    sampling: Sampling
+    max_tokens: int  # per segment
+    lead_silence_s: float = 0.0  # before the first word
+    normalize: bool = False  # numbers are written out before they reach the model
+    patient: bool = False  # waits where tier 1 is full instead of failing at once
+    format: Format = "pcm"
+    speed: float = 1.0
+    sample_rate: int = 24_000  # Hz, as encoded
+    whole_file: bool = False  # one chunk at the end, in a container with its true length
+    per_segment: bool = False  # every segment is a file, or a stream, of its own

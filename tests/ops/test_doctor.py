@@ -194,7 +194,7 @@ def test_real_without_the_repository_fails_and_looks_at_the_rest(
     hub.files.clear()
     done = doctor("--real", **environment)
     assert done.returncode == 1
-    assert "nor a repository that can be seen" in done.stdout
+    assert "nor a repository that you can access" in done.stdout
     assert "skipped  engine     needs fetch, which failed." in done.stdout
     assert "passed   python" in done.stdout
 

@@ -1,4 +1,4 @@
-"""An engine under starts, stops and cancels for some time → leaks, memory and whether any token changed.
+"""An engine with streams that start, end and are cancelled for some time: leaks, memory, and whether any token changed.
 
 In process, without HTTP. Every tenth stream is greedy and is compared with the same request run alone before.
 """

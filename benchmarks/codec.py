@@ -59,12 +59,12 @@ def save_random(folder: Path, config: dict[str, object]) -> Path:
 
 
 def cost_runs(folder: Path) -> dict[str, Run]:
-    """Every way to decode; each makes about the same length of audio a round, the dear ones less."""
+    """Every way to decode; each makes about the same length of audio a round, the expensive ones less."""
     offline, decoder = OfflineDecoder.load(folder), Decoder.load(folder)
     package = OfflineDecoder(SNAC.from_pretrained(str(folder)), folded=False)
     frames = round(SECONDS / FRAME_S)
     few = frames // 8
-    codes = np.random.default_rng(0).integers(0, decoder.shape.codes, (frames, SLOTS))
+    codes = np.random.default_rng(0).integers(0, decoder.config.codes, (frames, SLOTS))
     return {
         "offline": (lambda: offline.decode(codes), frames * FRAME_S),
         "offline_package": (lambda: package.decode(codes), frames * FRAME_S),
@@ -81,7 +81,7 @@ def cost_runs(folder: Path) -> dict[str, Run]:
 def stream_runs(folder: Path, rounds: int) -> dict[str, Run]:
     """Rounds of one frame for each of n streams, through the code that serves them: together, and one by one."""
     decoder = Decoder.load(folder)
-    frame = np.random.default_rng(0).integers(0, decoder.shape.codes, SLOTS)
+    frame = np.random.default_rng(0).integers(0, decoder.config.codes, SLOTS)
     runs: dict[str, Run] = {}
 
     def run(groups: list[list[StreamState]], turns: int) -> None:

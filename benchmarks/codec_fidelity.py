@@ -41,7 +41,7 @@ def worst_error(folder: Path, frames: int) -> float:
     dice = np.random.default_rng(1)
     worst = 0.0
     for seed in range(3):
-        codes = dice.integers(0, decoder.shape.codes, frames * SLOTS)
+        codes = dice.integers(0, decoder.config.codes, frames * SLOTS)
         pcm = streamed(decoder, codes, np.sort(dice.integers(0, len(codes), 6)).tolist(), seed=seed)
         worst = max(worst, float(np.abs(pcm - offline.decode(codes, seed=seed)).max()))
     return worst
@@ -50,7 +50,7 @@ def worst_error(folder: Path, frames: int) -> float:
 def bytes_equal(folder: Path) -> bool:
     """Whether a stream's samples are the same to the last bit in steps of ½, 1, 2, 3, 4 and 8 frames, alone and among eight."""
     decoder = Decoder.load(folder)
-    codes = np.random.default_rng(2).integers(0, decoder.shape.codes, 24 * SLOTS)
+    codes = np.random.default_rng(2).integers(0, decoder.config.codes, 24 * SLOTS)
     seen = set()
     for step, streams in ((1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (0.5, 1), (1, 2), (1, 8), (4, 3)):
         cuts = [round(SLOTS * step * i) for i in range(1, int(24 / step))]
@@ -104,7 +104,7 @@ def draw(pyplot: Any, codes: Codes, codec: Path) -> Any:
         window[(end - 3) * FRAME : (end - 2) * FRAME] = played
     figure, axes = pyplot.subplots(3, 2, figsize=(12, 8), sharex=True, layout="constrained")
     dither = np.random.default_rng(0).standard_normal(len(exact))  # silence has no logarithm
-    rate = decoder.shape.sample_rate
+    rate = decoder.config.sample_rate
     scale: Any = {"NFFT": 512, "Fs": rate, "noverlap": 384, "vmin": -140, "vmax": -40, "cmap": "magma"}
     for column, (title, pcm) in enumerate((("sliding 28-token window", window), ("ours", ours))):
         error = pcm - exact

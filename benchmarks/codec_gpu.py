@@ -36,7 +36,7 @@ def step_ms(decoders: dict[str, Decoder], batch: int, rounds: int) -> dict[str, 
     times_ms: dict[str, list[float]] = {name: [] for name in decoders}
     for _ in range(rounds):
         for name, decoder in decoders.items():
-            frame = np.random.default_rng(0).integers(0, decoder.shape.codes, SLOTS)
+            frame = np.random.default_rng(0).integers(0, decoder.config.codes, SLOTS)
             for state in states[name]:
                 state.push(frame)
             started_s = time.perf_counter()
@@ -60,7 +60,7 @@ def main() -> None:
     decoders = {"eager": decoder}
     if cuda:
         decoders["graph"] = GraphedDecoder(
-            decoder.shape,
+            decoder.config,
             decoder.network,
             noise=True,
             device=decoder.device,

@@ -29,7 +29,7 @@ from orpheus.http.child import ChildServer
 from orpheus.llama.sampler import Sampler
 from orpheus.ops.bench.rivals import BODY, NEEDS, MissingRival, completions_server, measure
 from orpheus.sampling import Sampling
-from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
+from orpheus.vocabulary import CODES_PER_SLOT, FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
 from training.random_gguf import SMALL, VOCABULARY, write_gguf
 
 TITLES = {"published vocabulary": "", "embedded voice": "_embedded"}  # and what ends their JSON keys
@@ -37,18 +37,18 @@ Table = dict[str, list[dict[str, Any]]]  # by server
 
 
 def sample_ms_per_token(rows: int, steps: int = 200) -> float:
-    """Copying and sampling of `rows` streams with published ids, in ms per token. Needs no model."""
-    first = PUBLISHED_BASE_ID + FIRST_CODE
-    ids = tuple(range(first + 4096 * slot, first + 4096 * (slot + 1)) for slot in range(SLOTS))
-    sampler = Sampler(Vocabulary(VOCABULARY, 128000, 128009, {2: 128258}, ids), rows, 64)
+    """Copying and sampling `rows` sequences with published ids, in ms per token. Needs no model."""
+    starts = [PUBLISHED_BASE_ID + FIRST_CODE + CODES_PER_SLOT * slot for slot in range(SLOTS)]
+    ids = tuple(range(start, start + CODES_PER_SLOT) for start in starts)
+    sampler = Sampler(Vocabulary(VOCABULARY, 128000, 128009, {2: 128258}, ids), rows)
     logits = (np.random.default_rng(0).standard_normal((rows, VOCABULARY)) * 3).astype(np.float32)
     for row in range(rows):
         sampler.open(row, Sampling(temperature=0.6, top_p=0.9, repetition_penalty=1.1, seed=row))
-    places = np.arange(rows)
+    every = np.arange(rows)
     times = []
     for _ in range(steps):
         started_s = time.perf_counter()
-        sampler.draw(sampler.gather(logits, places, places), places)
+        sampler.draw(sampler.gather(logits, every, every), every)
         times.append(time.perf_counter() - started_s)
     return float(np.median(times)) / rows * 1e3
 

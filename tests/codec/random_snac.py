@@ -47,4 +47,4 @@ def save_random_snac(folder: Path, *, alphas: bool = True, **changes: object) ->
 
 
 def random_codes(decoder: Decoder, count: int, seed: int = 0) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, decoder.shape.codes, count)
+    return np.random.default_rng(seed).integers(0, decoder.config.codes, count)

@@ -1,4 +1,4 @@
-"""The codec's thread: it survives failures, leaves the event loop free, and ends when told."""
+"""The codec's thread: it survives failures, leaves the event loop free, and ends with the codec."""
 
 from __future__ import annotations
 

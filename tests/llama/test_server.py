@@ -84,7 +84,7 @@ def test_ids_and_text_and_a_batch_of_one_and_a_mixture_give_the_same_tokens(
         assert choice_of(client, prompt=prompt)["token_ids"] == by_text
 
 
-def test_what_is_unread_by_other_front_ends_changes_nothing(client: httpx.Client) -> None:
+def test_options_of_other_front_ends_that_mean_nothing_here_change_nothing(client: httpx.Client) -> None:
     """ApiKeyAuth of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
     extra = {
         "add_special_tokens": False,
@@ -175,7 +175,7 @@ def test_errors_have_one_shape_whatever_went_wrong(client: httpx.Client) -> None
         assert response.json()["error"]["code"] == code
 
 
-def test_json_under_another_name_is_told_which_header_is_missing(client: httpx.Client) -> None:
+def test_json_without_its_content_type_is_refused_with_the_header_to_send(client: httpx.Client) -> None:
     content = json.dumps(BODY).encode()
     for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):  # curl -d sends the second
         response = client.post("/v1/completions", content=content, headers=headers)
@@ -183,7 +183,7 @@ def test_json_under_another_name_is_told_which_header_is_missing(client: httpx.C
         assert "send it with Content-Type: application/json" in response.json()["error"]["message"]
 
 
-def test_what_nobody_foresaw_has_the_same_shape(
+def test_an_unforeseen_error_has_the_same_shape(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "submit", lambda *_: 1 / 0)
@@ -218,7 +218,7 @@ def test_metrics_are_prometheus_text_with_every_part_of_a_step(client: httpx.Cli
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_its_slot(client: httpx.Client, stream: bool) -> None:
+def test_a_client_that_leaves_frees_its_stream(client: httpx.Client, stream: bool) -> None:
     body = json.dumps({**BODY, "max_tokens": 480, "stream": stream, "constrained": False, "temperature": 2})
     before = client.get("/health").json()
     cancelled = _count(client, "orpheus_cancelled_total")

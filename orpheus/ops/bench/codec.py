@@ -43,7 +43,7 @@ class CodecTimer:
 def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> Run:
     """`steps` steps of so many latents of each stream."""
     memory = decoder.new_memory(streams)
-    codes = torch.randint(0, decoder.shape.codes, (streams, latents, 3))
+    codes = torch.randint(0, decoder.config.codes, (streams, latents, 3))
 
     def run() -> None:
         for step in range(steps):
@@ -57,7 +57,7 @@ def codec_cost(folder: Path, rounds: int = 3) -> dict[str, float]:
     before = torch.get_num_threads()
     timer = CodecTimer(threads=1)
     offline, decoder = OfflineDecoder.load(folder), Decoder.load(folder)
-    codes = np.random.default_rng(0).integers(0, decoder.shape.codes, (OFFLINE_FRAMES, SLOTS))
+    codes = np.random.default_rng(0).integers(0, decoder.config.codes, (OFFLINE_FRAMES, SLOTS))
     try:
         return timer.least(
             {

@@ -33,15 +33,13 @@ from orpheus.tts.token_source import (
 )
 from orpheus.vocabulary import (
     END_OF_SPEECH,
-    FRAME_S,
-    SLOTS,
+    TOKENS_PER_S,
     TokenTextParser,
     numbers_from_published_ids,
     slot_and_code,
 )
 from orpheus.voices import languages_of, voices_of
 
-REAL_TIME = SLOTS / FRAME_S  # tokens for a second of speech: 82
 MEASURE_S = 3.0
 MOST_TOKENS = 1500  # 18 s of speech for a text of 3
 LIMIT_S = 60.0  # of one generation
@@ -74,15 +72,15 @@ def engine(settings: Settings) -> Iterator[Finding]:
     with _started(settings) as server:
         streams = int(str(health(server.url)["streams"]))
         alone = _tokens_per_s(server, 1)
-        told = f"one stream: {alone:.0f} tokens a second, {alone / REAL_TIME:.1f} times real time"
-        if alone < REAL_TIME:
+        told = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
+        if alone < TOKENS_PER_S:
             yield failed(
                 f"{told}: speech will break off. Use a GPU, a smaller quantisation, or ORPHEUS_MODEL=embedded."
             )
         else:
             yield passed(told)
         together = _tokens_per_s(server, streams)
-        enough_for = int(together / REAL_TIME)
+        enough_for = int(together / TOKENS_PER_S)
         told = f"{streams} streams: {together:.0f} tokens a second, which carries {enough_for} at real time"
         if enough_for < streams:
             yield warning(

@@ -114,7 +114,7 @@ def exactness(settings: Settings) -> Iterator[Finding]:
     try:
         decoder = loaded.decoder
         random = np.random.default_rng(0)
-        codes = random.integers(0, decoder.shape.codes, FRAMES * SLOTS)
+        codes = random.integers(0, decoder.config.codes, FRAMES * SLOTS)
         cuts = np.cumsum(random.integers(1, 3 * SLOTS, len(codes)))
         started_s = time.perf_counter()
         pcm = streamed(decoder, codes, cuts[cuts < len(codes)].tolist(), seed=1)
@@ -133,7 +133,7 @@ def exactness(settings: Settings) -> Iterator[Finding]:
         yield passed(told)
     else:
         yield failed(f"{told}: set ORPHEUS_CODEC_DEVICE=cpu, and please report the device.")
-    speed = len(offline) / decoder.shape.sample_rate / took_s
+    speed = len(offline) / decoder.config.sample_rate / took_s
     told = f"{decoder.device}: {speed:.1f} times real time, one stream"
     yield passed(told) if speed > 1 else failed(f"{told}: too slow to stream; raise ORPHEUS_THREADS.")
 

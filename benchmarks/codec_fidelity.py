@@ -32,7 +32,8 @@ def spoken_codes(text: str) -> Codes:
     turn = f"{token_text(3)}<|begin_of_text|>tara: {text}<|eot_id|>" + "".join(map(token_text, (4, 5, 1)))
     ids = llama.tokenize(turn.encode(), add_bos=False, special=True)
     answer = llama.create_completion(ids, max_tokens=700, temperature=0.4, stop=[token_text(2)])
-    return np.array(FrameAssembler().push(TokenTextParser().push(answer["choices"][0]["text"])))
+    text = answer["choices"][0]["text"]  # type: ignore[index]
+    return np.array(FrameAssembler().push(TokenTextParser().push(text)), np.int64)
 
 
 def worst_error(folder: Path, frames: int) -> float:

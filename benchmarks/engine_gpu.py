@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from benchmarks.engine import sample_ms_per_token
 from orpheus.errors import OrpheusError
@@ -45,9 +44,7 @@ def step_bytes(body: Body, batch: int, context: int, kv: Literal["f16", "q8_0"])
 
 
 def bandwidth_gb_s() -> float | None:
-    """Measured by a device-to-device copy with torch; None without CUDA."""
-    import torch
-
+    """Of a copy within the GPU; None without CUDA."""
     if not torch.cuda.is_available():
         return None
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
@@ -60,14 +57,6 @@ def bandwidth_gb_s() -> float | None:
         torch.cuda.synchronize()
         best = max(best, 2 * source.numel() / (time.perf_counter() - began) / 1e9)
     return best
-
-
-def card() -> str:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return "no GPU"
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def steps_ms(
@@ -118,7 +107,8 @@ def main() -> None:
     body = TINY if chosen.tiny else ORPHEUS_3B
     batches = (1, 4) if chosen.tiny else BATCHES
     measured = bandwidth_gb_s()
-    print(f"{card()}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
+    card = torch.cuda.get_device_name() if measured else "no GPU"
+    print(f"{card}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         model = Model(write_gguf(Path(folder) / "shape.gguf", body), -1)
@@ -145,7 +135,7 @@ def main() -> None:
         best.setdefault(key, None)
         if "l40s_ms" in row and (row["l40s_ms"] + row["host_ms"]) * TOKENS_PER_S <= 1000:
             best[key] = max(best[key] or 0, row["batch"])
-    print(json.dumps({"card": card(), "bandwidth_gb_s": measured, **best, "rows": rows}))
+    print(json.dumps({"card": card, "bandwidth_gb_s": measured, **best, "rows": rows}))
 
 
 if __name__ == "__main__":

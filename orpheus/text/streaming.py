@@ -56,18 +56,18 @@ class StreamingSegmenter:
         language: str,
         segment_chars: int,
         *,
-        most_chars: int,
+        max_chars: int,
         join_chars: int | None = None,
         normalize: bool = False,
     ) -> None:
-        """Segments as `segment_text` makes them; `most_chars` limits the whole text, in characters received."""
+        """Segments as `segment_text` makes them; `max_chars` limits the whole text, in characters received."""
         self.removed_tags = 0
         self.spans: list[Span] = []  # final: a segment that was returned is never changed by later text
         self.chars = 0  # received
         self._language = language
         self._segment_chars = segment_chars
         self._join_chars = min(join_chars or segment_chars, segment_chars)
-        self._most_chars = most_chars
+        self._max_chars = max_chars
         self._normalize = normalize
         self._high_surrogate = ""  # whose low surrogate comes with the next fragment
         self._pending = ""  # not yet in a span
@@ -81,9 +81,9 @@ class StreamingSegmenter:
     def push(self, text: str) -> None:
         """Append a fragment: characters, tokens or words, spaces included. TooLarge if the text gets too long."""
         self.chars += len(text)
-        if self.chars > self._most_chars:
+        if self.chars > self._max_chars:
             raise TooLarge(
-                f"This utterance has more than {self._most_chars} characters: split it into several."
+                f"This utterance has more than {self._max_chars} characters: split it into several."
             )
         text = self._high_surrogate + text
         self._high_surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""

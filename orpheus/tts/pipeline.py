@@ -76,7 +76,7 @@ class SpeechPipeline:
             params.voice.language,
             self._segment_chars,
             join_chars=self._join_chars,
-            most_chars=max_chars,
+            max_chars=max_chars,
             normalize=params.normalize,
         )
 

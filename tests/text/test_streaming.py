@@ -32,8 +32,8 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def streaming(most_chars: int = 10_000, **options: int) -> StreamingSegmenter:
-    return StreamingSegmenter("en", SEGMENT_CHARS, most_chars=most_chars, **options)
+def streaming(max_chars: int = 10_000, **options: int) -> StreamingSegmenter:
+    return StreamingSegmenter("en", SEGMENT_CHARS, max_chars=max_chars, **options)
 
 
 async def next_text(text: StreamingSegmenter, within_s: float) -> str:
@@ -191,7 +191,7 @@ async def test_what_looks_like_open_markup_is_spoken_after_a_pause_of_a_second(w
 
 
 async def test_languages_without_spaces() -> None:
-    text = StreamingSegmenter("zh", SEGMENT_CHARS, most_chars=1000)
+    text = StreamingSegmenter("zh", SEGMENT_CHARS, max_chars=1000)
     fragments = ["今天天气很好", 0.01, "，我们去公园散步吧。", 0.01, "然后回家。"]
     assert await segments(text, fragments, buffered_s=0.0) == [
         "今天天气很好。",
@@ -222,7 +222,7 @@ async def test_a_text_with_nothing_to_say_is_an_error_unless_words_came_before()
 
 
 async def test_a_text_that_is_too_long_is_an_error() -> None:
-    text = streaming(most_chars=10)
+    text = streaming(max_chars=10)
     text.push("12345")
     with pytest.raises(TooLarge, match="10 characters"):
         text.push("123456")
@@ -230,7 +230,7 @@ async def test_a_text_that_is_too_long_is_an_error() -> None:
 
 async def test_thousands_of_emoji_do_not_block_the_event_loop() -> None:
     emoji = "😀. " * 5333
-    text = streaming(most_chars=20_000)
+    text = streaming(max_chars=20_000)
     text.push(emoji)
     reading = asyncio.create_task(text.next(lambda: 0.0))
     skipped = [0]

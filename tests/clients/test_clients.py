@@ -16,9 +16,9 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from orpheus.ops.relay import create_app
+from tests.support.audio import decode
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
 from tests.support.unmute import Orchestrator, at_pace
-from tests.tts.test_encode import decode
 
 CLIENTS = ROOT / "clients"
 COMMANDS = {

@@ -16,7 +16,7 @@ from orpheus import embedded
 from orpheus.errors import NotReady
 from orpheus.ops.bench import bench, codec_cost, rivals, servers, show
 from tests.ops.test_doctor import asleep
-from tests.ops.test_serve import orpheus
+from tests.support.command import orpheus
 from tests.support.live import Pair, served
 
 

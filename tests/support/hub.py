@@ -1,4 +1,4 @@
-"""A Hugging Face hub of the tests, with gated repositories and connections that break."""
+"""A fake Hugging Face hub, with gated repositories and connections that break."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
 
 
 class Hub:
-    """`files[repo][name]` are the contents; `asked` what was fetched; `gated` repositories want TOKEN.
+    """`files[repo][name]` are the contents, `gated` repositories require TOKEN.
 
-    The first connection for a file of `breaks` breaks in its middle; `ranges` are those asked for.
+    The first download of a file in `breaks` breaks off in the middle. `asked` lists the downloads, `ranges` the ranges
+    requested.
     """
 
     def __init__(self) -> None:
@@ -90,5 +91,5 @@ class Hub:
 
 async def _half(content: bytes) -> AsyncIterator[bytes]:
     yield content[: len(content) // 2]
-    await asyncio.sleep(0.1)  # it has left
-    raise ConnectionResetError("told to break")
+    await asyncio.sleep(0.1)  # so that it is sent
+    raise ConnectionResetError("as scripted")

@@ -18,7 +18,8 @@ from websockets.asyncio.server import ServerConnection
 
 from clients.websocket_stream import Figures
 from tests.support.live import ROOT, clean_environment
-from tests.support.scripted import Script, scripted, until
+from tests.support.scripted import Script, scripted
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 CLIENT = str(ROOT / "clients" / "websocket_stream.py")

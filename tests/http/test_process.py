@@ -20,7 +20,7 @@ from orpheus.llama.server import create_app
 from orpheus.server.app import create_app as speech
 from orpheus.server.service import SpeechService
 from orpheus.settings import load_settings
-from tests.llama.conftest import settings
+from tests.support.llama import settings
 
 
 def test_what_it_says_to_try_names_a_key_where_one_is_wanted_and_tells_none() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,18 +41,3 @@ async def words_until_eos(socket: ServerConnection) -> list[str]:
             break
         heard.append(message["text"])
     return heard
-
-
-async def until(condition: Callable[[], bool], within_s: float = 2) -> None:
-    """Wait for `condition`; fail the test after `within_s`."""
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - whatever changes it cannot set an event
-            await asyncio.sleep(0.01)
-
-
-async def until_still(count: Callable[[], int]) -> None:
-    """Wait until `count` has not changed for half a second."""
-    before = -1
-    while count() != before:
-        before = count()
-        await asyncio.sleep(0.5)

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.ops.test_serve import orpheus
+from tests.support.audio import decode
+from tests.support.command import orpheus
 from tests.support.live import Pair, clean_environment, served
-from tests.tts.test_encode import decode
 
 
 def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from orpheus.codec import Codec
 from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.errors import SetupError, WeightsError
 from orpheus.settings import Settings
-from tests.codec.random_snac import save_random_snac
+from tests.support.random_snac import save_random_snac
 
 
 def codec_settings(**changes: object) -> Settings:

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from snac import SNAC
 
+from orpheus import embedded
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.layers import rounds_alike
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
 from orpheus.errors import EngineError
 from orpheus.vocabulary import SLOTS
-from tests.codec.random_snac import EMBEDDED, EXACT, random_codes, save_random_snac
+from tests.support.random_snac import EXACT, random_codes, save_random_snac
 
 VARIANTS: dict[str, dict[str, object]] = {
     "odd and even strides": {},
@@ -49,7 +50,7 @@ def tiny_pair(tiny: Path) -> tuple[Decoder, OfflineDecoder]:
 
 @pytest.fixture(scope="session")
 def embedded_pair() -> tuple[Decoder, OfflineDecoder]:
-    return Decoder.load(EMBEDDED), OfflineDecoder.load(EMBEDDED)
+    return Decoder.load(embedded.CODEC), OfflineDecoder.load(embedded.CODEC)
 
 
 def stream(

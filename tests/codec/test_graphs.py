@@ -16,7 +16,7 @@ from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.layers import fold
 from orpheus.codec.offline import OfflineDecoder
-from tests.codec.random_snac import EXACT, random_codes, save_random_snac
+from tests.support.random_snac import EXACT, random_codes, save_random_snac
 
 
 def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:

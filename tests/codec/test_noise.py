@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orpheus import embedded
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.layout import PADDING
 from orpheus.codec.noise import bases, keyed_noise, quantile_table
-from tests.codec.random_snac import EMBEDDED
 
 TABLE = quantile_table()
 
@@ -27,7 +27,7 @@ def test_any_chunking_gives_the_same_bytes(seed: int, start: int, cuts: list[int
 
 
 def test_the_decoder_uses_the_same_bytes_as_the_offline_decode() -> None:
-    decoder = Decoder.load(EMBEDDED)
+    decoder = Decoder.load(embedded.CODEC)
     positions, seeds = [0, 3, 100_000], [1, -2, 1 << 70]
     blocks = decoder._noises(decoder.noise_bases(positions, seeds), 5)
     rate, delay = 1, PADDING

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import math
 import random
 import weakref
 from collections.abc import Iterator
@@ -19,23 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orpheus.codec import Codec, Decoder
+from orpheus import embedded
+from orpheus.codec import Codec
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.errors import EngineError
 from orpheus.settings import load_settings
-from tests.codec.random_snac import EMBEDDED, save_random_snac
-
-EXACT = 1000
-
-
-def load(folder: Path, *, lookahead: int = EXACT, reserve_s: float = math.inf, **more: float) -> Codec:
-    """A codec whose first frame is exact and which never holds codes back, by default."""
-    return Codec(Decoder.load(folder), lookahead=lookahead, reserve_s=reserve_s, **more)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_snac(tmp_path_factory.mktemp("service") / "tiny")
+from tests.support.random_snac import codes_of, load, speak
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +36,6 @@ def codec(folder: Path) -> Iterator[Codec]:
     codec = load(folder)
     yield codec
     codec.close()
-
-
-def codes_of(count: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, 16, count)
-
-
-async def speak(codec: Codec, codes: NDArray[np.int64], seed: int, step: int = 7) -> NDArray[np.float32]:
-    stream = codec.open(seed)
-    chunks = []
-    for start in range(0, len(codes), step):
-        chunks.append(await stream.push(codes[start : start + step]))
-    return np.concatenate([*chunks, await stream.finish()])
 
 
 def test_sixteen_streams_at_once_each_get_their_own_offline_samples(
@@ -203,7 +179,7 @@ def test_the_report_says_what_it_runs_on(codec: Codec) -> None:
 
 
 def test_the_embedded_codec_loads_with_the_default_settings() -> None:
-    codec = Codec.load(EMBEDDED, load_settings(codec_device="cpu"))
+    codec = Codec.load(embedded.CODEC, load_settings(codec_device="cpu"))
     assert (codec.sample_rate, codec.hop, codec.codes, codec.samples_per_frame) == (24000, 512, 4096, 2048)
     pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
     assert pcm.shape == (6 * 2048,)

@@ -17,7 +17,7 @@ from orpheus.llama.engine import Engine
 from orpheus.llama.server import create_app
 from orpheus.server.app import create_app as speech
 from orpheus.server.service import SpeechService
-from tests.llama.conftest import settings
+from tests.support.llama import settings
 
 
 def tier_1(load: Callable[[Process], Engine]) -> Callable[[Process], FastAPI]:

@@ -18,8 +18,9 @@ from orpheus.llama.engine import Completion, Engine
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS
-from tests.llama.conftest import TEXT, collect, completion, engine_of, settings, until
 from tests.support.live import clean_environment
+from tests.support.llama import TEXT, collect, completion, engine_of, settings
+from tests.support.waiting import until
 from training.random_gguf import TINY, write_gguf
 
 SENTENCES = [

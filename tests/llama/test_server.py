@@ -19,7 +19,8 @@ from orpheus.errors import EngineError, WeightsError
 from orpheus.llama.detokenizer import IncrementalDetokenizer
 from orpheus.llama.engine import CompletionChunk, Engine
 from orpheus.llama.server import create_app
-from tests.llama.conftest import TEXT, load, serving, settings
+from tests.support.live import served
+from tests.support.llama import TEXT, load, settings
 
 BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
 
@@ -27,7 +28,7 @@ BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     app = create_app(settings(), lambda: load(waiting=2))
-    with serving(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         yield client
 
@@ -251,7 +252,7 @@ def test_past_capacity_is_429_with_retry_after() -> None:
         engines.append(load(streams=1, waiting=0))
         return engines[0]
 
-    with serving(create_app(settings(), load_one)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(create_app(settings(), load_one)) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         hold = threading.Event()
         context = engines[0]._steps._context
@@ -282,7 +283,7 @@ def test_an_error_after_the_start_is_an_event_and_a_broken_body() -> None:
     def fail(rows: Any) -> int:
         raise EngineError("llama.cpp could not decode (status -3).")
 
-    with serving(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         received: list[str] = []
 
@@ -310,7 +311,7 @@ def test_while_loading_and_after_a_failed_load_health_says_why() -> None:
         release.wait(10)
         raise WeightsError("x.gguf is not a GGUF file: set ORPHEUS_MODEL to one.")
 
-    with serving(create_app(settings(), load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(create_app(settings(), load)) as url, httpx.Client(base_url=url, timeout=20) as client:
         loading = client.get("/health")
         assert (loading.status_code, "loading" in loading.text) == (503, True)
         refused = client.post("/v1/completions", json=BODY)
@@ -332,7 +333,7 @@ def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
         loaded.append(Engine.load(embedded.MODEL, settings()))
         return loaded[0]
 
-    with serving(create_app(settings(), load)):
+    with served(create_app(settings(), load)):
         began = time.monotonic()
     assert time.monotonic() - began < 2
     release.set()

@@ -19,7 +19,7 @@ from orpheus.ops.bench import bench, codec, rivals, show
 from orpheus.ops.doctor.remote import wait_until_ready
 from orpheus.settings import load_settings
 from tests.ops.test_doctor import asleep
-from tests.ops.test_serve import orpheus
+from tests.support.command import orpheus
 from tests.support.live import Pair, served
 
 

@@ -29,10 +29,9 @@ from orpheus.ops.doctor import check, machine, remote, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
-from tests.codec.random_snac import save_random_snac
-from tests.llama.conftest import serving
 from tests.support.hub import COMMIT, Hub
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
+from tests.support.random_snac import save_random_snac
 from tests.support.upstream import Upstream, event, frame_text, whole
 
 
@@ -385,7 +384,7 @@ def _proxy(target: str) -> Starlette:
 
 
 def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
-    with serving(_proxy(pair.url)) as url:
+    with served(_proxy(pair.url)) as url:
         assert not of(remote.server(url, {}), "failed")
         failures = of(remote.sockets(url, {}), "failed")
     assert len(failures) == 2
@@ -393,7 +392,7 @@ def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
 
 
 def test_a_proxy_that_holds_answers_back_fails(pair: Pair) -> None:
-    with serving(_proxy(pair.url)) as url:
+    with served(_proxy(pair.url)) as url:
         (said,) = of(remote.speech(url, {}), "failed")
     assert "proxy_buffering off" in said
 

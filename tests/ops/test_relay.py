@@ -33,8 +33,9 @@ from websockets.http11 import Response as Refusal
 from orpheus.errors import SetupError
 from orpheus.ops.relay import create_app, read_headers
 from tests.support.live import clean_environment, free_port, served
-from tests.support.scripted import Script, audio, scripted, tell, until, until_still, words_until_eos
+from tests.support.scripted import Script, audio, scripted, tell, words_until_eos
 from tests.support.unmute import Orchestrator, SessionKilled, at_pace
+from tests.support.waiting import until, until_still
 
 pytestmark = pytest.mark.anyio
 WORDS = ["The", "sea", "is", "calm", "today."]

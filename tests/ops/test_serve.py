@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from rich.console import Console
 from orpheus.http.process import listen
 from orpheus.ops.serve import announce
 from orpheus.settings import load_settings
-from tests.support.live import ROOT, Pair, clean_environment, healthy, running_pair
+from tests.support.command import orpheus
+from tests.support.live import ROOT, Pair, healthy, running_pair
 
 
 def children(pid: int) -> list[int]:
@@ -125,17 +125,6 @@ def test_a_taken_port_is_one_sentence(option: str, tmp_path: Path) -> None:
     assert port in done.stderr
     assert option in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def orpheus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orpheus", *arguments],
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_weights_that_cannot_be_used_end_it_with_their_sentence(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from orpheus.http.process import STOP_S
-from tests.server.test_openai import PATH, ask
 from tests.support.live import clean_environment, free_port, healthy
+from tests.support.speech import PATH, ask
 from tests.support.upstream import Upstream, whole
 
 DRAIN_S = 2

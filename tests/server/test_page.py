@@ -20,11 +20,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, WebSocketRoute, expect
 from starlette.responses import JSONResponse
 
-from tests.server.test_openai import PATH
+from tests.support.audio import decode
 from tests.support.browser import Visit, chromium
 from tests.support.live import ROOT, clean_environment
+from tests.support.speech import PATH
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
 Open = Callable[..., Visit]

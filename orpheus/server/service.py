@@ -64,7 +64,7 @@ class SpeechService:
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
         self.metrics = SpeechMetrics()
-        self.metrics.gauge("codec_streams", "Codec streams open now", self._codec_streams)
+        self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
@@ -211,12 +211,12 @@ class SpeechService:
         """The same with the number of the part a chunk belongs to: its segment if `per_segment`, else 0."""
         pipeline = self.pipeline
         heard_rate = pipeline.sample_rate * params.speed
-        with self.admission.admitted(), self.metrics.speaking(usage, params.format, heard_rate) as speaking:
+        with self.admission.admitted(), self.metrics.utterance(usage, params.format, heard_rate) as timer:
             async with aclosing(self._encode(pipeline, source, params, usage)) as parts:
                 async for part, chunk in parts:
-                    speaking.sending(chunk)
+                    timer.sending(chunk)
                     yield part, chunk
-                    speaking.resumed()
+                    timer.resumed()
 
     async def _encode(
         self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
@@ -225,7 +225,7 @@ class SpeechService:
         number = 0
         async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
-                self.admission.check_not_broken()
+                self.admission.check_not_drained()
                 if params.per_segment and len(usage.segment_starts) - 1 > number:
                     if chunk := await asyncio.to_thread(part.end):
                         yield number, chunk

@@ -1,0 +1,90 @@
+"""Loading in the background, while the server already answers and can say what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from orpheus.errors import EngineError, NotReady, OrpheusError
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class BackgroundLoad(Generic[T]):
+    """Something that takes long to load: on its way, loaded, or failed for a reason.
+
+    `async with` starts the load and at the end closes what was loaded, even if it arrives later. Things that need each
+    other are loaded one after the other by one `load`.
+    """
+
+    def __init__(
+        self, load: Callable[[], T], close: Callable[[T], Coroutine[Any, Any, object]], name: str
+    ) -> None:
+        """`load` may block: it runs in a thread. `name` completes "The … is loading"."""
+        self._load = load
+        self._close = close
+        self._name = name
+        self._lock = threading.Lock()
+        self._closing = False
+        self._future: Future[T] = Future()
+        self._future.set_running_or_notify_cancel()  # so that who stops waiting for it does not cancel it
+
+    def start(self) -> None:
+        # A thread that does not delay the end of the process: a load may be a download of gigabytes.
+        threading.Thread(target=self._run, name="orpheus-load", daemon=True).start()
+
+    @property
+    def failure(self) -> OrpheusError | None:
+        """Why loading failed for good, if it did."""
+        error = self._future.exception() if self._future.done() else None
+        assert error is None or isinstance(error, OrpheusError)
+        return error
+
+    def ready(self) -> T:
+        """What was loaded; NotReady says why there is nothing."""
+        if not self._future.done():
+            raise NotReady(f"The {self._name} is loading: try again shortly.")
+        if self.failure is not None:
+            raise NotReady(f"The {self._name} could not be loaded: {self.failure}")
+        return self._future.result()
+
+    async def wait(self) -> T:
+        """What was loaded, once it is there. Raises the failure."""
+        return await asyncio.wrap_future(self._future)
+
+    async def aclose(self) -> None:
+        """Close what was loaded, now or as soon as it arrives."""
+        with self._lock:
+            closing, self._closing = self._closing, True
+            loaded = self._future.done() and self.failure is None
+        if loaded and not closing:
+            await self._close(self._future.result())
+
+    async def __aenter__(self) -> BackgroundLoad[T]:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _run(self) -> None:
+        try:
+            loaded = self._load()
+        except OrpheusError as error:
+            _log.error("The %s could not be loaded: %s", self._name, error)
+            self._future.set_exception(error)
+        except Exception as error:
+            _log.exception("The %s could not be loaded", self._name)
+            self._future.set_exception(EngineError(f"{type(error).__name__}: {error}"))
+        else:
+            with self._lock:
+                self._future.set_result(loaded)
+                late = self._closing
+            if late:
+                asyncio.run(self._close(loaded))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-import time
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,10 @@ STARTING_MESSAGES = 10  # may come before Ready
 FIELDS = {"Ready": (), "Audio": ("pcm",), "Text": ("text", "start_s", "stop_s"), "Error": ("message",)}
 
 Message = dict[str, Any]
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class SessionKilled(Exception):
@@ -58,7 +61,7 @@ class RealTimeQueue:
 
     def start(self) -> None:
         if self._started_s is None:
-            self._started_s = time.monotonic()
+            self._started_s = _now_s()
 
     def put(self, due_s: float, message: Message) -> None:
         heapq.heappush(self._heap, _Held(due_s, message))
@@ -66,24 +69,24 @@ class RealTimeQueue:
     def due(self) -> list[Message]:
         """What should have left by now."""
         left = []
-        while self._heap and self._started_s is not None and self._heap[0].due_s <= self._now_s():
+        while self._heap and self._started_s is not None and self._heap[0].due_s <= self._elapsed_s():
             left.append(heapq.heappop(self._heap).message)
         return left
 
     async def rest(self) -> AsyncIterator[Message]:
         """All that is left, each at its time. Nothing where the clock never started."""
         while self._heap and self._started_s is not None:
-            await asyncio.sleep(max(0.0, self._heap[0].due_s - self._now_s()))
+            await asyncio.sleep(max(0.0, self._heap[0].due_s - self._elapsed_s()))
             yield heapq.heappop(self._heap).message
 
-    def _now_s(self) -> float:
+    def _elapsed_s(self) -> float:
         assert self._started_s is not None
-        return time.monotonic() - self._started_s
+        return _now_s() - self._started_s
 
 
 @dataclass
 class Turn:
-    """One turn of the bot. Times are of time.monotonic(), in seconds."""
+    """One turn of the bot. Times are those of the event loop, in seconds."""
 
     player: PlayoutClock = field(default_factory=PlayoutClock)
     words: list[str] = field(
@@ -154,9 +157,9 @@ class Orchestrator:
             finally:
                 for task in (speaking, playing):
                     task.cancel()
-                closing_s = time.monotonic()
+                closing_s = _now_s()
                 await socket.close()
-                turn.shutdown_s = time.monotonic() - closing_s
+                turn.shutdown_s = _now_s() - closing_s
                 await asyncio.gather(speaking, playing, return_exceptions=True)
         turn.dropped_s = turn.received_s - turn.played_s
         return turn
@@ -209,7 +212,7 @@ async def _speak(socket: ClientConnection, words: AsyncIterator[str], turn: Turn
         async for word in words:
             if word := word.strip():
                 await socket.send(msgpack.packb({"type": "Text", "text": word}))
-                turn.sent.append((time.monotonic(), word))
+                turn.sent.append((_now_s(), word))
         if turn.sent:
             await socket.send(msgpack.packb({"type": "Eos"}))
     except websockets.ConnectionClosed as error:
@@ -224,7 +227,7 @@ async def _play(socket: ClientConnection, turn: Turn) -> None:
             message = _unpacked(data)
             if message["type"] == "Audio":  # a list of floats is slow to collect: this player would stall
                 message["pcm"] = array("f", message["pcm"])
-            turn.received.append((time.monotonic(), message))
+            turn.received.append((_now_s(), message))
             if message["type"] == "Audio":
                 queue.start()
                 queue.put(received / SAMPLE_RATE - LEAD_S, message)
@@ -240,15 +243,15 @@ async def _play(socket: ClientConnection, turn: Turn) -> None:
         return  # whatever was in hand is lost
     async for message in queue.rest():
         _release([message], turn)
-    turn.ended_s = time.monotonic()
+    turn.ended_s = _now_s()
 
 
 def _release(messages: Sequence[Message], turn: Turn) -> None:
     for message in messages:
-        now = time.monotonic()
-        turn.released.append((now, message))
+        now_s = _now_s()
+        turn.released.append((now_s, message))
         if message["type"] == "Audio":
-            turn.player.add(len(message["pcm"]) / SAMPLE_RATE, now)
+            turn.player.add(len(message["pcm"]) / SAMPLE_RATE, now_s)
             turn.pcm += message["pcm"]
         elif message["type"] == "Text":
             turn.words.append(message["text"])

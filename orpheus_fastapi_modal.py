@@ -1,10 +1,10 @@
 """Tier 2 on Modal: `modal deploy orpheus_fastapi_modal.py`, or `python deploy_orpheus_modal.py` for both tiers.
 
-    modal run orpheus_fastapi_modal.py                   speaks into hello.wav, cold and warm
-    modal run orpheus_fastapi_modal.py::fetch_weights    the codec into the Volume, which a deploy by the script does
-    modal app logs orpheus-fastapi-tts                   its log, one JSON object a request
+    modal run orpheus_fastapi_modal.py                   speak into hello.wav, cold and warm
+    modal run orpheus_fastapi_modal.py::fetch_weights    put the codec into the Volume; the deploy script does this too
+    modal app logs orpheus-fastapi-tts                   its log, one JSON object per request
 
-What is set, and where, is told by `orpheus settings`; what a container does stands in orpheus/deploy/speech.py.
+`orpheus settings` lists the settings; orpheus/deploy/speech.py is what runs in a container.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ import modal
 
 from orpheus.deploy import images
 from orpheus.deploy.settings import (
+    AUTH_SECRET,
+    CALL_TIMEOUT_S,
+    CORES,
+    MEMORY_GIB,
+    PROXY_KEYS,
     SPEECH_APP,
+    STARTUP_TIMEOUT_S,
+    VOLUME,
     WEIGHTS,
     container_environment,
+    hf_token,
     load_deployment,
     speech_sizes,
 )
@@ -26,52 +34,44 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 deployment = load_deployment()
-sizes = speech_sizes(deployment)
+sizes = speech_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
-image = images.speech_image()
-volume = modal.Volume.from_name(deployment.volume, create_if_missing=True, version=2)
-hf_secrets = [modal.Secret.from_name(deployment.hf_secret)] if deployment.hf_secret else []
-auth = modal.Secret.from_name(
-    deployment.auth_secret, required_keys=["ORPHEUS_PROXY_KEY", "ORPHEUS_PROXY_SECRET"]
-)
+volume = modal.Volume.from_name(VOLUME, create_if_missing=True, version=2)
+hf_secret = modal.Secret.from_dict(hf_token())
 
-app = modal.App(SPEECH_APP, tags={"service": "orpheus", "tier": "speech"})
+app = modal.App(SPEECH_APP, image=images.speech_image(), tags={"service": "orpheus", "tier": "speech"})
 
 
-@app.function(
-    image=image, volumes={WEIGHTS: volume}, secrets=hf_secrets, env=environment, timeout=3600, retries=2
-)
+@app.function(volumes={WEIGHTS: volume}, secrets=[hf_secret], env=environment, timeout=3600, retries=2)
 def fetch_weights() -> str:
     from orpheus.deploy import weights
     from orpheus.settings import load_settings
 
-    said = weights.fetch_codec(load_settings())
+    fetched = weights.fetch_codec(load_settings())
     volume.commit()
-    return said
+    return fetched
 
 
 @app.cls(
-    image=image,
     gpu=deployment.gpu_speech,
-    cpu=deployment.cores,
-    memory=deployment.memory_gib * 1024,
+    cpu=CORES,
+    memory=MEMORY_GIB * 1024,
     volumes={WEIGHTS: volume.with_mount_options(read_only=True)},
-    secrets=[auth],
+    secrets=[modal.Secret.from_name(AUTH_SECRET, required_keys=PROXY_KEYS)],
     # A codec that finds no GPU must fail here, not limp along on the CPU.
     env={"ORPHEUS_CODEC_DEVICE": "cuda"} | environment | {"HF_HUB_OFFLINE": "1"},
-    timeout=deployment.call_timeout_s,
-    startup_timeout=deployment.startup_timeout_s,
+    timeout=CALL_TIMEOUT_S,
+    startup_timeout=STARTUP_TIMEOUT_S,
     min_containers=deployment.min_containers,
     max_containers=deployment.max_containers,
-    buffer_containers=deployment.buffer_containers,
     scaledown_window=deployment.scaledown_s,
     region=deployment.region,
     enable_memory_snapshot=deployment.memory_snapshot,
-    # No GPU snapshot beside it: alpha, and restores were seen to crash (modal-client issue 4132).
+    # No GPU snapshot with it: alpha, and restores have crashed (modal-client issue 4132).
 )
 @modal.concurrent(max_inputs=sizes.most, target_inputs=sizes.target)
 class Speech:
-    @modal.enter(snap=deployment.memory_snapshot)  # Modal takes no snap=True without a snapshot
+    @modal.enter(snap=deployment.memory_snapshot)  # Modal accepts snap=True only with a snapshot
     def load_modules(self) -> None:
         from orpheus.deploy import speech
 

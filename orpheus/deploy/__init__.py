@@ -1,1 +1,1 @@
-"""Both tiers on Modal: what the scripts at the root do. Imports modal, and nothing heavy, at the top of its files."""
+"""Deployment of both tiers to Modal. Its modules import nothing heavy: the deploying machine has no torch."""

@@ -1,7 +1,6 @@
-"""Settings → tier 1 as a process of its own, started for good or not at all, and stopped without cutting off.
+"""Tier 1 in a Modal container, which orpheus_llama_modal.py defines: a child process that starts fully or not at all.
 
-Knows nothing of decorators; orpheus_llama_modal.py has those. A process of its own, as llama.cpp can end the one
-it runs in, and Modal's runtime must live to say so.
+A child process, because llama.cpp can abort its own, and Modal's runtime must survive to report that.
 """
 
 from __future__ import annotations
@@ -9,103 +8,75 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
 from contextlib import aclosing
 
-import httpx
-
 from orpheus import logs, vocabulary
-from orpheus.deploy import weights
-from orpheus.errors import EngineError, NotReady, OrpheusError, SetupError
+from orpheus.deploy.weights import in_volume
+from orpheus.errors import NotReady, OrpheusError
+from orpheus.http.child import ChildServer, wait_until_healthy
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
 from orpheus.voices import languages_of, voices_of
-from orpheus.weights import model_name
+from orpheus.weights import find_model, model_name
 
-POLL_S = 0.2
 KILL_S = 3.0  # after ORPHEUS_DRAIN_S
 
 log = logging.getLogger(__name__)
 
 
 class LlamaProcess:
-    """`orpheus llama` on every address of the container."""
+    """`orpheus llama` listening on every address of the container."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or load_settings()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server: ChildServer | None = None
         self._stopping = False
 
     def start(self, within_s: float) -> None:
-        """Return once it has answered one completion. Raises why it could not within the time."""
+        """Return once it has answered one completion. Raises OrpheusError, with the child stopped, if it does not."""
         logs.configure(self._settings)
+        url = f"http://127.0.0.1:{self._settings.llama_port}"
+        with in_volume("orpheus_llama_modal.py"):
+            model = find_model(self._settings)
         environment = {
-            **os.environ,
-            "ORPHEUS_MODEL": str(weights.model_at_hand(self._settings)),
+            "ORPHEUS_MODEL": str(model),
             "ORPHEUS_HOST": "0.0.0.0",  # Modal's proxy comes from outside the container
             "ORPHEUS_LLAMA_PORT": str(self._settings.llama_port),
             "ORPHEUS_DRAIN_S": str(self._settings.drain_s),
         }
-        deadline = time.monotonic() + within_s
-        self._process = subprocess.Popen([sys.executable, "-m", "orpheus", "llama"], env=environment)
+        command = [sys.executable, "-m", "orpheus", "llama", "--supervised"]
+        self._server = ChildServer("Tier 1", command, url, environment=environment)
         try:
-            url = f"http://127.0.0.1:{self._settings.llama_port}"
-            self._wait_for_health(url, deadline)
+            wait_until_healthy([self._server], within_s)
             took_s = asyncio.run(one_frame(self._settings.model_copy(update={"llama_endpoint": url})))
         except OrpheusError:
             self.stop()
             raise
         log.info("tier 1 is up; its first frame took %.0f ms", took_s * 1000)
-        threading.Thread(target=self._watch, name="llama-watch", daemon=True).start()
+        threading.Thread(target=self._watch, args=[self._server], name="llama-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Let streams under way end, for ORPHEUS_DRAIN_S at most."""
+        """Let running streams end, for ORPHEUS_DRAIN_S at most."""
         self._stopping = True
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(self._settings.drain_s + KILL_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._server:
+            self._server.stop(self._settings.drain_s + KILL_S)
 
-    def _wait_for_health(self, url: str, deadline: float) -> None:
-        assert self._process is not None
-        said = "it does not listen yet"
-        with httpx.Client(trust_env=False) as client:
-            while time.monotonic() < deadline:
-                if (code := self._process.poll()) is not None:
-                    raise EngineError(
-                        f"Tier 1 ended with exit code {code} while it started; its log says why."
-                    )
-                try:
-                    answer = client.get(f"{url}/health", timeout=2)
-                    if answer.status_code == 200:
-                        return
-                    said = answer.text[:300]
-                except httpx.HTTPError:
-                    pass
-                time.sleep(POLL_S)
-        raise SetupError(f"Tier 1 was not ready in time (ORPHEUS_STARTUP_TIMEOUT_S): {said}")
-
-    def _watch(self) -> None:
-        """End the container with the process: one that answers nothing must not stay in rotation."""
-        assert self._process is not None
-        code = self._process.wait()
+    def _watch(self, server: ChildServer) -> None:
+        """End the container with its child: one that answers nothing must not stay in rotation."""
+        code = server.process.wait()
         if not self._stopping:
             print(f"orpheus: tier 1 ended with exit code {code}; the container goes with it", file=sys.stderr)
             os._exit(1)
 
 
 async def one_frame(settings: Settings) -> float:
-    """Ask a completions endpoint for the first frame of a word; how long that took, in seconds.
+    """Ask a completions endpoint for the first frame of a word. Returns the seconds that took.
 
-    Raises what a request of tier 2 would raise.
+    Raises what a request to tier 2 would raise.
     """
     voice = voices_of(languages_of(model_name(settings)))[0]
     source = HttpTokenSource(settings)
@@ -113,8 +84,8 @@ async def one_frame(settings: Settings) -> float:
     started = time.perf_counter()
     count = 0
     try:
-        async with aclosing(source.generate(segment)) as numbers:
-            async for chunk in numbers:
+        async with aclosing(source.generate(segment)) as chunks:
+            async for chunk in chunks:
                 count += len(chunk.numbers)
     finally:
         await source.aclose()

@@ -1,24 +1,20 @@
-"""A container's size → what it costs an hour on Modal.
-
-Knows nothing of how many run. The prices are modal.com/pricing as of PRICED, in US dollars, before taxes and the
-free credits of a plan; they are printed with that date.
-"""
+"""What one container costs per hour on Modal, in US dollars before taxes and the free credits of a plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRICED = "2026-05 to 2026-10"
+PRICED = "2026-05 to 2026-10"  # when these were read at modal.com/pricing
 CORE_USD_S = 0.0000131
 GIB_USD_S = 0.00000222
-BROAD, NARROW = 1.15, 1.75  # a region such as us; one such as us-east
+BROAD, NARROW = 1.15, 1.75  # factor of a region such as us, and of one such as us-east
 BROAD_REGIONS = {"us", "eu", "ap", "uk", "ca", "jp", "au", "me", "sa", "af", "mx", "in"}
 
 
 @dataclass(frozen=True)
 class Gpu:
     usd_s: float
-    architecture: int  # CUDA's compute capability, for which llama.cpp is compiled
+    architecture: int  # CUDA's compute capability times ten, which llama.cpp is compiled for
 
 
 GPUS = {
@@ -32,6 +28,6 @@ GPUS = {
 
 
 def hourly_usd(gpu: str, cores: float, memory_gib: float, region: str | None) -> float:
-    """One container running for an hour, idle or busy: Modal bills what was reserved."""
+    """One running container, idle or busy: Modal bills what is reserved."""
     factor = 1.0 if region is None else BROAD if region in BROAD_REGIONS else NARROW
     return 3600 * factor * (GPUS[gpu].usd_s + cores * CORE_USD_S + memory_gib * GIB_USD_S)

@@ -1,7 +1,6 @@
-"""Environment and `.env` → what is deployed to Modal: GPUs, scaling, names; and the settings its containers get.
+"""What is deployed to Modal, from the environment and `.env`: GPUs, scaling, and the settings its containers get.
 
-Read when deploying, and again in each container, where the same values must give the same definition. Knows
-nothing of Modal itself.
+Read on the deploying machine and again in each container, where it must give the same definition.
 """
 
 from __future__ import annotations
@@ -27,15 +26,27 @@ from orpheus.settings import (
 
 LLAMA_APP, LLAMA_SERVER = "orpheus-llama-cpp", "Llama"
 SPEECH_APP, SPEECH_CLASS = "orpheus-fastapi-tts", "Speech"
+VOLUME = "orpheus-weights"
 WEIGHTS = "/weights"  # where the Volume is mounted
+AUTH_SECRET = "voice-auth"  # must hold PROXY_KEYS, and may hold ORPHEUS_API_KEYS
+PROXY_KEYS = ["ORPHEUS_PROXY_KEY", "ORPHEUS_PROXY_SECRET"]
 
-# The commit of hubertsiuzdak/snac_24khz every Orpheus uses. The model's is the one met at the first fetch, which
-# the Volume keeps; ORPHEUS_MODEL=owner/repo@commit names another.
-CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
+CORES = 4  # the GPU does the work: one core feeds it, the others serve HTTP and encode audio
+MEMORY_GIB = 8  # the 4 GB model passes through it on its way to the GPU
+TARGET_LOAD = 0.75  # of a container's capacity: the rest bridges the time another one takes to start
+STARTUP_TIMEOUT_S = 600  # ample for reading 4 GB from a cold Volume; Modal's default is 30 s
+CALL_TIMEOUT_S = 3600  # to Modal a WebSocket is one call
+EXIT_GRACE_S = 60  # a stream has 25 s of speech at most, made in real time or faster
 DRAIN_S = 20  # of the 30 s between Modal's SIGTERM and its SIGKILL
 # Under the 150 s after which Modal answers a waiting request with a redirect, which few clients follow.
 COLD_WAIT_S = 140.0
-LOCAL = {"host", "port", "fastapi_url"}  # mean this machine
+# Requests beyond a container's capacity that must get in: health checks, lists, and those answered with 429.
+ASIDE = 8
+
+# The commit of hubertsiuzdak/snac_24khz every Orpheus uses. The model is not pinned: the Volume keeps the commit it
+# was first fetched at, and ORPHEUS_MODEL=owner/repo@commit names another.
+CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
+LOCAL = {"host", "port", "fastapi_url"}  # settings that concern the deploying machine alone
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
 
 
@@ -44,55 +55,28 @@ class Deployment(Environment):
 
     gpu_llama: str = Field("L40S", description="Modal: GPU of tier 1")
     gpu_speech: str = Field("L4", description="Modal: GPU of tier 2")
-    cores: float = Field(4, gt=0, le=64, description="Modal: CPU cores of a container")
-    memory_gib: int = Field(8, ge=2, le=336, description="Modal: memory of a container, in GiB")
     min_containers: int = Field(0, ge=0, le=100, description="Modal: containers of each tier kept running")
     max_containers: int = Field(
         3,
         ge=1,
         le=1000,
         validate_default=True,
-        description="Modal: most containers of each tier; one more than needed lets a deploy roll",
-    )
-    buffer_containers: int = Field(
-        0, ge=0, le=100, description="Modal: idle containers of each tier held ready while there is traffic"
+        description="Modal: most containers of each tier; a rolling deploy needs one to spare",
     )
     scaledown_s: int = Field(
-        1200, ge=2, le=3600, description="Modal: idle time after which a container goes, in seconds"
-    )
-    target_load: float = Field(
-        0.75,
-        gt=0,
-        le=1,
-        description="Modal: part of a container's capacity in use at which another is started",
-    )
-    startup_timeout_s: int = Field(600, ge=30, le=3600, description="Modal: longest start of a container")
-    call_timeout_s: int = Field(
-        3600, ge=60, le=86400, description="Modal: longest request of tier 2, so its longest WebSocket"
-    )
-    exit_grace_s: int = Field(
-        60, ge=0, le=600, description="Modal: a tier 1 that must go has this long to end its streams"
+        1200, ge=2, le=3600, description="Modal: idle time after which a container stops, in seconds"
     )
     region: str | None = Field(
         None,
-        description="Modal: where both tiers run, as us, us-east or eu-west. Unset: wherever a GPU is free",
+        description="Modal: where both tiers run, such as us, us-east or eu-west. Unset: wherever a GPU is free",
     )
     open_speech: bool = Field(
         False,
-        description="Modal: tier 2 without a proxy token, for browsers and clients that cannot send one; set API keys",
+        description="Modal: tier 2 needs no proxy token, for browsers and clients that cannot send one; set API keys",
     )
     memory_snapshot: bool = Field(
-        False, description="Modal: start tier 2 from a snapshot of its memory with the imports done"
+        False, description="Modal: start tier 2 from a memory snapshot taken after its imports"
     )
-    auth_secret: str = Field(
-        "voice-auth",
-        description="Modal: Secret with ORPHEUS_PROXY_KEY, ORPHEUS_PROXY_SECRET, ORPHEUS_API_KEYS",
-    )
-    hf_secret: str | None = Field(
-        None,
-        description="Modal: Secret with HF_TOKEN, for gated weights. Unset: huggingface-secret where there is one",
-    )
-    volume: str = Field("orpheus-weights", description="Modal: Volume the weights are kept in")
 
     @field_validator("gpu_llama", "gpu_speech")
     @classmethod
@@ -103,51 +87,50 @@ class Deployment(Environment):
 
     @field_validator("max_containers")
     @classmethod
-    def _holds_the_least(cls, most: int, info: Any) -> int:
+    def _is_no_less_than_the_minimum(cls, most: int, info: Any) -> int:
         if most < info.data.get("min_containers", 0):
             raise ValueError("it is less than ORPHEUS_MIN_CONTAINERS")
         return most
 
 
 def load_deployment(**options: Any) -> Deployment:
-    """As `load_settings`, for what is deployed."""
+    """Like `load_settings`, for the deployment."""
     return load(Deployment, options)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Requests one container has at a time."""
+    """Concurrent requests of one container."""
 
-    target: int  # where Modal starts another container
-    most: int  # where Modal sends no more: 429 from a server, the queue of a web function
-
-
-ASIDE = 8  # requests that take no place: health, lists, and those that are told that all places are taken
+    target: int  # Modal starts another container above this
+    most: int  # Modal sends no more than this: a server answers 429, a web function queues
 
 
-def llama_sizes(deployment: Deployment) -> Sizes:
-    """Of tier 1: its streams, and those that may wait for one."""
-    sizes = EngineConfig.from_settings(load_settings(), gpu=True)
-    return Sizes(max(1, int(deployment.target_load * sizes.streams)), sizes.streams + sizes.waiting + ASIDE)
+def llama_sizes() -> Sizes:
+    """Tier 1: its streams, and those that may wait for one."""
+    engine = EngineConfig.from_settings(load_settings(), gpu=True)
+    return _sizes(engine.streams, engine.waiting)
 
 
-def speech_sizes(deployment: Deployment) -> Sizes:
-    """Of tier 2: its places."""
-    places = load_settings().max_requests
-    return Sizes(max(1, int(deployment.target_load * places)), places + ASIDE)
+def speech_sizes() -> Sizes:
+    """Tier 2: the speech requests it admits."""
+    return _sizes(load_settings().max_requests)
+
+
+def _sizes(capacity: int, waiting: int = 0) -> Sizes:
+    return Sizes(max(1, int(TARGET_LOAD * capacity)), capacity + waiting + ASIDE)
 
 
 def routing_region(region: str | None) -> str:
-    """Modal's proxy nearest to where tier 1 runs; a server cannot change it after its first deploy."""
+    """The Modal proxy nearest to where tier 1 runs. Modal fixes a server's at its first deploy."""
     near = {"us-west": "us-west", "eu": "eu-west", "uk": "eu-west", "ap": "ap-south", "jp": "ap-south"}
     return next((proxy for start, proxy in near.items() if (region or "").startswith(start)), "us-east")
 
 
 def container_environment(deployment: Deployment) -> dict[str, str]:
-    """Environment of both tiers' containers: what was set here and has a meaning there, no secrets.
+    """Environment of both tiers' containers: every setting given here that applies there, and no secrets.
 
-    The deployment's own settings are among it, as its definition is read again in the container. SetupError where
-    the weights are a path of this machine.
+    Raises SetupError if the weights are a path of this machine.
     """
     environment = {
         "ORPHEUS_MODEL": REAL_MODEL,
@@ -169,7 +152,16 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
     for name in ("ORPHEUS_MODEL", "ORPHEUS_CODEC"):
         if environment[name].startswith(("/", ".", "~")):
             raise SetupError(
-                f"{name}={environment[name]} is a path of this machine: for a container name a repository of Hugging "
-                f"Face, as {REAL_MODEL}, or '{EMBEDDED}'."
+                f"{name}={environment[name]} is a path of this machine: containers need a Hugging Face repository "
+                f"such as {REAL_MODEL}, or '{EMBEDDED}'."
             )
     return environment
+
+
+def hf_token() -> dict[str, str | None]:
+    """The inline Secret of the containers that fetch weights: HF_TOKEN, if it is set here.
+
+    There it is in the environment, so the definition, read again, is the same.
+    """
+    token = load_settings().hf_token
+    return {"HF_TOKEN": token.get_secret_value() if token else None}

@@ -1,25 +1,32 @@
-"""Settings → tier 2 as a Modal container serves it: the codec loaded, tier 1 woken, the application made.
-
-Knows nothing of decorators; orpheus_fastapi_modal.py has those. The imports stand in the functions, as the file is
-read on the machine that deploys, which has neither torch nor a GPU.
-"""
+"""Tier 2 in a Modal container, which orpheus_fastapi_modal.py defines: wakes tier 1, loads the codec, serves."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import modal
+
 from orpheus import logs
-from orpheus.deploy import tier1, weights
-from orpheus.settings import load_settings
+from orpheus.deploy.settings import LLAMA_APP, LLAMA_SERVER
+from orpheus.deploy.weights import in_volume
+from orpheus.errors import NotReady
+from orpheus.settings import Settings, load_settings
+from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
+from orpheus.weights import find_codec
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+log = logging.getLogger(__name__)
+
 
 def load_modules() -> None:
-    """What takes seconds and needs no GPU: the part a memory snapshot can hold."""
+    """The imports that take seconds and need no GPU: what a memory snapshot can hold."""
     import snac  # noqa: F401
     import torch  # noqa: F401
 
@@ -27,16 +34,19 @@ def load_modules() -> None:
 
 
 def start() -> FastAPI:
-    """The application, with its codec ready. SetupError or WeightsError where it cannot be."""
+    """The application, with its codec loaded. Raises SetupError or WeightsError."""
     from orpheus.codec import Codec
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 
     settings = load_settings()
     logs.configure(settings)
-    tier1.wake(settings)  # first, so that its GPU starts while ours loads
-    codec = Codec.load(weights.codec_at_hand(settings), settings)
-    service = SpeechService(settings, lambda: tier1.tokens(settings), lambda: codec)
+    # First, so that its GPU starts while ours loads.
+    threading.Thread(target=asyncio.run, args=[_wake_tier1(settings)], name="wake-tier1", daemon=True).start()
+    with in_volume("orpheus_fastapi_modal.py"):
+        folder = find_codec(settings)
+    codec = Codec.load(folder, settings)
+    service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda: codec)
     app = create_app(service)
     running = app.router.lifespan_context
 
@@ -49,3 +59,54 @@ def start() -> FastAPI:
 
     app.router.lifespan_context = lifespan
     return app
+
+
+class ModalTokenSource(HttpTokenSource):
+    """Tier 1 by its name on Modal, unless ORPHEUS_LLAMA_ENDPOINT is set.
+
+    It is looked up when first needed, and again until it is found: it may be deployed after tier 2.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._found = settings.llama_endpoint is not None
+
+    async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
+        await self._look_up()
+        async with aclosing(super().generate(segment)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def check(self) -> None:
+        await self._look_up()
+        await super().check()
+
+    async def _look_up(self) -> None:
+        if self._found:
+            return
+        try:
+            url = await modal.Server.from_name(LLAMA_APP, LLAMA_SERVER).get_url.aio()
+        except modal.exception.NotFoundError as error:
+            raise NotReady(
+                f"Tier 1, the app {LLAMA_APP}, is not deployed: run `modal deploy orpheus_llama_modal.py`, or set "
+                "ORPHEUS_LLAMA_ENDPOINT to another one."
+            ) from error
+        except modal.Error as error:
+            raise NotReady(f"Modal could not look up tier 1: {error}") from error
+        if not url:
+            raise NotReady(f"Modal has no URL for {LLAMA_APP}: deploy it again.")
+        self._url = self._settings.model_copy(update={"llama_endpoint": str(url)}).completions_url
+        self._found = True
+
+
+async def _wake_tier1(settings: Settings) -> None:
+    """A sleeping tier 1 starts because it is asked for its health."""
+    source = ModalTokenSource(settings)
+    try:
+        await source.check()
+        log.info("tier 1 is ready")
+    except NotReady as error:
+        log.info("tier 1 was asked to start: %s", error)
+    finally:
+        await source.aclose()

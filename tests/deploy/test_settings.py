@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from orpheus.deploy.settings import (
+    Sizes,
     container_environment,
     llama_sizes,
     load_deployment,
@@ -28,8 +29,7 @@ def test_the_defaults_cost_nothing_while_nobody_speaks() -> None:
         ("max_containers", 0, "greater"),
         ("scaledown_s", 3601, "3600"),
         ("scaledown_s", 1, "2"),
-        ("target_load", 1.5, "1"),
-        ("memory_gib", "lots", "integer"),
+        ("min_containers", "many", "integer"),
     ],
 )
 def test_what_modal_would_refuse_is_refused_here_by_name(name: str, value: object, says: str) -> None:
@@ -37,20 +37,18 @@ def test_what_modal_would_refuse_is_refused_here_by_name(name: str, value: objec
         load_deployment(**{name: value})
 
 
-def test_more_kept_than_allowed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_kept_running_than_allowed_is_refused() -> None:
     with pytest.raises(SetupError, match="ORPHEUS_MAX_CONTAINERS=3 cannot be used: it is less than"):
         load_deployment(min_containers=4)
     assert load_deployment(min_containers=4, max_containers=4).max_containers == 4
 
 
 def test_the_sizes_follow_the_settings_of_the_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
-    deployment = load_deployment(target_load=0.5)
     monkeypatch.setenv("ORPHEUS_STREAMS", "48")
-    monkeypatch.setenv("ORPHEUS_WAITING", "0")
     monkeypatch.setenv("ORPHEUS_MAX_REQUESTS", "1")
-    assert llama_sizes(deployment).target == 24
-    assert llama_sizes(deployment).most == 48 + 8  # health must get through when all streams are taken
-    assert (speech_sizes(deployment).target, speech_sizes(deployment).most) == (1, 9)
+    # Health checks must get through when all streams are taken.
+    assert llama_sizes() == Sizes(target=36, most=48 + 12 + 8)
+    assert speech_sizes() == Sizes(target=1, most=1 + 8)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,7 @@ def test_the_proxy_is_near_the_containers(region: str | None, proxy: str) -> Non
 
 
 def test_a_container_reads_the_same_deployment_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORPHEUS_HF_SECRET", "mine")
+    monkeypatch.setenv("ORPHEUS_REGION", "us")
     monkeypatch.setenv("ORPHEUS_TOP_P", "0.5")
     first = load_deployment()
     environment = container_environment(first)
@@ -85,7 +83,7 @@ def test_the_codec_belongs_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("url", ["https://tokens.example/v1", "https://x--y.us-east.modal.direct"])
-def test_another_tier_1_is_told_to_the_containers(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_another_tier_1_is_passed_to_the_containers(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("ORPHEUS_LLAMA_ENDPOINT", url)
     assert container_environment(load_deployment())["ORPHEUS_LLAMA_ENDPOINT"] == url
 
@@ -98,7 +96,7 @@ def test_weights_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch, na
         container_environment(load_deployment())
 
 
-def test_they_are_known_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_knows_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_GPU_LLAMA", "L4")
     monkeypatch.setenv("ORPHEUS_GPU_LAMA", "L4")
     assert [sentence.split()[0] for sentence in unknown_names()] == ["ORPHEUS_GPU_LAMA"]

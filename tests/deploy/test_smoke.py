@@ -16,33 +16,35 @@ from orpheus.deploy.errors import SmokeFailed
 from tests.support.live import served
 from tests.support.upstream import Upstream, event, frame_text
 
+FULL = {"error": {"message": "No room for another request"}}
+DONE = {"type": "speech.audio.done"}
+
 
 def events(*objects: dict[str, object]) -> Response:
     text = "".join(f"data: {json.dumps(event)}\n\n" for event in objects)
     return Response(text, media_type="text/event-stream")
 
 
-def sound(seconds: float, loudness: int) -> dict[str, object]:
+def audio(seconds: float, loudness: int) -> dict[str, object]:
     samples = loudness.to_bytes(2, "little", signed=True) * int(24_000 * seconds)
     return {"type": "speech.audio.delta", "audio": base64.b64encode(samples).decode()}
-
-
-FULL = {"error": {"message": "All places are taken"}}
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (events(sound(1, 0), {"type": "speech.audio.done"}), "silence"),
-        (events(sound(0.1, 9000), {"type": "speech.audio.done"}), r"0\.10 s"),
-        (events({"type": "speech.audio.done"}), "silence"),
-        (events(sound(1, 9000), {"type": "error", **FULL}), "in the middle: All places"),
+        (events(audio(1, 0), DONE), "silence"),
+        (events(audio(0.1, 9000), DONE), r"0\.10 s"),
+        (events(DONE), "silence"),
+        (events(audio(1, 9000), {"type": "error", **FULL}), "in the middle: No room"),
         (Response("missing credentials for proxy authorization", 401), "ORPHEUS_PROXY_KEY"),
-        (JSONResponse(FULL, 429), "429.*All places"),
+        (JSONResponse(FULL, 429), "429.*No room"),
         (Response("data: {\n\n"), "does not speak"),
     ],
 )
-def test_what_is_no_speech_is_a_failure_that_says_why(answer: Response, says: str, tmp_path: Path) -> None:
+def test_an_answer_that_is_no_speech_is_a_failure_that_says_why(
+    answer: Response, says: str, tmp_path: Path
+) -> None:
     async def speech(request: Request) -> Response:
         return answer
 
@@ -70,20 +72,17 @@ def test_one_frame_of_the_deployed_model_needs_neither_torch_nor_llama_cpp(
 def test_a_slow_start_is_followed_through_its_redirects_with_the_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ORPHEUS_PROXY_KEY", "wk-1")
-    monkeypatch.setenv("ORPHEUS_PROXY_SECRET", "ws-1")
-    monkeypatch.setenv("ORPHEUS_API_KEYS", "k1, k2")
-    seen: list[dict[str, str]] = []
+    keys = {"modal-key": "wk-1", "modal-secret": "ws-1", "x-api-key": "k1"}
+    for name, value in zip(("PROXY_KEY", "PROXY_SECRET", "API_KEYS"), keys.values(), strict=True):
+        monkeypatch.setenv(f"ORPHEUS_{name}", value)
 
     async def speech(request: Request) -> Response:
         return RedirectResponse("/result", 303)
 
     async def result(request: Request) -> Response:
-        seen.append(dict(request.headers))
-        return events(sound(1, 9000), {"type": "speech.audio.done"})
+        assert keys.items() <= dict(request.headers).items()
+        return events(audio(1, 9000), DONE)
 
     app = Starlette(routes=[Route("/v1/audio/speech", speech, methods=["POST"]), Route("/result", result)])
     with served(app) as url:
-        heard = smoke.try_speech(url, out=str(tmp_path / "out.wav"))
-    assert heard.audio_s == pytest.approx(1)
-    assert (seen[0]["modal-key"], seen[0]["modal-secret"], seen[0]["x-api-key"]) == ("wk-1", "ws-1", "k1")
+        smoke.try_speech(url, out=str(tmp_path / "out.wav"))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import pytest
 from orpheus.deploy import weights
 from orpheus.errors import WeightsError
 from orpheus.settings import load_settings
-from tests.deploy.conftest import run
-from tests.deploy.container import ContainerPlane
+from orpheus.weights import find_model
 from tests.support.hub import Hub
 from tests.support.live import served
 from tests.test_weights import GGUF, _use_hub
@@ -35,62 +33,32 @@ def test_weights_are_fetched_once_and_checked_each_time(hub: Hub) -> None:
     for _ in range(2):
         assert "some/one:m.gguf, 0 MB, checked" in weights.fetch_model(settings)
         assert "some/codec" in weights.fetch_codec(settings)
+        hub.files["some/one"]["m.gguf"] = GGUF + b"pushed later"
     assert hub.asked == ["some/one/m.gguf", "some/codec/config.json", "some/codec/pytorch_model.bin"]
-    assert weights.model_at_hand(settings).read_bytes() == GGUF * 1000
+    assert find_model(settings).read_bytes() == GGUF * 1000
 
 
-def test_what_changes_on_the_hub_changes_nothing_here(hub: Hub) -> None:
-    settings = load_settings(model=MODEL)
-    weights.fetch_model(settings)
-    hub.files["some/one"]["m.gguf"] = GGUF + b"pushed later"
-    weights.fetch_model(settings)
-    assert weights.model_at_hand(settings).read_bytes() == GGUF * 1000
-
-
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_connection_resumes_where_it_broke(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.breaks = {"m.gguf"}
     settings = load_settings(model=MODEL)
     weights.fetch_model(settings)
-    assert hub.ranges == [f"bytes={len(GGUF) * 500 // 1000 * 1000}-"]  # by whole chunks
-    assert weights.model_at_hand(settings).read_bytes() == GGUF * 1000
-
-
-@pytest.mark.parametrize("script", ["orpheus_llama_modal", "orpheus_fastapi_modal"])
-def test_the_function_of_each_script_fetches_its_own_and_keeps_it(
-    hub: Hub, plane: ContainerPlane, script: str, tmp_path: Path
-) -> None:
-    from huggingface_hub import constants
-
-    source = f"import {script}; print({script}.fetch_weights.local())"
-    given = {
-        "ORPHEUS_MODEL": MODEL,
-        "ORPHEUS_CODEC": CODEC,
-        "HF_ENDPOINT": constants.ENDPOINT,
-        "HF_HUB_CACHE": str(tmp_path / "volume"),
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    done = run([sys.executable, "-c", source], plane, **given)
-    assert done.returncode == 0, done.stderr
-    assert "checked in" in done.stdout
-    assert [name for name, _ in plane.calls].count("VolumeCommit") == 1
-    assert len(hub.asked) == {"orpheus_llama_modal": 1, "orpheus_fastapi_modal": 2}[script]
+    assert hub.ranges == [f"bytes={len(GGUF) * 500 // 1000 * 1000}-"]  # in whole chunks
+    assert find_model(settings).read_bytes() == GGUF * 1000
 
 
 def test_a_damaged_file_is_removed_and_fetched_again(hub: Hub) -> None:
     settings = load_settings(model=MODEL)
     weights.fetch_model(settings)
-    blob = weights.model_at_hand(settings).resolve()
+    blob = find_model(settings).resolve()
     content = blob.read_bytes()
     blob.write_bytes(content[:-1] + b"?")
     with pytest.raises(WeightsError, match="damaged and was removed"):
         weights.fetch_model(settings)
     weights.fetch_model(settings)
-    assert weights.model_at_hand(settings).read_bytes() == content
+    assert find_model(settings).read_bytes() == content
 
 
 def test_small_files_are_checked_as_git_names_them(tmp_path: Path) -> None:
@@ -102,7 +70,7 @@ def test_small_files_are_checked_as_git_names_them(tmp_path: Path) -> None:
         weights.check_digest(blob)
 
 
-def test_a_file_that_has_no_digest_cannot_be_checked(tmp_path: Path) -> None:
+def test_a_file_without_a_digest_cannot_be_checked_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(GGUF)
     with pytest.raises(WeightsError, match="cannot be checked"):
@@ -112,19 +80,6 @@ def test_a_file_that_has_no_digest_cannot_be_checked(tmp_path: Path) -> None:
 
 def test_the_embedded_voice_needs_no_fetching(hub: Hub) -> None:
     settings = load_settings(model="embedded")
-    assert "nothing to fetch" in weights.fetch_model(settings) + weights.fetch_codec(settings)
-    assert hub.asked == []
-
-
-def test_a_container_without_its_weights_says_how_they_get_there(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # as in the containers that serve
-    settings = load_settings(model=MODEL, codec=CODEC)
-    with pytest.raises(WeightsError, match=r"modal run orpheus_llama_modal\.py::fetch_weights"):
-        weights.model_at_hand(settings)
-    with pytest.raises(WeightsError, match=r"modal run orpheus_fastapi_modal\.py::fetch_weights"):
-        weights.codec_at_hand(settings)
+    assert "nothing to fetch" in weights.fetch_model(settings)
+    assert "nothing to fetch" in weights.fetch_codec(settings)
     assert hub.asked == []

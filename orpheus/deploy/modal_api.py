@@ -1,0 +1,152 @@
+"""What `deploy_orpheus_modal.py` asks of Modal: check the token and the Secret; deploy, fill, find and stop a tier.
+
+Every failure is a DeployError that says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import modal
+from modal.exception import AuthError, InvalidError, NotFoundError, PermissionDeniedError
+
+from orpheus.deploy.errors import (
+    DeployError,
+    DeployFailed,
+    FetchFailed,
+    NotDeployed,
+    NotLoggedIn,
+    SecretMissing,
+    TokenRefused,
+    Unreachable,
+)
+from orpheus.deploy.settings import (
+    AUTH_SECRET,
+    LLAMA_APP,
+    LLAMA_SERVER,
+    PROXY_KEYS,
+    SPEECH_APP,
+    SPEECH_CLASS,
+)
+from orpheus.errors import OrpheusError
+from orpheus.settings import Settings
+
+CHECK_S = 15.0  # the client itself gives up only after a minute
+
+Strategy = Literal["rolling", "recreate"]
+
+
+@dataclass(frozen=True)
+class Tier:
+    name: str  # as in --only
+    app: str
+    module: str  # the script at the root
+
+
+LLAMA = Tier("llama", LLAMA_APP, "orpheus_llama_modal")
+SPEECH = Tier("speech", SPEECH_APP, "orpheus_fastapi_modal")
+
+
+def check_token(within_s: float = CHECK_S) -> None:
+    """Return if Modal accepts this machine's token. Raises NotLoggedIn, TokenRefused or Unreachable."""
+
+    async def ask() -> None:
+        client = await modal.Client.from_env.aio()
+        await client.hello.aio()  # type: ignore[no-untyped-call]
+
+    with clear_errors(DeployFailed, "Modal does not accept this machine"):
+        try:
+            asyncio.run(asyncio.wait_for(ask(), within_s))
+        except TimeoutError as error:
+            raise Unreachable(
+                f"Modal did not answer within {within_s:g} s: check the network, or https://status.modal.com."
+            ) from error
+
+
+def ensure_auth_secret(settings: Settings, environment: str | None) -> str:
+    """Make the Secret with the proxy token from this machine's settings unless it exists. Returns what was done."""
+    with clear_errors(DeployFailed, f"The Secret {AUTH_SECRET} cannot be looked up"):
+        try:
+            modal.Secret.from_name(
+                AUTH_SECRET, required_keys=PROXY_KEYS, environment_name=environment
+            ).hydrate()
+            return f"Secret {AUTH_SECRET} exists"
+        except NotFoundError as error:
+            if AUTH_SECRET not in str(error):  # the environment is missing, not the Secret
+                raise
+        except InvalidError:  # it lacks a key
+            pass
+    if not settings.proxy_headers:
+        option = f" --env {environment}" if environment else ""
+        raise SecretMissing(
+            f"The Secret {AUTH_SECRET} with {' and '.join(PROXY_KEYS)} does not exist. Create a proxy token with\n"
+            f"    modal workspace proxy-tokens create\n"
+            f"and store it with\n"
+            f"    modal secret create {AUTH_SECRET}{option} --force {PROXY_KEYS[0]}=wk-… {PROXY_KEYS[1]}=ws-…\n"
+            f"or put both into .env and run this again. ORPHEUS_API_KEYS can be stored with them."
+        )
+    values = dict(zip(PROXY_KEYS, settings.proxy_headers.values(), strict=True))
+    if settings.api_keys:
+        values["ORPHEUS_API_KEYS"] = settings.api_keys.get_secret_value()
+    with clear_errors(DeployFailed, f"The Secret {AUTH_SECRET} was not created"):
+        modal.Secret.objects.create(AUTH_SECRET, values, environment_name=environment)
+    return f"Secret {AUTH_SECRET} created with {', '.join(values)} as set here"
+
+
+def deploy(tier: Tier, environment: str | None, strategy: Strategy) -> None:
+    """Deploy what the tier's script defines, with Modal's own progress on the terminal."""
+    with clear_errors(DeployFailed, f"{tier.app} was not deployed"), modal.enable_output():
+        app: modal.App = importlib.import_module(tier.module).app
+        app.deploy(environment_name=environment, strategy=strategy)
+
+
+def fetch_weights(tier: Tier, environment: str | None) -> str:
+    """Fill the Volume with the weights of a deployed tier; those already in it are only checked. Returns a summary."""
+    doing = f"The weights of {tier.app} were not fetched"
+    with clear_errors(FetchFailed, doing):
+        try:
+            function = modal.Function.from_name(tier.app, "fetch_weights", environment_name=environment)
+            return str(function.remote())
+        except OrpheusError as error:  # raised in the container
+            raise FetchFailed(f"{doing}: {error}") from error
+
+
+def url(tier: Tier, environment: str | None) -> str:
+    """The URL of a deployed tier."""
+    with clear_errors(NotDeployed, f"{tier.app} has no URL, deploy it first"):
+        if tier is LLAMA:
+            found = modal.Server.from_name(tier.app, LLAMA_SERVER, environment_name=environment).get_url()
+        else:
+            speech = modal.Cls.from_name(tier.app, SPEECH_CLASS, environment_name=environment)
+            found = speech().web.get_web_url()
+    if not found:
+        raise NotDeployed(f"{tier.app} has no URL: deploy it again.")
+    return str(found)
+
+
+def stop(tier: Tier, environment: str | None) -> None:
+    """End the tier's containers and its URL. The Volume and the Secret stay."""
+    with clear_errors(NotDeployed, f"{tier.app} cannot be stopped"):
+        modal.App.lookup(tier.app, environment_name=environment).stop()
+
+
+@contextmanager
+def clear_errors(otherwise: type[DeployError], doing: str) -> Iterator[None]:
+    """Turn what modal raises into one sentence: about the account, or else `otherwise`, which begins with `doing`."""
+    try:
+        yield
+    except AuthError as error:
+        if "Token missing" in str(error):
+            raise NotLoggedIn("This machine has no Modal token: run `modal setup` once.") from error
+        raise TokenRefused(f"Modal refused the token: {error}. Run `modal setup` for another.") from error
+    except PermissionDeniedError as error:
+        raise TokenRefused(f"The token may not do this: {error}") from error
+    except modal.exception.ConnectionError as error:
+        raise Unreachable(f"Modal cannot be reached: {error}") from error
+    except modal.Error as error:
+        raise otherwise(f"{doing}: {str(error) or type(error).__name__}") from error

@@ -23,6 +23,8 @@ from tests.support.waiting import eventually
 
 DRAIN_S = 4
 SECRET = "sk-very-secret"
+# On a busy machine a stream may take more than the 0.3 s it has to send its error.
+PROGRAM = "from orpheus import cli; from orpheus.server import admission; admission.BREAK_S = 20; cli.main()"
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def process(
     port = free_port()
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orpheus", "speech", "--port", str(port), "--codec", "embedded"],
+            [sys.executable, "-c", PROGRAM, "speech", "--port", str(port), "--codec", "embedded"],
             env=clean_environment(
                 ORPHEUS_LLAMA_ENDPOINT=_upstream_server[1],
                 ORPHEUS_DRAIN_S=str(DRAIN_S),

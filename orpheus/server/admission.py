@@ -1,7 +1,4 @@
-"""How many utterances may be made at once, and how they end when the server stops.
-
-Knows nothing of what an utterance is.
-"""
+"""Limits how many utterances are spoken at once, and brings them to an end when the server shuts down."""
 
 from __future__ import annotations
 
@@ -15,53 +12,55 @@ from orpheus.errors import AtCapacity, NotReady
 
 log = logging.getLogger(__name__)
 
-BREAK_S = 0.3  # a few frames: time to notice, and to say so where the protocol has a way
+INTERRUPTED = "The server shut down before this was finished. Try again."
+BREAK_S = 0.3  # a few frames: enough to notice, and to send an error where the protocol has one
 
 
 class Admission:
-    """Used from one event loop."""
+    """Counts the utterances in progress. Used from one event loop."""
 
-    def __init__(self, most: int, drain_s: float) -> None:
-        self.most = most
+    def __init__(self, limit: int, drain_s: float) -> None:
+        """At most `limit` utterances at once; when draining, they get `drain_s` seconds to finish."""
+        self.limit = limit
+        self.active = 0
         self._drain_s = drain_s
-        self.taken = 0
-        self._draining = self._broken = False
+        self._draining = self._drained = False
 
     @property
     def full(self) -> bool:
-        return self.taken >= self.most
+        return self.active >= self.limit
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Holds one of ORPHEUS_MAX_REQUESTS places; AtCapacity where there is none."""
+        """Counts one utterance while the body runs. AtCapacity where the limit is reached."""
         if self.full:
-            raise AtCapacity(f"All {self.most} places are taken; try again in a moment.")
-        self.taken += 1
+            raise AtCapacity(f"The server is at its limit of {self.limit} requests; try again in a moment.")
+        self.active += 1
         try:
             yield
         finally:
-            self.taken -= 1
+            self.active -= 1
 
     def check_open(self) -> None:
-        """NotReady once the server stops: nothing new is begun."""
+        """NotReady once draining has begun: nothing new starts."""
         if self._draining:
-            raise NotReady("The server is stopping; try again in a moment.")
+            raise NotReady("The server is shutting down; try again in a moment.")
 
-    def check_not_broken(self) -> None:
-        """NotReady once what is under way has had its time."""
-        if self._broken:
-            raise NotReady("The server stopped before this was finished. Try again.")
+    def check_not_drained(self) -> None:
+        """NotReady once the time to finish is over."""
+        if self._drained:
+            raise NotReady(INTERRUPTED)
 
     async def drain(self, hurry: Callable[[], bool]) -> None:
-        """Take nothing new; what is under way gets ORPHEUS_DRAIN_S, or until `hurry`, and is then broken."""
+        """Admit nothing new; interrupt what is in progress after `drain_s` seconds, or once `hurry` returns True."""
         self._draining = True
-        if self.taken:
-            log.info("stopping: %d under way get %g s to end", self.taken, self._drain_s)
-        await self._until_none(self._drain_s, hurry)
-        self._broken = True
-        await self._until_none(BREAK_S, hurry)
+        if self.active:
+            log.info("shutting down: %d in progress get %g s to finish", self.active, self._drain_s)
+        await self._wait_until_idle(self._drain_s, hurry)
+        self._drained = True
+        await self._wait_until_idle(BREAK_S, hurry)
 
-    async def _until_none(self, within_s: float, hurry: Callable[[], bool]) -> None:
-        ends_s = time.monotonic() + within_s
-        while self.taken and time.monotonic() < ends_s and not hurry():  # noqa: ASYNC110 - a signal sets it
+    async def _wait_until_idle(self, limit_s: float, hurry: Callable[[], bool]) -> None:
+        ends_s = time.monotonic() + limit_s
+        while self.active and time.monotonic() < ends_s and not hurry():  # noqa: ASYNC110 - a signal sets it
             await asyncio.sleep(0.02)

@@ -1,7 +1,6 @@
-"""The base URLs people write → the one each route has: `/audio/…`, `/models` and `/v1/v1/…` are `/v1/…`.
+"""Rewrites the paths of common base URLs: `/audio/…`, `/models` and `/v1/v1/…` all become `/v1/…`.
 
-Knows nothing of what is there. A client told `http://host:5005` instead of `http://host:5005/v1`, or one that
-adds a `/v1` of its own, is heard all the same. Pure ASGI.
+Clients are often given `http://host:5005` instead of `http://host:5005/v1`, or append a `/v1` themselves. Pure ASGI.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A speech service → the ASGI application: routes, sockets, and the layers every request passes.
+"""Tier 2's ASGI application over a speech service: routes, WebSockets and middleware.
 
-Knows nothing of what a route does. Every layer is pure ASGI: one that wraps responses would turn a failure in
-the middle of a stream into a clean end.
+All middleware is pure ASGI: a layer that wraps responses, as BaseHTTPMiddleware does, would turn a failure in the
+middle of a stream into a clean end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orpheus.server.sockets import plain, session, unmute
 
 
 def create_app(service: SpeechService) -> FastAPI:
-    """Tier 2. The service loads once the application starts, and /health says how far it is."""
+    """The application. The service starts loading with it; /health reports when it is ready."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +35,7 @@ def create_app(service: SpeechService) -> FastAPI:
     app = FastAPI(title="Orpheus speech", version=__version__, lifespan=lifespan)
     describe(app, keys=service.settings.api_keys is not None)
     install_error_handlers(app)
-    _add_layers(app, service)
+    _add_middleware(app, service)
     app.include_router(health.routes(service))
     app.include_router(catalog.routes(service))
     app.include_router(openai.routes(service))
@@ -46,14 +46,14 @@ def create_app(service: SpeechService) -> FastAPI:
     return app
 
 
-def _add_layers(app: FastAPI, service: SpeechService) -> None:
-    """The last one added is the outermost."""
+def _add_middleware(app: FastAPI, service: SpeechService) -> None:
+    """The layer added last is the outermost."""
     settings = service.settings
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyAuth, settings=settings)
     if settings.cors_origins:
         origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
-        # Outside the keys: a browser asks for permission without one, and must be able to read a 401.
+        # Outside ApiKeyAuth: a preflight request carries no key, and a page must be able to read a 401.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,

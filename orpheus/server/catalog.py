@@ -1,7 +1,7 @@
-"""What clients look up before they speak: models and voices, in the shape each client indexes.
+"""Lists of models and voices, in the formats that existing clients parse.
 
-Knows nothing of pipeline. The shapes are other people's: OpenAI's for models, Open WebUI's for voices and audio
-models, Kokoro's `legacy` and `test`, by which Home Assistant's bridge knows a server it can ask for voices.
+OpenAI's format for models, Open WebUI's for voices and audio models, Kokoro's `legacy` list and `/v1/test`, by which
+Home Assistant's bridge recognises a server that can list its voices.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from orpheus.server.service import SpeechService
 from orpheus.text.tags import TAGS
 from orpheus.voices import OPENAI_VOICES, voices_of
 
-MODEL_ID = "orpheus-tts"  # "tts" in it: some clients find speech models by their name
-# OpenAI's names, which clients send unless told otherwise; all of them are the one model.
+MODEL_ID = "orpheus-tts"  # some clients recognise a speech model by "tts" in its name
+# OpenAI's names, which clients send by default; all stand for the one model.
 MODEL_ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 MODELS = (MODEL_ID, *MODEL_ALIASES)
 CREATED = 1742342400  # 2025-03-19, when Orpheus-3B was published
@@ -28,24 +28,24 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The one model, under every name it answers to."""
+        """The one model, under each of its names."""
         return {"object": "list", "data": [_model(name) for name in MODELS]}
 
     @router.get("/v1/models/{model_id}", responses=errors(404))
     async def model(model_id: str) -> dict[str, Any]:
-        """One of them."""
+        """The model, if it has this name."""
         if model_id not in MODELS:
-            raise NotFound(f"There is no model {model_id[:60]!r}; {MODEL_ID} is.", code="model_not_found")
+            raise NotFound(f"There is no model {model_id[:60]!r}; use {MODEL_ID!r}.", code="model_not_found")
         return _model(model_id)
 
     @router.get("/v1/audio/models")
     async def audio_models() -> dict[str, Any]:
-        """The same for clients that ask for speech models alone."""
+        """The same, for clients that list speech models separately."""
         return {"models": [{"id": name, "name": name} for name in MODELS]}
 
     @router.get("/v1/audio/voices")
     async def voices(legacy: str = "") -> dict[str, Any]:
-        """All voices, and the emotion tags they follow; with `legacy=true` their names alone."""
+        """All voices and the emotion tags they support; with `legacy=true` only their names."""
         if legacy.lower() in ("true", "1"):
             return {"voices": [voice.id for voice in voices_of(service.languages)]}
         listed = [
@@ -57,12 +57,12 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/v1/test")
     async def test() -> dict[str, str]:
-        """`{"status": "ok"}`, by which some clients know that voices can be listed."""
+        """`{"status": "ok"}`: tells some clients that voices can be listed."""
         return {"status": "ok"}
 
     @router.get("/v1/")
     async def root() -> dict[str, str]:
-        """LiveKit opens its connection with it before it has anything to say."""
+        """LiveKit opens its connection with this request ahead of the first text."""
         return {"status": "ok"}
 
     return router

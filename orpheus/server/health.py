@@ -1,7 +1,7 @@
-"""Is it up, is it ready, how is it doing: `/live`, `/ready`, `/health`, `/metrics`.
+"""Probes and metrics: `/live`, `/ready`, `/health`, `/metrics`.
 
-Knows nothing of requests. `/live` answers as long as the process can; `/ready` and `/health` are 503 with the
-reason until a request could be served, and again once the server is stopping.
+`/live` succeeds as long as the process responds; `/ready` and `/health` are 503 with the reason until requests can be
+served, and again once the server is shutting down.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from orpheus.server.metrics import CONTENT_TYPE
 from orpheus.server.service import SpeechService
 
-_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready; `reason` says why"}}
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready; `reason` explains why"}}
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
@@ -23,13 +23,13 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/live")
     async def live() -> dict[str, str]:
-        """200 while the process can answer: restart it where this fails."""
+        """200 while the process responds: restart it when this fails."""
         return {"status": "live"}
 
     @router.get("/health", responses=_NOT_READY)
     @router.get("/ready", responses=_NOT_READY)
     async def ready() -> JSONResponse:
-        """200 when a request would be served: send it none where this fails."""
+        """200 when requests can be served: route none here when this fails."""
         problem = await service.problem()
         state = "ready" if problem is None else "failed" if service.failure else "not ready"
         body = {"status": state, "reason": problem, "codec": service.codec_report()}
@@ -37,7 +37,7 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/metrics", response_class=Response, responses=_TEXT)
     async def metrics() -> Response:
-        """Prometheus text."""
+        """All metrics in the Prometheus text format."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     return router

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one tier 2, from a registry of its own. `Speaking` measures one utterance while it is sent."""
+"""Prometheus metrics of tier 2. Each `SpeechMetrics` has its own registry, so two servers in a process count apart."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FACTORS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 
 
 
 class SpeechMetrics:
-    """The metrics of one tier 2."""
+    """Counters, histograms and gauges of one tier 2, named `orpheus_speech_…`."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry(auto_describe=False)
-        # Of the counters that have any: a scrape does not show them before they are used.
+        # By counter: a scrape shows a counter's labels only once it has been used.
         self.labels: dict[str, tuple[str, ...]] = {}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -34,63 +34,75 @@ class SpeechMetrics:
             return Histogram(f"orpheus_speech_{name}", text, buckets=buckets, registry=registry)
 
         self.requests = counter(
-            "requests", "Requests ended; a WebSocket's status is its close code", "route", "status", "format"
+            "requests",
+            "Finished requests; a WebSocket's status is its close code",
+            "route",
+            "status",
+            "format",
         )
-        self.rejected = counter("rejected", "Requests refused because all places were taken")
-        self.cancelled = counter("cancelled", "Requests whose client left before the end")
+        self.rejected = counter("rejected", "Requests rejected for lack of capacity")
+        self.cancelled = counter("cancelled", "Requests whose client disconnected before the end")
         self.failed = counter("failed", "Requests that failed, before or after the first byte")
         self.unknown_voices = counter(
-            "unknown_voices", "Voices the orchestrator asked for that are not known; the default spoke"
+            "unknown_voices", "Unmute connections that asked for an unknown voice and got the default one"
         )
-        self.cache = counter("cache", "Requests with a seed that looked into the cache", "result")
-        self._first_audio_s = histogram("first_audio_seconds", "To the first samples", _FIRST_S)
+        self.cache = counter("cache", "Cache lookups by requests with a seed", "result")
+        self._first_audio_s = histogram(
+            "first_audio_seconds", "Time from the text to the first samples", _FIRST_S
+        )
         self._first_byte_s = histogram(
-            "first_byte_seconds", "To the first byte handed to the client", _FIRST_S
+            "first_byte_seconds", "Time from the text to the first byte sent to the client", _FIRST_S
         )
         self._factor = histogram(
-            "real_time_factor", "Time spent making audio / its duration; under 1 keeps up", _FACTORS
+            "real_time_factor",
+            "Time spent generating audio / its duration; below 1 is faster than real time",
+            _FACTORS,
         )
-        self._underruns = counter("underruns", "Times a player in real time had nothing to play")
-        self._underrun_s = counter("underrun_seconds", "Silence such a player put in")
-        self._audio_s = counter("audio_seconds", "Audio sent, as its listener hears it")
-        self._bytes = counter("bytes", "Audio sent, in bytes", "format")
-        self._segments = counter("segments", "Segments of text spoken")
-        self._regenerated = counter("regenerated", "Segments made anew because the first try went wrong")
-        self._truncated = counter("truncated", "Segments that ended by their token limit")
-        self._removed_tags = counter("removed_tags", "Tags of texts that mean nothing to the voice")
-        self._resyncs = counter("resyncs", "Times the tokens were not whole frames")
-        self._active = Gauge("orpheus_speech_active", "Utterances being made now", registry=registry)
+        self._underruns = counter("underruns", "Gaps heard by a client that plays the audio in real time")
+        self._underrun_s = counter("underrun_seconds", "Silence in such gaps")
+        self._audio_s = counter("audio_seconds", "Playing time of the audio sent")
+        self._bytes = counter("bytes", "Size of the audio sent, as encoded", "format")
+        self._segments = counter("segments", "Text segments spoken")
+        self._regenerated = counter(
+            "regenerated", "Segments generated a second time because the first attempt failed"
+        )
+        self._truncated = counter("truncated", "Segments cut off by their token limit")
+        self._removed_tags = counter(
+            "removed_tags", "Tags removed from texts because the voice does not support them"
+        )
+        self._resyncs = counter("resyncs", "Times the tokens did not form whole frames")
+        self._active = Gauge("orpheus_speech_active", "Utterances in progress", registry=registry)
         self._waiting = Gauge(
-            "orpheus_speech_waiting", "Of these, those with no audio yet", registry=registry
+            "orpheus_speech_waiting", "Utterances in progress that have sent no audio yet", registry=registry
         )
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A value that is read when it is asked for."""
+        """Add a gauge whose value is read at each scrape."""
         Gauge(f"orpheus_speech_{name}", text, registry=self._registry).set_function(read)
 
     def text(self) -> bytes:
-        """The exposition format, UTF-8."""
+        """All metrics in the exposition format, UTF-8."""
         return generate_latest(self._registry)
 
     @contextmanager
-    def speaking(self, usage: Usage, format: str, samples_per_s: float) -> Iterator[Speaking]:
-        """Around the making of one utterance; `samples_per_s` as they will be heard, speed included."""
+    def utterance(self, usage: Usage, format: str, samples_per_s: float) -> Iterator[UtteranceTimer]:
+        """Measures one utterance while the body runs; `samples_per_s` as they will be heard, speed included."""
         sent_bytes = self._bytes.labels(format)
 
         def sent(audio_s: float, size: int) -> None:
             self._audio_s.inc(audio_s)
             sent_bytes.inc(size)
 
-        speaking = Speaking(usage, samples_per_s, self._first_byte, sent)
+        timer = UtteranceTimer(usage, samples_per_s, self._first_byte, sent)
         self._active.inc()
         self._waiting.inc()
         try:
-            yield speaking
+            yield timer
         finally:
             self._active.dec()
-            if speaking.first_byte_s is None:
+            if timer.first_byte_s is None:
                 self._waiting.dec()
-            self._add(speaking, usage)
+            self._add(timer, usage)
 
     def _first_byte(self, seconds: float) -> None:
         self._waiting.dec()
@@ -98,12 +110,12 @@ class SpeechMetrics:
         if (context := request_context.current.get()) is not None:
             context.first_byte()
 
-    def _add(self, speaking: Speaking, usage: Usage) -> None:
-        audio_s = usage.samples / speaking.samples_per_s
+    def _add(self, timer: UtteranceTimer, usage: Usage) -> None:
+        audio_s = usage.samples / timer.samples_per_s
         if usage.first_audio_s is not None:
             self._first_audio_s.observe(usage.first_audio_s)
         if audio_s:
-            self._factor.observe(speaking.work_s / audio_s)
+            self._factor.observe(timer.work_s / audio_s)
         self._underruns.inc(usage.playout.underruns)
         self._underrun_s.inc(usage.playout.underrun_s)
         self._segments.inc(len(usage.segments))
@@ -112,11 +124,11 @@ class SpeechMetrics:
         self._removed_tags.inc(usage.removed_tags)
         self._resyncs.inc(usage.resyncs)
         if (context := request_context.current.get()) is not None:
-            context.add_usage(usage, audio_s, speaking.work_s)
+            context.add_usage(usage, audio_s, timer.work_s)
 
 
-class Speaking:
-    """One utterance on its way to its listener."""
+class UtteranceTimer:
+    """Tells the time spent on an utterance from the time spent waiting for its client."""
 
     def __init__(
         self,
@@ -125,9 +137,9 @@ class Speaking:
         on_first: Callable[[float], None],
         on_sent: Callable[[float, int], None],
     ) -> None:
-        """`on_first` gets the seconds to the first byte, `on_sent` the seconds of audio and the bytes of each chunk."""
+        """`on_first` gets the seconds to the first byte, `on_sent` each chunk's seconds of audio and its bytes."""
         self.samples_per_s = samples_per_s
-        self.work_s = 0.0  # making audio; not waiting for a client that reads or writes slowly
+        self.work_s = 0.0  # generating audio; excludes waiting for a client that reads or writes slowly
         self.first_byte_s: float | None = None
         self._usage = usage
         self._on_first = on_first
@@ -137,7 +149,7 @@ class Speaking:
         self._resumed_s = time.monotonic()
 
     def sending(self, chunk: bytes) -> None:
-        """`chunk` is about to be handed over; it is taken to hold all samples made since the last."""
+        """`chunk` is about to be sent; it is assumed to hold all samples generated since the previous one."""
         now_s = time.monotonic()
         waited_s = self._usage.waited_s - self._excused_s
         self._excused_s += waited_s
@@ -150,5 +162,5 @@ class Speaking:
         self._on_sent(samples / self.samples_per_s, len(chunk))
 
     def resumed(self) -> None:
-        """It was taken, and the next is being made."""
+        """The chunk was accepted; work on the next one begins."""
         self._resumed_s = time.monotonic()

@@ -1,6 +1,6 @@
-"""The REST routes that speak: OpenAI's speech API and its streaming variant.
+"""OpenAI's speech API, `POST /v1/audio/speech`, and its streaming variant: text in, encoded audio out.
 
-The first audio is in hand before a 200 is sent; a failure after that breaks the body visibly, it never ends cleanly.
+A 200 is sent only once the first audio exists; a failure after that breaks the body off instead of ending it cleanly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from orpheus.tts.encode import CONTENT_TYPES
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.usage import Usage
 
-# A proxy that buffers a response before passing it on would undo the streaming.
+# A proxy that buffers the response would undo the streaming.
 NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -35,23 +35,23 @@ def routes(service: SpeechService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
     names = (weights.model_name(settings), weights.codec_name(settings))
-    speak = _Speak(service, ResponseCache(settings.cache_mb * 1_000_000, names))
+    speak = _SpeechEndpoint(service, ResponseCache(settings.cache_mb * 1_000_000, names))
 
     @router.post("/v1/audio/speech", response_class=Response, responses=audio())
     async def speech(request: Request, body: SpeechRequest) -> Response:
-        """Speak `input`; the bytes are sent while they are made."""
+        """Speak `input`; audio is sent while it is generated."""
         return await speak(request, body)
 
     @router.post("/v1/audio/speech/stream", response_class=Response, responses=audio())
     async def speech_stream(request: Request, body: StreamRequest) -> Response:
-        """The same with raw 16-bit mono samples by default."""
+        """The same, with raw 16-bit mono samples by default."""
         return await speak(request, body)
 
     return router
 
 
-class _Speak:
-    """A checked body → its response."""
+class _SpeechEndpoint:
+    """A parsed request body → its response."""
 
     def __init__(self, service: SpeechService, cache: ResponseCache) -> None:
         self._service = service
@@ -65,7 +65,7 @@ class _Speak:
         chunks = self._service.encoded(segments, params, usage)
         if self._cache.accepts(params):
             cached = self._cache.find(text, params)
-            self._note("miss" if cached is None else "hit", headers)
+            self._count_lookup("miss" if cached is None else "hit", headers)
             if cached is not None:
                 return _from_cache(cached, params, body, headers)
             chunks = self._cache.keep(text, params, usage, chunks)
@@ -73,9 +73,9 @@ class _Speak:
             first = await while_connected(request.receive, anext(chunks))
         except ClientDisconnect:
             await chunks.aclose()
-            return Response(status_code=499)  # nobody is there to read it
+            return Response(status_code=499)  # never sent: the client is gone
         if params.whole_file:
-            await anext(chunks, None)  # the one chunk was everything; this ends what made it
+            await anext(chunks, None)  # it was the only chunk; run the generator to its end
             return Response(first, media_type=CONTENT_TYPES[params.format], headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
@@ -84,7 +84,7 @@ class _Speak:
             return GeneratorResponse(events, media_type="text/event-stream", headers=headers)
         return GeneratorResponse(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
 
-    def _note(self, result: str, headers: dict[str, str]) -> None:
+    def _count_lookup(self, result: str, headers: dict[str, str]) -> None:
         headers["X-Cache"] = result
         self._service.metrics.cache.labels(result).inc()
         if (context := request_context.current.get()) is not None:
@@ -112,9 +112,9 @@ async def _with_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerat
 
 
 async def _events(chunks: AsyncGenerator[bytes], usage: Usage, heard_rate: float) -> AsyncGenerator[str]:
-    """OpenAI's speech events; each delta is a slice of the encoded stream.
+    """OpenAI's speech events; each delta carries a slice of the encoded stream.
 
-    An extension to OpenAI's: `segments_s`, the starts in seconds of the segments begun since the previous delta.
+    Extension: `segments_s` lists when, in seconds of audio, the segments that begin in a delta start.
     """
     listed = 0
     try:
@@ -125,7 +125,7 @@ async def _events(chunks: AsyncGenerator[bytes], usage: Usage, heard_rate: float
                 yield _delta(chunk, [round(sample / heard_rate, 4) for sample in begun])
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
-        raise  # and break the body: a client that reads no events must not take this for the end
+        raise  # breaks the body: a client that ignores events must not take this for the end
     yield _done(usage.prompt_tokens, usage.audio_tokens)
 
 

@@ -1,7 +1,4 @@
-"""What routes answer → the words of our OpenAPI document: statuses, content types and headers as they are.
-
-Knows nothing of what a route does.
-"""
+"""Descriptions of the responses in the OpenAPI document: statuses, content types and headers."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ from fastapi import FastAPI
 
 from orpheus.tts.encode import CONTENT_TYPES
 
-_WHY = {
-    400: "The request must be changed; `param` names the field",
-    401: "No API key of this server",
-    404: "There is no such thing",
+_REASONS = {
+    400: "The request is invalid; `param` names the field",
+    401: "The API key is missing or not valid",
+    404: "There is no such resource",
     413: "The body is longer than 1 MiB",
-    429: "All places are taken; come back after `Retry-After` seconds",
+    429: "At capacity; try again after `Retry-After` seconds",
     500: "Generation or decoding failed",
-    502: "Tier 1 answered wrongly or broke off",
-    503: "Starting, stopping, or tier 1 cannot be reached",
+    502: "Tier 1 sent an invalid response or broke off",
+    503: "Starting, shutting down, or unable to reach tier 1",
 }
 _ERROR = {
     "type": "object",
@@ -46,22 +43,22 @@ _EVENT = {  # each event of the stream: `data` is JSON of type speech.audio.delt
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route that may answer these."""
+    """`responses=` for a route that may fail with these statuses."""
     return {
-        status: {"description": _WHY[status], "content": {"application/json": {"schema": _ERROR}}}
+        status: {"description": _REASONS[status], "content": {"application/json": {"schema": _ERROR}}}
         for status in statuses
     }
 
 
 def audio() -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route that speaks."""
+    """`responses=` for a route that returns speech."""
     kinds = {kind.split(";")[0]: {"schema": _BINARY} for kind in CONTENT_TYPES.values()}
     headers = {
         "X-Sample-Rate": {"description": "Hz", "schema": {"type": "integer"}},
-        "X-Cache": {"description": "hit or miss, where the cache was asked", "schema": {"type": "string"}},
+        "X-Cache": {"description": "hit or miss, if the request can be cached", "schema": {"type": "string"}},
     }
     ok = {
-        "description": "The audio while it is made, or events that carry it",
+        "description": "The audio as it is generated, or server-sent events that carry it",
         "content": {**kinds, "text/event-stream": {"schema": _EVENT}},
         "headers": headers,
     }
@@ -69,13 +66,13 @@ def audio() -> dict[int | str, dict[str, Any]]:
 
 
 def describe(app: FastAPI, *, keys: bool) -> None:
-    """Corrects what FastAPI assumes: a wrong body is a 400 here, and keys are needed only where some are set."""
-    made = app.openapi
+    """Correct FastAPI's assumptions: an invalid body is a 400 here. `keys`: whether the server requires API keys."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is not None:
             return app.openapi_schema
-        document = made()
+        document = generate()
         for path in document["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)

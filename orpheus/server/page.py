@@ -1,6 +1,6 @@
-"""The page at `/`: the files of `orpheus/web`, sent as they are. Off with ORPHEUS_PAGE=off.
+"""The web page at `/`: serves the files of `orpheus/web`. ORPHEUS_PAGE=false turns it off.
 
-Knows nothing of what they do. They need no key, hold no secret, and may load nothing from elsewhere.
+The files need no API key, contain no secret, and may load nothing from another origin.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from fastapi.responses import Response
 
 from orpheus.errors import NotFound
 
-FILES = "/page/"  # their path; the keys let it through
+FILES = "/page/"  # their path; exempt from API keys
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
 }
-# What the page may do. 'self' of connect-src holds for WebSockets too, except in Safari before 15.4.
+# What the page may do. 'self' in connect-src covers WebSockets too, except in Safari before 15.4.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src data:",  # its icon
+        "img-src data:",  # the icon
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -35,7 +35,7 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # a new release is a new page at once
+    "Cache-Control": "no-cache",  # so that a new release is shown at once
 }
 
 
@@ -49,14 +49,14 @@ def routes() -> APIRouter:
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def page() -> Response:
-        """Speak and listen in a browser."""
+        """The page itself."""
         return files["index.html"]
 
     @router.api_route(FILES + "{name}", methods=["GET", "HEAD"])
     async def file(name: str) -> Response:
-        """What it consists of."""
+        """A script or style sheet of the page."""
         if name not in files:
-            raise NotFound("The page has no such file.")
+            raise NotFound("The page has no file of this name.")
         return files[name]
 
     return router

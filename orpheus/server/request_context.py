@@ -1,6 +1,6 @@
-"""What is known of the request being served, for the one line it gets in the log.
+"""Facts about the request being served, for its line in the log.
 
-Whoever learns something writes it down here; the outermost ASGI layer reads it at the end.
+Whichever layer learns one sets it here; the outermost ASGI layer reads them at the end.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from orpheus.tts.usage import Usage
 
-MAX_TEXT_CHARS = 20_000  # in a line of the log: a socket may speak all day
+MAX_TEXT_CHARS = 20_000  # in a log line: a WebSocket may stay open all day
 
 
 @dataclass
 class RequestContext:
-    """One HTTP request or WebSocket. A socket that speaks several texts adds them up."""
+    """One HTTP request or WebSocket. The utterances of a WebSocket add up."""
 
     request_id: str
     started_s: float = field(default_factory=time.perf_counter)
@@ -29,7 +29,7 @@ class RequestContext:
     truncated: int = 0
     regenerated: int = 0
     audio_s: float = 0.0
-    work_s: float = 0.0  # waiting for audio, not for the client
+    work_s: float = 0.0  # generating audio; excludes waiting for the client
     first_byte_s: float | None = None
 
     def add_text(self, text: str) -> None:
@@ -47,20 +47,20 @@ class RequestContext:
         self.regenerated += usage.regenerated_segments
 
     def first_byte(self) -> None:
-        """Note the time, unless there was a first byte before."""
+        """Note the time of the first byte; later calls change nothing."""
         if self.first_byte_s is None:
             self.first_byte_s = time.perf_counter() - self.started_s
 
     def fields(self) -> dict[str, object]:
-        """For the log; None where there is nothing to report."""
-        spoken = self.voice is not None
+        """For the log; fields that do not apply are None."""
+        is_speech = self.voice is not None
         return {
             "voice": self.voice,
             "format": self.format,
-            "chars": self.chars if spoken else None,
-            "segments": self.segments if spoken else None,
+            "chars": self.chars if is_speech else None,
+            "segments": self.segments if is_speech else None,
             "first_byte_ms": None if self.first_byte_s is None else round(self.first_byte_s * 1000, 1),
-            "audio_s": round(self.audio_s, 3) if spoken else None,
+            "audio_s": round(self.audio_s, 3) if is_speech else None,
             "rtf": round(self.work_s / self.audio_s, 3) if self.audio_s else None,
             "truncated": self.truncated or None,
             "regenerated": self.regenerated or None,

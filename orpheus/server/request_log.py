@@ -1,7 +1,7 @@
-"""The outermost layer of tier 2: a request gets an id, and at its end one line in the log and one count.
+"""The outermost layer of tier 2: gives every request an id, and at its end one log line and its metrics.
 
-Knows nothing of keys or speech. Pure ASGI: an error after the first byte must break the body, and a layer that
-wraps responses, as BaseHTTPMiddleware does, would turn it into a clean end.
+Pure ASGI: an error after the first byte must leave the body unfinished, so that the client sees it break. A layer that
+wraps responses, as BaseHTTPMiddleware does, would end the body cleanly instead.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from orpheus import logs
 from orpheus.errors import NotReady, OrpheusError
 from orpheus.http.responses import UNFORESEEN, error_response, sane_request_id
 from orpheus.server import request_context
+from orpheus.server.admission import INTERRUPTED
 from orpheus.server.metrics import SpeechMetrics
+from orpheus.server.request_context import RequestContext
 
 log = logging.getLogger("orpheus.server.request")
 
 _PROBES = ("/health", "/ready", "/live", "/metrics")
-_FULL = (429, 1013)
-_CODES = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013)  # of closing, that are counted apart
-_TELL_S = 1.0  # a client has to take what it is told of a failure
+_AT_CAPACITY = (429, 1013)
+# Close codes with a label of their own in the metrics.
+_CLOSE_CODES = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013)
+_SEND_ERROR_S = 1.0  # how long a client may take to accept an error
 
 
 class RequestLog:
-    """Handles every error of what it wraps: nothing is raised through it."""
+    """Handles every error of the application inside it: nothing is raised through it."""
 
     def __init__(self, app: ASGIApp, metrics: SpeechMetrics) -> None:
         self._app = app
@@ -39,99 +42,90 @@ class RequestLog:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        known = request_context.RequestContext(
-            sane_request_id(Headers(scope=scope)) or f"req_{uuid.uuid4().hex}"
-        )
-        id_token = logs.request_id.set(known.request_id)
-        record_token = request_context.current.set(known)
-        exchange = _Exchange(scope["type"] == "websocket", known, receive, send)
+        context = RequestContext(sane_request_id(Headers(scope=scope)) or f"req_{uuid.uuid4().hex}")
+        id_token = logs.request_id.set(context.request_id)
+        context_token = request_context.current.set(context)
+        request = _TrackedRequest(scope, context, receive, send)
         try:
-            await self._run(scope, exchange)
-            self._tell(scope, exchange, known)
+            await self._run(request)
+            self._record(request)
         finally:
             logs.request_id.reset(id_token)
-            request_context.current.reset(record_token)
+            request_context.current.reset(context_token)
 
-    async def _run(self, scope: Scope, exchange: _Exchange) -> None:
+    async def _run(self, request: _TrackedRequest) -> None:
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(request.scope, request.receive, request.send)
             return
-        except asyncio.CancelledError:  # the server stops, and this request had its time to end
-            error: Exception = NotReady("The server stopped before this was finished. Try again.")
+        except asyncio.CancelledError:  # the server shuts down, and the time to finish is over
+            error: Exception = NotReady(INTERRUPTED)
         except Exception as raised:
-            # Starlette wraps what its handlers could not answer any more.
+            # Starlette wraps an error that comes after the response has started.
             error = raised.__cause__ if isinstance(raised.__cause__, OrpheusError) else raised
-        if exchange.left and isinstance(error, OrpheusError | OSError):
+        if request.disconnected and isinstance(error, OrpheusError | OSError):
             return
-        exchange.error = error
+        request.error = error
         if not isinstance(error, OrpheusError):
-            log.error("this request met a fault of the server", exc_info=error)
+            log.error("unexpected error in this request", exc_info=error)
             error = OrpheusError(UNFORESEEN)
-        # It may be gone, or take nothing any more: the request is told in the log all the same.
+        # A client that is gone or stopped reading never gets the error; the request is logged either way.
         with contextlib.suppress(OSError, RuntimeError):
-            async with asyncio.timeout(_TELL_S):
-                if exchange.status is None and not exchange.websocket:
-                    await error_response(error)(scope, exchange.receive, exchange.send)
-                elif exchange.websocket and not exchange.complete:
-                    stops = isinstance(error, NotReady)
-                    code, reason = (1012, "The server stops.") if stops else (1011, "The server failed.")
-                    await exchange.send({"type": "websocket.close", "code": code, "reason": reason})
-        # Else nothing is sent: a body left without its end is what tells the client.
+            async with asyncio.timeout(_SEND_ERROR_S):
+                await request.send_error(error)
 
-    def _tell(self, scope: Scope, exchange: _Exchange, known: request_context.RequestContext) -> None:
-        outcome = exchange.outcome()
+    def _record(self, request: _TrackedRequest) -> None:
+        """The log line and the metrics of a request that has ended."""
+        scope, context = request.scope, request.context
+        outcome = request.outcome()
         route = getattr(scope.get("route"), "path", None)
-        # A client may ask for any path: unrouted ones share a label, or each would be a series of its own.
-        # And a client may close with any code.
-        status = exchange.status or 0
-        shown = str(status) if status < 1000 or status in _CODES else "other"
-        labels = (route or "unrouted", shown, known.format or "")
-        self._metrics.requests.labels(*labels).inc()
-        if outcome == "refused" and exchange.status in _FULL:
+        # Labels must stay few: a client may ask for any path, and close with any code.
+        status = request.status or 0
+        label = str(status) if status < 1000 or status in _CLOSE_CODES else "other"
+        self._metrics.requests.labels(route or "unrouted", label, context.format or "").inc()
+        if outcome == "refused" and request.status in _AT_CAPACITY:
             self._metrics.rejected.inc()
         if outcome == "cancelled":
             self._metrics.cancelled.inc()
-        # A probe that says "not ready" has done its work.
-        probe = scope["path"] in _PROBES and exchange.error is None
+        # A probe that reports "not ready" has succeeded as a request.
+        probe = scope["path"] in _PROBES and request.error is None
         if outcome == "failed" and not probe:
             self._metrics.failed.inc()
-        level = logging.DEBUG if probe else logging.ERROR if exchange.broken else logging.INFO
+        level = logging.DEBUG if probe else logging.ERROR if request.broken else logging.INFO
         fields = {
             "route": route or scope["path"],
-            "status": exchange.status,
+            "status": request.status,
             "outcome": outcome,
-            **known.fields(),
-            "error": str(exchange.error) if exchange.error else None,
-            "request_id": known.request_id,
+            **context.fields(),
+            "error": str(request.error) if request.error else None,
+            "request_id": context.request_id,
         }
         log.log(level, "%s", scope.get("method", "WS"), extra={"fields": fields})
 
 
-class _Exchange:
-    """What goes over the wire in one request, seen from outside."""
+class _TrackedRequest:
+    """One HTTP request or WebSocket: passes its messages through and notes how it goes."""
 
-    def __init__(
-        self, websocket: bool, known: request_context.RequestContext, receive: Receive, send: Send
-    ) -> None:
-        self.websocket = websocket
-        self.status: int | None = None  # HTTP's, or the close code
-        self.complete = False
-        self.left = False  # the client, before we were complete
+    def __init__(self, scope: Scope, context: RequestContext, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.context = context
+        self.status: int | None = None  # of the response, or the close code
+        self.complete = False  # the response is sent, or the WebSocket closed by us
+        self.disconnected = False  # the client left before that
         self.error: Exception | None = None
-        self._known = known
+        self._websocket = scope["type"] == "websocket"
         self._receive = receive
         self._send = send
 
     @property
     def broken(self) -> bool:
-        """Whether an answer began and was not finished, and not because the client left."""
-        return self.error is not None and self.status is not None and not self.left
+        """Whether a response had started and failed, with the client still connected."""
+        return self.error is not None and self.status is not None and not self.disconnected
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] in ("http.disconnect", "websocket.disconnect") and not self.complete:
-            self.left = True
-            if self.websocket:
+            self.disconnected = True
+            if self._websocket:
                 self.status = message.get("code", 1005)
         return message
 
@@ -141,12 +135,12 @@ class _Exchange:
             self.status = message["status"]
             message = {**message, "headers": list(message.get("headers", []))}
             headers = MutableHeaders(raw=message["headers"])
-            self._known.first_byte()
-            headers["x-request-id"] = self._known.request_id
-            headers["openai-processing-ms"] = str(round((self._known.first_byte_s or 0) * 1000))
+            self.context.first_byte()
+            headers["x-request-id"] = self.context.request_id
+            headers["openai-processing-ms"] = str(round((self.context.first_byte_s or 0) * 1000))
         elif kind == "websocket.accept":
             headers = MutableHeaders(raw=list(message.get("headers", [])))
-            headers["x-request-id"] = self._known.request_id
+            headers["x-request-id"] = self.context.request_id
             message = {**message, "headers": headers.raw}
         elif kind in ("http.response.body", "websocket.http.response.body"):
             self.complete = not message.get("more_body", False)
@@ -154,17 +148,28 @@ class _Exchange:
             self.status, self.complete = message.get("code", 1000), True
         await self._send(message)
 
+    async def send_error(self, error: OrpheusError) -> None:
+        """An error response or a close frame; nothing once a response has started, whose missing end is the sign."""
+        if self._websocket and not self.complete:
+            shutdown = isinstance(error, NotReady)
+            code, reason = (
+                (1012, "The server is shutting down.") if shutdown else (1011, "The server failed.")
+            )
+            await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        elif not self._websocket and self.status is None:
+            await error_response(error)(self.scope, self.receive, self.send)
+
     def outcome(self) -> str:
-        """done | refused (the client must change something, or come back) | cancelled | failed"""
+        """done | refused (the client must change the request, or try again later) | cancelled | failed"""
         if self.error is not None:
             return "failed"
-        if self.left or not self.complete or self.status == 499:
-            # A socket is also left cleanly, with everything said.
-            return "done" if self.websocket and self.status in (1000, 1001) else "cancelled"
+        if self.disconnected or not self.complete or self.status == 499:
+            # A WebSocket may also be closed by its client in good order.
+            return "done" if self._websocket and self.status in (1000, 1001) else "cancelled"
         status = self.status or 0
-        if self.websocket and status >= 1000:
+        if self._websocket and status >= 1000:
             if status in (1000, 1001):
                 return "done"
-            # A server that stops asks to come back (1013) too, but what it had begun has failed.
-            return "failed" if status == 1011 or self._known.audio_s else "refused"
+            # A server that shuts down closes with 1013 too, but then what it had begun has failed.
+            return "failed" if status == 1011 or self.context.audio_s else "refused"
         return "failed" if status >= 500 else "refused" if status >= 400 else "done"

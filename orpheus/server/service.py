@@ -1,27 +1,28 @@
 """Tier 2 without HTTP: a wire request → checked parameters → encoded audio. Shared by every route and socket.
 
-Loads the token source and the codec in the background, so that health can say what is still missing, and admits as
-many requests at once as are allowed.
+Loads the token source and the codec in the background, so that health can report progress, and limits how many
+requests run at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from orpheus import weights
 from orpheus.codec import Codec
 from orpheus.codec.pcm import Pcm
 from orpheus.errors import BadRequest, NotReady, OrpheusError
+from orpheus.http.loading import BackgroundLoad
 from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings
+from orpheus.tasks import cancel_and_wait
 from orpheus.text import SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
 from orpheus.tts.params import SpeechParams
@@ -29,8 +30,6 @@ from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.token_source import TokenSource
 from orpheus.tts.usage import Usage
 from orpheus.voices import find_voice, languages_of
-
-log = logging.getLogger(__name__)
 
 MAX_STREAMED_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
 LEAD_SILENCE_MS = 30.0  # before the first word, where Orpheus itself leaves 400 to 600
@@ -56,15 +55,20 @@ class SpeechService:
         self.settings = settings
         self.languages = languages_of(weights.model_name(settings))
         self.on_ready: Callable[[], None] = lambda: None
-        self._open_source, self._load_codec = open_source, load_codec
-        self._pipeline: SpeechPipeline | None = None
-        self._source: TokenSource | None = None
-        self._codec: Codec | None = None
-        self._failure: OrpheusError | None = None
+
+        def load() -> SpeechPipeline:
+            source = open_source()
+            try:
+                return SpeechPipeline(source, load_codec(), settings)
+            except BaseException:
+                asyncio.run(source.aclose())
+                raise
+
+        self._loading = BackgroundLoad(load, _close, "voice")
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
         self.metrics = SpeechMetrics()
-        self.metrics.gauge("codec_streams", "Codec streams open now", self._codec_streams)
+        self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
@@ -96,61 +100,46 @@ class SpeechService:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Loads in the background while the body runs; frees everything after it."""
-        self._loading = asyncio.create_task(self._load())
-        try:
-            yield
-        finally:
-            self._loading.cancel()
-            await asyncio.wait([self._loading])
-            if self._source:
-                await self._source.aclose()
-            if self._codec:
-                await asyncio.to_thread(self._codec.close)
+        async with self._loading:
+            announcing = asyncio.create_task(self._announce())
+            try:
+                yield
+            finally:
+                await cancel_and_wait([announcing])
 
-    async def _load(self) -> None:
-        try:
-            self._source = await asyncio.to_thread(self._open_source)
-            self._codec = await asyncio.to_thread(self._load_codec)
-            self._pipeline = SpeechPipeline(self._source, self._codec, self.settings)
+    async def _announce(self) -> None:
+        with suppress(OrpheusError):  # logged where it happened
+            await self.loaded()
             self.on_ready()
-        except OrpheusError as error:
-            log.error("%s", error)
-            self._failure = error
-        except Exception as error:
-            log.exception("loading failed")
-            self._failure = OrpheusError(f"Loading failed: {error}")
 
     async def loaded(self) -> None:
         """Return once everything is loaded; raise why it could not be. For use within `running`."""
-        await asyncio.wait([self._loading])
-        if self._failure:
-            raise self._failure
+        await self._loading.wait()
 
     @property
     def failure(self) -> OrpheusError | None:
         """Why loading failed for good, if it did."""
-        return self._failure
+        return self._loading.failure
 
     @property
     def pipeline(self) -> SpeechPipeline:
-        """Raises NotReady until it is loaded, and once the server stops."""
+        """Raises NotReady until it is loaded, and once the server shuts down."""
         self.admission.check_open()
-        if self._pipeline is None:
-            raise NotReady(str(self._failure) if self._failure else "The codec is still loading.")
-        return self._pipeline
+        return self._loading.ready()
 
     async def problem(self) -> str | None:
         """What keeps a request from being served now, in a sentence; None where nothing does."""
         try:
-            _ = self.pipeline
-            assert self._source is not None
-            await self._source.check()
+            await self.pipeline.source.check()
         except OrpheusError as error:
             return str(error)
         return None
 
     def codec_report(self) -> dict[str, object]:
-        return self._codec.report() if self._codec else {}
+        try:
+            return self._loading.ready().codec.report()
+        except NotReady:
+            return {}
 
     def _codec_streams(self) -> float:
         return float(str(self.codec_report().get("open_streams", 0)))
@@ -211,12 +200,12 @@ class SpeechService:
         """The same with the number of the part a chunk belongs to: its segment if `per_segment`, else 0."""
         pipeline = self.pipeline
         heard_rate = pipeline.sample_rate * params.speed
-        with self.admission.admitted(), self.metrics.speaking(usage, params.format, heard_rate) as speaking:
+        with self.admission.admitted(), self.metrics.utterance(usage, params.format, heard_rate) as timer:
             async with aclosing(self._encode(pipeline, source, params, usage)) as parts:
                 async for part, chunk in parts:
-                    speaking.sending(chunk)
+                    timer.sending(chunk)
                     yield part, chunk
-                    speaking.resumed()
+                    timer.resumed()
 
     async def _encode(
         self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
@@ -225,7 +214,7 @@ class SpeechService:
         number = 0
         async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
-                self.admission.check_not_broken()
+                self.admission.check_not_drained()
                 if params.per_segment and len(usage.segment_starts) - 1 > number:
                     if chunk := await asyncio.to_thread(part.end):
                         yield number, chunk
@@ -258,6 +247,11 @@ class _Part:
 
     def end(self) -> bytes:
         return b"".join([*(self._held or ()), self._encoder.flush()])
+
+
+async def _close(pipeline: SpeechPipeline) -> None:
+    await pipeline.source.aclose()
+    await asyncio.to_thread(pipeline.codec.close)
 
 
 def _load_codec(settings: Settings) -> Codec:

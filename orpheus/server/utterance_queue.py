@@ -175,11 +175,11 @@ class UtteranceQueue:
     ) -> None:
         """Add text to the current utterance, or start a new one as `request` asks.
 
-        Where too many wait, a new one becomes a paragraph of the last of them if it `may_join`. Otherwise, or if it
-        is wrong in another way, it is refused once, together with all of its text that follows.
+        When too many wait, a new one becomes a paragraph of the last of them if it `may_join`. Otherwise, or if it
+        is invalid in another way, it is refused once, and the rest of its text is ignored.
         """
         if self._refusing:
-            return  # as the client was told; the rest of it must not be spoken from its middle
+            return  # reported already; the rest must not be spoken from its middle
         if self.writing is not None:
             self.writing.push(text, word=word)
         elif text.strip():  # an utterance does not start with nothing
@@ -191,7 +191,7 @@ class UtteranceQueue:
         if len(self._pending) >= MAX_PENDING:
             last = self._pending[-1]
             if not may_join or last.request != request:
-                raise BadRequest(f"{MAX_PENDING} utterances are waiting already; send this one later.")
+                raise BadRequest(f"{MAX_PENDING} utterances are already waiting; send this one later.")
             last.push(f"\n\n{text}")
             return
         utterance = Utterance(self._service, request, self._count)
@@ -242,7 +242,7 @@ class UtteranceQueue:
                     await asyncio.wait([self._task])
                     self.speaking = None
                     if not self._task.cancelled():
-                        await self._task  # raises what a broken connection did
+                        await self._task  # raises the error of a broken connection
                 if self._closing:
                     return
                 self._changed.clear()
@@ -255,7 +255,7 @@ class UtteranceQueue:
         try:
             await self._wait_for_admission()
             await utterance.speak(self._emit, self.lead_s)
-        except OrpheusError as error:  # text of it that still comes is taken, and not spoken
+        except OrpheusError as error:  # text of it that still arrives is accepted and not spoken
             await self._emit(UtteranceFailed(utterance.number, error, partial=utterance.sent_s > 0))
             await self._emit(UtteranceDone(utterance.number, len(utterance.usage.segments)))
 

@@ -14,10 +14,11 @@ from orpheus.settings import load_settings
 from orpheus.tts.token_source import HttpTokenSource
 from tests.support.live import served
 from tests.support.upstream import Upstream
+from tests.support.waiting import eventually
 
 
 class _SharedCodec:
-    """The session's codec, which one application's end must not close."""
+    """The codec of the test session: an application that ends must not close it."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -44,7 +45,7 @@ def _plain_speech(_upstream_server: tuple[Upstream, str], codec: Codec) -> Itera
 
 @pytest.fixture
 def upstream(_upstream_server: tuple[Upstream, str]) -> Iterator[Upstream]:
-    """The scripted tier 1, as good as new."""
+    """The scripted tier 1, reset to its defaults."""
     upstream, _ = _upstream_server
     upstream.reset()
     yield upstream
@@ -65,9 +66,9 @@ def speech(
     _plain_speech: httpx.Client,
     _kept_speech: tuple[ExitStack, dict[str, httpx.Client]],
 ) -> Iterator[Callable[..., httpx.Client]]:
-    """A client of tier 2 in front of the scripted tier 1; with options, of a tier 2 of its own.
+    """Starts a tier 2 with the given settings in front of the scripted tier 1; returns a client of it.
 
-    With `keep` the tests that ask for the same options share one, as starting it takes half a second.
+    Without settings all tests share one, and with `keep` those that ask for the same: a start takes half a second.
     """
     with ExitStack() as stack:
 
@@ -90,6 +91,5 @@ def _start(stack: ExitStack, codec: Codec, upstream_url: str, **options: Any) ->
     service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: _SharedCodec(codec))
     url = stack.enter_context(served(create_app(service)))
     client = stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=30))
-    while "loading" in str(client.get("/health").json()["reason"]):
-        pass
+    eventually(lambda: "loading" not in str(client.get("/health").json()["reason"]))
     return client

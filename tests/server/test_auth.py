@@ -1,9 +1,8 @@
-"""ApiKeyAuth at the door: which routes need one, where it may stand, and that it is never written down."""
+"""ApiKeyAuth: which routes need a key, where a request may carry it, and that no key reaches the log."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import httpx
@@ -13,6 +12,7 @@ from websockets.sync.client import connect
 
 from tests.support.speech import PATH, SAMPLES, ask, error_of
 from tests.support.upstream import Upstream, whole
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
 KEYS = "first-key, second-key"
@@ -28,7 +28,7 @@ KEYS = "first-key, second-key"
         {"Authorization": "Bearer wk-abc.ws-def", "x-api-key": "first-key"},
     ],
 )
-def test_a_key_is_taken_wherever_a_client_puts_it(speech: Start, headers: dict[str, str]) -> None:
+def test_a_key_is_accepted_wherever_clients_put_it(speech: Start, headers: dict[str, str]) -> None:
     response = speech(keep=True, api_keys=KEYS).post(PATH, json=ask(response_format="pcm"), headers=headers)
     assert response.status_code == 200
     assert len(response.content) == SAMPLES * 2
@@ -46,7 +46,7 @@ def test_a_key_is_taken_wherever_a_client_puts_it(speech: Start, headers: dict[s
         {"x-api-key": ""},
     ],
 )
-def test_anything_else_is_a_401_in_openais_shape(
+def test_anything_else_is_a_401_in_openai_format(
     speech: Start, upstream: Upstream, headers: dict[str, str]
 ) -> None:
     client = speech(keep=True, api_keys=KEYS)
@@ -58,7 +58,7 @@ def test_anything_else_is_a_401_in_openais_shape(
     assert upstream.requests == []
 
 
-def test_a_key_in_a_query_is_for_websockets_alone(speech: Start) -> None:
+def test_only_websockets_may_carry_the_key_in_the_query(speech: Start) -> None:
     assert speech(keep=True, api_keys=KEYS).post(f"{PATH}?api_key=first-key", json=ask()).status_code == 401
 
 
@@ -70,7 +70,7 @@ def test_the_catalog_and_health_need_no_key(speech: Start) -> None:
         assert client.get(path).status_code == 200
 
 
-def test_without_keys_any_bearer_is_welcome(speech: Start) -> None:
+def test_without_configured_keys_any_bearer_token_is_accepted(speech: Start) -> None:
     assert speech().post(PATH, json=ask(), headers={"Authorization": "Bearer x"}).status_code == 200
 
 
@@ -79,7 +79,7 @@ def socket_url(client: httpx.Client, query: str) -> str:
     return f"{base}/v1/audio/speech/stream/ws{query}"
 
 
-def test_a_websocket_without_a_key_is_refused_before_it_is_accepted(speech: Start) -> None:
+def test_a_websocket_without_a_key_is_rejected_before_it_is_accepted(speech: Start) -> None:
     client = speech(keep=True, api_keys=KEYS)
     for query in ("", "?api_key=wrong"):
         with (
@@ -99,12 +99,12 @@ def test_a_websocket_without_a_key_is_refused_before_it_is_accepted(speech: Star
         assert sum(map(len, socket)) == SAMPLES * 2
 
 
-def test_one_key_cannot_take_all_places(speech: Start, upstream: Upstream) -> None:
+def test_one_key_cannot_use_up_the_capacity(speech: Start, upstream: Upstream) -> None:
     upstream.events, upstream.pause_s = whole(500), 0.02
     client = speech(keep=True, api_keys=KEYS, max_requests_per_key=1)
     first, second = ({"x-api-key": key} for key in ("first-key", "second-key"))
-    with client.stream("POST", PATH, json=ask(), headers=first) as held:
-        chunks = held.iter_raw()
+    with client.stream("POST", PATH, json=ask(), headers=first) as active:
+        chunks = active.iter_raw()
         next(chunks)
         refused = client.post(PATH, json=ask(), headers=first)
         assert refused.status_code == 429
@@ -116,9 +116,8 @@ def test_one_key_cannot_take_all_places(speech: Start, upstream: Upstream) -> No
             next(other.iter_raw())
         next(chunks)
     upstream.reset()
-    deadline = time.monotonic() + 2
-    while client.post(PATH, json=ask(), headers=first).status_code == 429:  # until it has noticed who left
-        assert time.monotonic() < deadline
+    # Once the server has noticed that the client left.
+    eventually(lambda: client.post(PATH, json=ask(), headers=first).status_code == 200)
 
 
 def test_no_key_is_ever_logged(speech: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,9 +128,9 @@ def test_no_key_is_ever_logged(speech: Start, caplog: pytest.LogCaptureFixture) 
     with connect(socket_url(client, "?api_key=first-key"), proxy=None) as socket:
         socket.send("Hello there.")
         assert list(socket)
-    said = "".join(
+    logged = "".join(
         f"{record.getMessage()} {vars(record)}" for record in caplog.records if record.name[:7] == "orpheus"
     )
-    assert "route" in said
+    assert "route" in logged
     for secret in ("first-key", "second-key", "a-wrong-key"):
-        assert secret not in said
+        assert secret not in logged

@@ -1,4 +1,4 @@
-"""The same request with a seed is answered from memory, byte for byte; nothing else is."""
+"""A repeated request with a seed is answered from the cache, byte for byte; no other request is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from orpheus.tts.encode import FORMATS, Format
 from tests.support.speech import PATH, ask
 from tests.support.upstream import Upstream, event, frame_text, whole
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_second_answer_is_the_first_with_its_length(
+def test_a_cached_response_has_the_same_bytes_and_a_length(
     speech: Start, upstream: Upstream, format: Format
 ) -> None:
     client = speech(cache_mb=1)
@@ -32,12 +33,12 @@ def test_the_second_answer_is_the_first_with_its_length(
         assert first.headers[name] == second.headers[name]
 
 
-def test_events_are_made_of_the_same_bytes_and_the_same_usage(speech: Start, upstream: Upstream) -> None:
+def test_cached_events_carry_the_same_bytes_and_usage(speech: Start, upstream: Upstream) -> None:
     client = speech(cache_mb=1)
     plain = client.post(PATH, json=ask(seed=7))
-    answers = [client.post(PATH, json=ask(seed=7, stream_format="sse")) for _ in range(2)]
-    for answer in answers:
-        *deltas, done = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+    responses = [client.post(PATH, json=ask(seed=7, stream_format="sse")) for _ in range(2)]
+    for response in responses:
+        *deltas, done = [json.loads(line[6:]) for line in response.text.splitlines() if line]
         assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == plain.content
         assert done["usage"]["output_tokens"] > 0
     assert len(upstream.requests) == 1
@@ -59,7 +60,7 @@ def test_events_are_made_of_the_same_bytes_and_the_same_usage(speech: Start, ups
         {"stream": False},
     ],
 )
-def test_anything_that_changes_the_bytes_is_another_request(
+def test_a_parameter_that_changes_the_bytes_misses_the_cache(
     speech: Start, upstream: Upstream, other: dict[str, Any]
 ) -> None:
     client = speech(cache_mb=1)
@@ -68,22 +69,23 @@ def test_anything_that_changes_the_bytes_is_another_request(
     assert client.post(PATH, json=ask(seed=7, voice={"id": "TARA"}, user="x")).headers["x-cache"] == "hit"
 
 
-def test_without_a_seed_or_without_the_setting_nothing_is_kept(speech: Start, upstream: Upstream) -> None:
+def test_without_a_seed_or_the_setting_nothing_is_cached(speech: Start, upstream: Upstream) -> None:
     client = speech(cache_mb=1)
-    for asked, body in ((client, ask()), (speech(), ask(seed=7))):
+    for server, body in ((client, ask()), (speech(), ask(seed=7))):
         for _ in range(2):
-            assert "x-cache" not in asked.post(PATH, json=body).headers
+            assert "x-cache" not in server.post(PATH, json=body).headers
     assert len(upstream.requests) == 4
 
 
-def test_what_broke_was_left_or_was_cut_short_is_not_kept(speech: Start, upstream: Upstream) -> None:
+def test_broken_abandoned_and_truncated_responses_are_not_cached(speech: Start, upstream: Upstream) -> None:
     client = speech(cache_mb=1)
     upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
     with pytest.raises(httpx.RemoteProtocolError):
         client.post(PATH, json=ask(seed=1))
-    upstream.break_after = None
+    upstream.events, upstream.break_after = whole(500), None
     with client.stream("POST", PATH, json=ask(seed=1)) as response:
         next(response.iter_raw())
+    eventually(lambda: upstream.left)
     upstream.reset()
     upstream.events = [event(frame_text()), event(reason="length"), "data: [DONE]\n\n"]
     assert client.post(PATH, json=ask(seed=1)).status_code == 500
@@ -92,10 +94,10 @@ def test_what_broke_was_left_or_was_cut_short_is_not_kept(speech: Start, upstrea
     assert client.post(PATH, json=ask(seed=1)).headers["x-cache"] == "hit"
 
 
-def test_it_is_bounded_and_the_longest_unused_go_first(speech: Start, upstream: Upstream) -> None:
+def test_the_least_recently_used_responses_are_evicted(speech: Start, upstream: Upstream) -> None:
     upstream.events = whole(80)  # 330 kB of samples: three fit in a megabyte
     client = speech(cache_mb=1)
-    for seed, wanted in (
+    for seed, expected in (
         (1, "miss"),
         (2, "miss"),
         (1, "hit"),
@@ -105,10 +107,10 @@ def test_it_is_bounded_and_the_longest_unused_go_first(speech: Start, upstream: 
         (2, "miss"),
     ):
         body = ask(seed=seed, response_format="pcm")
-        assert client.post(PATH, json=body).headers["x-cache"] == wanted, seed
+        assert client.post(PATH, json=body).headers["x-cache"] == expected, seed
 
 
-def test_an_answer_larger_than_the_cache_is_served_and_not_kept(speech: Start, upstream: Upstream) -> None:
+def test_a_response_larger_than_the_cache_is_served_but_not_cached(speech: Start, upstream: Upstream) -> None:
     upstream.events = whole(300)
     client = speech(cache_mb=1)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What clients look up, in the shape each of them indexes."""
+"""Lists of models and voices, and the probes of known clients."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PREFIXES = ("/v1", "", "/v1/v1")
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_every_route_is_heard_under_every_base_url_people_write(speech: Start, prefix: str) -> None:
+def test_every_route_works_under_every_common_base_url(speech: Start, prefix: str) -> None:
     client = speech()
     assert client.get(f"{prefix}/models").json()["object"] == "list"
     assert client.get(f"{prefix}/models/tts-1").json()["id"] == "tts-1"
     assert client.get(f"{prefix}/audio/models").status_code == 200
     assert client.get(f"{prefix}/audio/voices").status_code == 200
-    spoken = client.post(f"{prefix}/audio/speech", json=ask(response_format="pcm"))
-    assert len(spoken.content) == SAMPLES * 2
-    assert client.post(f"{prefix}/audio/speech/stream", json=ask()).content == spoken.content
+    response = client.post(f"{prefix}/audio/speech", json=ask(response_format="pcm"))
+    assert len(response.content) == SAMPLES * 2
+    assert client.post(f"{prefix}/audio/speech/stream", json=ask()).content == response.content
 
 
-def test_the_models_are_openais_shape(speech: Start) -> None:
+def test_models_are_listed_in_openai_format(speech: Start) -> None:
     client = speech()
     models = client.get("/v1/models").json()
     ids = [model["id"] for model in models["data"]]
@@ -50,7 +50,7 @@ def test_open_webui_finds_models_and_voices(speech: Start) -> None:
     assert legacy == [voice["id"] for voice in voices]
 
 
-def test_probes_of_other_servers_find_what_they_should(speech: Start) -> None:
+def test_probes_by_clients_identify_the_server_correctly(speech: Start) -> None:
     client = speech()
     assert client.get("/v1/test").json() == {"status": "ok"}  # wyoming_openai: voices can be listed
     assert client.get("/v1/readyz").status_code == 404  # wyoming_openai: this is not LocalAI
@@ -58,7 +58,7 @@ def test_probes_of_other_servers_find_what_they_should(speech: Start) -> None:
     assert client.get("/health").text != "OK"  # wyoming_openai: this is not speaches
 
 
-def test_live_and_ready_are_there_beside_health(speech: Start) -> None:
+def test_live_and_ready_exist_beside_health(speech: Start) -> None:
     client = speech()
     assert client.get("/live").json() == {"status": "live"}
     ready = client.get("/ready")

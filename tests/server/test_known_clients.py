@@ -1,4 +1,4 @@
-"""Each client's own request, as it sends it, and what it does with the answer (the README's table of clients)."""
+"""Requests as known clients send them, and what each client does with the response."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_open_webui_lists_without_a_key_and_indexes_id_and_name(speech: Start) -
     assert models[0]["id"]
     assert all(voice["id"] and voice["name"] for voice in voices)
     body = {"model": "tts-1", "input": "Hello there.", "voice": "alloy"}
-    answer = client.post("/v1/audio/speech", json=body, headers={"Authorization": "Bearer secret"})
-    assert answer.headers["content-type"] == "audio/mpeg"
-    assert len(decode(answer.content)[0]) >= SAMPLES
+    response = client.post("/v1/audio/speech", json=body, headers={"Authorization": "Bearer secret"})
+    assert response.headers["content-type"] == "audio/mpeg"
+    assert len(decode(response.content)[0]) >= SAMPLES
 
 
-def test_livekit_takes_base64_mp3_from_events_and_warms_up_at_the_root(speech: Start) -> None:
+def test_livekit_reads_base64_mp3_events_and_warms_up_at_the_root(speech: Start) -> None:
     client = speech()
     assert client.get("/v1/").status_code == 200
     body = {
@@ -41,9 +41,9 @@ def test_livekit_takes_base64_mp3_from_events_and_warms_up_at_the_root(speech: S
         "stream_format": "sse",
     }
     audio = b""
-    with client.stream("POST", "/v1/audio/speech", json=body) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        for line in answer.iter_lines():
+    with client.stream("POST", "/v1/audio/speech", json=body) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for line in response.iter_lines():
             if line.startswith("data: "):
                 event = json.loads(line[6:])
                 audio += base64.b64decode(event.get("audio", ""))
@@ -56,7 +56,7 @@ def test_pipecat_reads_24_khz_pcm(speech: Start) -> None:
 
 
 @pytest.mark.parametrize("instructions", ["None", "", None])
-def test_home_assistant_says_none_where_it_means_nothing(speech: Start, instructions: Any) -> None:
+def test_home_assistant_may_send_none_as_instructions(speech: Start, instructions: Any) -> None:
     body = {
         "model": "gpt-4o-mini-tts",
         "voice": "marin",
@@ -65,22 +65,24 @@ def test_home_assistant_says_none_where_it_means_nothing(speech: Start, instruct
         "speed": 1.0,
         "response_format": "wav",
     }
-    answer = speech().post("/v1/audio/speech", json=body)
-    assert len(decode(answer.content)[0]) == SAMPLES
+    response = speech().post("/v1/audio/speech", json=body)
+    assert len(decode(response.content)[0]) == SAMPLES
 
 
-def test_wyoming_openai_finds_a_backend_and_a_whole_wav_header_in_the_first_write(speech: Start) -> None:
+def test_wyoming_openai_recognises_the_server_and_gets_the_wav_header_in_the_first_chunk(
+    speech: Start,
+) -> None:
     client = speech()
     assert client.get("/v1/test").json() == {"status": "ok"}
     assert client.get("/v1/readyz").status_code == 404
     body = {"model": "tts-1", "voice": "tara", "input": "Hello there.", "response_format": "wav"}
-    with client.stream("POST", "/v1/audio/speech", json=body) as answer:
-        first = next(answer.iter_raw())
+    with client.stream("POST", "/v1/audio/speech", json=body) as response:
+        first = next(response.iter_raw())
     assert first[:4] == b"RIFF"
     assert len(first) > 44
 
 
-def test_librechat_joins_mp3_streams_and_may_name_no_voice(speech: Start) -> None:
+def test_librechat_concatenates_mp3_streams_and_may_omit_the_voice(speech: Start) -> None:
     client = speech()
     parts = [
         client.post("/v1/audio/speech", json={"model": "tts-1", "input": text, "backend": "openai"}).content
@@ -90,7 +92,7 @@ def test_librechat_joins_mp3_streams_and_may_name_no_voice(speech: Start) -> Non
     assert len(samples) / rate >= 2 * SAMPLES / 24_000
 
 
-def test_sillytavern_and_the_full_url_without_v1(speech: Start) -> None:
+def test_sillytavern_may_omit_or_repeat_v1_in_the_url(speech: Start) -> None:
     body = {"model": "tts-1", "input": "Hello there.", "voice": "nova", "response_format": "mp3", "speed": 1}
     assert speech().post("/audio/speech", json=body).status_code == 200
     assert speech().post("/v1/v1/audio/speech", json=body).status_code == 200

@@ -1,4 +1,4 @@
-"""Bodies that are too long, and who may call from a browser."""
+"""Bodies over the limit, and which pages may call from a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = MAX_BODY_BYTES
 
 
 def in_parts(content: bytes) -> Iterator[bytes]:
-    """Sent chunked: no Content-Length says how long it will be."""
+    """Chunked: no Content-Length announces the size."""
     for start in range(0, len(content), 100_000):
         yield content[start : start + 100_000]
 
@@ -35,7 +35,7 @@ def test_a_body_over_the_limit_is_a_413(speech: Start, upstream: Upstream, chunk
     assert client.post(PATH, json=ask()).status_code == 200
 
 
-def test_an_endless_body_is_answered_while_it_still_comes(speech: Start) -> None:
+def test_an_endless_body_is_rejected_while_it_is_being_sent(speech: Start) -> None:
     client = speech()
     sent = 0
 
@@ -45,7 +45,7 @@ def test_an_endless_body_is_answered_while_it_still_comes(speech: Start) -> None
             sent += 65536
             yield b"x" * 65536
 
-    # A client that would not stop may find the connection closed before it reads the answer.
+    # A client that keeps sending may find the connection closed before it reads the response.
     with contextlib.suppress(httpx.TransportError):
         assert client.post(PATH, content=endless()).status_code == 413
     assert sent < 1 << 28
@@ -60,20 +60,20 @@ def test_a_body_within_the_limit_arrives_whole(speech: Start, upstream: Upstream
     assert "Hello there." in upstream.requests[0]["prompt"]
 
 
-def test_pages_of_the_origins_named_may_call_and_no_others(speech: Start) -> None:
+def test_only_pages_from_the_configured_origins_may_call(speech: Start) -> None:
     client = speech(cors_origins="https://a.example, https://b.example", api_keys="k")
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     for origin, status in (("https://b.example", 200), ("https://evil.example", 400)):
-        before = client.options(PATH, headers={"Origin": origin, **asked})
-        assert before.status_code == status
-        assert (before.headers.get("access-control-allow-origin") == origin) == (status == 200)
+        response = client.options(PATH, headers={"Origin": origin, **preflight})
+        assert response.status_code == status
+        assert (response.headers.get("access-control-allow-origin") == origin) == (status == 200)
     refused = client.post(PATH, json=ask(), headers={"Origin": "https://a.example"})
-    assert refused.status_code == 401  # and readable, so that the page can say why
+    assert refused.status_code == 401  # readable, so that the page can explain it
     assert refused.headers["access-control-allow-origin"] == "https://a.example"
     assert "x-request-id" in refused.headers["access-control-expose-headers"]
 
 
-def test_without_the_setting_no_page_may(speech: Start) -> None:
+def test_without_configured_origins_no_page_may_call(speech: Start) -> None:
     response = speech().post(PATH, json=ask(), headers={"Origin": "https://a.example"})
     assert "access-control-allow-origin" not in response.headers
 

@@ -1,9 +1,10 @@
-"""What a scraper reads after good requests, bad ones and ones that were left."""
+"""What a scrape shows after requests that succeed, fail or are abandoned."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,12 +14,14 @@ from websockets.sync.client import connect
 
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, event, whole
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
+FRAME_S = 2048 / 24_000
 
 
 def scraped(client: httpx.Client) -> dict[str, float]:
-    """Every sample by its name without our prefix; labels as `name{a,b}` in the order of their names."""
+    """Every sample by its name without our prefix; labels as `name{a,b}`, sorted by label name."""
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     found = {}
@@ -31,14 +34,7 @@ def scraped(client: httpx.Client) -> dict[str, float]:
     return found
 
 
-def eventually(read: Callable[[], float], wanted: float) -> None:
-    deadline = time.monotonic() + 3
-    while read() != wanted:
-        assert time.monotonic() < deadline, f"{read()} is not {wanted}"
-        time.sleep(0.02)
-
-
-def test_a_good_request_is_counted_in_all_its_parts(speech: Start) -> None:
+def test_a_successful_request_shows_in_every_metric(speech: Start) -> None:
     client = speech(max_requests=9)
     size = len(client.post(PATH, json=ask(response_format="pcm")).content)
     seen = scraped(client)
@@ -54,7 +50,7 @@ def test_a_good_request_is_counted_in_all_its_parts(speech: Start) -> None:
         assert seen[f"{name}_total"] == 0
 
 
-def test_tags_that_mean_nothing_are_left_out_and_counted(speech: Start, upstream: Upstream) -> None:
+def test_unsupported_tags_are_removed_and_counted(speech: Start, upstream: Upstream) -> None:
     client = speech(max_requests=9)
     client.post(PATH, json=ask(input="Well <laugh> hello <nonsense>there</nonsense>."))
     assert scraped(client)["removed_tags_total"] == 2
@@ -62,20 +58,29 @@ def test_tags_that_mean_nothing_are_left_out_and_counted(speech: Start, upstream
     assert "nonsense" not in upstream.requests[0]["prompt"]
 
 
-def test_audio_that_stalls_is_an_underrun_as_its_listener_hears_it(speech: Start, upstream: Upstream) -> None:
-    upstream.events, upstream.hang_after = whole(20), 10
+def test_audio_that_stalls_for_its_listener_is_an_underrun(
+    speech: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr("orpheus.playout.time", clock)
+    monkeypatch.setattr("orpheus.tts.usage.time", clock)
+    upstream.events, upstream.hang_after = whole(30), 20
     client = speech(max_requests=9)
     with client.stream("POST", PATH, json=ask(response_format="pcm")) as response:
-        chunks = response.iter_raw()
-        next(chunks)
-        time.sleep(1.5)  # ten frames are 0.85 s
+        chunks, size = response.iter_raw(), 0
+        while size < 48_000:  # a second
+            size += len(next(chunks))
+        now_s += 5
         upstream.go_on.set()
         assert list(chunks)
-    eventually(lambda: scraped(client)["underruns_total"], 1)
-    assert 0.2 < scraped(client)["underrun_seconds_total"] < 1.5
+    eventually(lambda: scraped(client)["active"] == 0)
+    seen = scraped(client)
+    assert seen["underruns_total"] == 1
+    assert 5 - 20 * FRAME_S <= seen["underrun_seconds_total"] <= 5 - 1
 
 
-def test_what_is_under_way_and_what_was_left(speech: Start, upstream: Upstream) -> None:
+def test_active_rejected_and_cancelled_requests_are_counted(speech: Start, upstream: Upstream) -> None:
     upstream.events, upstream.pause_s = whole(500), 0.02
     client = speech(max_requests=1)
     with client.stream("POST", PATH, json=ask(response_format="pcm")) as response:
@@ -84,32 +89,30 @@ def test_what_is_under_way_and_what_was_left(speech: Start, upstream: Upstream) 
         seen = scraped(client)
         assert (seen["active"], seen["waiting"], seen["codec_streams"]) == (1, 0, 1)
         assert client.post(PATH, json=ask()).status_code == 429
-    eventually(lambda: scraped(client)["cancelled_total"], 1)
+    eventually(lambda: scraped(client)["cancelled_total"] == 1)
     seen = scraped(client)
     assert (seen["active"], seen["rejected_total"]) == (0, 1)
 
 
-def test_audio_is_counted_as_it_is_sent_and_no_more_once_its_client_has_left(
+def test_audio_is_counted_when_it_is_sent_and_not_after_its_client_left(
     speech: Start, upstream: Upstream
 ) -> None:
     upstream.events, upstream.hang_after = whole(500), 20
     client = speech(max_requests=9)
-    most_s = (
-        20 * 2048 / 24_000 + 0.03
-    )  # that tier 1 gives before it hangs, and the silence before the first word
+    limit_s = 20 * FRAME_S  # what tier 1 sends before it hangs
     with client.stream("POST", PATH, json=ask(response_format="pcm")) as response:
         chunks, size = response.iter_raw(), 0
         while size < 48_000:
             size += len(next(chunks))
         seen = scraped(client)
         assert seen["active"] == 1
-        assert size / 48_000 - 1e-6 <= seen["audio_seconds_total"] <= most_s  # a sum of floats
+        assert size / 48_000 - 1e-6 <= seen["audio_seconds_total"] <= limit_s  # a sum of floats
         assert seen["bytes_total{pcm}"] == pytest.approx(seen["audio_seconds_total"] * 48_000)
-    eventually(lambda: scraped(client)["active"], 0)
-    assert seen["audio_seconds_total"] <= scraped(client)["audio_seconds_total"] <= most_s
+    eventually(lambda: scraped(client)["active"] == 0)
+    assert seen["audio_seconds_total"] <= scraped(client)["audio_seconds_total"] <= limit_s
 
 
-def test_failures_are_counted_apart_from_refusals(speech: Start, upstream: Upstream) -> None:
+def test_failures_and_rejections_are_counted_separately(speech: Start, upstream: Upstream) -> None:
     client = speech(max_requests=9)
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
     client.post(PATH, json=ask())
@@ -120,7 +123,7 @@ def test_failures_are_counted_apart_from_refusals(speech: Start, upstream: Upstr
     assert (seen["rejected_total"], seen["failed_total"], seen["waiting"]) == (1, 1, 0)
 
 
-def test_a_segment_that_comes_to_no_end_is_counted_with_its_second_try(
+def test_a_segment_that_never_ends_is_counted_with_its_second_attempt(
     speech: Start, upstream: Upstream
 ) -> None:
     upstream.events = [event(reason="length"), "data: [DONE]\n\n"]
@@ -130,23 +133,23 @@ def test_a_segment_that_comes_to_no_end_is_counted_with_its_second_try(
     assert (seen["truncated_total"], seen["regenerated_total"]) == (2, 1)
 
 
-def test_paths_nobody_serves_make_no_series_of_their_own(speech: Start) -> None:
+def test_unknown_paths_share_one_series(speech: Start) -> None:
     client = speech(max_requests=9)
     for number in range(5):
         client.get(f"/wp-admin/{number}")
     assert scraped(client)["requests_total{,unrouted,404}"] == 5
 
 
-def test_close_codes_of_a_clients_own_share_a_series(speech: Start) -> None:
+def test_unusual_close_codes_share_one_series(speech: Start) -> None:
     client = speech(max_requests=9)
     for code in range(3000, 3005):
         with connect(str(client.base_url.copy_with(scheme="ws", path="/ws")), proxy=None) as socket:
             socket.close(code)
-    eventually(lambda: scraped(client).get("requests_total{pcm,/ws,other}", 0), 5)
+    eventually(lambda: scraped(client).get("requests_total{pcm,/ws,other}") == 5)
     assert not any(name.startswith("requests_total{pcm,/ws,3") for name in scraped(client))
 
 
-def test_two_applications_count_apart(speech: Start) -> None:
+def test_two_applications_count_separately(speech: Start) -> None:
     first, second = speech(max_requests=8), speech(max_requests=9)
     first.post(PATH, json=ask())
     assert scraped(second)["segments_total"] == 0

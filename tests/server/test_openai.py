@@ -1,10 +1,10 @@
-"""The REST routes against a scripted tier 1: shapes, limits, and every way to fail."""
+"""OpenAI's speech API against a scripted tier 1: formats, limits and failures."""
 
 from __future__ import annotations
 
 import base64
 import json
-import time
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +18,12 @@ from tests.support.audio import decode
 from tests.support.live import free_port
 from tests.support.speech import PATH, SAMPLES, ask, error_of
 from tests.support.upstream import SPEECH_FRAMES, Upstream, event, frame_text, whole
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
 
 
-def test_mp3_is_the_default_and_the_content_type_is_true(speech: Start) -> None:
+def test_mp3_is_the_default_and_the_content_type_matches(speech: Start) -> None:
     response = speech().post(PATH, json=ask())
     assert response.status_code == 200
     assert response.headers["content-type"] == "audio/mpeg"
@@ -30,7 +31,7 @@ def test_mp3_is_the_default_and_the_content_type_is_true(speech: Start) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_holds_every_sample(speech: Start, format: Format) -> None:
+def test_every_format_contains_every_sample(speech: Start, format: Format) -> None:
     response = speech().post(PATH, json=ask(response_format=format))
     assert response.headers["content-type"] == CONTENT_TYPES[format]
     assert response.headers["x-sample-rate"] == "24000"
@@ -52,7 +53,7 @@ def test_the_streaming_route_sends_raw_samples_by_default(speech: Start) -> None
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/stream"])
-def test_audio_leaves_while_tokens_are_still_coming(speech: Start, upstream: Upstream, path: str) -> None:
+def test_audio_is_sent_while_tokens_are_still_arriving(speech: Start, upstream: Upstream, path: str) -> None:
     upstream.events, upstream.hang_after = whole(20), 5
     with speech().stream("POST", path, json=ask(response_format="pcm")) as response:
         chunks = response.iter_raw()
@@ -62,7 +63,7 @@ def test_audio_leaves_while_tokens_are_still_coming(speech: Start, upstream: Ups
     assert size == 20 * 2048 * 2
 
 
-def test_sse_deltas_are_slices_of_the_very_stream(speech: Start) -> None:
+def test_sse_deltas_are_slices_of_the_plain_response(speech: Start) -> None:
     client = speech()
     response = client.post(PATH, json=ask(stream_format="sse", response_format="wav"))
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -77,24 +78,24 @@ def test_sse_deltas_are_slices_of_the_very_stream(speech: Start) -> None:
 
 
 @pytest.mark.parametrize("speed", [1.0, 2.0])
-def test_sse_deltas_tell_where_segments_begin(speech: Start, speed: float) -> None:
+def test_sse_deltas_report_when_segments_begin(speech: Start, speed: float) -> None:
     text = "This is the first sentence of two, and it is long enough. This is the second sentence, as long."
-    asked = ask(input=text, stream_format="sse", response_format="pcm", speed=speed)
-    lines = speech().post(PATH, json=asked).text.splitlines()
+    body = ask(input=text, stream_format="sse", response_format="pcm", speed=speed)
+    lines = speech().post(PATH, json=body).text.splitlines()
     deltas = [json.loads(line[6:]) for line in lines if line.startswith("data: ")][:-1]
-    begun = [at_s for delta in deltas for at_s in delta.get("segments_s", [])]
-    assert begun == [0, pytest.approx(SAMPLES / 24_000 / speed, abs=1e-3)]
+    starts = [start_s for delta in deltas for start_s in delta.get("segments_s", [])]
+    assert starts == [0, pytest.approx(SAMPLES / 24_000 / speed, abs=1e-3)]
     assert deltas[0]["segments_s"] == [0]
 
 
-def test_code_zero_is_a_sound_like_any_other(speech: Start, upstream: Upstream) -> None:
+def test_code_zero_is_decoded_like_any_other(speech: Start, upstream: Upstream) -> None:
     upstream.events = [event(frame_text((0,) * 7)), event(frame_text((0, 3, 0, 5, 0, 0, 9))), *whole(2)]
     response = speech().post(PATH, json=ask(response_format="pcm"))
     assert len(response.content) == 4 * 2048 * 2
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_a_very_short_generation_is_heard_whole(speech: Start, upstream: Upstream, frames: int) -> None:
+def test_a_very_short_generation_is_complete(speech: Start, upstream: Upstream, frames: int) -> None:
     upstream.events = whole(frames)
     response = speech().post(PATH, json=ask(input="Hi.", response_format="pcm"))
     assert len(response.content) == frames * 2048 * 2
@@ -103,14 +104,15 @@ def test_a_very_short_generation_is_heard_whole(speech: Start, upstream: Upstrea
 def test_a_long_text_is_spoken_segment_by_segment_in_order(speech: Start, upstream: Upstream) -> None:
     text = " ".join(f"This is sentence number {n} of a long text." for n in range(90))[:3000]
     response = speech().post(PATH, json=ask(input=text, response_format="pcm"))
-    said = [sent["prompt"].split("tara: ")[1].split("<|eot_id|>")[0] for sent in upstream.requests]
-    assert len(said) > 20
-    assert " ".join(said).rstrip(".") == text.strip().rstrip(".")
-    assert len(response.content) == len(said) * SAMPLES * 2
+    prompts = [request["prompt"] for request in upstream.requests]
+    segments = [prompt.split("tara: ")[1].split("<|eot_id|>")[0] for prompt in prompts]
+    assert len(segments) > 20
+    assert " ".join(segments).rstrip(".") == text.strip().rstrip(".")
+    assert len(response.content) == len(segments) * SAMPLES * 2
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "prompt"),
     [
         (
             {"input": "**Hi** Ann 🎉, see https://example.com/a <b>now</b> <LAUGH>"},
@@ -120,14 +122,14 @@ def test_a_long_text_is_spoken_segment_by_segment_in_order(speech: Start, upstre
         ({"input": "I have 21 of them.", "normalize": True}, "I have twenty-one of them."),
     ],
 )
-def test_the_model_is_given_what_a_person_would_read(
-    speech: Start, upstream: Upstream, body: dict[str, Any], said: str
+def test_the_prompt_holds_the_text_as_a_person_would_read_it(
+    speech: Start, upstream: Upstream, body: dict[str, Any], prompt: str
 ) -> None:
     assert speech().post(PATH, json=ask(**body)).status_code == 200
-    assert f"tara: {said}<|eot_id|>" in upstream.requests[0]["prompt"]
+    assert f"tara: {prompt}<|eot_id|>" in upstream.requests[0]["prompt"]
 
 
-def test_a_speed_and_an_object_voice_are_taken(speech: Start) -> None:
+def test_a_speed_and_a_voice_object_are_accepted(speech: Start) -> None:
     client = speech()
     fast = client.post(PATH, json=ask(speed=2.0, voice={"id": "leo"}, response_format="pcm"))
     assert len(fast.content) == pytest.approx(SAMPLES, rel=0.05)
@@ -160,36 +162,36 @@ def test_unknown_keys_and_openai_names_are_accepted(speech: Start, upstream: Ups
         ("text", None),
     ],
 )
-def test_a_wrong_request_is_a_400_that_names_the_field(
+def test_an_invalid_request_is_a_400_that_names_the_field(
     speech: Start, upstream: Upstream, body: Any, param: str | None
 ) -> None:
     response = speech().post(PATH, json=body)
     assert response.status_code == 400
-    found = error_of(response)
-    assert found["param"] == param
-    assert found["type"] == "invalid_request_error"
+    error = error_of(response)
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
     assert upstream.requests == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"input": "\\ud800"}', b"[" * 100_000])
-def test_a_body_that_is_no_json_is_a_400(speech: Start, content: bytes) -> None:
+def test_a_body_that_is_not_valid_json_is_a_400(speech: Start, content: bytes) -> None:
     headers = {"content-type": "application/json"}
     response = speech().post(PATH, content=content, headers=headers)
     assert response.status_code == 400
     error_of(response)
 
 
-def test_4096_characters_are_taken(speech: Start) -> None:
+def test_4096_characters_are_accepted(speech: Start) -> None:
     text = ("word " * 1000)[:4095] + "."
     assert speech().post(PATH, json=ask(input=text)).status_code == 200
 
 
-def test_the_limit_is_a_setting(speech: Start) -> None:
+def test_the_length_limit_is_a_setting(speech: Start) -> None:
     client = speech(max_input_chars=10)
     assert "ORPHEUS_MAX_INPUT_CHARS" in error_of(client.post(PATH, json=ask()))["message"]
 
 
-def test_wrong_paths_and_methods_are_shaped_too(speech: Start) -> None:
+def test_unknown_paths_and_methods_are_errors_in_openai_format(speech: Start) -> None:
     client = speech()
     assert client.get("/v1/nothing").status_code == 404
     assert error_of(client.get("/v1/nothing"))["type"] == "invalid_request_error"
@@ -215,14 +217,14 @@ def test_a_full_tier_1_is_a_429_with_its_retry_after(speech: Start, upstream: Up
     assert error_of(response)["code"] == "rate_limit_exceeded"
 
 
-def test_more_requests_than_places_are_429(speech: Start, upstream: Upstream) -> None:
+def test_requests_over_the_limit_are_429(speech: Start, upstream: Upstream) -> None:
     upstream.events, upstream.pause_s = whole(500), 0.02
     client = speech(max_requests=1)
-    with client.stream("POST", PATH, json=ask()) as held:
-        chunks = held.iter_raw()
+    with client.stream("POST", PATH, json=ask()) as active:
+        chunks = active.iter_raw()
         next(chunks)
         response = client.post(PATH, json=ask())
-        assert next(chunks)  # the place is still held
+        assert next(chunks)  # the first one still runs
     assert response.status_code == 429
     assert int(response.headers["retry-after"]) >= 1
 
@@ -277,21 +279,21 @@ def test_a_client_that_leaves_cancels_tier_1(speech: Start, upstream: Upstream, 
     if before_audio:
         upstream.hang_after = 1
         upstream.events[0] = event()
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(PATH, json=ask(), timeout=0.3)
+        body = json.dumps(ask()).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
+            raw.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+            eventually(lambda: upstream.requests)
     else:
         with client.stream("POST", PATH, json=ask(response_format="pcm")) as response:
             next(response.iter_raw())
-    deadline = time.monotonic() + 2
-    while not upstream.left and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert upstream.left == 1
+    eventually(lambda: upstream.left == 1)
 
 
 def test_codes_of_another_codec_are_a_clear_error(
     speech: Start, upstream: Upstream, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "codes", 2048)  # the embedded one knows all that can be named
+    monkeypatch.setattr(codec, "codes", 2048)  # the embedded codec has all 4,096
     upstream.events = [event(frame_text((4000, 1, 2, 3, 4, 5, 6))), *whole()]
     response = speech().post(PATH, json=ask())
     assert response.status_code == 500

@@ -1,4 +1,4 @@
-"""Requests made up from our own OpenAPI document: no server error, nothing the document does not say."""
+"""The OpenAPI document: requests generated from it get no server error and only documented responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orpheus.tts.encode import CONTENT_TYPES
 from tests.support.upstream import Upstream
 
 Start = Callable[..., httpx.Client]
-CALLED = [
+CHECKS = [
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
@@ -27,7 +27,7 @@ CALLED = [
 ]
 
 
-def test_what_is_made_up_from_the_document_is_answered_as_it_says(speech: Start, upstream: Upstream) -> None:
+def test_generated_requests_get_only_documented_responses(speech: Start, upstream: Upstream) -> None:
     client = speech(max_input_chars=200)
     document = client.get("/openapi.json").json()
     schema = schemathesis.openapi.from_dict(document)
@@ -44,12 +44,12 @@ def test_what_is_made_up_from_the_document_is_answered_as_it_says(speech: Start,
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def answered(case: Any) -> None:
+        def check(case: Any) -> None:
             response = case.call(base_url=str(client.base_url), session=_session())
             seen.add((case.operation.path, response.status_code))
-            case.validate_response(response, checks=CALLED)
+            case.validate_response(response, checks=CHECKS)
 
-        answered()
+        check()
     assert {(f"/v1/audio/speech{more}", status) for more in ("", "/stream") for status in (200, 400)} <= seen
 
 
@@ -61,7 +61,7 @@ def _session() -> Any:
     return session
 
 
-def test_the_document_says_every_route_with_its_true_answers(speech: Start) -> None:
+def test_the_document_lists_every_route_with_its_responses(speech: Start) -> None:
     paths = speech().get("/openapi.json").json()["paths"]
     assert set(paths) == {
         "/v1/audio/speech", "/v1/audio/speech/stream", "/v1/models", "/v1/models/{model_id}", "/v1/audio/models",
@@ -78,7 +78,7 @@ def test_the_document_says_every_route_with_its_true_answers(speech: Start) -> N
             assert operation.get("description")
 
 
-def test_a_key_is_in_the_document_where_one_is_needed(speech: Start) -> None:
+def test_the_document_declares_a_key_only_if_one_is_required(speech: Start) -> None:
     assert "security" not in speech().get("/openapi.json").json()
     document = speech(api_keys="k").get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"

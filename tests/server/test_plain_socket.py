@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable
 
 import httpx
@@ -18,6 +17,7 @@ from orpheus.errors import EngineError
 from orpheus.server.sockets.connection import close_reason
 from tests.support.live import Pair
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
 
@@ -47,7 +47,7 @@ def test_text_in_samples_out_and_1000_at_the_end(speech: Start) -> None:
     assert b"".join(map(bytes, frames)) == same.content  # type: ignore[arg-type]
 
 
-def test_it_is_24_khz_whatever_the_setting(speech: Start) -> None:
+def test_samples_are_24_khz_whatever_the_setting(speech: Start) -> None:
     with open_socket(speech(sample_rate=48_000)) as socket:
         socket.send("Hello there.")
         assert sum(map(len, socket)) == SPEECH_FRAMES * 2048 * 2
@@ -63,38 +63,38 @@ def test_frames_stay_within_64_kib(speech: Start, upstream: Upstream) -> None:
 @pytest.mark.parametrize(
     "query", ["", "?voice=tara&model=orpheus&speed=1.0&llama_endpoint=http://x:1", "?voice=ALLOY"]
 )
-def test_every_query_clients_send_is_taken(speech: Start, query: str) -> None:
+def test_queries_of_existing_clients_are_accepted(speech: Start, query: str) -> None:
     with open_socket(speech(), query) as socket:
         socket.send("Hello there.")
         assert sum(map(len, socket)) > 0
 
 
 @pytest.mark.parametrize(
-    ("query", "text", "says"),
+    ("query", "text", "reason"),
     [
         ("?voice=bob", "Hello.", "no voice"),
         ("", "***", "nothing to say"),
         ("?speed=9", "Hello.", "speed"),
         ("?speed=x", "Hello.", "speed"),
-        ("?response_format=mp3", "Hello.", "pcm only"),
-        ("?close=never", "Hello.", "close is"),
+        ("?response_format=mp3", "Hello.", "only pcm"),
+        ("?close=never", "Hello.", "close must be"),
         ("?lead_s=-1", "Hello.", "lead_s"),
-        ("", b"\xc1", "no msgpack"),
-        ("", msgpack.packb({"type": "Text"}), "with a text"),
+        ("", b"\xc1", "not valid msgpack"),
+        ("", msgpack.packb({"type": "Text"}), "with a 'text'"),
         ("", msgpack.packb([1, 2]), "type Text"),
-        ("", '{"type": "text", "text": ', "begins as JSON"),
+        ("", '{"type": "text", "text": ', "starts like JSON"),
         ("", '{"type": "shout"}', "type Text"),
     ],
 )
-def test_a_wrong_request_closes_with_1008_and_why(
-    speech: Start, query: str, text: str | bytes, says: str
+def test_an_invalid_request_closes_with_1008_and_the_reason(
+    speech: Start, query: str, text: str | bytes, reason: str
 ) -> None:
     with open_socket(speech(), query) as socket:
-        with contextlib.suppress(websockets.ConnectionClosed):  # a wrong query is told before any text
+        with contextlib.suppress(websockets.ConnectionClosed):  # an invalid query is reported before any text
             socket.send(text)
-        code, reason = close_of(socket)
+        code, given = close_of(socket)
     assert code == 1008
-    assert says in reason
+    assert reason in given
 
 
 def test_a_full_tier_1_closes_with_1013(
@@ -120,36 +120,33 @@ def test_leaving_cancels_tier_1_at_once(speech: Start, upstream: Upstream) -> No
     with open_socket(speech()) as socket:
         socket.send("Hello.")
         socket.recv(10)
-    deadline = time.monotonic() + 2
-    while not upstream.left and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert upstream.left == 1
+    eventually(lambda: upstream.left == 1)
 
 
-def test_a_client_that_leaves_without_a_word_is_no_error(speech: Start, upstream: Upstream) -> None:
+def test_a_client_that_leaves_without_sending_text_is_not_an_error(speech: Start, upstream: Upstream) -> None:
     with open_socket(speech()):
         pass
     assert upstream.requests == []
 
 
-@pytest.mark.parametrize("dialect", ["json", "msgpack"])
-def test_words_are_spoken_as_they_come_until_eos(speech: Start, upstream: Upstream, dialect: str) -> None:
-    def packed(**message: str) -> str | bytes:
-        return json.dumps(message) if dialect == "json" else msgpack.packb(message)
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_words_are_spoken_as_they_arrive_until_eos(speech: Start, upstream: Upstream, format: str) -> None:
+    def pack(**message: str) -> str | bytes:
+        return json.dumps(message) if format == "json" else msgpack.packb(message)
 
     with open_socket(speech(), "?lead_s=0") as socket:
         for word in ("Hello", "there", ",", "my", "friend", ",", "how", "are", "you", "?"):
-            socket.send(packed(type="Text", text=word, voice="leo"))
-        heard = len(socket.recv(10))  # before the end of the text is known
-        socket.send(packed(type="Eos"))
-        heard += sum(map(len, socket))
+            socket.send(pack(type="Text", text=word, voice="leo"))
+        size = len(socket.recv(10))  # before the end of the text
+        socket.send(pack(type="Eos"))
+        size += sum(map(len, socket))
         assert socket.close_code == 1000
     prompts = [request["prompt"] for request in upstream.requests]
     assert "leo: Hello there, my friend." in prompts[0]
-    assert heard == len(prompts) * SPEECH_FRAMES * 2048 * 2
+    assert size == len(prompts) * SPEECH_FRAMES * 2048 * 2
 
 
-def test_the_short_path_and_a_zero_byte_for_eos(speech: Start, upstream: Upstream) -> None:
+def test_the_short_path_accepts_a_zero_byte_as_eos(speech: Start, upstream: Upstream) -> None:
     base = str(speech().base_url).replace("http", "ws", 1).rstrip("/")
     with connect(f"{base}/ws?close=eos", proxy=None) as socket:
         socket.send("One")
@@ -159,7 +156,7 @@ def test_the_short_path_and_a_zero_byte_for_eos(speech: Start, upstream: Upstrea
     assert "One and two." in upstream.requests[0]["prompt"]
 
 
-def test_texts_that_come_while_one_is_spoken_are_spoken_after_it(speech: Start, upstream: Upstream) -> None:
+def test_text_that_arrives_during_speech_is_spoken_after_it(speech: Start, upstream: Upstream) -> None:
     with open_socket(speech()) as socket:
         socket.send("One thing.")
         socket.send("Another thing.")
@@ -168,26 +165,26 @@ def test_texts_that_come_while_one_is_spoken_are_spoken_after_it(speech: Start, 
 
 
 def test_any_number_of_texts_may_wait(speech: Start, upstream: Upstream) -> None:
-    said = [f"This is number {number} of them." for number in range(40)]
+    texts = [f"This is number {number} of them." for number in range(40)]
     with open_socket(speech(), "?lead_s=0") as socket:
-        for text in said:
+        for text in texts:
             socket.send(text)
-        heard = sum(map(len, socket))
+        size = sum(map(len, socket))
         assert socket.close_code == 1000
-    assert heard == len(upstream.requests) * SPEECH_FRAMES * 2048 * 2
-    spoken = " ".join(request["prompt"] for request in upstream.requests)
-    assert [spoken.count(text) for text in said] == [1] * 40
+    assert size == len(upstream.requests) * SPEECH_FRAMES * 2048 * 2
+    prompts = " ".join(request["prompt"] for request in upstream.requests)
+    assert [prompts.count(text) for text in texts] == [1] * 40
 
 
-def test_nothing_said_is_closed_with_1000(speech: Start, upstream: Upstream) -> None:
-    for nothing in ("", "  ", b"\0", '{"type": "eos"}'):
+def test_empty_text_closes_with_1000(speech: Start, upstream: Upstream) -> None:
+    for message in ("", "  ", b"\0", '{"type": "eos"}'):
         with open_socket(speech()) as socket:
-            socket.send(nothing)
+            socket.send(message)
             assert close_of(socket) == (1000, "")
     assert upstream.requests == []
 
 
-def test_events_are_told_only_where_they_are_asked_for(speech: Start) -> None:
+def test_events_are_sent_only_on_request(speech: Start) -> None:
     with open_socket(speech(), "?events=json") as socket:
         socket.send("Hello there, you.")
         frames = list(socket)
@@ -199,14 +196,14 @@ def test_events_are_told_only_where_they_are_asked_for(speech: Start) -> None:
     assert events[4]["total_bytes"] == sum(len(frame) for frame in frames if isinstance(frame, bytes))
 
 
-def test_an_error_is_told_as_an_event_too(speech: Start) -> None:
+def test_an_error_is_also_sent_as_an_event(speech: Start) -> None:
     with open_socket(speech(), "?events=json&voice=bob") as socket:
-        told = json.loads(socket.recv(10))
-        assert (told["type"], told["code"]) == ("error", "voice_not_found")
+        error = json.loads(socket.recv(10))
+        assert (error["type"], error["code"]) == ("error", "voice_not_found")
         assert close_of(socket)[0] == 1008
 
 
-def test_too_long_a_text_or_message_is_1009(speech: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_over_the_limit_closes_with_1009(speech: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orpheus.server.utterance_queue.MAX_STREAMED_CHARS", 200)
     client = speech()
     with open_socket(client) as socket:
@@ -217,13 +214,13 @@ def test_too_long_a_text_or_message_is_1009(speech: Start, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("path", ["/v1/audio/speech/stream", "/ws", "/api/tts_streaming"])
-def test_a_message_of_two_megabytes_is_1009_on_a_real_server(pair: Pair, path: str) -> None:
+def test_a_message_of_two_megabytes_closes_a_real_server_with_1009(pair: Pair, path: str) -> None:
     url = f"{pair.url.replace('http', 'ws', 1)}{path}"
     with connect(url, proxy=None) as socket, pytest.raises(websockets.ConnectionClosed) as caught:
         socket.send(b"x" * (2 << 20))
         while True:
             socket.recv(10)
-    # The code is lost where the connection broke on what was still being sent.
+    # The close code is lost if the connection breaks while the message is still being sent.
     assert caught.value.rcvd is None or caught.value.rcvd.code == 1009
 
 

@@ -1,10 +1,9 @@
-"""One id and one line a request, whatever became of it; and no layer that mends a broken body."""
+"""Every request gets one id and one log line, however it ends; no layer turns a broken body into a clean end."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,10 @@ from orpheus.server.request_context import RequestContext
 from orpheus.tts.encode import FORMATS, Format
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, whole
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
-# Everything on that wraps a request.
+# Every layer that can wrap a request.
 ALL_LAYERS = {"api_keys": "k", "cors_origins": "*", "cache_mb": 10, "max_requests_per_key": 5}
 KEY = {"Authorization": "Bearer k", "Origin": "https://a.example"}
 SECRET_TEXT = "My secret is lavender."
@@ -27,44 +27,39 @@ SECRET_TEXT = "My secret is lavender."
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """The requests told so far, once there is one more than before."""
+    """The fields of all log lines of requests, once there is a new one."""
     caplog.set_level(logging.INFO, logger="orpheus")
     seen = 0
 
+    def logged() -> list[dict[str, Any]]:
+        records = [record for record in list(caplog.records) if record.name == "orpheus.server.request"]
+        fields = [vars(record)["fields"] for record in records if hasattr(record, "fields")]
+        return [line for line in fields if line["route"] != "/health"]
+
     def wait() -> list[dict[str, Any]]:
         nonlocal seen
-        deadline = time.monotonic() + 3
-        while True:
-            told = [
-                vars(r)["fields"]
-                for r in list(caplog.records)
-                if r.name == "orpheus.server.request" and hasattr(r, "fields")
-            ]
-            told = [fields for fields in told if fields["route"] != "/health"]
-            if len(told) > seen:
-                seen = len(told)
-                return told
-            assert time.monotonic() < deadline, "no line was written"
-            time.sleep(0.01)
+        eventually(lambda: len(logged()) > seen)
+        seen = len(logged())
+        return logged()
 
     return wait
 
 
-def test_a_request_has_the_id_it_came_with_or_a_new_one(speech: Start) -> None:
+def test_a_request_keeps_its_id_or_gets_a_new_one(speech: Start) -> None:
     client = speech()
-    own = client.post(PATH, json=ask(), headers={"x-request-id": "call-42.a"})
-    assert own.headers["x-request-id"] == "call-42.a"
-    assert int(own.headers["openai-processing-ms"]) >= 0
-    for wild in ("x" * 129, "a b", "{}", ""):
-        given = client.get("/v1/models", headers={"x-request-id": wild}).headers["x-request-id"]
+    named = client.post(PATH, json=ask(), headers={"x-request-id": "call-42.a"})
+    assert named.headers["x-request-id"] == "call-42.a"
+    assert int(named.headers["openai-processing-ms"]) >= 0
+    for unsafe in ("x" * 129, "a b", "{}", ""):
+        given = client.get("/v1/models", headers={"x-request-id": unsafe}).headers["x-request-id"]
         assert given.startswith("req_")
     for path in ("/v1/nothing", "/v1/models/none", "/health"):
         assert client.get(path).headers["x-request-id"].startswith("req_")
-    wrong = client.post(PATH, json=ask(voice="bob"), headers={"x-request-id": "w"})
-    assert (wrong.status_code, wrong.headers["x-request-id"]) == (400, "w")
+    invalid = client.post(PATH, json=ask(voice="bob"), headers={"x-request-id": "w"})
+    assert (invalid.status_code, invalid.headers["x-request-id"]) == (400, "w")
 
 
-def test_the_line_of_a_good_request_says_what_was_spoken_and_how_fast(speech: Start, lines: Any) -> None:
+def test_the_log_line_describes_the_speech_and_its_speed(speech: Start, lines: Any) -> None:
     body = ask(input=SECRET_TEXT, voice="alloy", response_format="opus")
     speech().post(PATH, json=body, headers={"x-request-id": "r1"})
     line = lines()[-1]
@@ -78,12 +73,12 @@ def test_the_line_of_a_good_request_says_what_was_spoken_and_how_fast(speech: St
     assert line["first_byte_ms"] > 0
 
 
-def test_what_is_spoken_is_logged_only_when_asked(
+def test_the_text_is_logged_only_if_the_setting_asks_for_it(
     speech: Start, upstream: Upstream, lines: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     speech().post(PATH, json=ask(input=SECRET_TEXT))
     lines()
-    upstream.events = whole(0)  # its error must not quote the text either
+    upstream.events = whole(0)  # the error must not quote the text either
     assert speech().post(PATH, json=ask(input=SECRET_TEXT)).status_code == 500
     lines()
     assert "lavender" not in "".join(f"{r.getMessage()}{vars(r)}" for r in caplog.records)
@@ -92,7 +87,7 @@ def test_what_is_spoken_is_logged_only_when_asked(
     assert lines()[-1]["text"] == SECRET_TEXT
 
 
-def test_a_client_that_leaves_is_told_as_cancelled(speech: Start, upstream: Upstream, lines: Any) -> None:
+def test_a_client_that_leaves_is_logged_as_cancelled(speech: Start, upstream: Upstream, lines: Any) -> None:
     upstream.events, upstream.pause_s = whole(500), 0.02
     with speech().stream("POST", PATH, json=ask(response_format="pcm")) as response:
         next(response.iter_raw())
@@ -101,7 +96,7 @@ def test_a_client_that_leaves_is_told_as_cancelled(speech: Start, upstream: Upst
     assert line["audio_s"] > 0
 
 
-def test_a_refused_request_is_not_a_failed_one(speech: Start, lines: Any) -> None:
+def test_an_invalid_request_is_logged_as_refused_not_as_failed(speech: Start, lines: Any) -> None:
     speech().post(PATH, json=ask(voice="bob"))
     line = lines()[-1]
     assert (line["status"], line["outcome"]) == (400, "refused")
@@ -123,16 +118,15 @@ def test_with_every_layer_on_a_failure_in_the_middle_still_breaks_the_body(
     line = lines()[-1]
     assert (line["status"], line["outcome"]) == (200, "failed")
     assert "Tier 1" in line["error"]
-    told = [
+    (problem,) = [
         record
         for record in caplog.records
         if record.levelno >= logging.WARNING and record.name[:7] == "orpheus"
     ]
-    assert len(told) == 1  # one clear line
-    assert not told[0].exc_info  # and no traceback
+    assert not problem.exc_info  # one clear line, without a traceback
 
 
-def test_a_failure_before_any_audio_is_one_answer_with_the_id(
+def test_a_failure_before_any_audio_is_a_response_with_the_id(
     speech: Start, upstream: Upstream, lines: Any
 ) -> None:
     upstream.break_after = 0
@@ -141,7 +135,7 @@ def test_a_failure_before_any_audio_is_one_answer_with_the_id(
     assert lines()[-1]["request_id"] == response.headers["x-request-id"]
 
 
-def test_a_fault_of_ours_is_a_500_with_the_id_and_a_traceback_in_the_log(
+def test_a_bug_is_a_500_with_the_id_and_a_traceback_in_the_log(
     speech: Start, lines: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = speech()
@@ -158,11 +152,11 @@ def test_a_fault_of_ours_is_a_500_with_the_id_and_a_traceback_in_the_log(
     assert any(record.exc_info for record in caplog.records)
 
 
-@pytest.mark.parametrize(("dies", "status", "outcome"), [(None, 1000, "done"), (20, 1011, "failed")])
-def test_a_websocket_has_its_line_and_its_id_too(
-    speech: Start, upstream: Upstream, lines: Any, dies: int | None, status: int, outcome: str
+@pytest.mark.parametrize(("break_after", "status", "outcome"), [(None, 1000, "done"), (20, 1011, "failed")])
+def test_a_websocket_has_a_log_line_and_an_id_too(
+    speech: Start, upstream: Upstream, lines: Any, break_after: int | None, status: int, outcome: str
 ) -> None:
-    upstream.events, upstream.break_after, upstream.pause_s = whole(30), dies, 0.01
+    upstream.events, upstream.break_after, upstream.pause_s = whole(30), break_after, 0.01
     base = str(speech().base_url).replace("http", "ws", 1).rstrip("/")
     with connect(
         f"{base}/v1/audio/speech/stream/ws", proxy=None, additional_headers={"x-request-id": "s1"}
@@ -174,15 +168,13 @@ def test_a_websocket_has_its_line_and_its_id_too(
             for _ in socket:
                 pass
         except Exception:
-            assert dies
+            assert break_after
     line = lines()[-1]
     assert (line["request_id"], line["status"], line["outcome"]) == ("s1", status, outcome)
     assert line["chars"] == len("Hello there.")
 
 
-def test_what_was_refused_is_not_logged_as_spoken(
-    speech: Start, lines: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_text_is_not_logged(speech: Start, lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orpheus.server.utterance_queue.MAX_STREAMED_CHARS", 100)
     base = str(speech(log_text=True).base_url).replace("http", "ws", 1).rstrip("/")
     with connect(f"{base}/v1/audio/speech/stream", proxy=None) as socket:
@@ -195,15 +187,15 @@ def test_what_was_refused_is_not_logged_as_spoken(
     assert (line["text"], line["chars"]) == ("Hello there.", len("Hello there."))
 
 
-def test_the_text_of_a_line_has_an_end() -> None:
-    known = RequestContext("r1", text="")
+def test_the_logged_text_is_bounded() -> None:
+    context = RequestContext("r1", text="")
     for _ in range(3):
-        known.add_text("x" * 10_000)
-    assert (len(known.text or ""), known.chars) == (20_000, 30_000)
+        context.add_text("x" * 10_000)
+    assert (len(context.text or ""), context.chars) == (20_000, 30_000)
 
 
-def test_json_lines_are_json_and_hold_the_request_they_belong_to() -> None:
-    record = logging.LogRecord("orpheus.x", logging.INFO, __file__, 1, "said %s", ("this",), None)
+def test_json_lines_carry_the_id_of_their_request() -> None:
+    record = logging.LogRecord("orpheus.x", logging.INFO, __file__, 1, "hello %s", ("there",), None)
     record.fields = {"route": "/v1/x", "voice": None, "rtf": 0.25}
     token = logs.request_id.set("r7")
     try:
@@ -212,16 +204,16 @@ def test_json_lines_are_json_and_hold_the_request_they_belong_to() -> None:
     finally:
         logs.request_id.reset(token)
     assert (line["message"], line["request_id"], line["rtf"], line["level"]) == (
-        "said this",
+        "hello there",
         "r7",
         0.25,
         "info",
     )
     assert "voice" not in line
-    assert text == "INFO orpheus.x: said this route=/v1/x rtf=0.25 request_id=r7"
+    assert text == "INFO orpheus.x: hello there route=/v1/x rtf=0.25 request_id=r7"
 
 
-def test_no_path_and_no_text_forges_a_line_or_a_field() -> None:
+def test_no_path_or_text_can_forge_a_line_or_a_field() -> None:
     record = logging.LogRecord("orpheus.x", logging.INFO, __file__, 1, "GET", (), None)
     record.fields = {"route": "/x\nINFO all is well", "text": "你好", "error": "a b status=200\x85\u2028"}
     line = logs.TextLines().format(record)

@@ -1,4 +1,4 @@
-"""The openai package, unmodified, against us."""
+"""The unmodified openai package against tier 2."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import httpx2
@@ -22,12 +23,12 @@ from tests.support.upstream import Upstream, whole
 
 Start = Callable[..., httpx.Client]
 Sdk = Callable[..., openai.OpenAI]
-SPOKEN = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Hello there."}
+BODY = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": "Hello there."}
 
 
 @pytest.fixture
 def sdk(speech: Start) -> Iterator[Sdk]:
-    """A client as a user makes it; `key` and `retries` are the client's, the rest options of tier 2."""
+    """Makes a client as users do; `key` and `retries` are its own, other options are settings of tier 2."""
     with ExitStack() as stack:
 
         def make(*, key: str = "none-needed", retries: int = 2, **options: object) -> openai.OpenAI:
@@ -44,12 +45,12 @@ def sdk(speech: Start) -> Iterator[Sdk]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_buffered_and_streamed(sdk: Sdk, tmp_path: Path, format: Format) -> None:
+def test_every_format_arrives_buffered_and_streamed(sdk: Sdk, tmp_path: Path, format: Format) -> None:
     client = sdk()
-    plain = client.audio.speech.create(**SPOKEN, response_format=format)
+    plain = client.audio.speech.create(**BODY, response_format=format)
     assert plain.response.headers["content-type"] == CONTENT_TYPES[format]
-    file = tmp_path / f"said.{format}"
-    with client.audio.speech.with_streaming_response.create(**SPOKEN, response_format=format) as response:
+    file = tmp_path / f"speech.{format}"
+    with client.audio.speech.with_streaming_response.create(**BODY, response_format=format) as response:
         assert response.request_id
         assert response.headers["x-sample-rate"] == "24000"
         response.stream_to_file(file)
@@ -61,9 +62,9 @@ def test_every_format_buffered_and_streamed(sdk: Sdk, tmp_path: Path, format: Fo
         assert len(decode(plain.content)[0]) >= SAMPLES
 
 
-def test_our_extensions_go_through_extra_body(sdk: Sdk) -> None:
+def test_our_extensions_work_through_extra_body(sdk: Sdk) -> None:
     plain = sdk().audio.speech.create(
-        **SPOKEN, response_format="wav", extra_body={"stream": False, "sample_rate": 16_000, "seed": 3}
+        **BODY, response_format="wav", extra_body={"stream": False, "sample_rate": 16_000, "seed": 3}
     )
     samples, rate = decode(plain.content)
     assert rate == 16_000
@@ -71,18 +72,18 @@ def test_our_extensions_go_through_extra_body(sdk: Sdk) -> None:
     assert plain.response.headers["content-length"] == str(len(plain.content))
 
 
-def test_bytes_are_heard_while_they_are_made(sdk: Sdk, upstream: Upstream) -> None:
+def test_bytes_arrive_while_audio_is_still_generated(sdk: Sdk, upstream: Upstream) -> None:
     upstream.events, upstream.hang_after = whole(20), 5
-    with sdk().audio.speech.with_streaming_response.create(**SPOKEN, response_format="pcm") as response:
+    with sdk().audio.speech.with_streaming_response.create(**BODY, response_format="pcm") as response:
         chunks = response.iter_bytes(1024)
         size = len(next(chunks))
         upstream.go_on.set()
         assert size + sum(map(len, chunks)) == 20 * 2048 * 2
 
 
-def test_events_by_iter_lines(sdk: Sdk) -> None:
+def test_events_can_be_read_with_iter_lines(sdk: Sdk) -> None:
     with sdk().audio.speech.with_streaming_response.create(
-        **SPOKEN, response_format="pcm", stream_format="sse"
+        **BODY, response_format="pcm", stream_format="sse"
     ) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         *deltas, done = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: ")]
@@ -91,35 +92,38 @@ def test_events_by_iter_lines(sdk: Sdk) -> None:
     assert set(done["usage"]) == {"input_tokens", "output_tokens", "total_tokens"}
 
 
-def test_a_full_server_is_tried_again_after_the_time_it_says(sdk: Sdk, upstream: Upstream) -> None:
+def test_the_sdk_retries_a_full_server_after_its_retry_after(
+    sdk: Sdk, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = sdk()
-    upstream.answer = JSONResponse({"error": {"message": "full"}}, 429, headers={"Retry-After": "1"})
-    tries = 0
+    upstream.answer = JSONResponse({"error": {"message": "full"}}, 429, headers={"Retry-After": "4"})
+    waits_s: list[float] = []
 
-    def then_fine(request: httpx2.Request) -> None:
-        nonlocal tries
-        tries += 1
-        if tries == 2:
-            upstream.answer = None
+    def sleep(seconds: float) -> None:
+        waits_s.append(seconds)
+        upstream.answer = None
 
-    client._client.event_hooks["request"].append(then_fine)
-    started = time.monotonic()
-    content = client.audio.speech.create(**SPOKEN, response_format="pcm").content
-    assert (tries, len(content)) == (2, SAMPLES * 2)
-    assert 0.7 < time.monotonic() - started < 5  # the SDK waits up to a quarter less than told
+    monkeypatch.setattr("openai._base_client.time", SimpleNamespace(sleep=sleep, time=time.time))
+    content = client.audio.speech.create(**BODY, response_format="pcm").content
+    assert len(content) == SAMPLES * 2
+    assert waits_s == [pytest.approx(4, rel=0.25)]  # the SDK waits up to a quarter less
 
 
-def test_every_error_is_its_own_class_with_its_id(sdk: Sdk, upstream: Upstream) -> None:
+def test_every_error_has_its_own_class_and_an_id(sdk: Sdk, upstream: Upstream) -> None:
     def failing(client: openai.OpenAI, **body: object) -> openai.APIStatusError:
         with pytest.raises(openai.APIStatusError) as caught:
-            client.audio.speech.create(**(SPOKEN | body))  # type: ignore[arg-type]
+            client.audio.speech.create(**(BODY | body))  # type: ignore[arg-type]
         assert caught.value.request_id
         return caught.value
 
     client = sdk(retries=0)
-    wrong = failing(client, voice="bob")
-    assert isinstance(wrong, openai.BadRequestError)
-    assert (wrong.param, wrong.code, wrong.type) == ("voice", "voice_not_found", "invalid_request_error")
+    invalid = failing(client, voice="bob")
+    assert isinstance(invalid, openai.BadRequestError)
+    assert (invalid.param, invalid.code, invalid.type) == (
+        "voice",
+        "voice_not_found",
+        "invalid_request_error",
+    )
     unknown = failing(sdk(retries=0, key="wrong", api_keys="right"))
     assert isinstance(unknown, openai.AuthenticationError)
     assert unknown.code == "invalid_api_key"
@@ -134,25 +138,25 @@ def test_every_error_is_its_own_class_with_its_id(sdk: Sdk, upstream: Upstream) 
     assert isinstance(failing(client), openai.InternalServerError)
 
 
-def test_a_stream_that_breaks_raises_and_never_just_ends(sdk: Sdk, upstream: Upstream) -> None:
+def test_a_broken_stream_raises_and_never_just_ends(sdk: Sdk, upstream: Upstream) -> None:
     upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
     client = sdk(retries=0)
     with (
         pytest.raises(httpx2.RemoteProtocolError),
-        client.audio.speech.with_streaming_response.create(**SPOKEN) as response,
+        client.audio.speech.with_streaming_response.create(**BODY) as response,
     ):
         for _ in response.iter_bytes():
             pass
 
 
-def test_a_key_of_ours_and_a_base_url_without_v1(sdk: Sdk) -> None:
+def test_a_key_and_a_base_url_without_v1_work(sdk: Sdk) -> None:
     client = sdk(key="right", api_keys="right")
-    assert len(client.audio.speech.create(**SPOKEN, response_format="pcm").content) == SAMPLES * 2
+    assert len(client.audio.speech.create(**BODY, response_format="pcm").content) == SAMPLES * 2
     bare = client.with_options(base_url=str(client.base_url).removesuffix("v1/"))
-    assert len(bare.audio.speech.create(**SPOKEN, response_format="pcm").content) == SAMPLES * 2
+    assert len(bare.audio.speech.create(**BODY, response_format="pcm").content) == SAMPLES * 2
 
 
-def test_models_are_listed_with_their_request_id(sdk: Sdk) -> None:
+def test_models_are_listed_with_a_request_id(sdk: Sdk) -> None:
     client = sdk()
     assert "orpheus-tts" in [model.id for model in client.models.list()]
     model = client.models.retrieve("tts-1")

@@ -1,6 +1,6 @@
 """Tier 2 in front of a tier 1 that is not ours: the native llama-server, by nothing but a URL.
 
-xllamacpp is llama-server in a wheel. vLLM speaks the same protocol (test_tokens.py has its ways of answering) and
+xllamacpp is llama-server in a wheel. vLLM speaks the same protocol (test_token_source.py has its ways of answering) and
 needs a GPU.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from orpheus import embedded
-from orpheus.ops.bench.servers import serve
+from orpheus.ops.bench.rivals import completions_server
 from orpheus.server.app import create_app
 from orpheus.server.service import SpeechService
 from orpheus.settings import load_settings
@@ -25,7 +25,7 @@ BODY = {"input": "The boat drifted slowly down the river. It was late.", "voice"
 
 @pytest.fixture(scope="module")
 def speech() -> Iterator[httpx.Client]:
-    with serve("llama_server", embedded.MODEL, streams=2, threads=1) as engine:
+    with completions_server("llama_server", embedded.MODEL, streams=2, threads=1) as engine:
         settings = load_settings(model="embedded", codec="embedded", llama_endpoint=engine.url)
         with (
             served(create_app(SpeechService.over_http(settings))) as url,

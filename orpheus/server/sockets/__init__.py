@@ -1,1 +1,1 @@
-"""WebSocket protocols, one file each, over one engine."""
+"""WebSocket protocols, one per file, over one utterance queue."""

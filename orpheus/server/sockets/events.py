@@ -1,4 +1,4 @@
-"""Events of the utterance queue → JSON, in both protocols that speak JSON."""
+"""Events of the utterance queue → JSON text frames, for the session and the plain protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orpheus.server.utterance_queue import (
 
 
 def event_json(event: Event, format: str) -> str:
-    """Any event but audio; `format` is that of the audio."""
+    """Any event except `Audio`; `format` is the format of the audio."""
     return json.dumps(_body(event, format))
 
 

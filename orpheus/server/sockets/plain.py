@@ -1,8 +1,8 @@
-"""`WS /v1/audio/speech/stream/ws` and `/ws`: text in, nothing but samples out, closed when all is said.
+"""`WS /v1/audio/speech/stream/ws` and `/ws`: text in, raw samples out, closed when everything is spoken.
 
-The first attempt's contract, in the three dialects its clients have spoken: plain text frames, JSON, msgpack.
-Binary frames hold 16-bit little-endian mono samples at 24 kHz, an even number of bytes and at most 64 KiB each; 1000
-is the only end of speech there is. Text frames are sent only where `events=json` asks for them.
+Takes the three message formats of its clients: plain text frames, JSON and msgpack. Binary frames hold 16-bit
+little-endian mono samples at 24 kHz, an even number of bytes and at most 64 KiB each; close code 1000 is the only sign
+that speech is complete. Text frames are sent only with `events=json` in the query.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orpheus.tasks import first_of
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN
 from orpheus.voices import DEFAULT_VOICE
 
-MOST_BYTES = 64 * 1024  # a frame; even, so that no sample is cut
+MAX_FRAME_BYTES = 64 * 1024  # even, so that no sample is split
 
 
 def routes(service: SpeechService) -> APIRouter:
@@ -37,17 +37,17 @@ def routes(service: SpeechService) -> APIRouter:
         """Speak the text frames with the query's `voice` and `speed`."""
         await socket.accept()
         connection = Connection(socket)
-        await serve(connection, _hold(service, connection))
+        await serve(connection, _run(service, connection))
 
     return router
 
 
-async def _hold(service: SpeechService, connection: Connection) -> None:
+async def _run(service: SpeechService, connection: Connection) -> None:
     events = connection.socket.query_params.get("events") == "json"
     try:
-        query = _parsed_query(connection.socket.query_params)
-        stream = _Stream(service, connection, query, events)
-        await first_of(stream.read(), stream.utterances.run(), connection.keep_alive(stream.still_here))
+        query = _parse_query(connection.socket.query_params)
+        stream = _PlainStream(service, connection, query, events)
+        await first_of(stream.read(), stream.utterances.run(), connection.keep_alive(stream.keep_alive))
     except OrpheusError as error:
         if events:
             await connection.send(error_json(error))
@@ -55,16 +55,20 @@ async def _hold(service: SpeechService, connection: Connection) -> None:
 
 
 @dataclass(frozen=True)
-class _Query:
-    """What the address asks for."""
+class _PlainQuery:
+    """What the URL asks for."""
 
     request: SpeechRequest
-    close: str | None
+    close: str | None  # "done" | "eos" | None: decided by each message
     lead_s: float | None
 
 
-class _Stream:
-    def __init__(self, service: SpeechService, connection: Connection, query: _Query, events: bool) -> None:
+class _PlainStream:
+    """One connection."""
+
+    def __init__(
+        self, service: SpeechService, connection: Connection, query: _PlainQuery, events: bool
+    ) -> None:
         service.params(query.request)  # reports an error in the query before any text
         self.utterances = UtteranceQueue(service, self._emit, query.lead_s)
         self._connection = connection
@@ -73,10 +77,10 @@ class _Stream:
 
     async def read(self) -> None:
         while True:
-            self._take(_parsed(await self._connection.receive()))
+            self._handle(_parse_message(await self._connection.receive()))
 
-    def _take(self, message: _Message) -> None:
-        self._connection.asked = True
+    def _handle(self, message: _PlainMessage) -> None:
+        self._connection.has_text = True
         if message.text is None:
             self.utterances.close()
             return
@@ -88,41 +92,43 @@ class _Stream:
         if whole:
             self.utterances.close()
 
-    async def still_here(self) -> None:
+    async def keep_alive(self) -> None:
         if self._events:
             await self._connection.send('{"type": "session.keepalive"}')
 
     async def _emit(self, event: Event) -> None:
         if isinstance(event, Audio):
-            for start in range(0, len(event.data), MOST_BYTES):
-                await self._connection.send_audio(event.data[start : start + MOST_BYTES])
+            for start in range(0, len(event.data), MAX_FRAME_BYTES):
+                await self._connection.send_audio(event.data[start : start + MAX_FRAME_BYTES])
         elif isinstance(event, UtteranceFailed):
             raise event.error
         elif self._events:
             await self._connection.send(event_json(event, "pcm"))
 
 
-def _parsed_query(query: Mapping[str, str]) -> _Query:
+def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
     format = query.get("response_format", "pcm")
     if format != "pcm":
         raise BadRequest(
-            "This socket sends pcm only: leave response_format out, or use /v1/audio/speech.",
+            "This WebSocket sends only pcm: omit response_format, or use /v1/audio/speech.",
             param="response_format",
         )
     close = query.get("close")
     if close not in (None, "done", "eos"):
-        raise BadRequest("close is 'done' (after what was sent is said) or 'eos' (after Eos).", param="close")
+        raise BadRequest(
+            "close must be 'done' (once the text sent so far is spoken) or 'eos' (after Eos).", param="close"
+        )
     request = SpeechRequest(
         input="",
         voice=query.get("voice", DEFAULT_VOICE),
         response_format="pcm",
-        speed=_number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
+        speed=_parse_number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
         sample_rate=SAMPLE_RATE,
     )
-    return _Query(request, close, _number(query, "lead_s", None, 0, 3600))
+    return _PlainQuery(request, close, _parse_number(query, "lead_s", None, 0, 3600))
 
 
-def _number(
+def _parse_number(
     query: Mapping[str, str], name: str, default: float | None, least: float, most: float
 ) -> float | None:
     try:
@@ -135,37 +141,39 @@ def _number(
 
 
 @dataclass(frozen=True)
-class _Message:
-    text: str | None  # None: no more comes
-    plain: bool = False
+class _PlainMessage:
+    text: str | None  # None: end of text
+    plain: bool = False  # a text frame without JSON
     voice: str | None = None
 
 
-def _parsed(message: str | bytes) -> _Message:
-    """A message in whichever of the three dialects it is."""
+def _parse_message(message: str | bytes) -> _PlainMessage:
+    """A message in any of the three formats."""
     if isinstance(message, bytes):
-        return _typed(_unpacked(message)) if message != b"\0" else _Message(None)
+        return _parse_map(_unpack(message)) if message != b"\0" else _PlainMessage(None)
     start = message.lstrip()
     if start.startswith("{") and '"type"' in start:
         try:
-            return _typed(json.loads(message))
+            return _parse_map(json.loads(message))
         except (ValueError, RecursionError):
-            raise BadRequest("This text frame begins as JSON and is none.", code="invalid_json") from None
-    return _Message(message if start else None, plain=True)
+            raise BadRequest(
+                "This text frame starts like JSON but is not valid JSON.", code="invalid_json"
+            ) from None
+    return _PlainMessage(message if start else None, plain=True)
 
 
-def _unpacked(message: bytes) -> Any:
+def _unpack(message: bytes) -> Any:
     try:
         return msgpack.unpackb(message)
-    except Exception:  # its errors have no common base
-        raise BadRequest("This binary frame is no msgpack.", code="invalid_msgpack") from None
+    except Exception:  # msgpack's errors have no common base
+        raise BadRequest("This binary frame is not valid msgpack.", code="invalid_msgpack") from None
 
 
-def _typed(body: Any) -> _Message:
+def _parse_map(body: Any) -> _PlainMessage:
     kind = str(body.get("type", "")).lower() if isinstance(body, dict) else ""
     if kind == "eos":
-        return _Message(None)
+        return _PlainMessage(None)
     if kind != "text" or not isinstance(body.get("text"), str):
-        raise BadRequest("Messages are of type Text, with a text, or Eos.")
+        raise BadRequest("A message must be of type Text, with a 'text' string, or of type Eos.")
     voice = body.get("voice")
-    return _Message(body["text"], voice=voice if isinstance(voice, str) else None)
+    return _PlainMessage(body["text"], voice=voice if isinstance(voice, str) else None)

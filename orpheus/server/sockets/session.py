@@ -1,6 +1,6 @@
-"""`WS /v1/audio/speech/stream`: text in fragments of any size, audio as it is made, several utterances a connection.
+"""`WS /v1/audio/speech/stream`: text in fragments of any size, audio as it is generated, any number of utterances.
 
-vLLM's protocol of the same path, with `input.cancel`, word times and errors that leave the connection open:
+vLLM's protocol of the same path, extended by `input.cancel`, word timestamps and errors that leave the connection open:
 
     ▶ session.config  input.text…  input.done  input.cancel  session.close
     ◀ audio.start  <binary>…  audio.word  audio.done  session.done  audio.cancelled  error  session.keepalive
@@ -23,7 +23,7 @@ from orpheus.server.sockets.events import error_json, event_json
 from orpheus.server.utterance_queue import LEAD_S, Audio, Event, UtteranceQueue, WordStarted
 from orpheus.tasks import first_of
 
-MESSAGES = "session.config, input.text, input.done, input.cancel, session.close"
+MESSAGE_TYPES = "session.config, input.text, input.done, input.cancel, session.close"
 
 
 def routes(service: SpeechService) -> APIRouter:
@@ -31,15 +31,17 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.websocket("/v1/audio/speech/stream")
     async def stream(socket: WebSocket) -> None:
-        """Speak what `input.text` says, in the manner `session.config` asks for."""
+        """Speak each `input.text` as the last `session.config` asks."""
         await socket.accept()
         session = _Session(service, Connection(socket))
-        await serve(session.connection, session.hold())
+        await serve(session.connection, session.run())
 
     return router
 
 
 class _Session:
+    """One connection."""
+
     def __init__(self, service: SpeechService, connection: Connection) -> None:
         self.connection = connection
         self._service = service
@@ -47,7 +49,7 @@ class _Session:
         self._utterances = UtteranceQueue(service, self._emit)
         self._set_lead()
 
-    async def hold(self) -> None:
+    async def run(self) -> None:
         await first_of(
             self._read(),
             self._utterances.run(),
@@ -58,34 +60,38 @@ class _Session:
         while True:
             message = await self.connection.receive()
             try:
-                await self._take(_parsed(message))
+                await self._handle(_parse_message(message))
             except OrpheusError as error:
                 await self.connection.send(error_json(error))
 
-    async def _take(self, message: dict[str, Any]) -> None:
+    async def _handle(self, message: dict[str, Any]) -> None:
         match message.get("type"):
             case "session.config":
                 self._configure(message)
             case "input.text":
                 text = message.get("text")
                 if not isinstance(text, str):
-                    raise BadRequest("input.text needs a 'text' that is a string.", param="text")
-                self.connection.asked = True
+                    raise BadRequest("input.text needs a 'text' field that is a string.", param="text")
+                self.connection.has_text = True
                 self._utterances.add_text(text, self._config)
             case "input.done":
                 if not self._utterances.end_text():
-                    raise BadRequest("There was no text before input.done.", code="empty_input")
+                    raise BadRequest(
+                        "input.done came before any text; send input.text first.", code="empty_input"
+                    )
             case "input.cancel":
                 if not await self._utterances.cancel():
                     await self.connection.send('{"type": "audio.cancelled"}')  # there was nothing to cancel
             case "session.close":
                 self._utterances.close()
             case other:
-                raise BadRequest(f"There is no message of type {str(other)[:60]!r}. There are {MESSAGES}.")
+                raise BadRequest(f"Unknown message type {str(other)[:60]!r}: send one of {MESSAGE_TYPES}.")
 
     def _configure(self, message: dict[str, Any]) -> None:
         if not self._utterances.idle:
-            raise BadRequest("session.config comes before the text of an utterance, or after it was said.")
+            raise BadRequest(
+                "session.config is accepted only between utterances: send it again after session.done."
+            )
         try:
             config = SessionConfig.model_validate(message)
         except ValidationError as error:
@@ -97,7 +103,9 @@ class _Session:
     def _set_lead(self) -> None:
         config = self._config
         lead_s = LEAD_S if config.lead_s is None else config.lead_s
-        self._utterances.lead_s = lead_s if config.stream_audio else 0.0  # files are not played as they come
+        self._utterances.lead_s = (
+            lead_s if config.stream_audio else 0.0
+        )  # files are not played as they arrive
 
     async def _emit(self, event: Event) -> None:
         if isinstance(event, Audio):
@@ -106,13 +114,15 @@ class _Session:
             await self.connection.send(event_json(event, self._config.response_format))
 
 
-def _parsed(message: str | bytes) -> dict[str, Any]:
+def _parse_message(message: str | bytes) -> dict[str, Any]:
     if isinstance(message, bytes):
-        raise BadRequest("Messages are text frames with a JSON object; this one was binary.")
+        raise BadRequest("Messages must be text frames with a JSON object; this one is binary.")
     try:
         parsed = json.loads(message)
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise BadRequest(f"A message is a JSON object with a 'type': {MESSAGES}.", code="invalid_json")
+        raise BadRequest(
+            f"A message must be a JSON object with a 'type', one of {MESSAGE_TYPES}.", code="invalid_json"
+        )
     return parsed

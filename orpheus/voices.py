@@ -1,7 +1,7 @@
 """The name of a voice in a request → a voice of the loaded model.
 
-A voice is nothing but a name that the model was trained on, written before the text. There is one model per language (or
-two), so a voice can be known and still not be loaded.
+A voice is only a name that the model was trained on, written before the text. Each published model speaks one or two
+languages, so a voice can be known and still not be available.
 """
 
 from __future__ import annotations

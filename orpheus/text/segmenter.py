@@ -211,7 +211,7 @@ def pause_ms(text: str) -> int:
 
 
 def _terminate(text: str) -> str:
-    """Add a full stop where there is none: without it the model repeats itself."""
+    """Add a full stop if the text lacks one: without it the model repeats itself."""
     if text.endswith(_TERMINATORS) or tags.is_placeholder(text[-1:]):
         return text
     text = text.rstrip(",;:- 、，；：،")

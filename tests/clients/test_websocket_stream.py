@@ -274,7 +274,7 @@ async def test_where_nothing_can_play_the_audio_goes_to_the_file_and_one_sentenc
         assert frames(tmp_path / "x.wav") == 12_000
         assert session.events[0]["lead_s"] == 0
     else:
-        assert session.events == [], "nothing is generated for nobody"
+        assert session.events == [], "no text is sent"
 
 
 @pytest.mark.parametrize("to_file", [False, True])

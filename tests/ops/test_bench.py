@@ -18,7 +18,7 @@ from orpheus.errors import NotReady
 from orpheus.ops.bench import bench, codec, rivals, show
 from orpheus.ops.doctor.remote import wait_until_ready
 from orpheus.settings import load_settings
-from tests.ops.test_doctor import asleep
+from tests.support.asleep import asleep
 from tests.support.command import orpheus
 from tests.support.live import Pair, served
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from orpheus.ops.doctor import check, machine, remote, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
+from tests.support.asleep import asleep
 from tests.support.hub import COMMIT, Hub
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
 from tests.support.random_snac import save_random_snac
@@ -408,22 +408,6 @@ def test_a_missing_key_is_told_and_a_given_one_is_used() -> None:
     with served(Starlette(routes=[Route("/v1/audio/voices", voices), Route("/health", health)])) as url:
         assert "wants a key" in of(remote.server(url, {}), "failed")[0]
         assert not of(remote.server(url, settings(api_keys="secret, other").client_headers), "failed")
-
-
-def asleep(answers: list[Response | float]) -> Starlette:
-    """A service that gives these answers to /health, or none for so many seconds, before it is ready."""
-
-    async def health(request: Request) -> Response:
-        answer = answers.pop(0) if answers else 0
-        if isinstance(answer, Response):
-            return answer
-        await asyncio.sleep(answer)
-        return JSONResponse({"status": "ready", "reason": None, "codec": {}})
-
-    async def voices(request: Request) -> Response:
-        return JSONResponse({"voices": [{}, {}]})
-
-    return Starlette(routes=[Route("/v1/audio/voices", voices), Route("/health", health)])
 
 
 def _not_ready(state: str) -> Response:

@@ -13,7 +13,8 @@ from orpheus.errors import AtCapacity, NotReady
 log = logging.getLogger(__name__)
 
 INTERRUPTED = "The server shut down before this was finished. Try again."
-BREAK_S = 0.3  # a few frames: enough to notice, and to send an error where the protocol has one
+BREAK_S = 0.3  # a few frames: until the utterances in progress notice that their time is over
+SEND_S = 0.2  # until their ends or errors are sent: then the server closes all connections
 
 
 class Admission:
@@ -56,9 +57,10 @@ class Admission:
         self._draining = True
         if self.active:
             log.info("shutting down: %d in progress get %g s to finish", self.active, self._drain_s)
-        await self._wait_until_idle(self._drain_s, hurry)
-        self._drained = True
-        await self._wait_until_idle(BREAK_S, hurry)
+            await self._wait_until_idle(self._drain_s, hurry)
+            self._drained = True
+            await self._wait_until_idle(BREAK_S, hurry)
+            await asyncio.sleep(SEND_S)
 
     async def _wait_until_idle(self, limit_s: float, hurry: Callable[[], bool]) -> None:
         ends_s = time.monotonic() + limit_s

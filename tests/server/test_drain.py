@@ -23,8 +23,14 @@ from tests.support.waiting import eventually
 
 DRAIN_S = 4
 SECRET = "sk-very-secret"
-# On a busy machine a stream may take more than the 0.3 s it has to send its error.
-PROGRAM = "from orpheus import cli; from orpheus.server import admission; admission.BREAK_S = 20; cli.main()"
+# On a busy machine a stream may need longer to notice that it is interrupted, and to send its error.
+PROGRAM = """
+from orpheus import cli
+from orpheus.server import admission
+
+admission.BREAK_S, admission.SEND_S = 20, 2
+cli.main()
+"""
 
 
 @pytest.fixture

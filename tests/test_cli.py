@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import wave
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from starlette.applications import Starlette
@@ -11,9 +14,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from orpheus import cli
 from tests.support.audio import decode
 from tests.support.command import orpheus
 from tests.support.live import Pair, clean_environment, served
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Done]]:
+    """`orpheus` in this process, which saves the seconds that another takes to start."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["orpheus", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return Done(int(ended.value.code or 0), output.out, output.err)
+
+    monkeypatch.setattr(cli.logs, "configure", lambda settings: None)  # for the whole process
+    yield run
+    for name in ("orpheus", "httpx"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:
@@ -27,7 +56,7 @@ def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:
         assert file.getnframes() == (out.stat().st_size - 44) // 2 > 24_000
 
 
-@pytest.mark.parametrize("format", ["mp3", "opus", "flac", "aac", "pcm"])
+@pytest.mark.parametrize("format", ["opus", "pcm"])
 def test_say_asks_a_running_server_for_any_format(pair: Pair, tmp_path: Path, format: str) -> None:
     out = tmp_path / f"hello.{format}"
     done = orpheus("say", "Hello there.", "--out", str(out), "--url", pair.url, "--speed", "1.5")
@@ -87,17 +116,21 @@ def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
     ],
 )
 def test_it_tells_what_is_wrong_at_once_and_leaves_no_file(
-    arguments: list[str], says: str, code: int
+    command: Callable[..., Done], arguments: list[str], says: str, code: int
 ) -> None:
-    done = orpheus(*arguments)
+    done = command(*arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(Path.cwd().glob("*"))
 
 
-def test_settings_are_listed_with_their_source() -> None:
-    done = orpheus("settings", ORPHEUS_TOP_P="0.7", HF_TOKEN="hf_secret")
+def test_settings_are_listed_with_their_source(
+    command: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORPHEUS_TOP_P", "0.7")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    done = command("settings")
     line = next(line for line in done.stdout.splitlines() if line.startswith("ORPHEUS_TOP_P"))
     assert "0.7" in line
     assert "environment" in line
@@ -105,15 +138,18 @@ def test_settings_are_listed_with_their_source() -> None:
     assert "ORPHEUS_LLAMA_ENDPOINT" in done.stdout
 
 
-def test_a_misspelt_setting_is_warned_about() -> None:
-    done = orpheus("settings", ORPHEUS_TEMPRATURE="1")
+def test_a_misspelt_setting_is_warned_about(
+    command: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
+    done = command("settings")
     assert "did you mean ORPHEUS_TEMPERATURE" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "command", ["", "serve", "llama", "speech", "relay", "say", "bench", "doctor", "settings"]
+    "name", ["", "serve", "llama", "speech", "relay", "say", "bench", "doctor", "settings"]
 )
-def test_every_command_explains_itself(command: str) -> None:
-    done = orpheus(*command.split(), "--help")
+def test_every_command_explains_itself(command: Callable[..., Done], name: str) -> None:
+    done = command(*name.split(), "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout

@@ -47,6 +47,7 @@ def test_a_running_pair_is_measured_over_http_alone(pair: Pair, capsys: pytest.C
     assert re.search(r"pauses between segments +\d+(, \d+)* ms", table)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short")
 def test_steps_are_counted_where_tier_1_can_be_asked(pair: Pair) -> None:
     result = bench.measure_speech(pair.url, {}, pair.llama_url, lambda what: None)
@@ -160,6 +161,7 @@ def test_a_pair_that_sleeps_is_waited_for() -> None:
     assert said == [f"503 from {url}, perhaps asleep: waiting for it"]
 
 
+@pytest.mark.slow
 def test_what_tier_2_adds_to_tier_1_is_measured_on_a_pair_that_trims_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -169,6 +169,7 @@ def hub_environment(tmp_path: Path) -> Iterator[tuple[Hub, dict[str, str]]]:
         )
 
 
+@pytest.mark.slow
 def test_real_fetches_the_published_names_and_looks_at_what_came(
     hub_environment: tuple[Hub, dict[str, str]],
 ) -> None:
@@ -488,6 +489,7 @@ def _raises() -> Iterator[Finding]:
     yield
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_is_ended_in_time() -> None:
     began = time.monotonic()
     findings = check_lines(_hangs, 12)

@@ -13,7 +13,7 @@ from orpheus.tts.usage import Usage
 from tests.support.sentences import SENTENCES
 from training.listen import hear, word_error_rate
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def spoken(service: SpeechService, text: str, seed: int) -> list[tuple[str, NDArray[np.int16]]]:

@@ -1,4 +1,4 @@
-"""An engine under starts, stops and cancels for some time → leaks, memory and whether any token changed.
+"""An engine with streams that start, end and are cancelled for some time: leaks, memory, and whether any token changed.
 
 In process, without HTTP. Every tenth stream is greedy and is compared with the same request run alone before.
 """
@@ -46,7 +46,7 @@ async def _churn(engine: Engine, streams: int, seconds: float) -> dict[str, Any]
     alone = [await run(greedy(n)) for n in range(len(TEXTS))]
     chance = random.Random(0)
     count = dict.fromkeys(("streams", "cancelled", "compared", "different"), 0)
-    memory: list[float] = []
+    memory_mb: list[float] = []
     end = time.monotonic() + seconds
 
     async def client() -> None:
@@ -68,14 +68,14 @@ async def _churn(engine: Engine, streams: int, seconds: float) -> dict[str, Any]
 
     async def watch() -> None:
         while time.monotonic() < end:
-            memory.append(_resident_mb())
+            memory_mb.append(_resident_mb())
             await asyncio.sleep(max(0.2, seconds / 100))
 
     await asyncio.gather(watch(), *(client() for _ in range(streams)))
     await asyncio.sleep(0.3)
     report = engine.load_report()
     stats = engine.stats
-    settled = memory[len(memory) // 5 :]
+    settled = memory_mb[len(memory_mb) // 5 :]
     return {
         "seconds": seconds,
         **count,
@@ -84,7 +84,6 @@ async def _churn(engine: Engine, streams: int, seconds: float) -> dict[str, Any]
         "rows_per_step": round(stats.rows / max(1, stats.steps), 2),
         "memory_mb_first": round(settled[0], 1),
         "memory_mb_last": round(settled[-1], 1),
-        "memory_mb": [round(value, 1) for value in memory],
     }
 
 

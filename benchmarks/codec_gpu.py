@@ -1,9 +1,10 @@
-"""Milliseconds a codec step takes on a GPU, with and without graphs, by batch → a table, one JSON line.
+"""Milliseconds a codec step takes on a GPU, with and without graphs, by batch.
 
     python -m benchmarks.codec_gpu [--device cuda] [--quick]
 
-A step is one frame of every stream at full size, copies to and from each stream's memory included: what the
-service runs. `--device cpu` runs the same code at a tiny size with graphs replaced by plain calls, to check it.
+A step is one frame of every stream at full size, copies to and from each stream's memory included: what the service
+runs. `--device cpu` runs the same code at a tiny size without graphs, to check it. A table, and one JSON object on the
+last line.
 """
 
 from __future__ import annotations
@@ -13,98 +14,73 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from snac import SNAC
-from torch import Tensor
 
-from benchmarks.codec import FULL
-from orpheus.codec.checkpoint import Checkpoint, read_config
+from benchmarks.codec import FULL, save_random
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.graphs import GraphedDecoder, capture_graph
-from orpheus.codec.layers import fold
 from orpheus.codec.stream import StreamState, advance
 from orpheus.vocabulary import FRAME_S, SLOTS
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """Stands in for a graph where there is no GPU."""
-    out = run()
-    return lambda: out.copy_(run()), out
-
-
-def measure(
-    device: str, batches: Sequence[int], rounds: int, config: dict[str, object]
-) -> dict[str, dict[int, float]]:
-    """Median milliseconds a step of one frame takes, by batch: {"eager": {1: …}, "graph": {1: …}}."""
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "config.json").write_text(json.dumps(config))
-        torch.save(SNAC(**config).state_dict(), folder / "pytorch_model.bin")
-        shape = read_config(folder)
-        network = fold(shape, Checkpoint(folder))
-    on = torch.device(device)
-    decoders = {
-        "eager": Decoder(shape, network, noise=True, device=on),
-        "graph": GraphedDecoder(
-            shape,
-            network,
-            noise=True,
-            device=on,
-            batches=batches,
-            capture=capture_graph if on.type == "cuda" else call_again,
-        ),
+def step_ms(decoders: dict[str, Decoder], batch: int, rounds: int) -> dict[str, float]:
+    """The median of a step of one frame for each decoder; they take turns, so that a change of clocks meets all."""
+    states = {
+        name: [StreamState(decoder, seed, 4) for seed in range(batch)] for name, decoder in decoders.items()
     }
-    result: dict[str, dict[int, float]] = {name: {} for name in decoders}
-    for decoder in decoders.values():
-        decoder.warm_up()
-    for batch in batches:
-        frame = np.random.default_rng(0).integers(0, shape.codes, SLOTS)
-        times: dict[str, list[float]] = {name: [] for name in decoders}
-        states = {
-            name: [StreamState(decoder, seed, 4) for seed in range(batch)]
-            for name, decoder in decoders.items()
-        }
-        for _ in range(rounds):  # interleaved, so that a change of clocks meets both
-            for name, decoder in decoders.items():
-                for state in states[name]:
-                    state.push(frame)
-                start = time.perf_counter()
-                advance(
-                    decoder, states[name], 4
-                )  # ends with the samples on the host, so it has waited for the GPU
-                times[name].append((time.perf_counter() - start) * 1000)
-        for name, values in times.items():
-            result[name][batch] = round(statistics.median(values[rounds // 4 :]), 3)
-    return result
+    times_ms: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(rounds):
+        for name, decoder in decoders.items():
+            frame = np.random.default_rng(0).integers(0, decoder.config.codes, SLOTS)
+            for state in states[name]:
+                state.push(frame)
+            started_s = time.perf_counter()
+            advance(decoder, states[name], 4)  # ends with the samples on the host, so it waits for the GPU
+            times_ms[name].append((time.perf_counter() - started_s) * 1000)
+    return {name: round(statistics.median(times[rounds // 4 :]), 3) for name, times in times_ms.items()}
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--device", default="cuda")
-    arguments.add_argument("--quick", action="store_true", help="fewer rounds")
-    options = arguments.parse_args()
-    if options.device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise SystemExit("No CUDA device here. --device cpu checks the code at a tiny size.")
-        name, config = torch.cuda.get_device_name(options.device), FULL
-    else:
-        name = "cpu, tiny size: not a measurement"
-        config = {**FULL, "decoder_dim": 32, "encoder_dim": 4, "codebook_size": 16}
-    steps = measure(options.device, BATCHES, 20 if options.quick else 100, config)
-    print(f"{name}: ms a step of one frame\n  batch    eager    graph   streams at real time")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    cuda = options.device.startswith("cuda")
+    if cuda and not torch.cuda.is_available():
+        raise SystemExit("No CUDA device here. --device cpu checks the code at a tiny size.")
+    card = torch.cuda.get_device_name(options.device) if cuda else "cpu, tiny size: not a measurement"
+    config = FULL if cuda else {**FULL, "decoder_dim": 32, "encoder_dim": 4, "codebook_size": 16}
+    with tempfile.TemporaryDirectory() as temporary:
+        decoder = Decoder.load(save_random(Path(temporary), config), device=options.device)
+    decoders = {"eager": decoder}
+    if cuda:
+        decoders["graph"] = GraphedDecoder(
+            decoder.config,
+            decoder.network,
+            noise=True,
+            device=decoder.device,
+            batches=BATCHES,
+            capture=capture_graph,
+        )
+    for each in decoders.values():
+        each.warm_up()
+    steps: dict[str, dict[int, float]] = {name: {} for name in decoders}
     streams = {}
+    print(
+        f"{card}: ms a step of one frame\n  batch {''.join(f'{name:>9s}' for name in steps)}   streams at real time"
+    )
     for batch in BATCHES:
-        eager, graph = steps["eager"][batch], steps["graph"][batch]
-        streams[batch] = int(batch * FRAME_S * 1000 / graph)
-        print(f"  {batch:5d} {eager:8.3f} {graph:8.3f}   {streams[batch]}")
-    print(json.dumps({"device": name, "ms_per_step": steps, "streams_realtime": streams}))
+        times = step_ms(decoders, batch, 20 if options.quick else 100)
+        for name, ms in times.items():
+            steps[name][batch] = ms
+        streams[batch] = int(batch * FRAME_S * 1000 / list(times.values())[-1])
+        print(f"  {batch:5d} {''.join(f'{ms:9.3f}' for ms in times.values())}   {streams[batch]}")
+    print(json.dumps({"device": card, "ms_per_step": steps, "streams_realtime": streams}))
 
 
 if __name__ == "__main__":

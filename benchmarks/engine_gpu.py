@@ -1,39 +1,41 @@
-"""Orpheus-3B's shape with random Q8_0 weights → step milliseconds at batch 1 … 64 beside the card's roofline.
+"""Milliseconds per step of Orpheus-3B's shape with random Q8_0 weights, at batch 1 … 64, beside the card's roofline.
 
     python -m benchmarks.engine_gpu [--tiny] [--steps N] [--context TOKENS]
 
 For a machine with a GPU and a llama.cpp built for it; writes a 3.5 GB GGUF and removes it. `--tiny` runs the same
-on a small model anywhere. Split and unified cache, f16 and q8_0; the projection to an L40S is by bandwidth.
+on a small model anywhere. Caches of f16 and q8_0; the projection to an L40S is by bandwidth.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 
 from benchmarks.engine import sample_ms_per_token
 from orpheus.errors import OrpheusError
-from orpheus.llama.batches import Row, passes
-from orpheus.vocabulary import FRAME_S, SLOTS
+from orpheus.llama.batches import SPARE, BatchRow, count_passes
+from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, TOKENS_PER_S
 from training.random_gguf import ORPHEUS_3B, TINY, VOCABULARY, Body, write_gguf
 
-TOKENS_PER_S = SLOTS / FRAME_S  # of one real-time stream
+if TYPE_CHECKING:
+    from orpheus.llama.backend import Model
+
+FIRST_ID = PUBLISHED_BASE_ID + FIRST_CODE  # of an audio token
 L40S_GB_S = 864.0  # NVIDIA's figure
 Q8_0_BYTES = 34 / 32
-KV_BYTES = {"f16": 2.0, "q8_0": Q8_0_BYTES}
+KV_BYTES: dict[Literal["f16", "q8_0"], float] = {"f16": 2.0, "q8_0": Q8_0_BYTES}
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
 
-def step_bytes(body: Body, batch: int, context: int, kv: str) -> float:
-    """Bytes a step must read: all weights once, and the cache of every stream."""
+def step_bytes(body: Body, batch: int, context: int, kv: Literal["f16", "q8_0"]) -> float:
+    """Bytes that a step must read: all weights once, and the cache of every sequence."""
     head = body.width // body.heads
     layer = body.width * body.width * 2 + 2 * body.width * body.kv_heads * head + 3 * body.width * body.ffn
     weights = (body.layers * layer + body.width * VOCABULARY) * (Q8_0_BYTES if body.weights == "q8_0" else 2)
@@ -42,9 +44,7 @@ def step_bytes(body: Body, batch: int, context: int, kv: str) -> float:
 
 
 def bandwidth_gb_s() -> float | None:
-    """Measured by a device-to-device copy with torch; None without CUDA."""
-    import torch
-
+    """Of a copy within the GPU; None without CUDA."""
     if not torch.cuda.is_available():
         return None
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
@@ -59,51 +59,39 @@ def bandwidth_gb_s() -> float | None:
     return best
 
 
-def card() -> str:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return "no GPU"
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def steps_ms(model: Any, unified: bool, kv: str, batch: int, context: int, steps: int) -> dict[str, float]:
-    """Median time of a step of `batch` streams around `context` tokens, and of its parts."""
+def steps_ms(
+    model: Model, kv: Literal["f16", "q8_0"], batch: int, context: int, steps: int
+) -> dict[str, float]:
+    """Median time of a step of `batch` sequences around `context` tokens, and its passes over the weights."""
     from orpheus.llama.backend import Context, ContextOptions
 
     options = ContextOptions(
-        sequences=batch if unified else batch + 2,
-        sequence_tokens=context + steps + 64,
+        sequences=batch + SPARE,
+        context_tokens=context + steps + 64,
         batch_tokens=512,
-        outputs=batch + 2,
+        outputs=batch + SPARE,
         threads=4,
-        unified=unified,
-        flash_attention="on",
-        type_k=kv,  # type: ignore[arg-type]
-        type_v=kv,  # type: ignore[arg-type]
+        kv_type=kv,
     )
     running = Context(model, options)
     try:
         position = 0
         while position < context:  # the same text for all: what is in the cache does not change the time
             count = min(256, context - position)
-            for stream in range(batch):
-                running.decode([Row(stream, position, (65,) * count, position + count == context)])
+            for seq_id in range(batch):
+                running.decode([BatchRow(seq_id, position, (65,) * count, position + count == context)])
             position += count
         running.logits(1)
         times = []
         rows = []
         for step in range(steps):
-            rows = [Row(stream, context + step, (128266 + step,), True) for stream in range(batch)]
+            rows = [BatchRow(seq_id, context + step, (FIRST_ID + step,), True) for seq_id in range(batch)]
             began = time.perf_counter()
             if running.decode(rows):
                 raise RuntimeError("no room in the cache")
-            running.logits(batch)[:, 128266].sum()
+            running.logits(batch)[:, FIRST_ID].sum()
             times.append(time.perf_counter() - began)
-        return {
-            "ms": round(float(np.median(times[2:])) * 1e3, 3),
-            "passes": passes(rows, 512, unified=unified),
-        }
+        return {"ms": round(float(np.median(times[2:])) * 1e3, 3), "passes": count_passes(rows, 512)}
     finally:
         running.close()
 
@@ -119,39 +107,35 @@ def main() -> None:
     body = TINY if chosen.tiny else ORPHEUS_3B
     batches = (1, 4) if chosen.tiny else BATCHES
     measured = bandwidth_gb_s()
-    print(f"{card()}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
+    card = torch.cuda.get_device_name() if measured else "no GPU"
+    print(f"{card}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         model = Model(write_gguf(Path(folder) / "shape.gguf", body), -1)
-        for unified in (False, True):
-            for kv in ("f16", "q8_0"):
-                for batch in batches:
-                    row: dict[str, Any] = {
-                        "kv": "unified" if unified else "split",
-                        "type": kv,
-                        "batch": batch,
-                    }
-                    try:
-                        row |= steps_ms(model, unified, kv, batch, chosen.context, chosen.steps)
-                    except (OrpheusError, RuntimeError) as error:
-                        print(json.dumps({**row, "error": str(error)}), flush=True)
-                        continue
-                    needed_gb = step_bytes(body, batch, chosen.context, kv) / 1e9
-                    row["gb_s"] = round(needed_gb / row["ms"] * 1e3, 1)
-                    row["host_ms"] = round(batch * sample_ms_per_token(batch, 20), 3)
-                    if measured:
-                        row["roofline_ms"] = round(needed_gb / measured * 1e3, 3)
-                        row["l40s_ms"] = round(row["ms"] * measured / L40S_GB_S, 3)
-                    rows.append(row)
-                    print(json.dumps(row), flush=True)
+        for kv in KV_BYTES:
+            for batch in batches:
+                row: dict[str, Any] = {"type": kv, "batch": batch}
+                try:
+                    row |= steps_ms(model, kv, batch, chosen.context, chosen.steps)
+                except (OrpheusError, RuntimeError) as error:
+                    print(json.dumps({**row, "error": str(error)}), flush=True)
+                    continue
+                needed_gb = step_bytes(body, batch, chosen.context, kv) / 1e9
+                row["gb_s"] = round(needed_gb / row["ms"] * 1e3, 1)
+                row["host_ms"] = round(batch * sample_ms_per_token(batch, 20), 3)
+                if measured:
+                    row["roofline_ms"] = round(needed_gb / measured * 1e3, 3)
+                    row["l40s_ms"] = round(row["ms"] * measured / L40S_GB_S, 3)
+                rows.append(row)
+                print(json.dumps(row), flush=True)
         model.close()
     best: dict[str, int | None] = {}
     for row in rows:
-        key = f"l40s_streams_{row['kv']}_{row['type']}"
+        key = f"l40s_streams_{row['type']}"
         best.setdefault(key, None)
         if "l40s_ms" in row and (row["l40s_ms"] + row["host_ms"]) * TOKENS_PER_S <= 1000:
             best[key] = max(best[key] or 0, row["batch"])
-    print(json.dumps({"card": card(), "bandwidth_gb_s": measured, **best, "rows": rows}))
+    print(json.dumps({"card": card, "bandwidth_gb_s": measured, **best, "rows": rows}))
 
 
 if __name__ == "__main__":

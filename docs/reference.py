@@ -1,7 +1,7 @@
-"""The settings, the command lines and the metrics, as the code has them → docs/reference.md.
+"""Writes docs/reference.md: the settings, the command lines and the metrics as they stand in the code.
 
-`make docs` writes it; a test holds the file against it. Nothing in it depends on the machine, on the width of a
-terminal or on what is set in the environment.
+`make docs` runs it, and a test compares the file with the code. The page does not depend on the machine, on the width
+of a terminal, or on the environment.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from orpheus.settings import Clients, Environment, Shared, Tier1, Tier2, load_se
 
 KINDS = {
     str: "text",
+    list[str]: "text",
     SecretStr: "secret text",
     Path: "path",
     bool: "`true`, `false`",
@@ -36,19 +37,14 @@ KINDS = {
 }
 UNITS = {
     "s": "seconds",
-    "ms": "ms",
-    "db": "dB",
     "mb": "MB",
-    "gib": "GiB",
-    "bytes": "bytes",
     "chars": "characters",
     "tokens": "tokens",
 }
 ENDS = ("ge", "gt", "le")
 HEADING = """# Reference
 
-Made from the code by `make docs`; a test holds it against the code. What is worth changing, and when, is in the
-[README](../README.md).
+Made from the code by `make docs`. What is worth changing, and when, is in [Tune](tune.md).
 """
 
 
@@ -59,8 +55,8 @@ def reference() -> str:
 
 def _settings() -> Iterator[str]:
     yield (
-        "## Settings\n\nFrom the environment or from `.env`; an option of the command line wins over both. "
-        "`orpheus settings` prints them with\ntheir values and where each came from.\n"
+        "## Settings\n\nRead from the environment or from `.env`; options of the command line take precedence. "
+        "`orpheus settings` prints\nthem with their values and where each comes from.\n"
     )
     groups: list[type[Environment]] = [Shared, Tier1, Tier2, Clients, Deployment]
     for group in groups:
@@ -69,7 +65,7 @@ def _settings() -> Iterator[str]:
         if more:
             yield f"{more}\n"
         yield from _table(
-            ("setting", "default", "values", "what it is"),
+            ("setting", "default", "values", "meaning"),
             [
                 (
                     f"`{setting_name(name)}`",
@@ -83,7 +79,7 @@ def _settings() -> Iterator[str]:
 
 
 def _values(name: str, info: FieldInfo) -> str:
-    """What may be given, in the unit that the name ends in."""
+    """Which values are accepted, in the unit that the name ends in."""
     ends = {
         key: value
         for part in info.metadata
@@ -94,7 +90,7 @@ def _values(name: str, info: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> Any:
-    """The type without its None."""
+    """The type without None."""
     kinds = [kind for kind in typing.get_args(annotation) if kind is not NoneType]
     return kinds[0] if NoneType in typing.get_args(annotation) else annotation
 
@@ -149,11 +145,11 @@ def _command(name: str, known: Any) -> Iterator[str]:
         for option in shown
     ]
     if rows:
-        yield from _table(("option", "default", "values", "what it is"), rows)
+        yield from _table(("option", "default", "values", "meaning"), rows)
 
 
 def _metrics() -> Iterator[str]:
-    yield "## Metrics\n\n`GET /metrics` of each tier, in Prometheus' text format.\n"
+    yield "## Metrics\n\n`GET /metrics` of each tier, in Prometheus's text format.\n"
     settings = load_settings(model="embedded", codec="embedded", streams=1, gpu_layers=0)
     engine = Engine.load(embedded.MODEL, settings)
     yield from _metrics_of("Tier 1", engine.metrics.text(), {})
@@ -166,13 +162,13 @@ def _metrics_of(tier: str, text: bytes, labels: Mapping[str, Sequence[str]]) -> 
     yield f"### {tier}\n"
     rows = []
     for family in text_string_to_metric_families(text.decode()):
-        if family.name.endswith("_created"):  # when a counter began: the client library's own
+        if family.name.endswith("_created"):  # the time a counter began, which the client library adds
             continue
         seen = {label for sample in family.samples for label in sample.labels} - {"le"}
         name = family.name + ("_total" if family.type == "counter" else "")
         told = ", ".join(f"`{label}`" for label in labels.get(family.name, sorted(seen)))
         rows.append((f"`{name}`", family.type, told, family.documentation))
-    yield from _table(("metric", "type", "labels", "what it is"), rows)
+    yield from _table(("metric", "type", "labels", "meaning"), rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

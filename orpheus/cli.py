@@ -1,6 +1,6 @@
-"""`orpheus serve | llama | speech | relay | say | bench | doctor | settings`: options → settings → the function that does it.
+"""The command line: options become settings, which go to the function that does the work.
 
-Knows nothing else. An OrpheusError is one sentence on standard error and the error's exit code.
+An OrpheusError is one sentence on standard error, and sets the exit code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orpheus import __version__, logs
-from orpheus.deploy.settings import load_deployment
+from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
@@ -39,10 +39,8 @@ Codec = Annotated[
     str | None, typer.Option(help="'embedded', a SNAC folder or owner/repo[@revision] [ORPHEUS_CODEC].")
 ]
 Supervised = Annotated[bool, typer.Option(hidden=True)]
-Url = Annotated[
-    str | None, typer.Option(help="A running pair, seen from here over HTTP, instead of this machine.")
-]
-Key = Annotated[str | None, typer.Option(help="An API key of that pair [ORPHEUS_API_KEY].")]
+Url = Annotated[str | None, typer.Option(help="A running pair, asked over HTTP, instead of this machine.")]
+Key = Annotated[str | None, typer.Option(help="API key of the running pair [ORPHEUS_API_KEY].")]
 
 
 def main() -> None:
@@ -68,10 +66,10 @@ def serve(
     model: Model = None,
     codec: Codec = None,
     in_process: Annotated[
-        bool, typer.Option("--in-process", help="Both tiers in one process, with no HTTP between them.")
+        bool, typer.Option("--in-process", help="Both tiers in one process, without HTTP between them.")
     ] = False,
 ) -> None:
-    """Start both tiers on this machine and keep them together until Ctrl-C."""
+    """Run both tiers on this machine until Ctrl-C; if one ends, stop the other."""
     settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
     if in_process:
         _serve_speech(settings, in_process=True)
@@ -88,7 +86,7 @@ def llama(
     model: Model = None,
     supervised: Supervised = False,
 ) -> None:
-    """Tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
+    """Run tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
     from orpheus import weights
     from orpheus.http.process import Process, end_with_parent, listen
     from orpheus.llama.engine import Engine
@@ -107,7 +105,7 @@ def llama(
 
 @app.command()
 def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised: Supervised = False) -> None:
-    """Tier 2 alone: text in, speech out; its tokens come from ORPHEUS_LLAMA_ENDPOINT."""
+    """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
 
     settings = _settings(host=host, port=port, codec=codec)
@@ -119,33 +117,33 @@ def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised
 @app.command()
 def relay(
     url: Annotated[
-        str | None, typer.Option(help="The tier 2 to pass on to, https://HOST [ORPHEUS_FASTAPI_URL].")
+        str | None, typer.Option(help="The tier 2 to relay to, https://HOST [ORPHEUS_FASTAPI_URL].")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port to listen on; unmute looks for its TTS at 8089.")] = 8089,
+    port: Annotated[int, typer.Option(help="Port to listen on; unmute expects its TTS at 8089.")] = 8089,
     header: Annotated[
-        list[str] | None, typer.Option(help="Another header to send, 'Name: value'; may be repeated.")
+        list[str] | None, typer.Option(help="Header to add, 'Name: value'; may be given several times.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it speaks with your keys.")
+        str, typer.Option(help="Address to listen on. Whoever can reach it uses your keys.")
     ] = "127.0.0.1",
 ) -> None:
-    """Let an unmodified unmute, which dials ws://127.0.0.1:8089, reach a tier 2 behind https.
+    """Let an unmodified unmute, which connects to ws://127.0.0.1:8089, reach a tier 2 behind https.
 
-    Passes HTTP and WebSockets on unchanged and adds ORPHEUS_API_KEY and Modal's proxy token (ORPHEUS_PROXY_KEY,
-    ORPHEUS_PROXY_SECRET). Unmute waits half a second for its TTS, so tier 2 must be up and near.
+    HTTP and WebSockets pass unchanged; ORPHEUS_API_KEY and Modal's proxy token (ORPHEUS_PROXY_KEY,
+    ORPHEUS_PROXY_SECRET) are added. Unmute waits half a second for its TTS, so tier 2 must be running and near.
     """
     from orpheus.http.process import Process, listen, url_of
     from orpheus.ops.relay import create_app, read_headers
 
     settings = _settings(fastapi_url=url)
     if not settings.fastapi_url:
-        raise SetupError("Name the tier 2 to pass on to: --url https://HOST, or ORPHEUS_FASTAPI_URL.")
+        raise SetupError("Name the tier 2 to relay to: --url https://HOST, or ORPHEUS_FASTAPI_URL.")
     headers = settings.client_headers | read_headers(header or [])
-    relaying = create_app(settings.fastapi_url, headers)
+    relay_app = create_app(settings.fastapi_url, headers)
     bound = listen(host, port, "--port")
     here = url_of(host, bound.getsockname()[1]).replace("http", "ws", 1)
-    console.print(f"{here} is {settings.fastapi_url}", soft_wrap=True, highlight=False, markup=False)
-    Process(settings).serve(relaying, bound)
+    console.print(f"{here} relays to {settings.fastapi_url}", soft_wrap=True, highlight=False, markup=False)
+    Process(settings).serve(relay_app, bound)
 
 
 @app.command()
@@ -153,16 +151,16 @@ def say(
     text: Annotated[str, typer.Argument(help="The text to speak; '-' reads standard input.")],
     voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
     out: Annotated[
-        Path, typer.Option(help="File to write; its ending is the format: wav mp3 opus aac flac pcm.")
+        Path, typer.Option(help="File to write; its ending sets the format: wav mp3 opus aac flac pcm.")
     ] = Path("hello.wav"),
-    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="1 is as spoken.")] = 1.0,
+    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="1 is the voice's own.")] = 1.0,
     url: Annotated[
         str | None,
-        typer.Option(help="A running server to ask [ORPHEUS_FASTAPI_URL]; else both tiers run here."),
+        typer.Option(help="A running tier 2 [ORPHEUS_FASTAPI_URL]. Unset: both tiers run in this process."),
     ] = None,
     key: Key = None,
 ) -> None:
-    """Speak a text into a file, and say how fast that was."""
+    """Write the speech of a text to a file, and print how fast that was."""
     from orpheus.ops.say import say as say_to_file
 
     settings = _settings(fastapi_url=url, api_key=key)
@@ -170,7 +168,7 @@ def say(
     if text == "-":
         text = sys.stdin.read()
     _check_writable(out)
-    spoken = asyncio.run(
+    timing = asyncio.run(
         say_to_file(
             text,
             voice=voice,
@@ -181,25 +179,26 @@ def say(
             console=console,
         )
     )
-    print(f"{out}: {spoken}")
+    print(f"{out}: {timing}")
 
 
 @app.command()
 def bench(
     url: Url = None,
     key: Key = None,
-    out: Annotated[Path, typer.Option(help="JSON file to write; a picture goes beside it.")] = Path(
+    out: Annotated[Path, typer.Option(help="JSON file to write, with a picture beside it.")] = Path(
         "bench.json"
     ),
     model: Model = None,
     codec: Codec = None,
 ) -> None:
-    """Measure this machine, or a running pair: how soon, how fast and for how many it speaks. About two minutes."""
+    """Measure how soon, how fast and for how many listeners this machine or a running pair speaks. Two minutes."""
     from orpheus.ops.bench.bench import bench_here, bench_url
     from orpheus.ops.bench.show import save, show
+    from orpheus.ops.doctor.remote import wait_until_ready
 
     if url is not None and (model or codec):
-        raise BadRequest("--url measures a running pair: leave --model and --codec out.")
+        raise BadRequest("--url measures a running pair: leave out --model and --codec.")
     _check_writable(out)
     settings = _settings(model=model, codec=codec, fastapi_url=url, api_key=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
@@ -211,11 +210,11 @@ def bench(
             if not console.is_terminal:
                 console.print(f"Measuring: {what}", markup=False, highlight=False)
 
-        result = (
-            bench_url(url, settings.client_headers, say, settings.cold_wait_s)
-            if url is not None
-            else bench_here(settings, say)
-        )
+        if url is None:
+            result = bench_here(settings, say)
+        else:
+            wait_until_ready(url, settings.client_headers, settings.cold_wait_s, say)
+            result = bench_url(url, settings.client_headers, say)
     show(result, Console(width=None if sys.stdout.isatty() else 200))
     print(save(result, out))
 
@@ -226,16 +225,16 @@ def doctor(
     key: Key = None,
     real: Annotated[
         bool,
-        typer.Option("--real", help="Fetch the published Orpheus and SNAC, about 4 GB, and look at those."),
+        typer.Option("--real", help="Fetch the published Orpheus and SNAC, about 4 GB, and check those."),
     ] = False,
     model: Model = None,
     codec: Codec = None,
 ) -> None:
-    """Say what is wrong with this set-up, or with a running one, and what to do; exit code 1 where something is."""
+    """Check this machine or a running pair, and say what is wrong and what to do. Exit code 1 if something failed."""
     from orpheus.ops.doctor import examine, local_checks, remote_checks
 
     if url is not None and (real or model or codec):
-        raise BadRequest("--url looks at a running pair: leave --real, --model and --codec out.")
+        raise BadRequest("--url checks a running pair: leave out --real, --model and --codec.")
     if real:
         model, codec = model or REAL_MODEL, codec or REAL_CODEC
     settings = _settings(model=model, codec=codec, api_key=key)
@@ -249,8 +248,8 @@ def doctor(
 
 @app.command()
 def settings() -> None:
-    """Print every setting: its value, where that came from, and what it is for."""
-    table = Table("setting", "value", "from", "what it is", box=None, pad_edge=False)
+    """Print every setting with its value, where the value comes from, and what it is for."""
+    table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for row in (*setting_rows(_settings()), *setting_rows(load_deployment())):
         table.add_row(row.name, row.value, row.source, row.description)
     wide = Console(width=None if sys.stdout.isatty() else 200)
@@ -264,30 +263,33 @@ def version() -> None:
 
 
 def _check_writable(out: Path) -> None:
-    """BadRequest now where writing `out` would fail once all the work is done."""
+    """Raise BadRequest before the work begins if its result could not be written."""
     if not out.parent.is_dir():
-        raise BadRequest(f"There is no folder {out.parent}.")
+        raise BadRequest(f"There is no folder {out.parent}: create it, or name another file with --out.")
     try:
         new = not out.exists()
         if not new and not out.is_file():
-            raise BadRequest(f"{str(out)!r} is no file: name one to write.")
+            raise BadRequest(f"{str(out)!r} is not a file: name one with --out.")
         out.open("ab").close()
         if new:
             out.unlink()
     except OSError as error:
-        raise BadRequest(f"{out} cannot be written: {error.strerror}.") from error
+        raise BadRequest(
+            f"{out} cannot be written: {error.strerror}. Name another file with --out."
+        ) from error
 
 
 def _settings(**options: object) -> Settings:
     settings = load_settings(**options)
     logs.configure(settings)
-    for sentence in unknown_names():
+    for sentence in unknown_names(Settings, Deployment):
         console.print(f"orpheus: {sentence}", soft_wrap=True, highlight=False, markup=False)
     return settings
 
 
 def _serve_speech(settings: Settings, *, in_process: bool) -> None:
-    from orpheus.http.process import Process, announce, listen
+    from orpheus.http.process import Process, listen
+    from orpheus.ops.serve import announce
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 
@@ -297,6 +299,6 @@ def _serve_speech(settings: Settings, *, in_process: bool) -> None:
         service = SpeechService.over_http(settings, process.ending_on_failure)
     else:
         service = SpeechService.in_process(settings, process.ending_on_failure, process.end)
-        # Of tiers apart a supervisor says it, or whoever runs them knows.
+        # Separate tiers are announced by their supervisor, or whoever runs them knows.
         service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
     process.serve(create_app(service), bound, service.drain)

@@ -1,29 +1,29 @@
-"""What can go wrong → one sentence for the person who must act, and where it lands outside.
+"""Every error of Orpheus: one sentence for the person who must act on it, an HTTP status and an exit code.
 
-Raised deep, mapped to the outside once: HTTP by `status` and `body()`, the command line by `exit_code`.
-Knows nothing of HTTP frameworks.
+Raised deep and mapped to the outside in one place each: to HTTP by `status` and `body()`, to the command line by
+`exit_code`.
 
     OrpheusError
-    ├── SetupError            exit 2   a setting, a file or a port that must be changed before a start
-    │   └── WeightsError      exit 2   weights that cannot be found, fetched or used
+    ├── SetupError            exit 2   a setting, file or port must be changed before the start
+    │   └── WeightsError      exit 2   weights cannot be found, downloaded or used
     ├── RequestError                   the caller must change the request
     │   ├── BadRequest        400
     │   ├── Unauthorized      401
     │   ├── Forbidden         403
     │   ├── NotFound          404
     │   └── TooLarge          413
-    ├── AtCapacity            429      come back after `retry_after_s`
-    ├── NotReady              503      starting, or tier 1 is not reachable yet
+    ├── AtCapacity            429      retry after `retry_after_s`
+    ├── NotReady              503      still starting, or tier 1 cannot be reached yet
     └── EngineError           500      generation or decoding failed
-        ├── GenerationFailed          500      what was generated is not the speech of its text
-        └── UpstreamError     502      tier 1 answered wrongly, stalled or died in the middle
+        ├── GenerationFailed  500      the model generated silence, or never ended
+        └── UpstreamError     502      tier 1 sent an invalid answer, stalled or broke off
 """
 
 from __future__ import annotations
 
 
 class OrpheusError(Exception):
-    """Base of all. `str(error)` is the sentence to show; it says what to do next."""
+    """The base class. `str(error)` is the sentence to show; it says what to do next."""
 
     status = 500
     exit_code = 1
@@ -38,7 +38,7 @@ class OrpheusError(Exception):
         self.code = code if code is not None else type(self).code
 
     def body(self) -> dict[str, object]:
-        """The OpenAI error body: all four keys are required by its SDK."""
+        """The error in OpenAI's format, whose SDK requires all four keys."""
         return {
             "error": {
                 "message": self.message,
@@ -87,7 +87,7 @@ class TooLarge(RequestError):
 
 
 class AtCapacity(OrpheusError):
-    """Full, not broken: counted apart from failures."""
+    """Full, not broken: not counted as a failure."""
 
     status = 429
     type = "rate_limit_error"
@@ -109,7 +109,7 @@ class EngineError(OrpheusError):
 
 
 class GenerationFailed(EngineError):
-    """Silence, or no end: tried once more with another seed where nothing of it was sent yet."""
+    """Retried once with another seed, unless audio of it was sent already."""
 
     code = "generation_failed"
 

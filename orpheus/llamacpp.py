@@ -1,7 +1,7 @@
-"""llama.cpp's shared library: loaded once, its log routed to Python's, and whether it can use a GPU.
+"""llama.cpp's shared library: loaded once, with its log routed to Python's; and whether it can use a GPU.
 
-Importing this loads the library, which takes a second: import it inside the function that needs it.
-Raises ModuleNotFoundError where llama-cpp-python is not installed, SetupError where it is but does not load.
+Importing this module loads the library, which takes a second: import it inside the function that needs it. It raises
+ModuleNotFoundError if llama-cpp-python is not installed, and SetupError if it is but cannot be loaded.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ except Exception as error:  # installed, but the library or one of CUDA's cannot
 __all__ = ["gpu_available", "llama_cpp", "start"]
 
 _log = logging.getLogger("orpheus.llama.cpp")
-# llama.cpp is loud: a load prints hundreds of "info" lines, and some of its warnings do not apply here.
+# llama.cpp is verbose: loading prints hundreds of "info" lines, and some of its warnings do not apply here.
 _LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 
 
 def gpu_available() -> bool:
-    """Whether this build of llama.cpp can offload layers to a GPU that is present."""
+    """Whether this build of llama.cpp can offload layers to a GPU of this machine."""
     start()
     return bool(llama_cpp.llama_supports_gpu_offload())
 
 
 @functools.cache
 def start() -> None:
-    """Initialise the library. llama.cpp keeps one logger per process, so it is set once and never reset."""
+    """Initialise the library, once: llama.cpp keeps one logger per process."""
     llama_cpp.llama_log_set(_to_logging, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
 

@@ -1,6 +1,6 @@
-"""Log records → lines on standard error, as text or as one JSON object each, with the request they belong to.
+"""Logging to standard error, as text or as one JSON object per line, with the id of the request a line belongs to.
 
-Knows nothing of who logs what. What a line says beyond its message comes as `extra={"fields": {...}}`.
+Further fields are passed as `extra={"fields": {...}}`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def configure(settings: Settings) -> None:
-    """Every logger of this process, uvicorn's too, in the form ORPHEUS_LOG_FORMAT names."""
+    """Set up every logger of this process, including uvicorn's, as ORPHEUS_LOG_FORMAT and ORPHEUS_LOG_LEVEL say."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request is what tier 1 writes already
-    # uvicorn tells of a WebSocket with its whole query string, which may hold a key; and of a body broken on
-    # purpose, which the request's own line explains.
-    logging.getLogger("uvicorn.error").addFilter(_is_not_said_better_elsewhere)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # tier 1 already logs a line per request
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
 
 
 class TextLines(logging.Formatter):
@@ -34,14 +32,14 @@ class TextLines(logging.Formatter):
         fields = {**getattr(record, "fields", {})}
         fields.setdefault("request_id", request_id.get())
         record.message = record.getMessage()
-        said = "".join(f" {name}={_shown(value)}" for name, value in fields.items() if value is not None)
-        # Before a traceback, which `format` puts after the message.
-        record = logging.makeLogRecord(record.__dict__ | {"msg": record.message + said, "args": None})
+        shown = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
+        # As part of the message, so that they come before a traceback.
+        record = logging.makeLogRecord(record.__dict__ | {"msg": record.message + shown, "args": None})
         return super().format(record)
 
 
-def _shown(value: object) -> str:
-    """Quoted where it could be taken for more fields, or for a line of its own: a path, a text."""
+def _quoted(value: object) -> str:
+    """Quoted if it could be mistaken for another field or another line: a path, a text."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)
 
@@ -62,6 +60,10 @@ class JsonLines(logging.Formatter):
         return json.dumps({name: value for name, value in line.items() if value is not None}, default=str)
 
 
-def _is_not_said_better_elsewhere(record: logging.LogRecord) -> bool:
-    said = str(record.msg)
-    return "WebSocket %s" not in said and said != "ASGI callable returned without completing response."
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Not uvicorn's lines on WebSockets, whose query strings may hold a key, nor on bodies that were broken on purpose.
+
+    The line we log for each request covers both.
+    """
+    message = str(record.msg)
+    return "WebSocket %s" not in message and message != "ASGI callable returned without completing response."

@@ -23,9 +23,7 @@ class PlayoutClock:
     underruns: int = 0  # times the player had nothing to play
     underrun_s: float = 0.0  # silence it played instead, in all
     longest_underrun_s: float = 0.0
-    ends_s: float | None = (
-        None  # when everything it was given will have been played; None before the first audio
-    )
+    ends_s: float | None = None  # when all it was given will have been played; None before the first audio
 
     def add(self, audio_s: float, now_s: float | None = None, *, excused_s: float = 0.0) -> None:
         """The listener is given `audio_s` more seconds of audio.

@@ -1,7 +1,7 @@
-"""Voice and text → the turn Orpheus was trained on, as text; and back, from the forms other front ends send.
+"""The prompt that Orpheus was trained on, as text, made from a voice and a text; and read from what other front ends send.
 
-Knows nothing of token ids. Source of the turn: Orpheus-TTS `_format_prompt`; of the community forms:
-orpheus-tts-local, Orpheus-FastAPI (`<|audio|>…<|eot_id|>`) and orpheus-cpp (`…<|eot_id|><custom_token_4>`).
+The trained turn is that of Orpheus-TTS's `_format_prompt`. The community forms are those of orpheus-tts-local and
+Orpheus-FastAPI (`<|audio|>…<|eot_id|>`), and of orpheus-cpp (`…<|eot_id|><custom_token_4>`).
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _TURN = re.compile(
 
 
 def turn_text(voice: str, text: str) -> str:
-    """The trained turn, ending where the first audio token is due.
+    """The trained turn, up to where the first audio token is due. Control strings in `text` are removed.
 
-    An empty `voice` puts no prefix, as the pretrained model expects. Control strings inside are removed.
+    With an empty `voice` the text has no prefix, as the pretrained model expects.
     """
     inner = f"{voice}: {text}" if voice else text
     return _HEAD + strip_control(inner) + _TAIL
 
 
 def strip_control(text: str) -> str:
-    """`text` without `<custom_token_N>` and `<|…|>`, including those that appear once others are removed.
+    """`text` without `<custom_token_N>` and `<|…|>`, including those that form once others are removed.
 
-    One pass, linear in the text: an attacker's nesting costs nothing extra. Tags such as `<laugh>` stay.
+    One pass, linear in the text, so that nesting gains an attacker nothing. Tags such as `<laugh>` stay.
     """
     if "<" not in text:
         return text
     kept: list[str] = []
-    opened: list[int] = []  # where each "<" that may still begin a control string stands in `kept`
+    opened: list[int] = []  # indices in `kept` of each "<" that may still begin a control string
     for character in text:
         kept.append(character)
         if character == "<":
@@ -59,11 +59,11 @@ def strip_control(text: str) -> str:
             if _CONTROL.fullmatch("".join(kept[start:])):
                 del kept[start:]
             else:
-                opened.clear()  # no control string holds a ">" inside, so none can reach across this one
+                opened.clear()  # no control string contains a ">", so none can extend past this one
     return "".join(kept)
 
 
 def read_turn(prompt: str) -> str | None:
-    """The "voice: text" inside a full turn or a community prompt; None for anything else."""
+    """The "voice: text" inside a trained turn or a community prompt; None for anything else."""
     match = _TURN.fullmatch(prompt)
     return match.group("inner") if match else None

@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpheus.errors import SetupError
+from orpheus.sampling import TEMPERATURE_MAX, Sampling
 
 PREFIX = "ORPHEUS_"
 ENV_FILE = Path(".env")
@@ -54,8 +55,10 @@ class Shared(Environment):
         None, validation_alias="HF_TOKEN", description="Hugging Face token, for gated or private weights"
     )
     model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
-    temperature: float = Field(0.6, ge=0, le=2, description="0 is greedy, which makes Orpheus loop")
-    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling over the legal codes")
+    temperature: float = Field(
+        Sampling.temperature, ge=0, le=TEMPERATURE_MAX, description="0 is greedy, which makes Orpheus loop"
+    )
+    top_p: float = Field(Sampling.top_p, gt=0, le=1, description="nucleus sampling over the legal codes")
     max_tokens: int = Field(
         8192, ge=7, description="most tokens generated per segment of text (82 per second of speech)"
     )

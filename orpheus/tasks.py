@@ -1,7 +1,4 @@
-"""Tasks that belong together: ended together, and waited for until they are gone.
-
-Knows nothing of what they do.
-"""
+"""asyncio tasks that end together: the first to finish wins, or all are cancelled and awaited."""
 
 from __future__ import annotations
 
@@ -12,28 +9,28 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def first_of(*work: Awaitable[T]) -> T:
-    """The result of whichever ends first, or what it raises; the others are cancelled."""
-    tasks = [asyncio.ensure_future(each) for each in work]
+async def first_of(*awaitables: Awaitable[T]) -> T:
+    """Return or raise what the first to finish does; the others are cancelled and awaited."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return await next(task for task in tasks if task in done)
     finally:
-        await ended(tasks)
+        await cancel_and_wait(tasks)
 
 
-async def ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel all of them and wait until they are gone; how they ended is of no interest any more."""
+async def cancel_and_wait(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel all tasks and wait until they have finished, whatever their results or errors."""
     for task in tasks:
         task.cancel()
-        task.add_done_callback(_seen)
-    # Not `await task`: a caller that is itself cancelled, as starlette does again and again, would cancel the
-    # cleaning up too, and the connection to tier 1 would stay open.
+        task.add_done_callback(_retrieve_exception)
+    # Not `await task`: if the caller is cancelled meanwhile, as starlette does repeatedly, that would cancel the
+    # task's cleanup as well, and its connection to tier 1 would stay open.
     if tasks:
         await asyncio.wait(tasks)
 
 
-def _seen(task: asyncio.Future[Any]) -> None:
-    """So that asyncio does not report its error as forgotten."""
+def _retrieve_exception(task: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from reporting that it was never retrieved."""
     if not task.cancelled():
         task.exception()

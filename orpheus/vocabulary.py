@@ -1,8 +1,7 @@
-"""Token names and ids ↔ SNAC slots and codes. The only file that knows 128256, 4096, 10 and 7.
+"""Audio tokens: their names, numbers and ids, and the slot of a frame and the SNAC code that each stands for.
 
-Knows nothing of llama.cpp or of audio. "Number" below is the N of `<custom_token_N>`: the same in every
-checkpoint, while ids differ from one vocabulary to the next (published Orpheus: id = 128256 + N).
-Source: Orpheus-TTS decoder.py and the published tokenizer; checked against the embedded GGUF by tests.
+A token's number is the N of `<custom_token_N>`: the same in every checkpoint, while ids differ from one vocabulary to
+the next (published Orpheus: id = 128256 + N). From Orpheus-TTS's decoder.py and the published tokenizer.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 
 from orpheus.errors import WeightsError
 
-SLOTS = 7  # tokens in a frame
-FRAME_S = 2048 / 24000  # of audio in it
+SLOTS = 7  # positions in a frame, one token each
+FRAME_S = 2048 / 24000  # seconds of audio in a frame
+TOKENS_PER_S = SLOTS / FRAME_S  # of speech in real time: 82
 CODES_PER_SLOT = 4096  # numbers reserved for a slot, whatever the codebook's size
 FIRST_CODE = 10  # the number of code 0 of slot 0
 LAST_CODE = FIRST_CODE + SLOTS * CODES_PER_SLOT - 1  # 28681
@@ -38,24 +38,24 @@ _TOKEN = re.compile(r"<custom_token_(\d{1,9})>")
 
 
 def token_text(number: int) -> str:
-    """The token's text, as llama.cpp renders it."""
+    """The token as text, as llama.cpp renders it."""
     return f"<custom_token_{number}>"
 
 
 def number_of(slot: int, code: int) -> int:
-    """The number of `code` (0 … 4095) in `slot` (0 … 6)."""
+    """The number of `code` (below CODES_PER_SLOT) in `slot` (below SLOTS)."""
     return FIRST_CODE + slot * CODES_PER_SLOT + code
 
 
 def slot_and_code(number: int) -> tuple[int, int] | None:
-    """(slot, code) from the token itself, or None where it is no audio token. Code 0 is legal."""
+    """(slot, code) of an audio token's number, or None for any other number. Code 0 is legal."""
     if not FIRST_CODE <= number <= LAST_CODE:
         return None
     return divmod(number - FIRST_CODE, CODES_PER_SLOT)
 
 
 class TokenTextParser:
-    """Text in pieces split anywhere → token numbers. Text between tokens is passed over."""
+    """Text that arrives split anywhere → token numbers. Text between tokens is skipped."""
 
     _LONGEST_TOKEN = len("<custom_token_>") + 9
 
@@ -63,27 +63,28 @@ class TokenTextParser:
         self._tail = ""
 
     def push(self, text: str) -> list[int]:
+        """The numbers of the tokens that `text` completes."""
         text = self._tail + text
         end = 0
         numbers = []
         for match in _TOKEN.finditer(text):
             numbers.append(int(match.group(1)))
             end = match.end()
-        # Only what follows the last "<" can still grow into a token; bounded against endless text.
+        # Only what follows the last "<" can still become a token; bounded against endless text.
         start = text.rfind("<", end)
         self._tail = text[start:] if start >= 0 and len(text) - start < self._LONGEST_TOKEN else ""
         return numbers
 
 
 def numbers_from_published_ids(ids: Iterable[int]) -> list[int]:
-    """TokenChunk of ids in the published numbering; ids below it (text tokens) are passed over."""
+    """Token numbers of ids in the published vocabulary; ids of text tokens are skipped."""
     return [token - PUBLISHED_BASE_ID for token in ids if token >= PUBLISHED_BASE_ID]
 
 
 def frame_to_layers(frames: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Codes of frames (n, 7) → SNAC's three code rows (n,), (2n,), (4n,), in time order.
+    """Codes of frames (n, 7) → the codes of SNAC's three layers (n,), (2n,), (4n,), in time order.
 
-    Slot 0 is the coarse row; 1 and 4 the middle; 2, 3, 5, 6 the fine one.
+    Slot 0 is the coarse layer; 1 and 4 the middle one; 2, 3, 5, 6 the fine one.
     """
     frames = np.asarray(frames, dtype=np.int64).reshape(-1, SLOTS)
     return [
@@ -95,17 +96,17 @@ def frame_to_layers(frames: NDArray[np.integer]) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The ids of one checkpoint, read from its own token list.
+    """The ids of one checkpoint, read from its token list.
 
-    `code_ids[s]` is a contiguous run of ids, from code `first_codes[s]` of slot s on. Small checkpoints hold fewer codes
-    than 4096 a slot, not all from 0; what exists is what is legal.
+    `code_ids[s]` is a contiguous range of ids, from code `first_codes[s]` of slot s on. Small checkpoints have fewer
+    than CODES_PER_SLOT codes per slot, and not all of them begin at 0: what exists is what is legal.
     """
 
     size: int
     begin_of_text: int
     end_of_turn: int
     control: dict[int, int]  # number → id, for the control numbers below FIRST_CODE that exist
-    code_ids: tuple[range, ...]  # one range of ids a slot
+    code_ids: tuple[range, ...]  # one range of ids per slot
     first_codes: tuple[int, ...] = (0,) * SLOTS
 
     @property
@@ -114,27 +115,27 @@ class Vocabulary:
 
     @property
     def codes(self) -> int:
-        """Legal codes a slot."""
+        """Legal codes per slot."""
         return len(self.code_ids[0])
 
     @property
     def span(self) -> int:
-        """One more than the highest legal code: what a codec must know."""
+        """One more than the highest legal code: the size of codebook that a codec needs."""
         return max(self.first_codes) + self.codes
 
     def id_of(self, number: int) -> int:
-        """Id of a control number or of an audio token. KeyError where the checkpoint has none."""
-        place = slot_and_code(number)
-        if place is None:
+        """Id of a control token or an audio token. KeyError if the checkpoint has none."""
+        audio = slot_and_code(number)
+        if audio is None:
             return self.control[number]
-        slot, code = place
-        ids, later = self.code_ids[slot], code - self.first_codes[slot]
-        if not 0 <= later < len(ids):
+        slot, code = audio
+        ids, offset = self.code_ids[slot], code - self.first_codes[slot]
+        if not 0 <= offset < len(ids):
             raise KeyError(number)
-        return ids[later]
+        return ids[offset]
 
     def number_of_id(self, token: int) -> int | None:
-        """Number of an id, or None for a text token."""
+        """Number of a token id, or None for a text token."""
         for slot, ids in enumerate(self.code_ids):
             if token in ids:
                 return number_of(slot, self.first_codes[slot] + token - ids.start)
@@ -145,7 +146,10 @@ class Vocabulary:
 
     @classmethod
     def from_tokens(cls, tokens: Iterable[str], source: str) -> Vocabulary:
-        """Read a vocabulary from its token texts in id order. WeightsError where it cannot speak."""
+        """Read a vocabulary from its token texts in id order; `source` names it in errors.
+
+        WeightsError if tokens that speech needs are missing.
+        """
         numbers: dict[int, int] = {}
         named: dict[str, int] = {}
         size = 0
@@ -158,27 +162,24 @@ class Vocabulary:
         needed = [*range(START_OF_SPEECH, END_OF_AI)]
         firsts = []
         for slot in range(SLOTS):
-            own = range(number_of(slot, 0), number_of(slot, CODES_PER_SLOT))
-            firsts.append(next((number for number in own if number in numbers), own.start))
+            reserved = range(number_of(slot, 0), number_of(slot + 1, 0))
+            firsts.append(next((number for number in reserved if number in numbers), reserved.start))
         missing = [token_text(number) for number in (*needed, *firsts) if number not in numbers]
         missing += [text for text in (BEGIN_OF_TEXT, END_OF_TURN) if text not in named]
         if missing:
             raise WeightsError(
-                f"{source} is no Orpheus model: its vocabulary of {size} has no {missing[0]}. Set ORPHEUS_MODEL "
+                f"{source} is not an Orpheus model: its vocabulary of {size} has no {missing[0]}. Set ORPHEUS_MODEL "
                 "to an Orpheus GGUF, such as lex-au/Orpheus-3b-FT-Q8_0.gguf, or to 'embedded'."
             )
         code_ids = []
-        for slot in range(SLOTS):
-            first, count = numbers[firsts[slot]], 0
-            while (
-                firsts[slot] + count < number_of(slot + 1, 0)
-                and numbers.get(firsts[slot] + count) == first + count
-            ):
+        for slot, number in enumerate(firsts):
+            start, count = numbers[number], 0
+            while number + count < number_of(slot + 1, 0) and numbers.get(number + count) == start + count:
                 count += 1
-            code_ids.append(range(first, first + count))
+            code_ids.append(range(start, start + count))
         if len({len(ids) for ids in code_ids}) != 1:
             raise WeightsError(
-                f"{source} has a damaged vocabulary: its seven slots hold different numbers of audio codes "
+                f"{source} has a damaged vocabulary: its slots have different numbers of audio codes "
                 f"({', '.join(str(len(ids)) for ids in code_ids)}). Fetch the file again."
             )
         return cls(

@@ -1,7 +1,7 @@
-"""A voice name as a client says it → an Orpheus voice of the checkpoint in use.
+"""The name of a voice in a request → a voice of the loaded model.
 
-Knows nothing of audio: a voice is a name the model was trained on, put before the text. Each language is a
-checkpoint of its own, so a voice can be known and still not be there.
+A voice is nothing but a name that the model was trained on, written before the text. There is one model per language (or
+two), so a voice can be known and still not be loaded.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from orpheus.errors import BadRequest
 
 @dataclass(frozen=True)
 class Voice:
-    id: str  # what the model was trained on
+    id: str  # the name the model was trained on
     language: str  # ISO 639-1
     gender: str  # "female" | "male"
-    ascii: str = ""  # another spelling, for clients that cannot send the first
+    ascii: str = ""  # a second spelling, for clients that cannot send `id`
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PublishedModel:
     """A published model and the languages it speaks."""
 
     repository: str
-    mark: str  # what its file names have in common, in every quantisation; empty for the English one
+    keyword: str  # in the file names of all its quantizations; empty for the English model
     languages: tuple[str, ...]
 
 
@@ -39,7 +39,7 @@ PUBLISHED_MODELS = (
     PublishedModel("lex-au/Orpheus-3b-FT-Q8_0.gguf", "", ("en",)),
 )
 
-# In the order of realism their makers give (Orpheus-TTS README); the first of a language is its default.
+# From the most to the least realistic (Orpheus-TTS README); the first of a language is its default.
 VOICES: dict[str, Voice] = {
     voice.id: voice
     for voice in (
@@ -72,8 +72,8 @@ VOICES: dict[str, Voice] = {
 }
 DEFAULT_VOICE = "tara"
 
-# OpenAI's thirteen names, which clients send unless told otherwise, to an English voice of the same gender.
-# Elsewhere they are spread over the checkpoint's own voices of that gender.
+# OpenAI's thirteen voices, which clients send by default → an English voice of the same gender. For other languages
+# they are spread over the model's voices of that gender.
 OPENAI_VOICES: dict[str, str] = {
     "alloy": "tara",
     "ash": "leo",
@@ -89,7 +89,7 @@ OPENAI_VOICES: dict[str, str] = {
     "shimmer": "zoe",
     "verse": "dan",
 }
-# Names in the orchestrator's voices.yaml, by how their file's name begins; genders of its makers' own list.
+# The voices in unmute's voices.yaml, by the beginning of their file names; genders as listed there.
 UNMUTE_VOICES: dict[str, str] = {
     "p329_022": "tara",
     "519189": "dan",
@@ -105,73 +105,70 @@ UNMUTE_VOICES: dict[str, str] = {
 _ASCII = {voice.ascii: voice.id for voice in VOICES.values() if voice.ascii}
 
 
-def languages_of(model: str) -> tuple[str, ...]:
-    """The languages of a model as ORPHEUS_MODEL names it; English where the name says nothing."""
-    name = PurePath(model.split("@")[0]).name.lower().replace("-", "_")
-    return next(checkpoint.languages for checkpoint in PUBLISHED_MODELS if checkpoint.mark in name)
+def languages_of(model_name: str) -> tuple[str, ...]:
+    """The languages of a model, by its name in ORPHEUS_MODEL; English if the name does not tell."""
+    file = PurePath(model_name.split("@")[0]).name.lower().replace("-", "_")
+    return next(model.languages for model in PUBLISHED_MODELS if model.keyword in file)
 
 
 def voices_of(languages: tuple[str, ...]) -> list[Voice]:
-    """The voices that can speak now, the default first."""
+    """The voices of these languages, the default first."""
     return [voice for voice in VOICES.values() if voice.language in languages]
 
 
 def find_voice(name: str, languages: tuple[str, ...] = ("en",)) -> Voice:
-    """The voice of a name: Orpheus' own, its ASCII spelling, or OpenAI's, in any case.
+    """The voice with this name: one of Orpheus', its ASCII spelling, or one of OpenAI's, in upper or lower case.
 
-    BadRequest, naming those there are, for an unknown one; naming the setting, for one of another checkpoint.
+    Raises BadRequest: for an unknown name with the voices to choose from, for a voice that is not loaded with the model
+    to load.
     """
-    here = voices_of(languages)
+    loaded = voices_of(languages)
     key = name.strip().lower()
     if key in OPENAI_VOICES:
-        return _openai_voice(key, here)
-    if key == DEFAULT_VOICE and here[0].id != DEFAULT_VOICE:
-        return here[0]  # what a request without a voice asks for, in whatever language is loaded
+        return _same_gender(VOICES[OPENAI_VOICES[key]], loaded, list(OPENAI_VOICES).index(key))
+    if key == DEFAULT_VOICE and loaded[0].id != DEFAULT_VOICE:
+        return loaded[0]  # a request without a voice asks for tara, whatever language is loaded
     voice = VOICES.get(_ASCII.get(key, key))
     if voice is None:
         shown = name if len(name) <= 60 else name[:60] + "…"
         raise BadRequest(
-            f"There is no voice {shown!r}. Use one of {', '.join(v.ascii or v.id for v in here)}, or an "
+            f"There is no voice {shown!r}. Use one of {', '.join(v.ascii or v.id for v in loaded)}, or an "
             "OpenAI name such as alloy.",
             param="voice",
             code="voice_not_found",
         )
-    if voice not in here:
-        checkpoint = next(c for c in PUBLISHED_MODELS if voice.language in c.languages)
+    if voice not in loaded:
+        model = next(model for model in PUBLISHED_MODELS if voice.language in model.languages)
         raise BadRequest(
-            f"The voice {name.strip()!r} belongs to another checkpoint: set ORPHEUS_MODEL to "
-            f"{checkpoint.repository}. Loaded now: {', '.join(v.ascii or v.id for v in here)}.",
+            f"The voice {name.strip()!r} belongs to another model: set ORPHEUS_MODEL to "
+            f"{model.repository}. Loaded now: {', '.join(v.ascii or v.id for v in loaded)}.",
             param="voice",
             code="voice_not_loaded",
         )
     return voice
 
 
-def _openai_voice(name: str, here: list[Voice]) -> Voice:
-    return _alike(VOICES[OPENAI_VOICES[name]], here, list(OPENAI_VOICES).index(name))
-
-
-def _alike(meant: Voice, here: list[Voice], index: int) -> Voice:
-    """`meant`, or where its checkpoint is not loaded one of the same gender."""
-    if meant in here:
-        return meant
-    same = [voice for voice in here if voice.gender == meant.gender] or here
-    return same[index % len(same)]
+def _same_gender(wanted: Voice, loaded: list[Voice], index: int) -> Voice:
+    """`wanted`, or if its model is not loaded, one of the same gender, chosen by `index`."""
+    if wanted in loaded:
+        return wanted
+    candidates = [voice for voice in loaded if voice.gender == wanted.gender] or loaded
+    return candidates[index % len(candidates)]
 
 
 def unmute_voice(name: str | None, languages: tuple[str, ...] = ("en",)) -> tuple[Voice, bool]:
-    """The voice of a name in the orchestrator's list, or any of `find_voice`; and whether it was known.
+    """The voice for a name in unmute's list, or for any name of `find_voice`; and whether the name was known.
 
-    Never an error: its own server takes the default for what it does not know, and so do its users.
+    An unknown name gets the default voice: unmute's own server does the same, and its users expect it.
     """
-    here = voices_of(languages)
+    loaded = voices_of(languages)
     if not name:
-        return here[0], True
+        return loaded[0], True
     try:
         return find_voice(name, languages), True
     except BadRequest:
         file = PurePath(name).name.lower()
     for index, (start, voice) in enumerate(UNMUTE_VOICES.items()):
         if file.startswith(start):
-            return _alike(VOICES[voice], here, index), True
-    return here[0], False
+            return _same_gender(VOICES[voice], loaded, index), True
+    return loaded[0], False

@@ -1,7 +1,7 @@
-"""What a setting names → files on this disk: the embedded voice, a path, or a Hugging Face repository.
+"""ORPHEUS_MODEL and ORPHEUS_CODEC → files on this disk: the embedded voice, a path, or a Hugging Face repository.
 
-Knows nothing of what is in the files beyond GGUF's first bytes; llama/backend.py and codec.py read them.
-Every failure is one WeightsError whose sentence says what to do.
+Every failure is a WeightsError with one sentence that says what to do. llama/backend.py and codec/checkpoint.py check
+what is in the files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CODEC_FILES = ("config.json", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Repository:
-    """`owner/repo[@revision][:file]`, taken apart."""
+    """`owner/repo[@revision][:file]`, parsed."""
 
     id: str
     revision: str | None
@@ -34,7 +34,7 @@ class Repository:
 
 
 def parse_repository(name: str) -> Repository | None:
-    """The repository a setting names, or None where it has not that form."""
+    """The repository that a setting names, or None if it does not have that form."""
     match = _REPOSITORY.fullmatch(name)
     if match is None or ".." in name:
         return None
@@ -42,9 +42,9 @@ def parse_repository(name: str) -> Repository | None:
 
 
 def path_of(name: str) -> Path | None:
-    """What a setting names, where it is on this disk."""
+    """The path that a setting names, or None if there is no such file or folder."""
     path = os.path.expanduser(name)
-    return Path(path) if os.path.exists(path) else None  # Path.exists raises on names no file can have
+    return Path(path) if os.path.exists(path) else None  # Path.exists raises on names that no file can have
 
 
 def model_name(settings: Settings) -> str:
@@ -53,21 +53,21 @@ def model_name(settings: Settings) -> str:
 
 
 def codec_name(settings: Settings) -> str:
-    """The codec in use, as ORPHEUS_CODEC would name it: unset, the one the model was trained with."""
+    """The codec in use, as ORPHEUS_CODEC would name it; by default the one the model was trained with."""
     if settings.codec:
         return settings.codec
     return EMBEDDED if model_name(settings) == EMBEDDED else REAL_CODEC
 
 
 def gpu_at_hand() -> bool:
-    """Whether llama.cpp, as built here, sees a GPU: what makes the 3-billion model a sensible default.
+    """Whether llama.cpp, as installed here, can use a GPU, which makes Orpheus-3B the default model.
 
-    SetupError where it is there and does not load.
+    SetupError if llama.cpp is installed but does not load.
     """
     try:
         from orpheus import llamacpp
     except ModuleNotFoundError:
-        return _torch_sees_gpu()  # a machine of tier 2 alone
+        return _torch_sees_gpu()  # a machine with tier 2 alone
     return llamacpp.gpu_available()
 
 
@@ -78,7 +78,7 @@ def _torch_sees_gpu() -> bool:
 
 
 def find_model(settings: Settings) -> Path:
-    """The GGUF file. Fetches it where a repository is named; a kept copy needs no network."""
+    """The GGUF file, fetched if ORPHEUS_MODEL names a repository; a cached copy needs no network. WeightsError."""
     name = model_name(settings)
     if name == EMBEDDED:
         return embedded.MODEL
@@ -96,7 +96,7 @@ def find_model(settings: Settings) -> Path:
 
 
 def find_codec(settings: Settings) -> Path:
-    """The folder of a SNAC checkpoint (config.json and pytorch_model.bin)."""
+    """The folder of a SNAC checkpoint (config.json and pytorch_model.bin), fetched as in `find_model`. WeightsError."""
     name = codec_name(settings)
     if name == EMBEDDED:
         return embedded.CODEC
@@ -117,12 +117,12 @@ def find_codec(settings: Settings) -> Path:
 
 
 def is_repository(name: str) -> bool:
-    """Whether a setting's value is looked for at the hub."""
+    """Whether a setting names a repository of the hub."""
     return name != EMBEDDED and path_of(name) is None and parse_repository(name) is not None
 
 
 def commit_of(name: str, setting: str, settings: Settings) -> str:
-    """The commit a repository stands at, asked of the hub. WeightsError where it cannot be had."""
+    """The commit that a repository is at, from the hub. WeightsError if the hub does not say."""
     repository = parse_repository(name)
     assert repository is not None
     from huggingface_hub import HfApi
@@ -133,7 +133,7 @@ def commit_of(name: str, setting: str, settings: Settings) -> str:
 
 
 def is_kept(name: str) -> bool:
-    """Whether a copy of a repository is in the hub's cache on this disk, whole or in part."""
+    """Whether the hub's cache on this disk holds a copy of a repository, or a part of one."""
     repository = parse_repository(name)
     from huggingface_hub import constants, file_download
 
@@ -142,7 +142,7 @@ def is_kept(name: str) -> bool:
 
 
 def check_gguf(path: Path) -> None:
-    """WeightsError unless the file begins as a GGUF of a version llama.cpp reads."""
+    """WeightsError unless the file begins like a GGUF of a version that llama.cpp reads."""
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -155,16 +155,16 @@ def check_gguf(path: Path) -> None:
         )
     if (version := int.from_bytes(head[4:], "little")) not in GGUF_VERSIONS:
         raise WeightsError(
-            f"{path} is a GGUF of version {version}, which llama.cpp does not read here. Set ORPHEUS_MODEL to one of "
+            f"{path} is a GGUF of version {version}, which this llama.cpp does not read. Set ORPHEUS_MODEL to one of "
             f"version {GGUF_VERSIONS[-1]}."
         )
 
 
 def _only_gguf(repository: Repository, settings: Settings) -> str:
-    """The GGUF of a repository that names none: same name as the repository, or the only one there."""
-    own_name = repository.id.split("/")[1]
-    if own_name.endswith(".gguf"):
-        return own_name
+    """The GGUF of a repository named without a file: the one with the repository's name, or its only one."""
+    repository_name = repository.id.split("/")[1]
+    if repository_name.endswith(".gguf"):
+        return repository_name
     from huggingface_hub import HfApi
 
     try:
@@ -185,7 +185,7 @@ def _only_gguf(repository: Repository, settings: Settings) -> str:
 
 
 def _kept_files(repository: Repository) -> list[str]:
-    """What the cache holds of a repository at its revision."""
+    """The files that the cache holds of a repository at its revision."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -197,10 +197,10 @@ def _kept_files(repository: Repository) -> list[str]:
 
 
 def _fetch(repository: Repository, file: str, settings: Settings, setting: str = "ORPHEUS_MODEL") -> Path:
-    """One file of a repository, from the cache or the hub, with the hub's own progress bar and resuming.
+    """One file of a repository, from the cache or the hub; huggingface_hub shows progress and resumes downloads.
 
-    What is kept is used as it is: a voice does not change because somebody pushed to its repository. Another
-    revision is named with @.
+    A cached copy is used as it is, so that a voice does not change because somebody pushed to its repository. Another
+    revision is chosen with @.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -219,7 +219,7 @@ def _token(settings: Settings) -> str | None:
 
 @contextmanager
 def _clear_errors(repository: Repository, setting: str, file: str | None = None) -> Iterator[None]:
-    """Turn whatever huggingface_hub raises into one sentence."""
+    """Turn whatever huggingface_hub raises into a WeightsError of one sentence."""
     try:
         yield
     except Exception as error:
@@ -239,18 +239,18 @@ def _hub_sentence(error: Exception, repository: Repository, setting: str, file: 
             )
         case hub.RepositoryNotFoundError():
             return (
-                f"{setting} names {repo!r}, which is neither a path here nor a repository that can be "
-                "seen: check the spelling, or set HF_TOKEN if it is private."
+                f"{setting} names {repo!r}, which is neither a path here nor a repository that you can "
+                "access: check the spelling, or set HF_TOKEN if it is private."
             )
         case hub.RevisionNotFoundError():
             return f"{repo} has no revision {repository.revision!r}: name a branch, tag or commit of it."
         case hub.HFValidationError():
-            return f"{setting} names {repo!r}, which is no valid repository name."
+            return f"{setting} names {repo!r}, which is no valid repository name: write owner/repo."
         case hub.EntryNotFoundError() if not isinstance(error, hub.LocalEntryNotFoundError):
             return f"{repo} has no file {file!r}{at}: name one after a colon, {setting}={repo}:FILE."
         case hub.HfHubHTTPError(response=response) if response is not None:
             return f"The Hugging Face hub answered {response.status_code} for {repo}: try again, or check HF_TOKEN."
-        case _:  # no network, no name server, a proxy in between; or a disk that is full
+        case _:  # no network, no name server, a proxy; or a full disk
             return (
                 f"The Hugging Face hub cannot be reached to fetch {repo} ({type(error).__name__}): check the "
                 f"network and the disk, or set {setting} to a local path or to '{EMBEDDED}'."

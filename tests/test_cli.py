@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tests.ops.test_serve import orpheus
+from tests.support.audio import decode
+from tests.support.command import orpheus
 from tests.support.live import Pair, clean_environment, served
-from tests.tts.test_encode import decode
 
 
 def test_say_writes_a_file_and_says_how_fast(tmp_path: Path) -> None:
@@ -70,13 +70,13 @@ def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
         (["say", "Hi.", "--voice", "bob"], "no voice 'bob'", 1),
         (["say", "Hi.", "--out", "x.docx"], ".mp3", 1),
         (["say", "Hi.", "--out", "/no/such/x.wav"], "no folder", 1),
-        (["say", "Hi.", "--out", ""], "is no file", 1),
-        (["say", "Hi.", "--out", "."], "is no file", 1),
-        (["say", "Hi.", "--out", "/dev/null"], "is no file", 1),
+        (["say", "Hi.", "--out", ""], "is not a file", 1),
+        (["say", "Hi.", "--out", "."], "is not a file", 1),
+        (["say", "Hi.", "--out", "/dev/null"], "is not a file", 1),
         (["say", "Hi.", "--out", "/proc/x.wav"], "/proc/x.wav cannot be written", 1),
         (["say", "Hi.", "--out", "x" * 300 + ".wav"], "cannot be written: File name too long", 1),
         (["say", "Hi.", "--out", "x" * 250 + ".wav", "--url", "http://127.0.0.1:1"], "File name too long", 1),
-        (["bench", "--out", "."], "is no file", 1),
+        (["bench", "--out", "."], "is not a file", 1),
         (["bench", "--out", "/proc/x.json"], "/proc/x.json cannot be written", 1),
         (["say", "Hi.", "--url", "http://[::1"], "write http://HOST:PORT", 2),
         (["say", "Hi.", "--url", "localhost:5005"], "write http://HOST:PORT", 2),

@@ -3,15 +3,15 @@ import inspect
 from orpheus import errors
 
 
-def test_every_error_has_the_four_keys_of_openai_and_a_place_in_the_drawing() -> None:
-    drawn = errors.__doc__ or ""
+def test_every_error_has_openais_four_keys_and_is_in_the_drawing() -> None:
+    drawing = errors.__doc__ or ""
     for name, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, errors.OrpheusError):
-            assert name in drawn
+            assert name in drawing
             assert set(kind("x").body()["error"]) == {"message", "type", "param", "code"}  # type: ignore[call-overload]
 
 
-def test_the_drawing_tells_the_true_status_and_exit_code() -> None:
+def test_the_drawing_shows_the_right_status_and_exit_code() -> None:
     for line in (errors.__doc__ or "").splitlines():
         words = line.replace("├", " ").replace("└", " ").replace("─", " ").replace("│", " ").split()
         kind = getattr(errors, words[0], None) if words else None

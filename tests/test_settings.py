@@ -1,10 +1,14 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from orpheus.deploy.settings import Deployment
 from orpheus.errors import SetupError
-from orpheus.ops.settings_table import setting_rows, unknown_names
-from orpheus.settings import load_settings
+from orpheus.ops.settings_table import REPLACED, names_in, setting_rows, unknown_names
+from orpheus.settings import PREFIX, Settings, load_settings
+
+GROUPS = (Settings, Deployment)
 
 
 def test_the_names_of_the_first_attempt_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +99,7 @@ def test_keys_may_stand_among_commas_and_no_keys_are_none(monkeypatch: pytest.Mo
 def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
     Path(".env").write_text("ORPHEUS_PROT=1\n")
-    said = "\n".join(unknown_names())
+    said = "\n".join(unknown_names(*GROUPS))
     assert "ORPHEUS_TEMPERATURE?" in said
     assert "ORPHEUS_PORT?" in said
 
@@ -105,3 +109,26 @@ def test_the_proxy_token_is_sent_only_whole() -> None:
     settings = load_settings(proxy_key="wk-1", proxy_secret="ws-1")
     assert settings.proxy_headers == {"Modal-Key": "wk-1", "Modal-Secret": "ws-1"}
     assert "ws-1" not in "".join(row.value for row in setting_rows(settings))
+
+
+def test_a_setting_that_is_gone_is_a_warning_with_what_replaced_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_SLOT_TOKENS", "1024")
+    assert list(unknown_names(*GROUPS)) == [
+        "ORPHEUS_SLOT_TOKENS is no longer a setting and is ignored: use ORPHEUS_CONTEXT_TOKENS."
+    ]
+
+
+def test_no_setting_counts_as_gone_and_each_that_replaces_one_exists() -> None:
+    known = names_in(*GROUPS)
+    assert not {PREFIX + name for name in REPLACED} & {*known}
+    for sentence in REPLACED.values():
+        assert {*re.findall(r"ORPHEUS_[A-Z_]+", sentence)} <= {*known}
+
+
+def test_there_are_few_settings() -> None:
+    assert len(names_in(*GROUPS)) <= 45, "a constant with its reason does for what nobody needs to change"
+
+
+def test_clients_send_their_own_key_or_the_first_of_the_servers() -> None:
+    assert load_settings(api_keys="one,two").client_headers == {"x-api-key": "one"}
+    assert load_settings(api_keys="one,two", api_key="mine").client_headers == {"x-api-key": "mine"}

@@ -1,7 +1,15 @@
 import pytest
 
 from orpheus.errors import BadRequest
-from orpheus.voices import OPENAI_VOICES, PUBLISHED_MODELS, VOICES, find_voice, languages_of, voices_of
+from orpheus.voices import (
+    OPENAI_VOICES,
+    PUBLISHED_MODELS,
+    VOICES,
+    PublishedModel,
+    find_voice,
+    languages_of,
+    voices_of,
+)
 
 OPENAI = {
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
@@ -14,25 +22,25 @@ def test_every_name_a_client_may_send_is_a_voice(name: str) -> None:
     assert find_voice(name).id in ENGLISH
 
 
-def test_the_thirteen_openai_names_are_all_there() -> None:
+def test_there_is_a_voice_for_each_of_the_thirteen_openai_names() -> None:
     assert set(OPENAI_VOICES) == OPENAI
 
 
-@pytest.mark.parametrize("checkpoint", PUBLISHED_MODELS, ids=lambda checkpoint: checkpoint.languages[0])
-def test_every_checkpoint_answers_to_openai_names_with_the_same_gender(checkpoint) -> None:  # type: ignore[no-untyped-def]
-    here = voices_of(checkpoint.languages)
+@pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.languages[0])
+def test_every_model_has_a_voice_of_the_same_gender_for_each_openai_name(model: PublishedModel) -> None:
+    loaded = voices_of(model.languages)
     for name, english in OPENAI_VOICES.items():
-        voice = find_voice(name, checkpoint.languages)
-        assert voice in here
-        if any(other.gender == VOICES[english].gender for other in here):
+        voice = find_voice(name, model.languages)
+        assert voice in loaded
+        if any(other.gender == VOICES[english].gender for other in loaded):
             assert voice.gender == VOICES[english].gender
 
 
 def test_eight_languages_and_their_voices() -> None:
     assert {voice.language for voice in VOICES.values()} == {"en", "fr", "de", "ko", "hi", "zh", "es", "it"}
     assert all(voice.id.isascii() or voice.ascii.isascii() for voice in VOICES.values())
-    for checkpoint in PUBLISHED_MODELS:
-        assert voices_of(checkpoint.languages)
+    for model in PUBLISHED_MODELS:
+        assert voices_of(model.languages)
 
 
 @pytest.mark.parametrize(
@@ -46,28 +54,30 @@ def test_eight_languages_and_their_voices() -> None:
         ("/models/my-own.gguf", ("en",)),
     ],
 )
-def test_a_models_name_tells_its_languages(model: str, languages: tuple[str, ...]) -> None:
+def test_the_name_of_a_model_tells_its_languages(model: str, languages: tuple[str, ...]) -> None:
     assert languages_of(model) == languages
 
 
-@pytest.mark.parametrize(("name", "setting"), [("pierre", "French"), ("yuna", "Korean"), ("长乐", "Chinese")])
-def test_a_voice_of_another_checkpoint_names_the_setting(name: str, setting: str) -> None:
-    with pytest.raises(BadRequest, match=rf"ORPHEUS_MODEL to lex-au/Orpheus-3b-{setting}") as caught:
+@pytest.mark.parametrize(
+    ("name", "language"), [("pierre", "French"), ("yuna", "Korean"), ("长乐", "Chinese")]
+)
+def test_the_error_for_a_voice_of_another_model_names_the_setting(name: str, language: str) -> None:
+    with pytest.raises(BadRequest, match=rf"ORPHEUS_MODEL to lex-au/Orpheus-3b-{language}") as caught:
         find_voice(name)
     assert caught.value.code == "voice_not_loaded"
 
 
-def test_ascii_spellings_and_their_own_are_one_voice() -> None:
+def test_both_spellings_of_a_name_are_one_voice() -> None:
     assert find_voice("yuna", ("ko",)) == find_voice("유나", ("ko",))
     assert find_voice("yuna", ("ko",)).id == "유나"
 
 
-def test_a_request_without_a_voice_gets_the_checkpoints_first() -> None:
+def test_a_request_without_a_voice_gets_the_first_of_the_model() -> None:
     assert find_voice("tara", ("fr",)).id == "pierre"
 
 
 @pytest.mark.parametrize("name", ["", "bob", "tara:", "../etc", "x" * 10_000])
-def test_an_unknown_voice_is_a_400_that_lists_the_known(name: str) -> None:
+def test_an_unknown_voice_is_an_error_that_lists_the_known_ones(name: str) -> None:
     with pytest.raises(BadRequest, match="tara, leah") as caught:
         find_voice(name)
     assert caught.value.param == "voice"

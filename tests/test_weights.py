@@ -10,10 +10,8 @@ import pytest
 from orpheus import embedded, weights
 from orpheus.errors import WeightsError
 from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
-from tests.support.hub import COMMIT, TOKEN, Hub
+from tests.support.hub import COMMIT, GGUF, TOKEN, Hub, use_hub
 from tests.support.live import free_port, served
-
-GGUF = b"GGUF\x03\x00\x00\x00 and the rest"
 
 
 @pytest.fixture
@@ -29,19 +27,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         "hubertsiuzdak/snac_24khz": {"config.json": b"{}", "pytorch_model.bin": b"x"},
     }
     with served(hub.app) as url:
-        _use_hub(monkeypatch, url, tmp_path)
+        use_hub(monkeypatch, url, tmp_path)
         yield hub
-
-
-def _use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
 
 
 def model(name: str | None, **more: object) -> Path:
@@ -139,7 +126,7 @@ def test_a_gated_repository_asks_for_the_token_and_takes_it(hub: Hub) -> None:
 def test_a_hub_that_cannot_be_reached_says_so_and_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    _use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
+    use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
     unhurried = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})  # its retries wait 15 s
     monkeypatch.setattr("huggingface_hub.utils._http.time", unhurried)
     for name in ("some/one", "some/one:only.gguf"):
@@ -151,7 +138,7 @@ def test_a_hub_that_cannot_be_reached_says_so_and_what_to_do(
 
 def test_a_copy_that_was_kept_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = model("some/one:only.gguf")
-    _use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
+    use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
     assert model("some/one:only.gguf") == path
     assert model("some/one") == path  # the only one there, as when it was fetched
     with pytest.raises(WeightsError, match="cannot be reached"):

@@ -42,9 +42,9 @@ class Recipe:
     coder: Size
     recovery: Recovery
     shifted_shards: int
-    codec: codec.Plan
-    language: language.Plan
-    preference: preference.Plan
+    codec: codec.CodecPlan
+    language: language.LanguagePlan
+    preference: preference.PreferencePlan
     packing: str = "F16"  # of the GGUF's matrices
     listened: int = 12  # sentences a voice
 
@@ -55,9 +55,9 @@ FULL = Recipe(
     coder=Size(codes=CODES),
     recovery=Recovery(),
     shifted_shards=80,
-    codec=codec.Plan(codes=CODES),
-    language=language.Plan(Shape(codes=CODES)),
-    preference=preference.Plan(),
+    codec=codec.CodecPlan(codes=CODES),
+    language=language.LanguagePlan(Shape(codes=CODES)),
+    preference=preference.PreferencePlan(),
 )
 SMOKE = Recipe(
     sentences=12,
@@ -65,14 +65,14 @@ SMOKE = Recipe(
     coder=Size(codes=64, width=32, dim=8, steps=40, batch=4, latents=32, shards=1),
     recovery=Recovery(sentences=4, meaning_steps=5, choosing_steps=5, batch=4, latents=16),
     shifted_shards=1,
-    codec=codec.Plan(codes=64, width=128, steps=4, batch=2, frames=2, compiled=False),
-    language=language.Plan(
+    codec=codec.CodecPlan(codes=64, width=128, steps=4, batch=2, frames=2, compiled=False),
+    language=language.LanguagePlan(
         Shape(codes=64, layers=2, width=64, heads=1, key_heads=1, inner=96, guided=(1,), phone_layer=0),
         steps=10,
         batch_tokens=1500,
         warm_steps=2,
     ),
-    preference=preference.Plan(rounds=1, sentences=2, tries=2),
+    preference=preference.PreferencePlan(rounds=1, sentences=2, tries=2),
 )
 
 
@@ -139,7 +139,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, help="of a learning stage's whole schedule")
     parser.add_argument(
-        "--adversarial", type=float, help="critics join after this share of the codec's schedule"
+        "--adversarial", type=float, help="discriminators join after this share of the codec's schedule"
     )
     parser.add_argument("--width", type=int, help="of the language model; a multiple of 64")
     parser.add_argument("--layers", type=int, help="of the language model")

@@ -26,12 +26,18 @@ from training.clock import FRAME_SAMPLES, RATE_HZ
 from training.files import save_checkpoint, write_atomically
 from training.held import Held
 from training.optimize import finite_step
-from training.sound_losses import Critics, critics_loss, generator_loss, phase_loss, spectral_loss
+from training.sound_losses import (
+    Discriminators,
+    discriminator_loss,
+    generator_loss,
+    phase_loss,
+    spectral_loss,
+)
 from training.speakers import SPEAKERS, Speaker
 
 
 @dataclass(frozen=True)
-class Plan:
+class CodecPlan:
     codes: int
     width: int = 256
     code_dim: int = 48
@@ -41,8 +47,8 @@ class Plan:
     frames: int = 8  # of a training piece, 85 ms each
     rate: float = 1e-3
     phase: float = 2.0  # weight of the tone's phase
-    critic_rate: float = 6e-4
-    adversarial_from: float = 1.1  # share of the schedule after which critics join; above 1: never
+    discriminator_rate: float = 6e-4
+    adversarial_from: float = 1.1  # share of the schedule after which discriminators join; above 1: never
     compiled: bool = True  # on a CPU: a sixth off a step, for a minute's compiling
     save_minutes: float = 3.0
     stop_minutes: float = 0.0  # end here although the plan goes on; 0: never
@@ -66,7 +72,7 @@ class Plan:
         }
 
 
-def going_on(plan: Plan, origin: Path) -> Plan:
+def going_on(plan: CodecPlan, origin: Path) -> CodecPlan:
     """`plan` for a codec that can already speak: of its size; a quarter of the rate, which falls throughout."""
     config = json.loads((origin / "config.json").read_text())
     return replace(
@@ -117,7 +123,7 @@ def pitch_columns(melodies: np.ndarray, speaker: Speaker) -> np.ndarray:
     return _PITCH_SCALE * ratios
 
 
-def begin(plan: Plan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
+def begin(plan: CodecPlan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
     """A SNAC in which the voice's waves are laid, and what of it they are. A new one's codebooks start from what the codes mean: the
     coder's centres, each speaker's pitches."""
     snac = SNAC(**plan.config())
@@ -173,7 +179,7 @@ def compiled(snac: SNAC) -> Callable[[Tensor], Tensor]:
 
 
 def draw_batch(
-    found: list[Piece], plan: Plan, draw: np.random.Generator, device: str
+    found: list[Piece], plan: CodecPlan, draw: np.random.Generator, device: str
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """SNAC's three code rows (b, n·…), the audio (b, samples) and its tone alone, of random pieces of equal length."""
     frames, audio = [], []
@@ -189,13 +195,13 @@ def draw_batch(
     return layers, tone + breath, tone
 
 
-def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
+def train(out: Path, found: list[Piece], plan: CodecPlan, seed: int) -> Path:
     """Train until the plan is done; `out`/codec.pt is the state at any moment, `out`/snac the checkpoint."""
     target = out / "codec.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
     snac, held = begin(plan, out, found)
-    critics = Critics().to(device)
+    discriminators = Discriminators().to(device)
     snac.to(device)
     held.guard()
     torch.backends.cudnn.allow_tf32 = False  # the phase is a small difference of large numbers
@@ -205,15 +211,17 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     ]
     learned += [p for q in snac.quantizer.quantizers for p in q.out_proj.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.0)
-    critic_optimizer = torch.optim.AdamW(critics.parameters(), lr=plan.critic_rate, betas=(0.8, 0.99))
+    discriminator_optimizer = torch.optim.AdamW(
+        discriminators.parameters(), lr=plan.discriminator_rate, betas=(0.8, 0.99)
+    )
     step, progress = 0, 0.0
     if target.exists():
         state = torch.load(target, map_location=device)
         snac.load_state_dict(state["snac"])
-        critics.load_state_dict(state["critics"])
+        discriminators.load_state_dict(state["discriminators"])
         optimizer.load_state_dict(state["optimizer"])
-        critic_optimizer.load_state_dict(state["critic_optimizer"])
-        critic_optimizer.param_groups[0]["lr"] = plan.critic_rate
+        discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        discriminator_optimizer.param_groups[0]["lr"] = plan.discriminator_rate
         step = state["step"]
         progress = state["progress"] if plan.minutes else step / plan.steps  # so that a longer plan goes on
     long_enough = [one for one in found if len(one.frames) >= plan.frames]
@@ -221,9 +229,9 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     def save() -> None:
         parts = {
             "snac": snac,
-            "critics": critics,
+            "discriminators": discriminators,
             "optimizer": optimizer,
-            "critic_optimizer": critic_optimizer,
+            "discriminator_optimizer": discriminator_optimizer,
         }
         state = {name: part.state_dict() for name, part in parts.items()}
         save_checkpoint(target, {**state, "step": step, "progress": progress})
@@ -232,7 +240,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     decoder = compiled(snac) if plan.compiled and device == "cpu" else snac.decoder
     # The noise of SNAC's decoder hides small gradients at first; it is part of the format and stays on.
     began = saved = last = time.monotonic()
-    # Half the precision for the critics alone: the decoder's own loss stays 0.2 higher with it.
+    # Half the precision for the discriminators alone: the decoder's own loss stays 0.2 higher with it.
     precise = torch.autocast(device, dtype=torch.bfloat16)
     heard: list[tuple[float, float]] = []
     fools: list[float] = []
@@ -248,14 +256,14 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         loss = spectral + plan.phase * phase
         if progress >= plan.adversarial_from:
             with precise:
-                verdict = critics_loss(critics(real), critics(made.detach()))
-            critic_optimizer.zero_grad(set_to_none=True)
+                verdict = discriminator_loss(discriminators(real), discriminators(made.detach()))
+            discriminator_optimizer.zero_grad(set_to_none=True)
             verdict.backward()
-            skipped += not finite_step(critic_optimizer)
+            skipped += not finite_step(discriminator_optimizer)
             with precise:
                 with torch.no_grad():
-                    wanted = critics(real)
-                fooled, views = generator_loss(wanted, critics(made))
+                    wanted = discriminators(real)
+                fooled, views = generator_loss(wanted, discriminators(made))
             loss = loss + 0.5 * fooled + 2.0 * views
             fools.append(fooled.item())
         optimizer.zero_grad(set_to_none=True)
@@ -269,7 +277,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
         progress = progress + (now - last) / 60 / plan.minutes if plan.minutes else step / plan.steps
         last = now
         if step % 100 == 0 or progress >= 1:
-            doubt = f"critics' doubt {np.mean(fools[-100:]):.3f}, " if fools else ""
+            doubt = f"discriminators' doubt {np.mean(fools[-100:]):.3f}, " if fools else ""
             print(
                 "codec step {} ({:.1%}): spectral {:.3f}, phase {:.3f}".format(
                     step, progress, *np.mean(heard[-100:] or [(np.nan, np.nan)], axis=0)
@@ -285,7 +293,7 @@ def train(out: Path, found: list[Piece], plan: Plan, seed: int) -> Path:
     return target
 
 
-def write_snac(snac: SNAC, plan: Plan, folder: Path) -> None:
+def write_snac(snac: SNAC, plan: CodecPlan, folder: Path) -> None:
     """The checkpoint SNAC.from_pretrained loads; halves on disk, which its loader widens again."""
     buffer = io.BytesIO()
     torch.save({name: value.cpu().half() for name, value in snac.state_dict().items()}, buffer)

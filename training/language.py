@@ -34,7 +34,7 @@ SAID_AT = 0.7  # temperature of the model's own codes
 
 
 @dataclass(frozen=True)
-class Plan:
+class LanguagePlan:
     shape: Shape
     steps: int = 40000  # of the whole schedule; or, with minutes, whatever fits in them
     minutes: float = 0.0
@@ -58,7 +58,7 @@ class Plan:
     origin: Path | None = None  # a GGUF to go on from instead of from nothing
 
 
-def going_on(plan: Plan, origin: Path) -> Plan:
+def going_on(plan: LanguagePlan, origin: Path) -> LanguagePlan:
     """`plan` for a model that can already speak: it hears itself from the start, at a fifth of the rate that falls throughout.
 
     A GGUF does not hold the phoneme read-out, so nothing is asked of it.
@@ -93,7 +93,7 @@ def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def own_words(model: Llama, ids: Tensor, plan: Plan) -> Tensor:
+def own_words(model: Llama, ids: Tensor, plan: LanguagePlan) -> Tensor:
     """`ids` (b, t) with stretches of codes replaced: by what the model says there, or by what was said before.
 
     Scheduled sampling in parallel passes (Mihaylova and Martins 2019): what it says after the truth, then what it says
@@ -183,7 +183,7 @@ class Losses(NamedTuple):
     phoneme: Tensor
     level: Tensor
 
-    def total(self, plan: Plan) -> Tensor:
+    def total(self, plan: LanguagePlan) -> Tensor:
         weights = (1.0, plan.whole, plan.guide, plan.phone, plan.level)
         return torch.stack([weight * loss for weight, loss in zip(weights, self, strict=True)]).sum()
 
@@ -191,7 +191,7 @@ class Losses(NamedTuple):
         return " ".join(f"{name} {loss:.3f}" for name, loss in self._asdict().items())
 
 
-def losses(model: Llama, batch: Batch, plan: Plan, heard: Tensor) -> Losses:
+def losses(model: Llama, batch: Batch, plan: LanguagePlan, heard: Tensor) -> Losses:
     """What is wrong with what the model would say.
 
     `heard` (b, t) is what the model is given, `batch` what it should say next.
@@ -229,12 +229,12 @@ def begin(shape: Shape, out: Path) -> Llama:
     return model
 
 
-def rate_at(progress: float, step: int, plan: Plan) -> float:
+def rate_at(progress: float, step: int, plan: LanguagePlan) -> float:
     """Learning rate: a short climb, a plain, a straight fall."""
     return plan.rate * min(1.0, (step + 1) / plan.warm_steps, max((1 - progress) / plan.fall, 0.0))
 
 
-def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
+def train(out: Path, samples: list[Sample], plan: LanguagePlan, seed: int) -> Path:
     """Train until the plan is done; `out`/language.pt is its state at any moment and its result at the end."""
     target = out / "language.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -300,7 +300,7 @@ def train(out: Path, samples: list[Sample], plan: Plan, seed: int) -> Path:
 
 
 @torch.no_grad()
-def validate(model: Llama, check: Batch, plan: Plan, precise: torch.autocast) -> str:
+def validate(model: Llama, check: Batch, plan: LanguagePlan, precise: torch.autocast) -> str:
     """The losses on unseen sentences, going on from the truth and from its own words."""
     model.eval()
     with precise, torch.random.fork_rng():

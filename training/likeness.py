@@ -1,4 +1,4 @@
-"""What a voice says → what the teacher would have been described by, had he said it; and how far that is from what he did say.
+"""What a voice says → the description of the teacher, had it said the same; and how far that is from what it did say.
 
 Knows nothing of words. A listener tells right from wrong and little between; this distance is small or large for every frame. Of tries
 of one sentence it agrees with either listener about as well as they agree with one another (benchmarks/LOG.md).
@@ -20,8 +20,8 @@ _HOPS = FRAME_SAMPLES // HOP_SAMPLES  # in a code frame
 
 
 def described(snac: SNAC, mute: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `features.describe` would tell of the teacher, had he said `mute`, (n, 7) codes from 0 in every slot, without a
-    speaker."""
+    """What `features.describe` would return for the teacher, had it said `mute`, (n, 7) codes from 0 in every slot,
+    without a speaker."""
     return describe(codec.decode(snac, said_by(SPEAKER, mute, codes_a_slot(snac.codebook_size))))
 
 

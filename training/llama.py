@@ -71,7 +71,7 @@ def look_back(q: Tensor, k: Tensor, v: Tensor, rows: int = 128) -> Tensor:
     return torch.cat(out, dim=2)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads, self.key_heads = shape.heads, shape.key_heads
@@ -109,7 +109,7 @@ class Llama(nn.Module):
         self.plain = nn.Parameter(torch.randn(turns.FIRST_CODE_ID + 1, shape.width) * 0.02)
         self.levels = nn.Parameter(torch.randn(3, shape.codes, shape.width) * 0.02)
         self.slots = nn.Parameter(torch.randn(SLOTS, 1, shape.width) * 0.02)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(shape.layers))
         self.output_norm = Norm(shape.width)
         self.phones = nn.Linear(shape.width, PHONES)  # helps learning only; not written out
         self.dropout = nn.Dropout(shape.dropout)

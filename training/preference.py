@@ -46,7 +46,7 @@ Before = dict[
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreferencePlan:
     rounds: int = 2  # each says other sentences with what the one before it learned
     sentences: int = 1272  # a round
     tries: int = 4  # a sentence
@@ -104,7 +104,7 @@ def likelihoods(model: Llama, batch: list[Tries]) -> Likelihoods:
     )
 
 
-class Verdict:
+class PreferenceLoss:
     """Pairs of one kind: how far the better is from likelier than the worse, weighed by how much better it is."""
 
     def __init__(self, steepness: float) -> None:
@@ -131,11 +131,13 @@ class Verdict:
         return self._right / max(self._weight, 1e-6)
 
 
-def compare(model: Llama, batch: list[Tries], before: Before, plan: Plan) -> tuple[Tensor, Verdict, Verdict]:
+def compare(
+    model: Llama, batch: list[Tries], before: Before, plan: PreferencePlan
+) -> tuple[Tensor, PreferenceLoss, PreferenceLoss]:
     """(loss, verdict on whole tries, verdict on words); `before` has the likelihoods at the round's beginning."""
     with PRECISION:
         now = likelihoods(model, batch)
-    whole, words = Verdict(plan.steepness), Verdict(plan.steepness)
+    whole, words = PreferenceLoss(plan.steepness), PreferenceLoss(plan.steepness)
     example, examples = torch.zeros(()), 0
     for said, after in zip(batch, now.codes, strict=True):
         gained = [one - two for one, two in zip(after, before[id(said)], strict=True)]
@@ -195,7 +197,7 @@ def batches(said: list[Tries], tokens: int, draw: Random) -> list[list[Tries]]:
     return groups
 
 
-def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
+def learn(model: Llama, said: list[Tries], plan: PreferencePlan, seed: int) -> Llama:
     """The mean of `model` and of what `plan.learners` learned from what it said, each in an order of its own.
 
     What a learner got by heart is its own, what also holds of other sentences they share: the mean keeps the latter
@@ -222,7 +224,7 @@ def learn(model: Llama, said: list[Tries], plan: Plan, seed: int) -> Llama:
     return mean
 
 
-def _learner(model: Llama, taught: list[Tries], before: Before, plan: Plan, seed: int) -> Llama:
+def _learner(model: Llama, taught: list[Tries], before: Before, plan: PreferencePlan, seed: int) -> Llama:
     """A copy of `model` after `plan.passes` over `taught`."""
     torch.manual_seed(seed)
     draw = Random(seed)
@@ -247,7 +249,7 @@ def _learner(model: Llama, taught: list[Tries], before: Before, plan: Plan, seed
     return model
 
 
-def train(out: Path, plan: Plan, seed: int) -> Path:
+def train(out: Path, plan: PreferencePlan, seed: int) -> Path:
     """Every round that is not done yet; `out`/preferred.pt holds the model after the last one."""
     from training import tries  # llama.cpp and the listener, without which the other stages do
 

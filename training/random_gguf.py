@@ -1,6 +1,6 @@
-"""A model's shape → a GGUF of random weights with the published Orpheus vocabulary's size and layout.
+"""A GGUF of random weights in a given shape, with the size and layout of the published Orpheus vocabulary.
 
-For measuring and testing, not for listening. Knows nothing of engines.
+For benchmarks and tests, not for listening.
 """
 
 from __future__ import annotations

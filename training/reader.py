@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from orpheus.llama.backend import Context, ContextOptions, Model
-from orpheus.llama.batches import Row
+from orpheus.llama.batches import BatchRow
+from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS
 from training import turns
 from training.samples import in_codebooks
 
-TEMPERATURE, TOP_P = 0.6, 0.9  # the service's own
+TEMPERATURE, TOP_P = Sampling.temperature, Sampling.top_p  # as the service samples
 LONGEST_TOKENS = 1400
 CONTEXT_TOKENS = 2048
 
@@ -41,9 +42,9 @@ class Reader:
     ) -> tuple[np.ndarray, bool]:
         """((n, 7) codes of the codebooks, whether it ended by itself)."""
         draw = np.random.default_rng(seed)
-        self._context.forget(0)
+        self._context.free(0)
         prompt = turns.prompt(text, voice)
-        self._context.decode([Row(0, 0, tuple(prompt), True)])
+        self._context.decode([BatchRow(0, 0, tuple(prompt), True)])
         said: list[int] = []
         ended = False
         while len(said) < longest_tokens:
@@ -57,7 +58,7 @@ class Reader:
             ended = pick == self._codes
             if ended:
                 break
-            self._context.decode([Row(0, len(prompt) + len(said), (first + pick,), True)])
+            self._context.decode([BatchRow(0, len(prompt) + len(said), (first + pick,), True)])
             said.append(pick)
         return in_codebooks(np.array(said, int).reshape(-1, SLOTS), self._codes), ended
 

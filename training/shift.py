@@ -17,7 +17,7 @@ from training.speakers import Speaker
 
 TEACHER_PITCH_HZ = 88.0  # geometric mean of joe's voiced frames
 LOUDNESS = 0.08  # RMS of the louder half of a sentence, full scale 1
-_PITCH_HZ = (55.0, 180.0)  # joe's range; a wider one finds his octave instead of him
+_PITCH_HZ = (55.0, 180.0)  # the teacher's range; with a wider one its octave is found instead
 _CREAK_RATIO = 0.72  # a creak an octave below the melody would jump when moved up
 
 

@@ -1,4 +1,4 @@
-"""Two waveforms → how differently they sound: spectra at several resolutions; and critics for an adversarial loss.
+"""Two waveforms → how differently they sound: spectra at several resolutions; and discriminators for an adversarial loss.
 
 Knows nothing of codes or of the codec.
 """
@@ -92,18 +92,18 @@ class Discriminator(nn.Module):
         return [*seen, self.verdict(x).float()]
 
 
-class Critics(nn.Module):
-    """One critic a window length."""
+class Discriminators(nn.Module):
+    """One discriminator per window length."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.critics = nn.ModuleList(Discriminator(window) for window in (2048, 1024, 512, 256))
+        self.discriminators = nn.ModuleList(Discriminator(window) for window in (2048, 1024, 512, 256))
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        return [critic(audio) for critic in self.critics]
+        return [discriminator(audio) for discriminator in self.discriminators]
 
 
-def critics_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
+def discriminator_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
     """Least squares: real is 1, made is 0."""
     return torch.stack(
         [(1 - a[-1]).square().mean() + b[-1].square().mean() for a, b in zip(real, made, strict=True)]
@@ -111,7 +111,7 @@ def critics_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
 
 
 def generator_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-    """(how far the critics are from taking made for real, how far their inner views of the two differ)."""
+    """(how far the discriminators are from taking made for real, how far their inner views of the two differ)."""
     fooled = torch.stack([(1 - b[-1]).square().mean() for b in made]).mean()
     views = [
         (x - y).abs().mean() / x.abs().mean().clamp_min(1e-3)

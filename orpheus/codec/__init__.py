@@ -1,4 +1,4 @@
-"""SNAC codes → PCM, streamed: each latent decoded once, all open streams together, equal to the offline decode."""
+"""SNAC codes → PCM, streamed: each latent is decoded once, all open streams together, with the offline decode's samples."""
 
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.service import Codec, CodecStream

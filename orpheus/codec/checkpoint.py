@@ -1,6 +1,6 @@
-"""A SNAC folder (config.json + pytorch_model.bin) → its shape and its decoder's tensors, weight norm folded.
+"""A SNAC folder (config.json and pytorch_model.bin) → its configuration and its decoder's tensors, weight norm folded.
 
-Knows nothing of how they are run. The encoder's half of the file is mapped, never read into memory.
+The encoder's half of the file is mapped, never read into memory.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ import torch
 from torch import Tensor
 
 from orpheus.errors import WeightsError
+from orpheus.settings import REAL_CODEC
+from orpheus.weights import CODEC_FILES
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "pytorch_model.bin"
-VQ_STRIDES = (4, 2, 1)  # latents a code of each layer lasts: what seven slots a frame imply
+CONFIG_FILE, WEIGHTS_FILE = CODEC_FILES
+VQ_STRIDES = (4, 2, 1)  # latents per code of each layer, which is what makes seven slots per frame
 LATENTS_PER_FRAME = VQ_STRIDES[0]
-DILATIONS = (1, 3, 9)  # of a block's three residual units: snac.layers.DecoderBlock
+DILATIONS = (1, 3, 9)  # of a block's three residual units, as in snac.layers.DecoderBlock
 KERNEL = 7
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """What config.json says, as far as decoding needs it."""
+    """The part of config.json that decoding needs."""
 
     sample_rate: int  # Hz
     latent_channels: int
     channels: int  # after the first layer; each block halves it
-    strides: tuple[int, ...]  # samples each block makes of one
+    strides: tuple[int, ...]  # of each block: samples out per sample in
     codes: int  # codebook size
     code_channels: int
     noise: bool
@@ -40,7 +41,7 @@ class CodecConfig:
 
     @property
     def hop(self) -> int:
-        """Samples a latent."""
+        """Samples per latent."""
         return math.prod(self.strides)
 
     def channels_after(self, blocks: int) -> int:
@@ -48,23 +49,23 @@ class CodecConfig:
 
 
 def read_config(folder: Path) -> CodecConfig:
-    """config.json of `folder`. WeightsError where it is missing, damaged, or no codec this decoder can run."""
+    """Read config.json of `folder`. WeightsError if it is missing, damaged, or of a codec that cannot be streamed."""
     path = folder / CONFIG_FILE
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
+        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(given, dict):
             raise ValueError("not an object")
-        strides = tuple(int(rate) for rate in config["decoder_rates"])
-        latent = config.get("latent_dim") or config["encoder_dim"] * 2 ** len(config["encoder_rates"])
-        shape = CodecConfig(
-            sample_rate=int(config["sampling_rate"]),
+        strides = tuple(int(rate) for rate in given["decoder_rates"])
+        latent = given.get("latent_dim") or given["encoder_dim"] * 2 ** len(given["encoder_rates"])
+        config = CodecConfig(
+            sample_rate=int(given["sampling_rate"]),
             latent_channels=int(latent),
-            channels=int(config["decoder_dim"]),
+            channels=int(given["decoder_dim"]),
             strides=strides,
-            codes=int(config["codebook_size"]),
-            code_channels=int(config["codebook_dim"]),
-            noise=bool(config.get("noise", True)),
-            depthwise=bool(config.get("depthwise", True)),
+            codes=int(given["codebook_size"]),
+            code_channels=int(given["codebook_dim"]),
+            noise=bool(given.get("noise", True)),
+            depthwise=bool(given.get("depthwise", True)),
         )
     except FileNotFoundError as error:
         raise WeightsError(
@@ -74,29 +75,30 @@ def read_config(folder: Path) -> CodecConfig:
         raise WeightsError(
             f"{path} is no SNAC configuration ({type(error).__name__}: {error}). Fetch it again."
         ) from error
-    # The package's own default is a window of 32, so a missing key is an attention layer too.
-    if (window := config.get("attn_window_size", 32)) is not None:
+    # The snac package's default is a window of 32, so a missing key means attention too.
+    if (window := given.get("attn_window_size", 32)) is not None:
         raise WeightsError(
-            f"{path} asks for attention (attn_window_size {window}): no exact streaming exists for it. Set "
-            "ORPHEUS_CODEC to a SNAC without attention, such as hubertsiuzdak/snac_24khz."
+            f"{path} asks for attention (attn_window_size {window}), which this decoder cannot stream. Set "
+            f"ORPHEUS_CODEC to a SNAC without attention, such as {REAL_CODEC}."
         )
-    if tuple(config.get("vq_strides", ())) != VQ_STRIDES:
+    if tuple(given.get("vq_strides", ())) != VQ_STRIDES:
         raise WeightsError(
-            f"{path} has vq_strides {config.get('vq_strides')}, but Orpheus' seven tokens a frame are "
-            f"{list(VQ_STRIDES)}. Set ORPHEUS_CODEC to hubertsiuzdak/snac_24khz."
+            f"{path} has vq_strides {given.get('vq_strides')}, but Orpheus' seven tokens per frame need "
+            f"{list(VQ_STRIDES)}. Set ORPHEUS_CODEC to {REAL_CODEC}."
         )
-    if not strides or min(strides) < 2 or shape.channels % 2 ** len(strides) or shape.channels <= 0:
+    if not strides or min(strides) < 2 or config.channels % 2 ** len(strides) or config.channels <= 0:
         raise WeightsError(
             f"{path} cannot be run: decoder_rates {list(strides)} must be 2 or more each, and decoder_dim "
-            f"{shape.channels} must halve once for each."
+            f"{config.channels} must be divisible by 2 once for each. Set ORPHEUS_CODEC to {REAL_CODEC}."
         )
-    return shape
+    return config
 
 
 class Checkpoint:
-    """pytorch_model.bin: hands out the decoder's tensors by the package's own names, checked and folded."""
+    """pytorch_model.bin: its tensors by the names of the snac package, checked and with weight norm folded."""
 
     def __init__(self, folder: Path) -> None:
+        """WeightsError if the file is missing or damaged."""
         self.path = folder / WEIGHTS_FILE
         try:
             self._tensors: dict[str, Tensor] = self._read(self.path)
@@ -112,14 +114,14 @@ class Checkpoint:
 
     @staticmethod
     def _read(path: Path) -> dict[str, Tensor]:
-        try:  # mapped, so that the encoder's half stays on disk; files written before torch 1.6 cannot be
+        try:  # mapped, so that the encoder's half stays on disk; files from before torch 1.6 cannot be mapped
             tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         return tensors
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A float32 copy of one tensor. WeightsError where it is missing or shaped otherwise than config.json says."""
+        """A float32 copy of one tensor. WeightsError if it is missing or not of `shape`."""
         tensor = self._tensors.get(name)
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
             found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "nothing"
@@ -132,7 +134,7 @@ class Checkpoint:
     def take_normed(self, name: str, *shape: int) -> Tensor:
         """The weight of a layer with weight norm: g · v / |v|, the norm over all but the first dimension.
 
-        Both of torch's spellings are read: parametrizations (now) and weight_g, weight_v (older files).
+        Both of torch's spellings are read: parametrizations, and weight_g and weight_v in older files.
         """
         module, _, leaf = name.rpartition(".")
         length = (shape[0], *(1 for _ in shape[1:]))

@@ -1,16 +1,14 @@
-"""Latents of several streams, each with its own memory → the samples they make final. The exact streaming core.
+"""The exact streaming decoder: codes of several streams, each with its own memory → the samples that became final.
 
-Knows nothing of slots, of threads or of listeners.
+How it is exact. SNAC's decoder is made of centred convolutions, each padded with zeros at the ends of the sequence.
+Here every layer keeps the inputs that later outputs still need, and its output is delayed by its right context: n
+latents in, n · hop samples out, `delay` samples behind. Positions before the first and after the last latent are set
+to zero at the input of every layer that looks at its neighbours, which is exactly the padding. So a stream's start,
+middle and flush are the same step and may share a batch.
 
-How it is exact. SNAC's decoder is centred convolutions, each padded with zeros at the ends of the sequence. Here
-every layer keeps the inputs that later outputs still need and answers late by its own right context: n latents
-in, n · hop samples out, `delay` samples behind. Positions before the first and after the last latent are set to
-zero at the input of every layer that looks at its neighbours, which is exactly the padding; so a stream's start,
-middle and flush are one and the same step and may share a batch.
-
-How it is cheap. Rows are (time, stream) and columns channels: 1x1 and transposed convolutions are matrix products
-over all rows, and one stream more is a larger dilation. Residual sums happen in place, in a buffer whose front is
-the delay, so nothing is moved to line a sum up with its delayed operand.
+How it is fast. Rows are (time, stream) and columns are channels: 1x1 and transposed convolutions are matrix products
+over all rows, and one more stream is a larger dilation. Residual sums happen in place, in a buffer whose front is the
+delay, so nothing is moved to align a sum with its delayed operand.
 """
 
 from __future__ import annotations
@@ -25,40 +23,40 @@ from torch.nn import functional as F
 
 from orpheus.codec.checkpoint import KERNEL, LATENTS_PER_FRAME, Checkpoint, CodecConfig, read_config
 from orpheus.codec.edges import OPEN_END, Edges, RowEdges
-from orpheus.codec.layers import FEWEST_ROWS, Block, Conv, Network, Snake, fold, to_device
-from orpheus.codec.layout import LOOK, StateSlice, lay_out
+from orpheus.codec.layers import MIN_ROWS, Conv, DecoderBlock, Network, Snake, fold, to_device
+from orpheus.codec.layout import PADDING, StateSlice, state_layout
 from orpheus.codec.noise import bases, counter_offsets, noise_from_counters, quantile_table
 
 
 class Decoder:
-    """SNAC's quantizer and decoder with weight norm folded, float32, on one device. Stateless: memory is the caller's."""
+    """SNAC's quantizer and decoder, float32, on one device. Stateless: the caller keeps each stream's memory."""
 
-    most_latents = 32  # streams times latents of a step worth taking: more fall out of a core's cache
+    max_latents = 32  # in one step, over all streams: more do not fit a core's cache
 
-    def __init__(self, shape: CodecConfig, network: Network, *, noise: bool, device: torch.device) -> None:
-        self.shape, self.device = shape, device
-        self.noise = noise and shape.noise
-        self.hop = shape.hop
+    def __init__(self, config: CodecConfig, network: Network, *, noise: bool, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.noise = noise and config.noise
+        self.hop = config.hop
         self.network = to_device(network, device)
-        self._places, self.delay = lay_out(shape, network)  # samples an output is late by
-        self.floats = self._places[-1].stop  # memory of one stream
-        self.tail = -(-self.delay // self.hop)  # latents of nothing that push the last sample out
+        self._histories, self.delay = state_layout(config, network)  # the delay of an output in samples
+        self.floats = self._histories[-1].stop  # memory of one stream
+        self.tail = -(-self.delay // self.hop)  # empty latents that push the last sample out
         self._table = quantile_table().to(device)
-        self._layer_offsets = torch.arange(3, device=device) * shape.codes
+        self._layer_offsets = torch.arange(3, device=device) * config.codes
         self._counters: dict[int, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def load(cls, folder: Path, *, noise: bool = True, device: str = "cpu") -> Decoder:
-        """From a SNAC folder. WeightsError where it is missing, damaged or of another kind."""
-        shape = read_config(folder)
-        return cls(shape, fold(shape, Checkpoint(folder)), noise=noise, device=torch.device(device))
+        """From a SNAC folder. WeightsError if it is missing, damaged, or a codec that cannot be streamed."""
+        config = read_config(folder)
+        return cls(config, fold(config, Checkpoint(folder)), noise=noise, device=torch.device(device))
 
     def new_memory(self, streams: int = 1) -> Tensor:
-        """float32 (streams, floats): before the first latent there is nothing but zeros."""
+        """float32 (streams, floats), zeros: the memory before the first latent."""
         return torch.zeros(streams, self.floats, device=self.device)
 
     def fit(self, latents: int) -> int:
-        """The longest step within `latents` that runs well."""
+        """The longest step of at most `latents` that runs well."""
         return latents
 
     def warm_up(self) -> None:
@@ -76,16 +74,16 @@ class Decoder:
     ) -> Tensor:
         """Advance every stream by the same number of latents.
 
-        memory: (streams, floats), advanced in place. codes: int64 (streams, latents, 3), each latent's code of the
-        three layers; whatever stands beyond a stream's end is ignored. positions: latents fed before. ends: latents
-        of the whole stream, or OPEN_END. Returns float32 (streams, latents · hop): samples
-        position · hop - delay and on. Those before 0 or from end · hop on are no samples.
+        memory: (streams, floats), advanced in place. codes: int64 (streams, latents, 3), each latent's code in the
+        three layers; codes beyond a stream's end are ignored. positions: latents decoded before. ends: latents of the
+        whole stream, or OPEN_END. Returns float32 (streams, latents · hop): the samples from position · hop - delay
+        on, of which those before 0 and from end · hop on are to be ignored.
         """
         streams, latents = codes.shape[:2]
-        if (short := -(-FEWEST_ROWS // latents) - streams) > 0:  # streams that are empty make up the rows
-            memories, more = torch.cat([memory, self.new_memory(short)]), [0] * short
-            codes = F.pad(codes, (0, 0, 0, 0, 0, short))
-            pcm = self.step(memories, codes, [*positions, *more], [*ends, *more], [*seeds, *more])
+        if (missing := -(-MIN_ROWS // latents) - streams) > 0:  # made up by empty streams
+            memories, zeros = torch.cat([memory, self.new_memory(missing)]), [0] * missing
+            codes = F.pad(codes, (0, 0, 0, 0, 0, missing))
+            pcm = self.step(memories, codes, [*positions, *zeros], [*ends, *zeros], [*seeds, *zeros])
             memory.copy_(memories[:streams])
             return pcm[:streams]
         edges = RowEdges(positions, ends, latents, self.tail + 1)
@@ -93,74 +91,74 @@ class Decoder:
         return self.run(memory, codes.to(self.device), edges, base)
 
     def noise_bases(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """int64 (blocks, streams): where each block's noise stands."""
-        rate, late, starts = 1, LOOK, []
+        """int64 (blocks, streams): the counter at which each block's noise begins in this step."""
+        rate, delay, starts = 1, PADDING, []
         for block in self.network.blocks:
             rate *= block.stride
-            late = late * block.stride + block.pad
-            starts.append([position * rate - late for position in positions])
-            late += sum(LOOK * unit.conv.dilation for unit in block.units)
+            delay = delay * block.stride + block.padding
+            starts.append([position * rate - delay for position in positions])
+            delay += sum(PADDING * unit.conv.dilation for unit in block.units)
         return bases(seeds, starts).to(self.device)
 
     def run(self, memory: Tensor, codes: Tensor, edges: Edges, base: Tensor | None) -> Tensor:
         """`step` on tensors only: what a graph captures."""
-        network, places = self.network, iter(self._places)
+        network, histories = self.network, iter(self._histories)
         streams, latents = codes.shape[:2]
         noises = self._noises(base, latents) if base is not None else None
 
         ids = (codes + self._layer_offsets).transpose(0, 1).reshape(-1, 3)
-        place = next(places)
-        rows = self._with_history(memory, place, latents)
-        torch.sum(network.table[ids], dim=1, out=rows[place.rows :].view(-1, place.channels))
-        edges.clear(rows[place.rows :], 1, 0)
-        place.view(memory).copy_(rows[latents:])
+        history = next(histories)
+        rows = self._with_history(memory, history, latents)
+        torch.sum(network.table[ids], dim=1, out=rows[history.rows :].view(-1, history.channels))
+        edges.clear(rows[history.rows :], 1, 0)
+        history.view(memory).copy_(rows[latents:])
         x = self._conv(network.first, rows)
         if network.widen is not None:
             x = torch.addmm(network.widen[1], x, network.widen[0])
-        rate, late = 1, LOOK
+        rate, delay = 1, PADDING
         for number, block in enumerate(network.blocks):
             noise = noises[number] if noises is not None else None
-            place = next(places)
-            rows = self._with_history(memory, place, latents * rate)
+            history = next(histories)
+            rows = self._with_history(memory, history, latents * rate)
             self._snake(block.snake, x, rows[1:])
-            edges.clear(rows[1:], rate, late)
-            place.view(memory).copy_(rows[-1:])
+            edges.clear(rows[1:], rate, delay)
+            history.view(memory).copy_(rows[-1:])
             rate *= block.stride
-            late = late * block.stride + block.pad
-            place = next(places)
-            rows = self._upsample(block, rows, noise, self._with_history(memory, place, latents * rate))
-            x = rows[place.rows :]
-            start = place.rows
+            delay = delay * block.stride + block.padding
+            sums = next(histories)
+            rows = self._upsample(block, rows, noise, self._with_history(memory, sums, latents * rate))
+            x = rows[sums.rows :]
+            start = sums.rows
             for unit in block.units:
-                look = LOOK * unit.conv.dilation
-                history = next(places)
-                seen = self._with_history(memory, history, latents * rate)
-                self._snake(unit.snake, x.view(-1, history.channels), seen[2 * look :])
-                edges.clear(seen[2 * look :], rate, late)
-                history.view(memory).copy_(seen[latents * rate :])
-                inner = self._conv(unit.conv, seen)
+                padding = PADDING * unit.conv.dilation
+                history = next(histories)
+                inputs = self._with_history(memory, history, latents * rate)
+                self._snake(unit.snake, x.view(-1, history.channels), inputs[2 * padding :])
+                edges.clear(inputs[2 * padding :], rate, delay)
+                history.view(memory).copy_(inputs[latents * rate :])
+                inner = self._conv(unit.conv, inputs)
                 _add_sine_squared(inner)
-                start -= look
-                late += look
+                start -= padding
+                delay += padding
                 x = rows[start : start + latents * rate]
                 x.view(-1, history.channels).addmm_(inner, unit.point)
-            place.view(memory).copy_(rows[latents * rate :])
-            x = x.view(-1, place.channels)
-        place = next(places)
-        rows = self._with_history(memory, place, latents * rate)
-        self._snake(network.snake, x, rows[place.rows :])
-        edges.clear(rows[place.rows :], rate, late)
-        place.view(memory).copy_(rows[latents * rate :])
-        taps = rows.view(-1, place.channels) @ network.last
+            sums.view(memory).copy_(rows[latents * rate :])
+            x = x.view(-1, sums.channels)
+        history = next(histories)
+        rows = self._with_history(memory, history, latents * rate)
+        self._snake(network.snake, x, rows[history.rows :])
+        edges.clear(rows[history.rows :], rate, delay)
+        history.view(memory).copy_(rows[latents * rate :])
+        taps = rows.view(-1, history.channels) @ network.last
         samples = latents * rate * streams
         # Tap k of output t is row t + k: a diagonal, which strides can read without moving anything.
         pcm = taps.as_strided((samples, KERNEL), (KERNEL, KERNEL * streams + 1)).sum(1)
         return pcm.add_(network.last_bias).tanh_().view(-1, streams).t()
 
-    def _with_history(self, memory: Tensor, place: StateSlice, count: int) -> Tensor:
-        """(place.rows + count, streams, channels), the first rows filled from memory."""
-        rows = memory.new_empty(place.rows + count, memory.shape[0], place.channels)
-        rows[: place.rows].copy_(place.view(memory))
+    def _with_history(self, memory: Tensor, history: StateSlice, count: int) -> Tensor:
+        """(history.rows + count, streams, channels), the first rows filled from memory."""
+        rows = memory.new_empty(history.rows + count, memory.shape[0], history.channels)
+        rows[: history.rows].copy_(history.view(memory))
         return rows
 
     @staticmethod
@@ -179,7 +177,7 @@ class Decoder:
         """(history + count, streams, channels) → (count · streams, channels)."""
         streams, channels = rows.shape[1:]
         if not conv.depthwise:
-            # A product for each tap: oneDNN rounds a full convolution otherwise for every length.
+            # A product for each tap: oneDNN rounds a full convolution differently for every length.
             step = conv.dilation * streams
             flat = rows.view(-1, channels)
             count = len(flat) - (KERNEL - 1) * step
@@ -187,15 +185,15 @@ class Decoder:
             for tap in range(1, KERNEL):
                 out.addmm_(flat[tap * step : tap * step + count], conv.weight[tap])
             return out
-        # Seven taps, as an image one pixel high.
+        # Over time, as an image one pixel high.
         image = rows.view(1, 1, -1, channels).permute(0, 3, 1, 2)
-        # The 2 dilates nothing, the kernel being one high: it keeps oneDNN to one kernel, so to one order of rounding,
-        # also where a lone stream's dilation is 1.
+        # The 2 has no effect on a kernel one pixel high, but keeps oneDNN to one implementation, and so to one order of
+        # rounding, even for a lone stream with dilation 1.
         dilation = (2, conv.dilation * streams)
         out = F.conv2d(image, conv.weight, conv.bias, dilation=dilation, groups=channels)
         return out.permute(0, 2, 3, 1).reshape(-1, channels)
 
-    def _upsample(self, block: Block, rows: Tensor, noise: Tensor | None, out: Tensor) -> Tensor:
+    def _upsample(self, block: DecoderBlock, rows: Tensor, noise: Tensor | None, out: Tensor) -> Tensor:
         """Transposed convolution and noise of (1 + count, streams, wide), into the end of `out`."""
         streams, wide = rows.shape[1:]
         narrow = out.shape[2]
@@ -231,6 +229,6 @@ class Decoder:
 
 
 def _add_sine_squared(y: Tensor) -> None:
-    """y + sin²(y) in place. On a CPU by numpy, whose float32 sine takes 0.4 of torch's time (1.2 ns) and errs by 6e-8."""
+    """y + sin²(y) in place. On a CPU by NumPy, whose float32 sine takes 0.4 of torch's time (1.2 ns) and errs by 6e-8."""
     sine = torch.sin(y) if y.is_cuda else torch.from_numpy(np.sin(y.numpy()))
     y.addcmul_(sine, sine)

@@ -1,4 +1,4 @@
-"""ORPHEUS_CODEC_DEVICE → the name of a torch device that exists."""
+"""Choose the torch device that the codec runs on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orpheus.errors import SetupError
 
 
 def choose_device(name: str) -> str:
-    """'auto' → 'cuda' where there is one, else 'cpu'. SetupError for a device that is not there."""
+    """The torch device that ORPHEUS_CODEC_DEVICE names; 'auto' prefers CUDA. SetupError if there is no such device."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -17,7 +17,7 @@ def choose_device(name: str) -> str:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise SetupError(
-            f"ORPHEUS_CODEC_DEVICE={name!r} is no device: set 'auto', 'cpu', 'cuda' or 'cuda:N'."
+            f"ORPHEUS_CODEC_DEVICE={name!r} is not a device: set 'auto', 'cpu', 'cuda' or 'cuda:N'."
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SetupError(

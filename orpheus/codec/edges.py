@@ -1,6 +1,6 @@
-"""Where streams begin and end → zeros there, at the input of each layer that looks at its neighbours.
+"""Zeros beyond where streams begin and end, at the input of each layer that looks at its neighbours.
 
-Knows nothing of the layers. Two of a kind: one for places the host knows, one for places held in tensors.
+In two forms: for positions the host knows, and for positions held in tensors, which a captured graph needs.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-OPEN_END = 1 << 40  # `end` of a stream whose last latent is not known: beyond any stream, and no overflow
+OPEN_END = 1 << 40  # `end` of a stream whose last latent is not known: beyond any stream, without overflow
 
 
 class Edges(Protocol):
-    """Where in a step the streams begin and end."""
+    """Where streams begin and end within a step."""
 
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        """Zero the positions of (time, streams, channels) outside the stream, at `rate` a latent and `late`."""
+    def clear(self, rows: Tensor, rate: int, delay: int) -> None:
+        """Zero those of `rows` (time, streams, channels) that lie outside their stream.
+
+        `rate`: rows per latent. `delay`: rows by which they lag behind the latents of this step.
+        """
 
 
 class RowEdges:
-    """Edges known on the host: touches only streams that begin or end in this step."""
+    """Edges known to the host: touches only streams that begin or end in this step."""
 
     def __init__(
         self, positions: Sequence[int], ends: Sequence[int], latents: int, longest_delay: int
@@ -33,10 +36,10 @@ class RowEdges:
             if position < longest_delay or position + latents > end
         ]
 
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
+    def clear(self, rows: Tensor, rate: int, delay: int) -> None:
         count = rows.shape[0]
         for stream, position, end in self._streams:
-            first = position * rate - late  # where in the stream this step's first row lies
+            first = position * rate - delay  # where in the stream this step's first row lies
             if first < 0:
                 rows[: min(-first, count), stream] = 0
             if (after := end * rate - first) < count:
@@ -44,11 +47,11 @@ class RowEdges:
 
 
 class MaskEdges:
-    """Edges held in tensors, for a graph captured once: touches every row of every stream."""
+    """Edges held in tensors, for a graph that is captured once: touches every row of every stream."""
 
     def __init__(self, positions: Tensor, ends: Tensor) -> None:
         self._positions, self._ends = positions, ends
 
-    def clear(self, rows: Tensor, rate: int, late: int) -> None:
-        places = torch.arange(rows.shape[0], device=rows.device)[:, None] + (self._positions * rate - late)
-        rows.mul_(((places >= 0) & (places < self._ends * rate)).to(rows.dtype)[:, :, None])
+    def clear(self, rows: Tensor, rate: int, delay: int) -> None:
+        at = torch.arange(rows.shape[0], device=rows.device)[:, None] + (self._positions * rate - delay)
+        rows.mul_(((at >= 0) & (at < self._ends * rate)).to(rows.dtype)[:, :, None])

@@ -1,8 +1,8 @@
-"""The same decoder for CUDA: fixed shapes, each captured once as a graph and replayed.
+"""The decoder for CUDA: steps of fixed shapes, each captured once as a graph and replayed.
 
-Knows nothing of streams. A step is some 300 small kernels: launched one by one they cost the GPU more than they
-compute, whatever the batch; a replay is one launch. So the batch is rounded up to a captured size, the unused rows
-being streams that are empty, and only the codes, the places and the memories move between replays.
+A step is some 300 small kernels: launched one by one they take the GPU longer to launch than to compute, whatever the
+batch; a replay is one launch. So a batch is rounded up to a captured size with empty streams, and only the codes, the
+positions and the memories are copied between replays.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
 
 
 def capture_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """Capture `run` on the current device → (replay, the tensor it fills)."""
+    """Capture `run` on the current device → (replay, the tensor that it fills)."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -53,11 +53,11 @@ class _Captured:
 class GraphedDecoder(Decoder):
     """A Decoder whose steps of 2 and 4 latents are graphs; other steps run as they are."""
 
-    most_latents = BATCHES[-1] * LATENTS[-1]
+    max_latents = BATCHES[-1] * LATENTS[-1]
 
     def __init__(
         self,
-        shape: CodecConfig,
+        config: CodecConfig,
         network: Network,
         *,
         noise: bool,
@@ -65,23 +65,23 @@ class GraphedDecoder(Decoder):
         batches: Sequence[int] = BATCHES,
         capture: Capture = capture_graph,
     ) -> None:
-        super().__init__(shape, network, noise=noise, device=device)
+        super().__init__(config, network, noise=noise, device=device)
         self._batches = tuple(sorted(batches))
         self._capture = capture
         self._captured: dict[tuple[int, int], _Captured] = {}
 
     def fit(self, latents: int) -> int:
-        """The longest captured step within `latents`; as it is where none is that short."""
+        """The longest captured step of at most `latents`; `latents` if none is that short."""
         return max((count for count in LATENTS if count <= latents), default=latents)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Capture every shape, largest first, so that the smaller ones reuse its memory."""
+        """Capture a step of every shape, largest first, so that the smaller ones reuse its memory."""
         for batch in reversed(self._batches):
             for latents in reversed(LATENTS):
-                self._captured[batch, latents] = self._capture_shape(batch, latents)
+                self._captured[batch, latents] = self._capture_step(batch, latents)
 
-    def _capture_shape(self, batch: int, latents: int) -> _Captured:
+    def _capture_step(self, batch: int, latents: int) -> _Captured:
         memory = self.new_memory(batch)
         codes = torch.zeros(batch, latents, 3, dtype=torch.int64, device=self.device)
         positions = torch.zeros(batch, dtype=torch.int64, device=self.device)
@@ -107,11 +107,11 @@ class GraphedDecoder(Decoder):
             return super().step(memory, codes, positions, ends, seeds)
         graph.memory[:streams].copy_(memory)
         graph.codes[:streams].copy_(codes)
-        # An end of 0 empties the unused rows, which keeps what an earlier step left in them from growing.
-        places = torch.zeros(2, batch, dtype=torch.int64)
-        places[:, :streams] = torch.tensor([list(positions), list(ends)])
-        graph.positions.copy_(places[0])
-        graph.ends.copy_(places[1])
+        # Unused streams end at 0, which clears what an earlier step left in them before it can grow.
+        bounds = torch.zeros(2, batch, dtype=torch.int64)
+        bounds[:, :streams] = torch.tensor([list(positions), list(ends)])
+        graph.positions.copy_(bounds[0])
+        graph.ends.copy_(bounds[1])
         if graph.base is not None:
             graph.base[:, :streams].copy_(self.noise_bases(positions, seeds))
         graph.replay()

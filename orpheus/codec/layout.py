@@ -1,7 +1,4 @@
-"""A network → where each layer's history lies in a stream's memory, and by how much its output is late.
-
-Knows nothing of what is computed with it.
-"""
+"""How a stream's memory is laid out: where each layer keeps its history, and how much the output is delayed."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ from torch import Tensor
 from orpheus.codec.checkpoint import KERNEL, CodecConfig
 from orpheus.codec.layers import Network
 
-LOOK = KERNEL // 2  # samples that a convolution of dilation 1 looks to each side
+PADDING = KERNEL // 2  # of a convolution of dilation 1: samples it looks at on each side
 
 
 @dataclass(frozen=True)
 class StateSlice:
-    """Where in a stream's memory one history lies."""
+    """Where one layer's history lies in a stream's memory."""
 
     start: int  # floats
     rows: int
@@ -33,22 +30,22 @@ class StateSlice:
         return part.view(memory.shape[0], self.rows, self.channels).transpose(0, 1)
 
 
-def lay_out(shape: CodecConfig, network: Network) -> tuple[list[StateSlice], int]:
-    """Every history in the order it is used, and the samples the last layer's output is late by."""
-    places: list[StateSlice] = []
+def state_layout(config: CodecConfig, network: Network) -> tuple[list[StateSlice], int]:
+    """Every history in the order in which a step uses it, and the delay of the last layer's output in samples."""
+    histories: list[StateSlice] = []
 
-    def place(rows: int, channels: int) -> None:
-        places.append(StateSlice(places[-1].stop if places else 0, rows, channels))
+    def add(rows: int, channels: int) -> None:
+        histories.append(StateSlice(histories[-1].stop if histories else 0, rows, channels))
 
-    late = LOOK
-    place(2 * LOOK, shape.latent_channels)
+    delay = PADDING
+    add(2 * PADDING, config.latent_channels)
     for number, block in enumerate(network.blocks):
-        narrow = shape.channels_after(number + 1)
-        place(1, shape.channels_after(number))
-        looks = [LOOK * unit.conv.dilation for unit in block.units]
-        place(sum(looks), narrow)  # the residual sum, once for all three units
-        for look in looks:
-            place(2 * look, narrow)
-        late = late * block.stride + block.pad + sum(looks)
-    place(2 * LOOK, shape.channels_after(len(shape.strides)))
-    return places, late + LOOK
+        narrow = config.channels_after(number + 1)
+        add(1, config.channels_after(number))
+        paddings = [PADDING * unit.conv.dilation for unit in block.units]
+        add(sum(paddings), narrow)  # the residual sum, once for all three units
+        for padding in paddings:
+            add(2 * padding, narrow)
+        delay = delay * block.stride + block.padding + sum(paddings)
+    add(2 * PADDING, config.channels_after(len(config.strides)))
+    return histories, delay + PADDING

@@ -1,7 +1,7 @@
-"""(seed, block, sample index) → unit normal noise, the same whoever asks and however the asking is split.
+"""Unit normal noise as a function of (seed, block, sample index): the same however its computation is split.
 
-Knows nothing of the layers that use it. Integers and one table only, no transcendental function at run time:
-float32 `log` and `cos` differ between a vector's body and its tail, and between devices; a table does not.
+Integers and one table only, no transcendental function at run time: float32 `log` and `cos` differ between a vector's
+body and its tail, and between devices; a table does not.
 
 Counter-based: splitmix64 (Steele, Lea, Flood 2014) of key + index · γ. Two 14-bit fields of the hash each pick a
 quantile of the normal; their sum over √2 is normal to five standard deviations with 2²⁸ distinct values.
@@ -36,13 +36,13 @@ def _splitmix64(value: int) -> int:
 
 
 def noise_base(seed: int, block: int, start: int) -> int:
-    """int64 from which the noise of `block` from sample `start` on is counted. `seed` is any integer."""
+    """int64 counter of the noise of `block` at sample `start`. `seed` is any integer."""
     key = _splitmix64(_splitmix64(seed & _MASK) ^ block)
     return _signed(key + start * _GAMMA)
 
 
 def counter_offsets(count: int) -> Tensor:
-    """int64 (count,): i · γ, to be added to a base."""
+    """int64 (count,): i · γ, to add to a base."""
     return torch.arange(count, dtype=torch.int64) * _signed(_GAMMA)
 
 
@@ -52,7 +52,7 @@ def quantile_table() -> Tensor:
     normal = NormalDist()
     quantiles = torch.tensor([normal.inv_cdf((i + 0.5) / size) for i in range(size)], dtype=torch.float64)
     quantiles /= quantiles.square().mean().sqrt() * 2**0.5
-    # Rounded to 2⁻²⁰, so that no machine's libm shows.
+    # Rounded to 2⁻²⁰, so that differences between machines' libm vanish.
     return (quantiles * 2**20).round().div(2**20).float()
 
 

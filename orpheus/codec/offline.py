@@ -1,6 +1,6 @@
-"""A whole sequence of codes → PCM by the snac package's own layers: what streaming is held against.
+"""A complete sequence of codes → PCM, by the snac package's own layers: the reference for the streaming decoder.
 
-Knows nothing of streams. The package's noise layers are given the keyed noise, or none.
+The package's noise layers get the keyed noise, or none.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from snac import SNAC
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from orpheus.codec.checkpoint import LATENTS_PER_FRAME
 from orpheus.codec.noise import keyed_noise, quantile_table
 from orpheus.codec.stream import HALF_FRAME_SLOTS, Codes
 from orpheus.vocabulary import SLOTS, frame_to_layers
 
 
 class _KeyedNoise(nn.Module):
-    """snac's NoiseBlock with `torch.randn` replaced; block None is silence."""
+    """snac's NoiseBlock with `torch.randn` replaced; without noise if `block` is None."""
 
     def __init__(self, linear: nn.Module, block: int | None, table: Tensor) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class _KeyedNoise(nn.Module):
 
 
 class OfflineDecoder:
-    """SNAC as the package builds it. `folded` removes weight norm, which the package recomputes at each call."""
+    """SNAC as the package builds it. `folded` removes weight norm, which the package recomputes at every call."""
 
     def __init__(self, model: SNAC, *, noise: bool = True, folded: bool = True) -> None:
         self.model = model.eval()
@@ -62,10 +63,10 @@ class OfflineDecoder:
 
     @torch.inference_mode()
     def decode(self, codes: Codes, *, seed: int = 0) -> NDArray[np.float32]:
-        """Flat codes in slot order → (samples,). A half frame at the end counts, as in a stream; less is dropped."""
+        """Flat codes in slot order → float32 (samples,). Half a frame at the end counts; anything less is dropped."""
         flat = np.asarray(codes, dtype=np.int64).reshape(-1)
         frames, rest = divmod(len(flat), SLOTS)
-        latents = 4 * frames + (2 if rest >= HALF_FRAME_SLOTS else 0)
+        latents = LATENTS_PER_FRAME * frames + (LATENTS_PER_FRAME // 2 if rest >= HALF_FRAME_SLOTS else 0)
         if not latents:
             return np.zeros(0, np.float32)
         for noise in self._noises:

@@ -1,4 +1,4 @@
-"""The embedded voice: small real weights, so that everything runs with no GPU and no download."""
+"""The embedded voice: weights small enough to ship, so that everything runs without a GPU or a download."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""A request to a server that may be asleep → its response, once somebody is there to give one.
+"""Send a request to a server that may be asleep, and wait until it answers.
 
-Knows nothing of what is asked. Where services sleep until they are asked, the first answers come from a proxy
-with nobody behind it: Modal's says 503, then 502 as a container comes or goes; others refuse the connection.
+A service that scales to zero starts on its first request. Until then the answers come from the proxy in front of it:
+Modal's says 503, then 502 while a container starts or stops; others refuse the connection.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ import time
 import httpx
 
 ASLEEP = (502, 503)
-SEE_OTHER = (
-    303  # a Modal web function that took 150 s: the same answer waits at another path of the same host
-)
+SEE_OTHER = 303  # from a Modal web function after 150 s: its answer is at another path of the same host
 POLL_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
 async def send_when_awake(client: httpx.AsyncClient, request: httpx.Request, wait_s: float) -> httpx.Response:
-    """The response, unread; the caller closes it. Sent again for up to `wait_s` while it meets nobody.
+    """The response, unread; the caller closes it. The request is repeated for up to `wait_s` while nothing serves it.
 
-    Once an answer has begun it is the answer, whatever becomes of it. Raises httpx's errors, and returns the last
-    refusal when the time is over.
+    An answer that has begun is never asked for again. Raises httpx's errors, and returns the last refusal after
+    `wait_s`.
     """
-    ends_s = time.monotonic() + wait_s
+    deadline_s = time.monotonic() + wait_s
     asleep = False
     while True:
         try:
             response = await client.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout):
-            if time.monotonic() >= ends_s:
+            if time.monotonic() >= deadline_s:
                 raise
         else:
             other = response.next_request if response.status_code == SEE_OTHER else None
-            elsewhere = (
-                other is not None and other.url.host != request.url.host
-            )  # our keys are not for others
-            if elsewhere or response.status_code not in (*ASLEEP, SEE_OTHER) or time.monotonic() >= ends_s:
+            # Our keys must not go to another host.
+            elsewhere = other is not None and other.url.host != request.url.host
+            if (
+                elsewhere
+                or response.status_code not in (*ASLEEP, SEE_OTHER)
+                or time.monotonic() >= deadline_s
+            ):
                 return response
             await response.aclose()
             if other is not None:
@@ -51,4 +52,4 @@ async def send_when_awake(client: httpx.AsyncClient, request: httpx.Request, wai
         if not asleep:
             asleep = True
             log.info("%s is asleep: waiting up to %g s", request.url.host, wait_s)
-        await asyncio.sleep(min(POLL_S * random.uniform(0.5, 1.5), max(0.0, ends_s - time.monotonic())))
+        await asyncio.sleep(min(POLL_S * random.uniform(0.5, 1.5), max(0.0, deadline_s - time.monotonic())))

@@ -1,7 +1,7 @@
-"""A fresh context → whether a stream's logits depend on the streams decoded beside it.
+"""Measure whether a sequence's logits depend on the sequences that are decoded beside it.
 
-Knows nothing of scheduling. llama.cpp picks its kernels by weight type, device and number of rows, so this is
-measured at each start rather than believed; it also allocates what the first request would wait for.
+llama.cpp picks its kernels by weight type, device and number of rows, so this is measured at each start rather than
+assumed. The measurement also allocates what the first request would otherwise wait for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import SetupError
-from orpheus.llama.batches import Row
+from orpheus.llama.batches import BatchRow
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context
@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchInvariance:
-    same_in_company: bool  # bit for bit, beside one stream and in a full batch
-    differs_alone: bool
+    """Whether logits have the same bits."""
+
+    among_batches: bool  # beside one sequence as in a full batch
+    alone: bool  # alone as beside one sequence
 
 
 def measure_batch_invariance(context: Context, token: int, streams: int) -> BatchInvariance:
-    """Decode `token` alone, beside one more and in a full batch. SetupError where there is no room for that."""
+    """Decode `token` alone, beside one more sequence, and in a full batch. SetupError if the cache has no room."""
     alone, pair, full = (_first_logits(context, token, count) for count in (1, 2, max(2, streams)))
-    return BatchInvariance(bool((pair == full).all()), not bool((alone == pair).all()))
+    return BatchInvariance(among_batches=bool((pair == full).all()), alone=bool((alone == pair).all()))
 
 
 def _first_logits(context: Context, token: int, streams: int) -> NDArray[np.float32]:
-    rows = [Row(number, 0, (token,), True) for number in range(min(streams, context.sequences))]
+    rows = [BatchRow(seq_id, 0, (token,), True) for seq_id in range(min(streams, context.sequences))]
     if context.decode(rows):
-        raise SetupError("llama.cpp has no room for one token a stream: raise ORPHEUS_CONTEXT_TOKENS.")
+        raise SetupError("llama.cpp has no room for one token per stream: raise ORPHEUS_CONTEXT_TOKENS.")
     first: NDArray[np.float32] = context.logits(len(rows))[0].copy()
     for row in rows:
-        context.forget(row.sequence)
+        context.free(row.seq_id)
     return first

@@ -1,4 +1,4 @@
-"""Settings → the sizes an engine runs with, with the open ones chosen for the machine."""
+"""The sizes an engine runs with: from the settings, with what they leave open chosen for the machine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,16 @@ CPU_STREAMS = 8
 class EngineConfig:
     """Sizes of one engine. `from_settings` is the usual constructor; tests and benchmarks change single fields."""
 
-    streams: int
-    waiting: int  # streams that may queue for a free sequence; one more is refused
+    streams: int  # decoded at once
+    waiting: int  # completions that may queue for a free sequence; one more is refused
     threads: int
-    context_tokens: int = (
-        2048  # of one stream, prompt and speech: 25 s, and tier 2's longest segment is about 20 s
-    )
+    # Per stream, prompt and speech: 25 s, where tier 2's longest segment is about 20 s.
+    context_tokens: int = 2048
     kv_type: Literal["f16", "q8_0"] = "f16"
-    batch_tokens: int = (
-        512  # most in one step: a longer prompt is read over several, so that it delays nobody
-    )
-    # Some of llama.cpp's kernels round differently for a stream that is alone (F16 weights on a CPU). Decoding an
-    # idle row beside it makes a seed sound the same alone and in company.
-    even_batches: bool = True
+    # Most in one step: a longer prompt is read over several, so that it delays nobody.
+    batch_tokens: int = 512
     stream_frames: int = 64  # frames a reader may leave unread before its stream pauses: 5.5 s
-    pause_timeout_s: float = 60.0  # a stream paused this long is dropped: its reader is gone
-    repetition_frames: int = 64  # frames the repetition penalty looks back, within the same slot: 5.5 s
+    pause_timeout_s: float = 60.0  # a stream paused for longer is dropped: its reader is gone
 
     @classmethod
     def from_settings(cls, settings: Settings, *, gpu: bool) -> EngineConfig:
@@ -49,16 +43,16 @@ class EngineConfig:
             batch_tokens=max(cls.batch_tokens, 2 * streams),
         )
 
-    def context(self) -> ContextOptions:
-        """The options of llama.cpp's context, with sequences to spare, through which ids are swapped."""
+    def context_options(self) -> ContextOptions:
+        """The options of llama.cpp's context, with sequences to spare."""
         from orpheus.llama.backend import ContextOptions
 
         sequences = self.streams + SPARE
         return ContextOptions(
             sequences=sequences,
-            sequence_tokens=self.context_tokens,
+            context_tokens=self.context_tokens,
             batch_tokens=self.batch_tokens,
-            outputs=sequences,  # one each: 0 would reserve logits of the whole vocabulary per batch token
+            outputs=sequences,  # one each
             threads=self.threads,
             kv_type=self.kv_type,
         )

@@ -1,6 +1,6 @@
-"""What the decode thread counted → Prometheus text, from a registry of each engine's own.
+"""What the decode thread counts, and the same as Prometheus text. Each engine has its own registry.
 
-Knows nothing of how steps are made. The thread adds to plain numbers; they are only read when scraped.
+The thread adds to plain numbers, which are only read when they are scraped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FIRST_FRAME_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 
 @dataclass
 class Stats:
-    """Totals since the start, written by the decode thread alone except where noted."""
+    """Totals since the start. Written by the decode thread, except where noted."""
 
     steps: int = 0
     passes: int = 0
@@ -34,20 +34,20 @@ class Stats:
     reloads: int = 0
     no_room: int = 0  # times llama.cpp had no KV slot
     rejected: int = 0  # written by the event loop
-    stream_s: float = 10.0  # running mean of a stream's life, for Retry-After
+    stream_s: float = 10.0  # running mean of how long a stream takes, for Retry-After
 
 
 class EngineMetrics(Collector):
-    """The metrics of one engine. `gauges` reads what is in flight: streams active, waiting and paused."""
+    """The metrics of one engine. `stream_counts` returns how many streams are active, waiting and paused."""
 
-    def __init__(self, stats: Stats, streams: int, gauges: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, stats: Stats, streams: int, stream_counts: Callable[[], dict[str, int]]) -> None:
         self._stats = stats
         self._streams = streams
-        self._gauges = gauges
+        self._stream_counts = stream_counts
         self._registry = CollectorRegistry(auto_describe=False)
         self.first_frame_s = Histogram(
             "orpheus_first_frame_seconds",
-            "From a request's arrival to its first whole frame",
+            "From the arrival of a request to its first frame",
             buckets=_FIRST_FRAME_S,
             registry=self._registry,
         )
@@ -60,26 +60,30 @@ class EngineMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
         yield GaugeMetricFamily("orpheus_streams_limit", "Streams that can run at once", value=self._streams)
-        for name, value in self._gauges().items():
+        for name, value in self._stream_counts().items():
             yield GaugeMetricFamily(f"orpheus_streams_{name}", f"Streams {name} now", value=value)
-        step = SummaryMetricFamily("orpheus_step_seconds", "Time of a step by part", labels=["part"])
+        step = SummaryMetricFamily("orpheus_step_seconds", "Time of a step, by part", labels=["part"])
         for part, seconds in stats.part_s.items():
             step.add_metric([part], count_value=stats.steps, sum_value=seconds)
         yield step
         for name, text, value in (
-            ("orpheus_passes", "Forward passes over the weights; one a step is ideal", stats.passes),
+            ("orpheus_passes", "Passes over the weights; one per step is ideal", stats.passes),
             ("orpheus_rows", "Streams decoded, summed over steps", stats.rows),
             ("orpheus_prompt_tokens", "Prompt tokens read", stats.prompt_tokens),
             ("orpheus_tokens", "Tokens generated", stats.tokens),
-            ("orpheus_rejected", "Requests refused because all places were taken", stats.rejected),
-            ("orpheus_cancelled", "Streams whose reader left", stats.cancelled),
-            ("orpheus_dropped", "Streams whose reader stopped reading for too long", stats.dropped),
-            ("orpheus_failed", "Streams that ended in an error", stats.failed),
-            ("orpheus_reloads", "Times the context was made anew after a fatal error", stats.reloads),
+            (
+                "orpheus_rejected",
+                "Requests refused because every stream was busy and the queue full",
+                stats.rejected,
+            ),
+            ("orpheus_cancelled", "Streams whose client left", stats.cancelled),
+            ("orpheus_dropped", "Streams dropped because their client stopped reading", stats.dropped),
+            ("orpheus_failed", "Streams that ended with an error", stats.failed),
+            ("orpheus_reloads", "Times the context was recreated after a fatal error", stats.reloads),
             ("orpheus_no_kv_room", "Times llama.cpp had no room for a batch", stats.no_room),
         ):
             yield CounterMetricFamily(name, text, value=value)
-        finished = CounterMetricFamily("orpheus_finished", "Streams that ended well", labels=["reason"])
+        finished = CounterMetricFamily("orpheus_finished", "Streams that ended normally", labels=["reason"])
         for reason, count in stats.finished.items():
             finished.add_metric([reason], count)
         yield finished

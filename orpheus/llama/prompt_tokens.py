@@ -1,7 +1,4 @@
-"""A prompt as text → its ids, safely; a completion → how much of it a stream can hold.
-
-Knows nothing of scheduling or HTTP.
-"""
+"""Prompts as token ids, safely: nothing in a text can become a control token. And how much a prompt leaves to generate."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orpheus.errors import BadRequest
-from orpheus.llama.stream import Completion
+from orpheus.llama.completion import Completion
 from orpheus.prompt import read_turn, strip_control
 from orpheus.vocabulary import (
     END_OF_HUMAN,
@@ -24,14 +21,14 @@ from orpheus.vocabulary import (
 if TYPE_CHECKING:
     from orpheus.llama.backend import Model
 
-# Tokenizing blocks the caller. Without these a request of a megabyte did for 20 s, and 30,000 characters of
+# Tokenizing blocks the caller. Without these bounds a request of a megabyte blocked for 20 s, and 30,000 characters of
 # punctuation in a row overflowed the stack of llama.cpp's std::regex, which ends the process. Minutes of speech fit.
-LONGEST_PROMPT_CHARS = 4096
-MOST_PROMPT_TEXTS = 64
+MAX_PROMPT_CHARS = 4096
+MAX_PROMPT_TEXTS = 64
 
 
 def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
-    """Ids of a text prompt: of a turn, whole or in a community form, the trained ids; else as llama-server does."""
+    """Token ids of a text prompt, as `Engine.tokenize_prompt` describes them. BadRequest if it is empty or too long."""
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
     check_texts([prompt])
@@ -39,8 +36,8 @@ def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
     inner = read_turn(prompt)
     if inner is None:
         return tuple(model.tokenize(prompt, add_bos=True, parse_special=True))
-    # llama.cpp parses user-defined tokens even where specials are not asked for, so they go from the text first,
-    # and any that is left from the ids.
+    # llama.cpp parses user-defined tokens even without `parse_special`, so they are removed from the text first, and
+    # any that is left from the ids.
     ids = model.tokenize(strip_control(inner), add_bos=False, parse_special=False)
     banned = {vocabulary.begin_of_text, vocabulary.end_of_turn}
     text = [token for token in ids if token not in banned and vocabulary.number_of_id(token) is None]
@@ -50,40 +47,40 @@ def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """BadRequest where there is more to tokenize than a prompt may hold."""
+    """BadRequest if there is more to tokenize than a prompt may hold."""
     chars = sum(map(len, texts))
-    if chars > LONGEST_PROMPT_CHARS:
+    if chars > MAX_PROMPT_CHARS:
         raise BadRequest(
-            f"The prompt has {chars} characters; at most {LONGEST_PROMPT_CHARS} can be read.", param="prompt"
+            f"The prompt has {chars} characters; the limit is {MAX_PROMPT_CHARS}. Shorten it.", param="prompt"
         )
-    if len(texts) > MOST_PROMPT_TEXTS:
+    if len(texts) > MAX_PROMPT_TEXTS:
         raise BadRequest(
-            f"The prompt has {len(texts)} texts between its ids; at most {MOST_PROMPT_TEXTS} can be read.",
+            f"The prompt has {len(texts)} texts between its ids; the limit is {MAX_PROMPT_TEXTS}. Join them.",
             param="prompt",
         )
 
 
-def room(completion: Completion, vocabulary: Vocabulary, context_tokens: int) -> tuple[int, int]:
-    """Most tokens to generate, in whole frames, and the slot of the first. BadRequest where none fits."""
+def generation_limit(completion: Completion, vocabulary: Vocabulary, context_tokens: int) -> tuple[int, int]:
+    """How many tokens to generate at most, in whole frames, and the slot of the first. BadRequest if none fits."""
     prompt = completion.prompt
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
     left = context_tokens - len(prompt)
     first_slot = 0
     if completion.constrained:
-        # Audio tokens at the prompt's end: the frame they began goes on.
+        # Audio tokens at the end of a prompt begin a frame, which is continued.
         number = vocabulary.number_of_id(prompt[-1])
-        place = slot_and_code(number) if number is not None else None
-        first_slot = (place[0] + 1) % SLOTS if place else 0
+        audio = slot_and_code(number) if number is not None else None
+        first_slot = (audio[0] + 1) % SLOTS if audio else 0
     least = SLOTS - first_slot if completion.constrained else 1
     if left < least:
         raise BadRequest(
-            f"The prompt has {len(prompt)} tokens and a stream holds {context_tokens}: not one frame of speech would "
-            "fit. Shorten the text, or raise ORPHEUS_CONTEXT_TOKENS.",
+            f"The prompt has {len(prompt)} tokens and the context {context_tokens}: not one frame of speech would fit. "
+            "Shorten the text, or raise ORPHEUS_CONTEXT_TOKENS.",
             param="prompt",
             code="context_length_exceeded",
         )
-    if not all(0 <= token < vocabulary.size for token in prompt):  # after the length, as it walks them all
+    if not all(0 <= token < vocabulary.size for token in prompt):  # after the length: it visits every token
         raise BadRequest(
             f"The prompt holds an id outside the vocabulary of {vocabulary.size}.", param="prompt"
         )

@@ -1,7 +1,7 @@
-"""A running stream → an HTTP answer: one JSON body, or one server-sent event a frame.
+"""Completions over HTTP: one JSON body, or one server-sent event per frame.
 
-Knows nothing of routes or of how tokens are made. A reader that leaves frees its stream at once; an error after
-the start is an event and then a body that visibly breaks off: no `[DONE]`, no last chunk.
+A client that leaves frees its stream at once. An error after the start of a stream is sent as an event, and then the
+connection breaks off: no `[DONE]`, no last chunk of the body.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any
 
@@ -18,140 +19,136 @@ from starlette.types import Receive, Scope, Send
 
 from orpheus.errors import OrpheusError
 from orpheus.http.responses import while_connected
+from orpheus.llama.completion import Completion, CompletionChunk
 from orpheus.llama.detokenizer import IncrementalDetokenizer
-from orpheus.llama.engine import Completion, CompletionChunk, Engine, Stream
+from orpheus.llama.engine import Engine
 from orpheus.llama.schema import CompletionRequest
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's status; nobody reads it
 
-class CompletionResponse:
-    """What both kinds of answer share: identity, text and counts."""
 
-    def __init__(self, engine: Engine, completion: Completion, body: CompletionRequest, model: str) -> None:
-        self.body = body
-        self.text = IncrementalDetokenizer(engine.piece, body.text_stops, completion.constrained)
-        self.id = f"cmpl-{secrets.token_hex(12)}"
-        self.created = int(time.time())
-        self.model = model
-        self.prompt_tokens = len(completion.prompt)
-        self.tokens = 0
+class CompletionResponse(ABC):
+    """OpenAI's JSON for one completion. Kinds: BufferedCompletion, StreamedCompletion."""
 
-    def choice(self, text: str, ids: list[int], finish_reason: str | None) -> dict[str, Any]:
+    def __init__(
+        self, request: CompletionRequest, completion: Completion, engine: Engine, model: str
+    ) -> None:
+        """Submit the completion. AtCapacity, NotReady or BadRequest if the engine does not accept it."""
+        self.stream = engine.submit(completion)
+        self._detokenizer = IncrementalDetokenizer(
+            engine.token_bytes, request.text_stops, constrained=completion.constrained
+        )
+        self._return_token_ids = request.return_token_ids
+        self._identity = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._prompt_tokens = len(completion.prompt)
+        self._completion_tokens = 0
+
+    @abstractmethod
+    async def start(self, receive: Receive) -> Response:
+        """The response to return. Raises what fails before it has a status, and cancels if the client leaves."""
+
+    def add(self, chunk: CompletionChunk) -> tuple[str, list[int], str | None]:
+        """Text, token ids and finish reason of the next chunk; a stop string ends the completion too."""
+        self._completion_tokens += len(chunk.ids)
+        text = self._detokenizer.push(chunk)
+        return text, list(chunk.ids), "stop" if self._detokenizer.stopped else chunk.finish_reason
+
+    def body(self, text: str, ids: list[int], finish_reason: str | None) -> dict[str, Any]:
+        """The JSON object with its one choice; with the usage if the completion is finished."""
         choice: dict[str, Any] = {
             "index": 0,
             "text": text,
             "logprobs": None,
             "finish_reason": finish_reason,
         }
-        if self.body.return_token_ids:
+        if self._return_token_ids:
             choice["token_ids"] = ids
-        return choice
-
-    def envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        }
-
-    def usage(self) -> dict[str, int]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.tokens,
-            "total_tokens": self.prompt_tokens + self.tokens,
-        }
-
-    def add(self, chunk: CompletionChunk) -> tuple[str, list[int], str | None]:
-        """Text, ids and finish reason of the next chunk; a stop string met ends it."""
-        self.tokens += len(chunk.ids)
-        text = self.text.push(chunk)
-        return text, list(chunk.ids), "stop" if self.text.stopped else chunk.finish_reason
+        body = {**self._identity, "choices": [choice]}
+        if finish_reason is not None:
+            body["usage"] = {
+                "prompt_tokens": self._prompt_tokens,
+                "completion_tokens": self._completion_tokens,
+                "total_tokens": self._prompt_tokens + self._completion_tokens,
+            }
+        return body
 
 
-class BufferedCompletion:
-    """The whole completion in one JSON body."""
+class BufferedCompletion(CompletionResponse):
+    """The complete text in one JSON body."""
 
-    @classmethod
-    async def begin(
-        cls, engine: Engine, completion: Completion, body: CompletionRequest, model: str, receive: Receive
-    ) -> Response:
-        reply = CompletionResponse(engine, completion, body, model)
-        async with engine.submit(completion) as stream:
+    async def start(self, receive: Receive) -> Response:
+        async with self.stream:
             try:
-                choice = await while_connected(receive, _whole(reply, stream))
+                return JSONResponse(await while_connected(receive, self._read_all()))
             except ClientDisconnect:
-                return Response(status_code=499)  # nobody reads it
-        return JSONResponse({**reply.envelope([choice]), "usage": reply.usage()})
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    async def _read_all(self) -> dict[str, Any]:
+        texts: list[str] = []
+        ids: list[int] = []
+        reason: str | None = None
+        async for chunk in self.stream:
+            text, chunk_ids, reason = self.add(chunk)
+            texts.append(text)
+            ids += chunk_ids
+            if reason is not None:
+                break
+        return self.body("".join(texts), ids, reason)
 
 
-async def _whole(reply: CompletionResponse, stream: Stream) -> dict[str, Any]:
-    """The one choice of a completion that is read to its end."""
-    texts: list[str] = []
-    ids: list[int] = []
-    reason: str | None = None
-    async for chunk in stream:
-        text, new, reason = reply.add(chunk)
-        texts.append(text)
-        ids += new
-        if reason is not None:
-            break
-    return reply.choice("".join(texts), ids, reason)
+class StreamedCompletion(CompletionResponse):
+    """Server-sent events, one per frame; the last one has the usage."""
+
+    async def start(self, receive: Receive) -> Response:
+        """Waits for the first frame, so that a failure before it still has its own status."""
+        try:
+            first = await while_connected(receive, anext(self.stream))
+        except ClientDisconnect:
+            self.stream.cancel()
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        except BaseException:
+            self.stream.cancel()
+            raise
+        return _EventStream(self, first)
 
 
-class StreamedCompletion(Response):
-    """Server-sent events, one a frame; usage is in the last."""
-
-    def __init__(self, reply: CompletionResponse, stream: Stream, first: CompletionChunk) -> None:
+class _EventStream(Response):
+    def __init__(self, completion: StreamedCompletion, first: CompletionChunk) -> None:
         super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
-        self._reply = reply
-        self._stream = stream
+        self._completion = completion
         self._first = first
 
-    @classmethod
-    async def begin(
-        cls, engine: Engine, completion: Completion, body: CompletionRequest, model: str, receive: Receive
-    ) -> Response:
-        """Wait for the first frame, so that a failure before it still has a status of its own."""
-        stream = engine.submit(completion)
-        try:
-            first = await while_connected(receive, anext(stream))
-        except ClientDisconnect:
-            stream.cancel()
-            return Response(status_code=499)
-        except BaseException:
-            stream.cancel()
-            raise
-        return cls(CompletionResponse(engine, completion, body, model), stream, first)
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stream:
+        async with self._completion.stream:
             with suppress(ClientDisconnect):
                 await while_connected(receive, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            await self._send_events(send)
+            await self._send_chunks(send)
         except OrpheusError as error:
-            # The body is left open on purpose: the server then breaks the connection off.
-            await self._send(send, json.dumps(error.body()))
+            # The body stays unfinished on purpose: the server then breaks the connection off.
+            await _send_event(send, error.body())
         else:
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
-    async def _send_events(self, send: Send) -> None:
-        reply, chunk = self._reply, self._first
+    async def _send_chunks(self, send: Send) -> None:
+        chunk = self._first
         while True:
-            text, ids, reason = reply.add(chunk)
-            event = reply.envelope([reply.choice(text, ids, reason)])
-            if reason is not None:
-                event["usage"] = reply.usage()
-            await self._send(send, json.dumps(event))
+            text, ids, reason = self._completion.add(chunk)
+            await _send_event(send, self._completion.body(text, ids, reason))
             if reason is not None:
                 return
-            chunk = await anext(self._stream)
+            chunk = await anext(self._completion.stream)
 
-    async def _send(self, send: Send, data: str) -> None:
-        body = b"data: %b\n\n" % data.encode()
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+async def _send_event(send: Send, data: dict[str, Any]) -> None:
+    body = b"data: %b\n\n" % json.dumps(data).encode()
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,11 +1,10 @@
-"""Logits of all rows → one token a row, drawn from the tokens that are legal there, all rows at once.
+"""Logits → one token per sequence, drawn from the tokens that are legal there, for all sequences at once.
 
-Knows nothing of llama.cpp or of streams: a row has a place (0 … places-1) with its settings, history and key.
-A draw depends on the row's logits, settings, history, seed and step alone, never on the rest of the batch.
+A draw depends on its sequence's logits, settings, history, seed and step alone, never on the rest of the batch.
 
-Order of the filters: repetition penalty, temperature, top_k, top_p, min_p (llama.cpp's, penalty as in vLLM).
+Order of the filters: repetition penalty, temperature, top_k, top_p, min_p (llama.cpp's order, vLLM's penalty).
 Nothing is sorted. A token is drawn from the whole distribution and kept if it lies in the nucleus, that is if
-the tokens above it weigh less than top_p; else it and all below it are struck out and the draw is repeated,
+the tokens above it weigh less than top_p; otherwise it and all below it are struck out and the draw is repeated,
 which is exact and needs 1/top_p draws or fewer (FlashInfer's rejection sampling). Tokens that tie at a bound
 of top_k or top_p are all kept.
 """
@@ -22,121 +21,123 @@ from orpheus.vocabulary import SLOTS, Vocabulary
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-BLOCK = 64  # a draw finds its block by block sums first: a running sum over 4096 would cost three times more
+REPETITION_FRAMES = 64  # the repetition penalty looks back so far, within the same slot: 5.5 s
+BLOCK = 64  # a draw finds its block by block sums first: a running sum over a whole row would cost three times more
 _OFF = np.float32(-np.inf)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Sampler:
-    """Settings and history of `places` rows, kept as arrays so that a draw is a handful of NumPy calls."""
+    """Settings and history of up to `rows` sequences, kept as arrays so that a draw is a handful of NumPy calls."""
 
-    def __init__(self, vocabulary: Vocabulary, places: int, history_frames: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, rows: int, history_frames: int = REPETITION_FRAMES) -> None:
         self._vocabulary = vocabulary
         self._starts = [ids.start for ids in vocabulary.code_ids]
         self._codes = vocabulary.codes
         self._end = vocabulary.codes  # the column of end-of-speech, after the codes
         self._width = _padded(vocabulary.codes + 2)  # one column more, never legal, for an empty history
         self._frames = history_frames
-        self._work = np.full((places, self._width), _OFF, np.float32)
-        self._history = np.zeros((places, SLOTS, max(history_frames, 1)), np.int64)
-        self._constrained = np.ones(places, bool)
-        self._step = np.zeros(places, np.int64)
-        self._first_slot = np.zeros(places, np.int64)
-        self._key = np.zeros(places, np.uint64)
-        self._inverse_temperature = np.ones(places, np.float32)
-        self._greedy = np.zeros(places, bool)
-        self._penalty = np.ones(places, np.float32)
-        self._top_p = np.ones(places, np.float64)
-        self._top_k = np.zeros(places, np.int64)
-        self._min_p = np.zeros(places, np.float32)
+        self._work = np.full((rows, self._width), _OFF, np.float32)
+        self._history = np.zeros((rows, SLOTS, history_frames), np.int64)
+        self._step = np.zeros(rows, np.int64)
+        self._first_slot = np.zeros(rows, np.int64)
+        self._key = np.zeros(rows, np.uint64)
+        self._inverse_temperature = np.ones(rows, np.float32)
+        self._greedy = np.zeros(rows, bool)
+        self._penalty = np.ones(rows, np.float32)
+        self._top_p = np.ones(rows, np.float64)
+        self._top_k = np.zeros(rows, np.int64)
+        self._min_p = np.zeros(rows, np.float32)
 
-    def open(self, place: int, sampling: Sampling, *, constrained: bool = True, first_slot: int = 0) -> None:
-        """Begin a stream at `place`. `sampling.seed` must be set; `first_slot` is the slot of its first token."""
+    def open(self, row: int, sampling: Sampling, *, constrained: bool = True, first_slot: int = 0) -> None:
+        """Begin a sequence in `row`. `sampling.seed` must be set; `first_slot` is the slot of its first token."""
         assert sampling.seed is not None
-        self._constrained[place] = constrained
-        self._step[place] = 0
-        self._first_slot[place] = first_slot
-        self._key[place] = sampling.seed
-        self._greedy[place] = sampling.temperature == 0
-        self._inverse_temperature[place] = 1 / max(sampling.temperature, 1e-3)
-        self._penalty[place] = sampling.repetition_penalty if self._frames else 1
-        self._top_p[place] = sampling.top_p
-        self._top_k[place] = sampling.top_k
-        self._min_p[place] = sampling.min_p
-        self._history[place] = self._end + 1 if constrained else -1
+        self._step[row] = 0
+        self._first_slot[row] = first_slot
+        self._key[row] = sampling.seed
+        self._greedy[row] = sampling.temperature == 0
+        self._inverse_temperature[row] = 1 / max(sampling.temperature, 1e-3)
+        self._penalty[row] = sampling.repetition_penalty
+        self._top_p[row] = sampling.top_p
+        self._top_k[row] = sampling.top_k
+        self._min_p[row] = sampling.min_p
+        self._history[row] = self._end + 1 if constrained else -1
 
-    def gather(self, logits: Floats, rows: Ints, places: Ints) -> Floats:
-        """Copy what is legal from `rows` (n,) of the logits, for constrained `places` (n,) → (n, width).
+    def gather(self, logits: Floats, logit_rows: Ints, rows: Ints) -> Floats:
+        """Copy what is legal from `logit_rows` (n,) of the logits, for the constrained sequences in `rows` (n,).
 
-        Column c is the c-th legal code of the row's slot; then comes end-of-speech, legal at slot 0 alone; then nothing.
+        Returns (n, width). Column c is the c-th legal code of the slot that is due; then comes end-of-speech, legal
+        at slot 0 alone; then padding.
         """
-        work = self._work[: len(places)]
-        slots = (self._first_slot[places] + self._step[places]) % SLOTS
+        work = self._work[: len(rows)]
+        slots = self._slots(rows)
         starts, codes = self._starts, self._codes
-        for n, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
+        for n, (logit_row, slot) in enumerate(zip(logit_rows.tolist(), slots.tolist(), strict=True)):
             start = starts[slot]
-            work[n, :codes] = logits[row, start : start + codes]
+            work[n, :codes] = logits[logit_row, start : start + codes]
         work[:, codes:] = _OFF
         may_end = np.flatnonzero(slots == 0)
-        work[may_end, self._end] = logits[rows[may_end], self._vocabulary.end_of_speech]
+        work[may_end, self._end] = logits[logit_rows[may_end], self._vocabulary.end_of_speech]
         return work
 
-    def draw(self, work: Floats, places: Ints) -> Ints:
-        """Columns (n,) drawn from `gather`'s rows, which it overwrites; `codes` itself stands for end-of-speech."""
-        slots = (self._first_slot[places] + self._step[places]) % SLOTS
-        penalised = np.flatnonzero(self._penalty[places] != 1)
+    def draw(self, work: Floats, rows: Ints) -> Ints:
+        """Columns (n,) drawn from what `gather` returned, which is overwritten; `codes` stands for end-of-speech."""
+        slots = self._slots(rows)
+        penalised = np.flatnonzero(self._penalty[rows] != 1)
         if penalised.size:
-            history = self._history[places[penalised], slots[penalised]]
-            _penalise(work, penalised, history, self._penalty[places[penalised]])
-        chosen: Ints = self._choose(work, places)
-        if self._frames:
-            frame = self._step[places] // SLOTS % self._frames
-            self._history[places, slots, frame] = chosen
-        self._step[places] += 1
+            history = self._history[rows[penalised], slots[penalised]]
+            _penalise(work, penalised, history, self._penalty[rows[penalised]])
+        chosen: Ints = self._choose(work, rows)
+        self._history[rows, slots, self._step[rows] // SLOTS % self._frames] = chosen
+        self._step[rows] += 1
         return chosen
 
-    def draw_any(self, logits: Floats, place: int) -> int:
-        """An id drawn from the whole vocabulary, for an unconstrained place; `logits` is (vocabulary,)."""
+    def draw_any(self, logits: Floats, row: int) -> int:
+        """An id drawn from the whole vocabulary, for an unconstrained sequence; `logits` is (vocabulary,)."""
         work = np.full((1, _padded(len(logits) + 1)), _OFF, np.float32)
         work[0, : len(logits)] = logits
-        row = np.zeros(1, np.int64)
-        history = self._history[place].reshape(1, -1)  # the last tokens, whatever their slot
-        if self._penalty[place] != 1:
-            _penalise(work, row, history, self._penalty[place : place + 1])
-        chosen = int(self._choose(work, row + place)[0])
-        history[0, self._step[place] % history.shape[1]] = chosen
-        self._step[place] += 1
+        first = np.zeros(1, np.int64)
+        history = self._history[row].reshape(1, -1)  # the last tokens, whatever their slot
+        if self._penalty[row] != 1:
+            _penalise(work, first, history, self._penalty[row : row + 1])
+        chosen = int(self._choose(work, first + row)[0])
+        history[0, self._step[row] % history.shape[1]] = chosen
+        self._step[row] += 1
         return chosen
 
-    def _choose(self, work: Floats, places: Ints) -> Ints:
+    def _slots(self, rows: Ints) -> Ints:
+        slots: Ints = (self._first_slot[rows] + self._step[rows]) % SLOTS
+        return slots
+
+    def _choose(self, work: Floats, rows: Ints) -> Ints:
         best: Ints = work.argmax(axis=1)
         if not np.isfinite(work[np.arange(len(work)), best]).all():
             raise EngineError("The model's output is not a number: the weights or the GPU are faulty.")
-        rows = np.flatnonzero(~self._greedy[places])
-        if not rows.size:
+        drawn = np.flatnonzero(~self._greedy[rows])
+        if not drawn.size:
             return best
-        if rows.size < len(places):
-            work, places = work[rows], places[rows]
-        tops = work[np.arange(len(work)), best[rows]]
-        np.subtract(work, tops[:, None], out=work)
-        np.multiply(work, self._inverse_temperature[places][:, None], out=work)
+        if drawn.size < len(rows):
+            work, rows = work[drawn], rows[drawn]
+        greatest = work[np.arange(len(work)), best[drawn]]
+        np.subtract(work, greatest[:, None], out=work)
+        np.multiply(work, self._inverse_temperature[rows][:, None], out=work)
         weights = np.exp(work, out=work)  # the greatest is 1
-        for row in np.flatnonzero(self._top_k[places]).tolist():
-            k = int(self._top_k[places[row]])
+        for n in np.flatnonzero(self._top_k[rows]).tolist():
+            k = int(self._top_k[rows[n]])
             if k < weights.shape[1]:
-                bound = np.partition(weights[row], -k)[-k]
-                weights[row, weights[row] < bound] = 0
-        best[rows] = _reject_until_kept(
-            weights, self._top_p[places], self._min_p[places], self._key[places], self._step[places]
+                bound = np.partition(weights[n], -k)[-k]
+                weights[n, weights[n] < bound] = 0
+        best[drawn] = _reject_until_kept(
+            weights, self._top_p[rows], self._min_p[rows], self._key[rows], self._step[rows]
         )
         return best
 
 
 def uniform(keys: NDArray[np.uint64], steps: Ints, attempt: int) -> NDArray[np.float64]:
-    """TokenChunk in [0, 1), each a function of its seed, step and attempt alone.
+    """float64 (n,) in [0, 1), each a function of its key (the seed), step and attempt alone.
 
-    SplitMix64 (Steele et al. 2014) used as a counter-based generator: the stream of a seed is at hand at any
-    step, so rows need no generator objects and no order.
+    SplitMix64 (Steele et al. 2014) used as a counter-based generator: any step of any seed can be computed directly,
+    so sequences need no generator objects and no order.
     """
     bits = _mix(keys + _GOLDEN) + (steps.astype(np.uint64) * np.uint64(1024) + np.uint64(attempt)) * _GOLDEN
     return (_mix(bits) >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -155,7 +156,7 @@ def _reject_until_kept(
     keys: NDArray[np.uint64],
     steps: Ints,
 ) -> Ints:
-    """Columns (n,) drawn in proportion to `weights` (n, width; greatest 1 a row) within top_p and min_p."""
+    """Columns (n,) drawn in proportion to `weights` (n, width; the greatest of a row is 1) within top_p and min_p."""
     chosen = np.zeros(len(weights), np.int64)
     pending = np.arange(len(weights))
     left = weights
@@ -199,11 +200,11 @@ def _pick(weights: Floats, numbers: NDArray[np.float64]) -> Ints:
 
 
 def _penalise(work: Floats, rows: Ints, history: Ints, penalty: Floats) -> None:
-    """Divide positive logits of tokens said before by the penalty, multiply negative ones; each once."""
+    """Divide positive logits of the tokens in `history` by the penalty and multiply negative ones, each once."""
     rows = rows[:, None]
-    said = work[rows, history]
+    repeated = work[rows, history]
     penalty = penalty[:, None]
-    work[rows, history] = np.where(said > 0, said / penalty, said * penalty)
+    work[rows, history] = np.where(repeated > 0, repeated / penalty, repeated * penalty)
 
 
 def _padded(width: int) -> int:

@@ -1,6 +1,6 @@
-"""Jobs → their next tokens, a step at a time: plan, decode, copy, sample, publish.
+"""One step of all sequences: plan, decode, copy logits, sample, publish. The decode thread's work, without the thread.
 
-The decode thread's own work. Knows nothing of threads, locks, event loops or HTTP.
+Goes from `TokenSequence`s to `CompletionChunk`s and the streams they are for.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, OrpheusError
 from orpheus.llama.batch_invariance import measure_batch_invariance
-from orpheus.llama.batches import NO_KV_SLOT, passes
+from orpheus.llama.batches import NO_KV_SLOT, count_passes
+from orpheus.llama.completion import CompletionChunk, FinishReason
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.metrics import EngineMetrics, Stats
-from orpheus.llama.sampler import Sampler
+from orpheus.llama.sampler import Floats, Sampler
 from orpheus.llama.scheduler import Scheduler, TokenSequence
-from orpheus.llama.stream import CompletionChunk, FinishReason, Item, Stream
-from orpheus.vocabulary import SLOTS, Vocabulary, number_of
+from orpheus.llama.stream import Stream, StreamItem
+from orpheus.vocabulary import FRAME_S, SLOTS, Vocabulary, number_of
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context
 
-Delivery = tuple[Stream, Item]
+Delivery = tuple[Stream, StreamItem]
 
 
 class Steps:
-    """All streams of one context. Every method belongs to one thread but `counts`."""
+    """The sequences of one context. Everything but `counts` belongs to one thread."""
 
     def __init__(
         self,
@@ -39,28 +40,27 @@ class Steps:
         stats: Stats,
         metrics: EngineMetrics,
     ) -> None:
-        self.counts = (0, 0)  # streams active and paused; one value, so that other threads may read it
-        self.batch_invariant = False  # whether a stream's tokens are the same in any company
+        self.counts = (0, 0)  # sequences active and paused; one value, so that other threads may read it
+        self.batch_invariant = False  # whether a seed gives the same tokens whatever else is decoded
         self._vocabulary = vocabulary
         self._open_context = open_context
         self._config = config
         self._stats = stats
         self._metrics = metrics
         self._context: Context | None = None
-        self._scheduler: Scheduler[Stream] = Scheduler(config.streams, config.batch_tokens)
-        self._sampler = Sampler(vocabulary, config.streams, config.repetition_frames)
-        self._starts = [ids.start for ids in vocabulary.code_ids]
+        self._scheduler = Scheduler(config.streams, config.batch_tokens)
+        self._sampler = Sampler(vocabulary, config.streams)
+        self._code_starts = [ids.start for ids in vocabulary.code_ids]
         self._first_codes = vocabulary.first_codes
         self._codes = vocabulary.codes
 
     def open(self) -> None:
-        """Make the context and warm it up by looking whether logits depend on company."""
+        """Make the context, and warm it up by measuring its batch invariance."""
         self._context = self._open_context()
         streams = self._config.streams
         found = measure_batch_invariance(self._context, self._vocabulary.begin_of_text, streams)
-        same = streams == 1 or (found.same_in_company)
-        self._scheduler.even = same and found.differs_alone and self._config.even_batches and streams > 1
-        self.batch_invariant = same and (streams == 1 or self._scheduler.even or not found.differs_alone)
+        self.batch_invariant = streams == 1 or found.among_batches
+        self._scheduler.pad_lone_rows = streams > 1 and found.among_batches and not found.alone
 
     def reopen(self) -> None:
         self._stats.reloads += 1
@@ -72,174 +72,183 @@ class Steps:
             self._context.close()
             self._context = None
 
-    def add(self, job: TokenSequence[Stream]) -> None:
-        self._scheduler.add(job)
+    def add(self, sequence: TokenSequence) -> None:
+        self._scheduler.add(sequence)
 
-    def drop(self, job: TokenSequence[Stream]) -> None:
-        """The reader left."""
+    def cancel(self, sequence: TokenSequence) -> None:
+        """Take out a sequence whose reader left."""
         self._stats.cancelled += 1
-        self._release(job)
+        self._release(sequence)
 
     def can_run(self) -> bool:
         scheduler = self._scheduler
-        runnable = any(not job.paused and not job.starved for job in scheduler.active)
+        runnable = any(not sequence.paused and not sequence.starved for sequence in scheduler.active)
         return runnable or bool(scheduler.waiting and len(scheduler.active) < self._config.streams)
 
-    def check_readers(self, now: float) -> list[Delivery]:
+    def check_readers(self, now_s: float) -> list[Delivery]:
         """Pause streams whose readers lag, resume those that caught up, drop those paused for too long."""
         high, low = self._config.stream_frames, self._config.stream_frames // 2
+        limit_s = self._config.pause_timeout_s
         dropped: list[Delivery] = []
-        for job in list(self._scheduler.active):
-            stream = job.owner
-            if not job.paused and stream.unread >= high:
-                # Marked before it is counted again: a reader that empties the queue meanwhile sees the mark.
-                stream.paused_at, job.paused = now, True
-            if job.paused and stream.unread <= low:
-                stream.paused_at, job.paused = None, False
-            elif stream.paused_at is not None and now - stream.paused_at > self._config.pause_timeout_s:
+        for sequence in list(self._scheduler.active):
+            stream = sequence.stream
+            if not sequence.paused and stream.unread >= high:
+                # Marked before `unread` is read again: a reader that empties the queue meanwhile sees the mark.
+                stream.paused_since_s, sequence.paused = now_s, True
+            if sequence.paused and stream.unread <= low:
+                stream.paused_since_s, sequence.paused = None, False
+            elif stream.paused_since_s is not None and now_s - stream.paused_since_s > limit_s:
                 self._stats.dropped += 1
-                limit_s = self._config.pause_timeout_s
-                dropped.append(
-                    self._fail(job, EngineError(f"The stream was dropped: nobody read it for {limit_s:g} s."))
-                )
+                error = EngineError(f"The stream was dropped: its client read nothing for {limit_s:g} s.")
+                dropped.append(self._fail(sequence, error))
         self._count()
         return dropped
 
     def fail_active(self, error: Exception) -> list[Delivery]:
-        """End every running stream, because the context that held them is lost. Those that wait stay."""
+        """End every active sequence, because the context that held them is lost. Those that wait stay."""
         sentence = str(error) if isinstance(error, OrpheusError) else f"Decoding failed: {error}."
         lost = self._scheduler.reset()
         self._stats.failed += len(lost)
         self._count()
-        return [(job.owner, EngineError(f"{sentence} Ask again.")) for job in lost]
+        return [(sequence.stream, EngineError(f"{sentence} Try again.")) for sequence in lost]
 
-    def step(self, now: float) -> list[Delivery]:
+    def step(self, now_s: float) -> list[Delivery]:
         """One decode of all rows that can run. Any exception means that the context is lost."""
-        scheduler, sampler, stats = self._scheduler, self._sampler, self._stats
+        scheduler, stats = self._scheduler, self._stats
         context = self._context
         assert context is not None
         started = time.perf_counter()
-        for job in scheduler.admit():
-            constrained = job.owner.completion.constrained
-            sampler.open(job.place, job.sampling, constrained=constrained, first_slot=job.first_slot)
-        plan = scheduler.plan(now)
-        for sequence in plan.forget:
-            context.forget(sequence)
+        for sequence in scheduler.admit():
+            self._sampler.open(
+                sequence.sampler_row,
+                sequence.sampling,
+                constrained=sequence.stream.completion.constrained,
+                first_slot=sequence.first_slot,
+            )
+        plan = scheduler.plan(now_s)
+        for seq_id in plan.freed:
+            context.free(seq_id)
         for source, target in plan.moves:
             context.move(source, target)
-        jobs, rows = plan.jobs, plan.rows
-        if not rows:
+        sequences, batch = plan.sequences, plan.rows
+        if not batch:
             return []
-        batch = [*rows, plan.idle] if plan.idle else rows
+        if plan.padding_row:
+            batch = [*batch, plan.padding_row]
         while context.decode(batch) == NO_KV_SLOT:
             stats.no_room += 1
             if len(batch) == 1:
-                return self._no_room(jobs[0])
+                return self._no_room(sequences[0])
             half = len(batch) // 2
-            jobs, batch = jobs[:half], batch[:half]
-        rows = batch[: len(jobs)]
-        if plan.idle:
-            context.forget(plan.idle.sequence)
-        done = scheduler.fed(jobs, rows)
-        logits = context.logits(len(done))
+            sequences, batch = sequences[:half], batch[:half]
+        if plan.padding_row:
+            context.free(plan.padding_row.seq_id)
+        rows = batch[: len(sequences)]
+        sequences = scheduler.decoded(sequences, rows)
+        logits = context.logits(len(sequences))
         decoded = time.perf_counter()
-
-        free = [n for n, job in enumerate(done) if not job.owner.completion.constrained]
-        places = np.array([job.place for job in done], np.int64)
-        chosen: NDArray[np.int64] = np.zeros(len(done), np.int64)
-        bound = np.arange(len(done))
-        if free:
-            bound = np.delete(bound, free)
-        work = sampler.gather(logits, bound, places[bound])
-        copied = time.perf_counter()
-        if bound.size:
-            chosen[bound] = sampler.draw(work, places[bound])
-        for n in free:
-            chosen[n] = sampler.draw_any(logits[n], done[n].place)
+        chosen, copied_s = self._sample(logits, sequences)
         sampled = time.perf_counter()
-
-        deliveries: list[Delivery] = []
-        for job, token in zip(done, chosen.tolist(), strict=True):
-            if delivery := self._take(job, token, now):
-                deliveries.append(delivery)
+        deliveries = [
+            delivery
+            for sequence, choice in zip(sequences, chosen.tolist(), strict=True)
+            if (delivery := self._take(sequence, choice))
+        ]
         self._count()
         stats.steps += 1
         stats.rows += len(rows)
-        stats.passes += passes(batch, self._config.batch_tokens)
+        stats.passes += count_passes(batch, self._config.batch_tokens)
         stats.prompt_tokens += sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
-        stats.tokens += len(done)
+        stats.tokens += len(sequences)
         parts = stats.part_s
         parts["decode"] += decoded - started
-        parts["copy"] += copied - decoded
-        parts["sample"] += sampled - copied
+        parts["copy"] += copied_s
+        parts["sample"] += sampled - decoded - copied_s
         parts["publish"] += time.perf_counter() - sampled
         return deliveries
 
-    def _take(self, job: TokenSequence[Stream], token: int, now: float) -> Delivery | None:
-        """Add a token to its frame; what is to be sent, if a frame or the stream is complete."""
-        completion = job.owner.completion
-        if completion.constrained:
-            slot = (job.first_slot + job.generated) % SLOTS
-            if token == self._codes:
-                return self._finish(job, "stop")
-            number: int | None = number_of(slot, self._first_codes[slot] + token)
-            token += self._starts[slot]
+    def _sample(self, logits: Floats, sequences: list[TokenSequence]) -> tuple[NDArray[np.int64], float]:
+        """What is drawn for each row of `logits`, (n,), and the seconds that copying them took.
+
+        The n-th legal code or `codes`, the end of speech, for a constrained sequence; an id for others.
+        """
+        sampler = self._sampler
+        began = time.perf_counter()
+        rows = np.array([sequence.sampler_row for sequence in sequences], np.int64)
+        constrained = np.array([sequence.stream.completion.constrained for sequence in sequences], bool)
+        chosen: NDArray[np.int64] = np.zeros(len(sequences), np.int64)
+        bound = np.flatnonzero(constrained)
+        work = sampler.gather(logits, bound, rows[bound])
+        copied_s = time.perf_counter() - began
+        if bound.size:
+            chosen[bound] = sampler.draw(work, rows[bound])
+        for n in np.flatnonzero(~constrained).tolist():
+            chosen[n] = sampler.draw_any(logits[n], sequences[n].sampler_row)
+        return chosen, copied_s
+
+    def _take(self, sequence: TokenSequence, choice: int) -> Delivery | None:
+        """Add what was drawn to the sequence's frame; a delivery if the frame or the stream is complete."""
+        completion, vocabulary = sequence.stream.completion, self._vocabulary
+        slot = (sequence.first_slot + sequence.generated) % SLOTS
+        number: int | None
+        if not completion.constrained:
+            token, number = choice, vocabulary.number_of_id(choice)
+        elif choice == self._codes:
+            token, number = vocabulary.end_of_speech, None
         else:
-            slot = job.generated % SLOTS
-            number = self._vocabulary.number_of_id(token)
-            if token == self._vocabulary.end_of_speech:
-                return self._finish(job, "stop")
-        if token in completion.stop_ids:
-            return self._finish(job, "stop")
-        job.generated += 1
-        job.todo = (token,)
-        job.frame.append(token)
+            token = self._code_starts[slot] + choice
+            number = number_of(slot, self._first_codes[slot] + choice)
+        if token == vocabulary.end_of_speech or token in completion.stop_ids:
+            return self._finish(sequence, "stop")
+        sequence.generated += 1
+        sequence.pending_tokens = (token,)
+        sequence.frame_ids.append(token)
         if number is not None:
-            job.numbers.append(number)
-        if job.generated >= job.limit:
-            return self._finish(job, "length")
-        if slot < SLOTS - 1:
-            return None
-        return self._send(job, None)
+            sequence.frame_numbers.append(number)
+        if sequence.generated >= sequence.max_tokens:
+            return self._finish(sequence, "length")
+        return self._send(sequence, None) if slot == SLOTS - 1 else None
 
-    def _send(self, job: TokenSequence[Stream], reason: FinishReason | None) -> Delivery:
-        chunk = CompletionChunk(tuple(job.frame), tuple(job.numbers), reason)
-        job.frame.clear()
-        job.numbers.clear()
+    def _send(self, sequence: TokenSequence, reason: FinishReason | None) -> Delivery:
+        stream = sequence.stream
+        chunk = CompletionChunk(tuple(sequence.frame_ids), tuple(sequence.frame_numbers), reason)
+        sequence.frame_ids.clear()
+        sequence.frame_numbers.clear()
         if chunk.ids:
-            job.frames += 1
-            if job.frames == 1:
-                job.first_frame_at = time.monotonic()
-                self._metrics.first_frame_s.observe(job.first_frame_at - job.owner.submitted_at)
-        job.owner.sent += 1
-        return job.owner, chunk
+            now_s = time.monotonic()
+            if not sequence.has_first_frame:
+                self._metrics.first_frame_s.observe(now_s - stream.submitted_s)
+            sequence.playout.add(FRAME_S, now_s)
+        stream.sent += 1
+        return stream, chunk
 
-    def _finish(self, job: TokenSequence[Stream], reason: FinishReason) -> Delivery:
-        stats = self._stats
+    def _finish(self, sequence: TokenSequence, reason: FinishReason) -> Delivery:
+        stats, stream = self._stats, sequence.stream
         stats.finished[reason] += 1
-        stats.stream_s += 0.1 * (time.monotonic() - job.owner.submitted_at - stats.stream_s)
-        self._release(job)
-        if job.owner.completion.constrained and (job.first_slot + job.generated) % SLOTS:
-            job.frame.clear()  # a stop id in the middle of a frame: half a frame is no sound
-            job.numbers.clear()
-        return self._send(job, reason)
+        stats.stream_s += 0.1 * (time.monotonic() - stream.submitted_s - stats.stream_s)
+        self._release(sequence)
+        if stream.completion.constrained and (sequence.first_slot + sequence.generated) % SLOTS:
+            sequence.frame_ids.clear()  # a stop id in the middle of a frame: half a frame cannot be decoded
+            sequence.frame_numbers.clear()
+        return self._send(sequence, reason)
 
-    def _no_room(self, job: TokenSequence[Stream]) -> list[Delivery]:
-        """llama.cpp cannot take even this row: it waits for another stream to end, or fails if it is alone."""
-        if any(not other.starved for other in self._scheduler.active if other is not job):
-            job.starved = True
+    def _no_room(self, sequence: TokenSequence) -> list[Delivery]:
+        """llama.cpp has no room even for this row: it waits for another sequence to end, or fails if it is alone."""
+        if any(not other.starved for other in self._scheduler.active if other is not sequence):
+            sequence.starved = True
             return []
-        return [self._fail(job, EngineError("The cache of the model is full: lower ORPHEUS_STREAMS."))]
+        error = EngineError("The model's cache is full: lower ORPHEUS_STREAMS.")
+        return [self._fail(sequence, error)]
 
-    def _fail(self, job: TokenSequence[Stream], error: OrpheusError) -> Delivery:
+    def _fail(self, sequence: TokenSequence, error: OrpheusError) -> Delivery:
         self._stats.failed += 1
-        self._release(job)
-        return job.owner, error
+        self._release(sequence)
+        return sequence.stream, error
 
-    def _release(self, job: TokenSequence[Stream]) -> None:
-        self._scheduler.release(job)
+    def _release(self, sequence: TokenSequence) -> None:
+        self._scheduler.release(sequence)
         self._count()
 
     def _count(self) -> None:
         active = self._scheduler.active
-        self.counts = (len(active), sum(job.paused for job in active))
+        self.counts = (len(active), sum(sequence.paused for sequence in active))

@@ -1,6 +1,6 @@
-"""Chunks from the decode thread → an async iterator in the event loop, and word back when the reader leaves.
+"""From the decode thread to the event loop: the chunks of one completion as an async iterator.
 
-Knows nothing of llama.cpp, scheduling or HTTP.
+Leaving the iterator, in whatever way, cancels the generation.
 """
 
 from __future__ import annotations
@@ -8,105 +8,80 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
 
 from orpheus.errors import OrpheusError
-from orpheus.sampling import Sampling
+from orpheus.llama.completion import Completion, CompletionChunk
 
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A request, checked before any work.
-
-    `constrained`: draw audio tokens only, each from the slot that is due. `stop_ids`: ids that end the stream
-    beside end-of-speech, which always does.
-    """
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    sampling: Sampling
-    constrained: bool = True
-    stop_ids: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class CompletionChunk:
-    """A frame of 7 tokens; perhaps none on the last."""
-
-    ids: tuple[int, ...]
-    numbers: tuple[int, ...]  # the N of <custom_token_N>, for those ids that have one
-    finish_reason: FinishReason | None
-
-
-Item = CompletionChunk | OrpheusError
+StreamItem = CompletionChunk | OrpheusError
 
 
 class Stream:
-    """The reader's end of one completion. Leaving it, by any way, cancels the generation."""
+    """The reader's end of one completion."""
 
     def __init__(
         self,
         completion: Completion,
-        submitted_at: float,
+        submitted_s: float,
         on_cancel: Callable[[Stream], None],
-        on_room: Callable[[], None],
-        low_water: int,
+        on_resume: Callable[[], None],
+        resume_below: int,
     ) -> None:
+        """Call in the reader's event loop.
+
+        `on_resume` is called once a paused stream's reader has no more than `resume_below` chunks left to read.
+        """
         self.completion = completion
-        self.submitted_at = submitted_at
+        self.submitted_s = submitted_s
         self.loop = asyncio.get_running_loop()
-        self.sent = 0  # chunks, counted by the decode thread alone
-        self.paused_at: float | None = None  # set by the decode thread when too much is unread
-        self._taken = 0  # chunks, counted by the event loop alone
+        self.sent = 0  # chunks; written by the decode thread alone
+        self.paused_since_s: float | None = None  # written by the decode thread: too much is unread
+        self._read = 0  # chunks; written by the event loop alone
         self._on_cancel = on_cancel
-        self._on_room = on_room
-        self._low_water = low_water
-        self._items: deque[Item] = deque()
-        self._news = asyncio.Event()
+        self._on_resume = on_resume
+        self._resume_below = resume_below
+        self._items: deque[StreamItem] = deque()
+        self._changed = asyncio.Event()
         self._ended = False
 
     @property
     def unread(self) -> int:
-        """Chunks sent and not read."""
-        return self.sent - self._taken
+        """Chunks sent and not read yet."""
+        return self.sent - self._read
 
-    def put(self, item: Item) -> None:
+    def put(self, item: StreamItem) -> None:
         """Called in the event loop, on behalf of the decode thread."""
         self._items.append(item)
-        self._news.set()
+        self._changed.set()
 
     def cancel(self) -> None:
-        """Stop the generation and the iteration. Idempotent, from any thread; the slot is free within a step."""
+        """Stop the generation and the iteration. Idempotent, from any thread; the sequence is freed within a step."""
         self._on_cancel(self)
         if not self._ended:
             self._ended = True
             if not self.loop.is_closed():
-                self.loop.call_soon_threadsafe(self._news.set)
+                self.loop.call_soon_threadsafe(self._changed.set)
 
     def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> CompletionChunk:
-        """The next chunk. Raises the engine's error where generation failed."""
+        """The next chunk. Raises the engine's error if the generation failed."""
         while not self._items:
             if self._ended:
                 raise StopAsyncIteration
-            self._news.clear()
+            self._changed.clear()
             try:
-                await self._news.wait()
+                await self._changed.wait()
             except asyncio.CancelledError:
                 self.cancel()
                 raise
         if self._ended:
             raise StopAsyncIteration
         item = self._items.popleft()
-        self._taken += 1
-        if self.paused_at is not None and self.unread <= self._low_water:
-            self._on_room()
+        self._read += 1
+        if self.paused_since_s is not None and self.unread <= self._resume_below:
+            self._on_resume()
         if isinstance(item, OrpheusError):
             self._ended = True
             raise item

@@ -1,13 +1,13 @@
-"""`orpheus say`: a text → an audio file, with what it took.
+"""`orpheus say`: speak a text into an audio file, and measure how long that took.
 
-Knows nothing of the stages; it asks a running server, or runs both tiers in this process.
+The speech comes from a running server, or from both tiers in this process.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from orpheus.errors import BadRequest, EngineError, NotReady
 from orpheus.settings import Settings
 from orpheus.tts.encode import FORMATS, Format, wav_header
 
+WAV_HEADER_BYTES = 44
+
 
 @dataclass(frozen=True)
-class Spoken:
-    """How a request went, as its listener saw it."""
+class SpeechTiming:
+    """How long a request took, in seconds, as its client saw it."""
 
     first_audio_s: float
     audio_s: float
@@ -46,8 +48,8 @@ def format_of(out: Path) -> Format:
 
 async def say(
     text: str, *, voice: str, out: Path, speed: float, url: str | None, settings: Settings, console: Console
-) -> Spoken:
-    """Write the speech of `text` to `out`. Raises OrpheusError; a failure leaves no file behind."""
+) -> SpeechTiming:
+    """Write the speech of `text` to `out`. Raises OrpheusError, and then leaves no file behind."""
     format = format_of(out)
     source = (
         _from_server(url, settings.client_headers, text, voice, format, speed)
@@ -55,7 +57,7 @@ async def say(
         else _in_process(settings, text, voice, format, speed, console)
     )
     partial = out.with_name(out.name + ".part")
-    rate, started, first, size = settings.sample_rate, 0.0, None, 0
+    first_audio_s, size = None, 0
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         with (
@@ -63,36 +65,38 @@ async def say(
             Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
             task = bar.add_task("Speaking")
-            async with aclosing(source) as chunks:
-                async for chunk in chunks:
-                    if isinstance(chunk, _Started):
-                        rate, started = chunk.sample_rate, time.perf_counter()
-                        continue
-                    first = first or time.perf_counter() - started
+            async with source as speech:
+                async for chunk in speech.chunks:
+                    first_audio_s = first_audio_s or time.perf_counter() - speech.requested_s
                     size += file.write(chunk)
                     bar.update(task, description=f"Speaking, {size // 1024} KiB")
-            took = time.perf_counter() - started
-            if format == "wav":  # the length is known now: a true header, for every reader
+                took_s = time.perf_counter() - speech.requested_s
+            if format == "wav":  # the length is known now
                 file.seek(0)
-                file.write(wav_header(rate, size - 44))
+                file.write(wav_header(speech.sample_rate, size - WAV_HEADER_BYTES))
         partial.replace(out)
     except OSError as error:
-        raise BadRequest(f"{out} cannot be written: {error.strerror}.") from error
+        raise BadRequest(
+            f"{out} cannot be written: {error.strerror}. Name another file with --out."
+        ) from error
     finally:
         with suppress(OSError):
             partial.unlink()
-    return Spoken(first or took, _duration_s(out, format, rate), took)
+    return SpeechTiming(first_audio_s or took_s, _duration_s(out, format, speech.sample_rate), took_s)
 
 
 @dataclass(frozen=True)
-class _Started:
-    sample_rate: int
+class _Speech:
+    sample_rate: int  # Hz
+    requested_s: float  # of time.perf_counter
+    chunks: AsyncIterator[bytes]  # encoded
 
 
+@asynccontextmanager
 async def _in_process(
     settings: Settings, text: str, voice: str, format: Format, speed: float, console: Console
-) -> AsyncGenerator[bytes | _Started]:
-    # Here, not above: asking a server needs neither torch nor llama.cpp, whose import takes seconds.
+) -> AsyncIterator[_Speech]:
+    # Imported here: asking a server needs neither torch nor llama.cpp, which take seconds to import.
     from orpheus.server.schema import SpeechRequest
     from orpheus.server.service import SpeechService
     from orpheus.tts.usage import Usage
@@ -101,18 +105,19 @@ async def _in_process(
     async with service.running():
         with console.status("Loading the weights"):
             await service.loaded()
+        requested_s = time.perf_counter()
         params = service.params(SpeechRequest(input=text, voice=voice, response_format=format, speed=speed))
         segments = service.segment(text, params)
-        yield _Started(params.sample_rate)
         async with aclosing(service.encoded(segments, params, Usage())) as chunks:
-            async for chunk in chunks:
-                yield chunk
+            yield _Speech(params.sample_rate, requested_s, chunks)
 
 
+@asynccontextmanager
 async def _from_server(
     url: str, headers: dict[str, str], text: str, voice: str, format: Format, speed: float
-) -> AsyncGenerator[bytes | _Started]:
+) -> AsyncIterator[_Speech]:
     body = {"input": text, "voice": voice, "response_format": format, "speed": speed}
+    requested_s = time.perf_counter()
     try:
         async with (
             httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), headers=headers) as client,
@@ -121,18 +126,21 @@ async def _from_server(
             if response.status_code != 200:
                 await response.aread()
                 raise EngineError(f"{url} answered {response.status_code}: {response.text[:300]}")
-            yield _Started(int(response.headers.get("x-sample-rate", 24000)))
-            async for chunk in response.aiter_raw():
-                yield chunk
+            sample_rate = int(response.headers.get("x-sample-rate", 24000))
+            yield _Speech(sample_rate, requested_s, response.aiter_raw())
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise NotReady(f"Nothing answers at {url}: start it with `make serve`.") from error
+        raise NotReady(
+            f"Nothing answers at {url}: start a server with `orpheus serve`, or leave --url and "
+            "ORPHEUS_FASTAPI_URL out to speak without one."
+        ) from error
     except httpx.HTTPError as error:
-        raise EngineError(f"{url} broke off: {type(error).__name__}.") from error
+        raise EngineError(f"{url} broke off ({type(error).__name__}): its log says why.") from error
 
 
-def _duration_s(path: Path, format: Format, rate: int) -> float:
+def _duration_s(path: Path, format: Format, sample_rate: int) -> float:
     if format in ("wav", "pcm"):
-        return (path.stat().st_size - (44 if format == "wav" else 0)) / 2 / rate
+        header_bytes = WAV_HEADER_BYTES if format == "wav" else 0
+        return (path.stat().st_size - header_bytes) / 2 / sample_rate
     import av
 
     with av.open(str(path)) as container:

@@ -1,141 +1,169 @@
-"""`orpheus serve`: both tiers as two processes, started together, stopped together.
-
-Knows nothing of what they do, only their ports, their health and their exit codes.
-"""
+"""Both tiers of this machine as two child processes, started and stopped together; `orpheus serve` supervises them."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
-import httpx
 from rich.console import Console
 
 from orpheus import weights
-from orpheus.http.process import announce, listen, url_of
+from orpheus.http.child import POLL_S, ChildEnded, ChildServer, wait_until_healthy
+from orpheus.http.process import free_port, url_of
 from orpheus.settings import Settings
+from orpheus.voices import languages_of, voices_of
 
-KILL_S = 1.5  # after ORPHEUS_DRAIN_S a child is killed: by default `serve` itself is gone within 5 s
-POLL_S = 0.1
+KILL_S = 1.5  # after ORPHEUS_DRAIN_S a tier is killed: by default `orpheus serve` is gone within 5 s
+IDLE_S = 0.4  # for a tier without streams to end, when the other has used up the time
+REPORT_EVERY_S = 5.0  # while waiting, where there is no terminal
+START_S = 600.0  # gigabytes from a slow disk
 LOCAL = "127.0.0.1"  # tier 1 serves tier 2 alone
 
 
-class _StopRequested(Exception):
-    pass
+class Pair:
+    """Tier 1 and tier 2, which speaks through it. Used by one thread."""
+
+    def __init__(
+        self, settings: Settings, *, environment: Mapping[str, str] | None = None, capture: bool = False
+    ) -> None:
+        """Choose the ports; SetupError where one is taken.
+
+        `environment` and `capture` are those of `ChildServer`.
+        """
+        host = settings.host
+        self.port = free_port(host, settings.port, "--port or ORPHEUS_PORT")
+        llama_port = free_port(LOCAL, settings.llama_port, "--llama-port or ORPHEUS_LLAMA_PORT")
+        self.url, self.llama_url = url_of(host, self.port), url_of(LOCAL, llama_port)
+        self.tiers: list[ChildServer] = []
+        self._within_s = settings.drain_s + KILL_S
+        self._hosts = {"llama": LOCAL, "speech": host}
+        self._capture = capture
+        self._environment = {
+            "ORPHEUS_PORT": str(self.port),
+            "ORPHEUS_LLAMA_PORT": str(llama_port),
+            "ORPHEUS_LLAMA_ENDPOINT": self.llama_url,
+            # Resolved once here, so that both tiers are sure to mean the same weights.
+            "ORPHEUS_MODEL": weights.model_name(settings),
+            "ORPHEUS_CODEC": weights.codec_name(settings),
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
+
+    def start(self) -> None:
+        """Start both tiers, without waiting for either."""
+        for tier, url in (("llama", self.llama_url), ("speech", self.url)):
+            self.tiers.append(
+                ChildServer(
+                    tier,
+                    [sys.executable, "-m", "orpheus", tier, "--supervised"],
+                    url,
+                    environment={**self._environment, "ORPHEUS_HOST": self._hosts[tier]},
+                    capture=self._capture,
+                )
+            )
+
+    def wait_until_ready(
+        self, within_s: float = math.inf, progress: Callable[[str], None] = lambda waiting_for: None
+    ) -> None:
+        """As `wait_until_healthy`, for both."""
+        wait_until_healthy(self.tiers, within_s, progress)
+
+    def wait_until_one_ends(self) -> ChildServer:
+        """The tier that has ended."""
+        while True:
+            for tier in self.tiers:
+                if tier.exit_code is not None:
+                    return tier
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """Stop both, tier 2 first: until its streams have ended they need tier 1."""
+        deadline_s = time.monotonic() + self._within_s
+        for tier in reversed(self.tiers):
+            tier.stop(max(IDLE_S, deadline_s - time.monotonic()))
+
+
+@contextlib.contextmanager
+def running_pair(settings: Settings, **environment: str) -> Iterator[Pair]:
+    """A ready pair on free ports of this machine, stopped at the end; its output shows only in errors.
+
+    Raises ChildEnded where a tier ends before it is ready, and NotReady after START_S.
+    """
+    local = settings.model_copy(update={"host": LOCAL, "port": 0, "llama_port": 0})
+    pair = Pair(local, environment={"ORPHEUS_LOG_LEVEL": "warning", **environment}, capture=True)
+    try:
+        pair.start()
+        pair.wait_until_ready(START_S)
+        yield pair
+    finally:
+        pair.stop()
 
 
 def supervise(settings: Settings, console: Console) -> int:
-    """Run both tiers until a signal or until one of them dies. Returns the exit code."""
-    host = settings.host
-    port = _free_port(host, settings.port, "--port or ORPHEUS_PORT")
-    llama_port = _free_port(LOCAL, settings.llama_port, "--llama-port or ORPHEUS_LLAMA_PORT")
-    environment = {
-        **os.environ,
-        "ORPHEUS_PORT": str(port),
-        "ORPHEUS_LLAMA_PORT": str(llama_port),
-        "ORPHEUS_LLAMA_ENDPOINT": url_of(LOCAL, llama_port),
-        # Resolved once here, so that both tiers are sure to mean the same weights.
-        "ORPHEUS_MODEL": weights.model_name(settings),
-        "ORPHEUS_CODEC": weights.codec_name(settings),
-        "PYTHONUNBUFFERED": "1",
-    }
+    """Run both tiers until a signal, or until one of them ends. Returns the exit code."""
+    pair = Pair(settings)
     with _signals():
-        tiers: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            for tier in ("llama", "speech"):
-                tiers[tier] = subprocess.Popen(
-                    [sys.executable, "-m", "orpheus", tier, "--supervised"],
-                    env={**environment, "ORPHEUS_HOST": LOCAL if tier == "llama" else host},
-                    stdin=subprocess.PIPE,  # closes when this process is gone, however it went
-                    start_new_session=True,  # Ctrl-C reaches this process alone, which stops both
-                )
-            urls = {
-                "llama": f"{url_of(LOCAL, llama_port)}/health",
-                "speech": f"{url_of(host, port)}/health",
-            }
-            code = _wait_until_healthy(tiers, urls, console)
-            if code is None:
-                announce(settings, host, port, console)
-                code = _wait_for_death(tiers)
-            name = next(tier for tier, process in tiers.items() if process.poll() is not None)
-            console.print(f"Tier {name} stopped by itself with exit code {code}; stopping the other.")
-            return code or 1
+            pair.start()
+            with contextlib.suppress(ChildEnded):
+                with _progress(console) as progress:
+                    pair.wait_until_ready(progress=progress)
+                announce(settings, settings.host, pair.port, console)
+            ended = pair.wait_until_one_ends()
+            console.print(
+                f"Tier {ended.name} ended by itself with exit code {ended.exit_code}; stopping the other."
+            )
+            return ended.exit_code or 1
         except _StopRequested:
             console.print("Stopping.")
             return 0
         finally:
-            _ignore_signals()  # a Ctrl-C now must not break off the stopping itself
-            _stop(tiers, settings.drain_s + KILL_S)
+            _ignore_signals()  # a Ctrl-C now must not interrupt the stopping itself
+            pair.stop()
 
 
-def _wait_until_healthy(
-    tiers: dict[str, subprocess.Popen[bytes]], urls: dict[str, str], console: Console
-) -> int | None:
-    """None once both answer 200; the exit code of a tier that ended before."""
-    waiting = dict(urls)
-    said = ""
-    last_said_s = time.monotonic()
-    with console.status("Starting both tiers") as status, httpx.Client(trust_env=False) as client:
-        while waiting:
-            if (code := _dead(tiers)) is not None:
-                return code
-            for tier, url in list(waiting.items()):
-                reason = "starting"
-                with contextlib.suppress(httpx.HTTPError, ValueError):
-                    answer = client.get(url, timeout=1.0)
-                    if answer.status_code == 200:
-                        del waiting[tier]
-                        continue
-                    body = answer.json()
-                    reason = body.get("reason") or body.get("error", {}).get("message") or reason
-                said = f"{tier}: {reason}"
-            status.update(f"Waiting for {said}")
-            if not console.is_terminal and time.monotonic() - last_said_s > 5:
-                console.print(f"Waiting for {said}")
-                last_said_s = time.monotonic()
-            time.sleep(POLL_S)
-    return None
+def announce(settings: Settings, host: str, port: int, console: Console) -> None:
+    """Print where the pair is, what it speaks with, and a command to try."""
+    url = url_of(host, port)
+    voices = [voice.id for voice in voices_of(languages_of(weights.model_name(settings)))]
+    # The key by the name of its setting: what is printed may end up in a log.
+    key = ' -H "x-api-key: $ORPHEUS_API_KEY"' if settings.api_keys else ""
+    body = f'{{"input": "Hello, I am ready.", "voice": "{voices[0]}"}}'
+    console.print(
+        f"\nOrpheus is ready at {url}\n"
+        f"  model   {weights.model_name(settings)}, codec {weights.codec_name(settings)}\n"
+        f"  voice   {voices[0]} ({', '.join(voices)})\n"
+        f"  try     curl {url}/v1/audio/speech{key} -H 'Content-Type: application/json' "
+        f"-d '{body}' -o hello.mp3\n",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
 
 
-def _wait_for_death(tiers: dict[str, subprocess.Popen[bytes]]) -> int:
-    while (code := _dead(tiers)) is None:
-        time.sleep(POLL_S)
-    return code
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """Shows what is waited for: all the time on a terminal, now and then elsewhere."""
+    reported_s = time.monotonic()
+    with console.status("Starting both tiers") as status:
+
+        def show(waiting_for: str) -> None:
+            nonlocal reported_s
+            status.update(f"Waiting for {waiting_for}")
+            if not console.is_terminal and time.monotonic() - reported_s > REPORT_EVERY_S:
+                console.print(f"Waiting for {waiting_for}")
+                reported_s = time.monotonic()
+
+        yield show
 
 
-def _dead(tiers: dict[str, subprocess.Popen[bytes]]) -> int | None:
-    return next((p.returncode for p in tiers.values() if p.poll() is not None), None)
-
-
-def _stop(tiers: dict[str, subprocess.Popen[bytes]], within_s: float) -> None:
-    """Tier 2 first: until its streams have ended they need tier 1."""
-    deadline = time.monotonic() + within_s
-    for process in reversed(tiers.values()):
-        if process.poll() is None:
-            process.terminate()
-        try:
-            # What is left of the time, and enough for a tier that has nothing under way any more.
-            process.wait(max(0.4, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdin:
-            process.stdin.close()
-
-
-def _free_port(host: str, port: int, option: str) -> int:
-    """The port itself, or a free one for 0; SetupError where it is taken."""
-    bound = listen(host, port, option)
-    try:
-        return int(bound.getsockname()[1])
-    finally:
-        bound.close()
+class _StopRequested(Exception):
+    pass
 
 
 def _ignore_signals() -> None:
@@ -145,8 +173,10 @@ def _ignore_signals() -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises _StopRequested; later ones are ignored."""
+
     def stop(number: int, frame: FrameType | None) -> None:
-        _ignore_signals()  # once is enough
+        _ignore_signals()
         raise _StopRequested
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -22,7 +22,7 @@ from orpheus.server.admission import Admission
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings
-from orpheus.tasks import ended
+from orpheus.tasks import cancel_and_wait
 from orpheus.text import SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
 from orpheus.tts.params import SpeechParams
@@ -105,7 +105,7 @@ class SpeechService:
             try:
                 yield
             finally:
-                await ended([announcing])
+                await cancel_and_wait([announcing])
 
     async def _announce(self) -> None:
         with suppress(OrpheusError):  # logged where it happened

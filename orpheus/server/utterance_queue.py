@@ -17,7 +17,7 @@ from orpheus.errors import BadRequest, OrpheusError
 from orpheus.server import request_context
 from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
-from orpheus.tasks import ended
+from orpheus.tasks import cancel_and_wait
 from orpheus.tts.usage import Usage
 from orpheus.tts.word_timing import Word, WordTimer
 
@@ -215,7 +215,7 @@ class UtteranceQueue:
         self._pending.clear()
         self.writing, self._refusing = None, False
         if self._task is not None:
-            await ended([self._task])
+            await cancel_and_wait([self._task])
             self.speaking = None
         for utterance in [*([speaking] if speaking else []), *dropped]:
             await self._emit(UtteranceCancelled(utterance.number, round(utterance.sent_s, 3)))
@@ -249,7 +249,7 @@ class UtteranceQueue:
                 await self._changed.wait()
         finally:
             if self._task is not None:
-                await ended([self._task])
+                await cancel_and_wait([self._task])
 
     async def _speak(self, utterance: Utterance) -> None:
         try:

@@ -1,4 +1,7 @@
-"""A request's text → the segments it is spoken in: what a person would read aloud, in parts of one breath each."""
+"""Text → segments: what a person would read aloud of it, in parts short enough for one generation each.
+
+`segment_text` takes a complete text, `StreamingSegmenter` one that is still being written.
+"""
 
 from orpheus.text.segmenter import Segment, SegmentedText, SegmentSource, segment_text
 from orpheus.text.sentences import length

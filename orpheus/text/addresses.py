@@ -1,14 +1,14 @@
-"""Web and e-mail addresses in a text → the words a person says for them, in the text's language.
+"""Verbalizes web and e-mail addresses: a text → the text with its addresses in words of its language.
 
-Knows nothing of Markdown. "https://www.example.com/pricing?x=1" is read "example dot com slash pricing".
+"https://www.example.com/pricing?x=1" becomes "example dot com slash pricing".
 """
 
 from __future__ import annotations
 
 import re
 
-# dot, slash, at, underscore
-_SAID: dict[str, tuple[str, str, str, str]] = {
+# The words for dot, slash, at and underscore, by language.
+_SYMBOL_WORDS: dict[str, tuple[str, str, str, str]] = {
     "en": ("dot", "slash", "at", "underscore"),
     "fr": ("point", "slash", "arobase", "tiret bas"),
     "de": ("Punkt", "Schrägstrich", "ät", "Unterstrich"),
@@ -22,8 +22,8 @@ _SAID: dict[str, tuple[str, str, str, str]] = {
 _LABEL = r"[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ_-]{0,62})"
 _HOST = rf"{_LABEL}(?:\.{_LABEL}){{0,10}}"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL}){{1,10}}"
-# Without a scheme only endings that are no words: "the end.He left" is no address.
-_BARE_ENDING = r"(?:com|org|net|edu|gov|io|dev|ai|app|info|eu|de|fr|es|kr|cn|jp|uk)"
+# Without a scheme, only top-level domains that are not words: "the end.He left" is not an address.
+_BARE_TLD = r"(?:com|org|net|edu|gov|io|dev|ai|app|info|eu|de|fr|es|kr|cn|jp|uk)"
 _PATH = r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%À-ɏ-]"
 _BEFORE = r"(?<![\w.@/-])"
 
@@ -34,36 +34,37 @@ _MAIL = re.compile(
 _URL = re.compile(
     rf"(?:(?<![A-Za-z0-9])(?:https?|ftp|wss?)://(?:[^\s/@<>]{{1,100}}@)?|{_BEFORE}(?=www\.))(?P<host>{_HOST})(?P<port>:\d{{1,5}})?"
     rf"(?P<path>[/?#]{_PATH}*)?"
-    rf"|{_BEFORE}(?P<bare>(?:{_LABEL}\.){{1,8}}{_BARE_ENDING})(?![\w@-]|\.\w)(?P<bare_path>/{_PATH}*)?",
+    rf"|{_BEFORE}(?P<bare>(?:{_LABEL}\.){{1,8}}{_BARE_TLD})(?![\w@-]|\.\w)(?P<bare_path>/{_PATH}*)?",
     re.IGNORECASE,
 )
-_READABLE = re.compile(r"[A-Za-zÀ-ɏ-]{1,20}|\d{1,4}")
-_MOST_PARTS = 3  # of a path; a longer one is for machines
-_AFTER = ".,;:!?'\")]*"  # ends the sentence, not the address
+_READABLE_PART = re.compile(r"[A-Za-zÀ-ɏ-]{1,20}|\d{1,4}")
+_MAX_PATH_PARTS = 3  # a longer path is meant for machines, and is left out
+_TRAILING_PUNCTUATION = ".,;:!?'\")]*"  # belongs to the sentence, not to the address
 
 
-def spell(text: str, language: str) -> str:
-    """`text` with its addresses as words."""
-    dot, slash, at, underscore = _SAID.get(language, _SAID["en"])
+def verbalize(text: str, language: str) -> str:
+    """`text` with its addresses in words; those of English for a language without its own."""
+    dot, slash, at, underscore = _SYMBOL_WORDS.get(language, _SYMBOL_WORDS["en"])
 
-    def words(name: str) -> str:
+    def name_words(name: str) -> str:
         return name.replace(".", f" {dot} ").replace("_", f" {underscore} ")
 
-    def mail(match: re.Match[str]) -> str:
-        return f"{words(match['user'])} {at} {words(match['mail'])}"
+    def mail_words(match: re.Match[str]) -> str:
+        return f"{name_words(match['user'])} {at} {name_words(match['mail'])}"
 
-    def url(match: re.Match[str]) -> str:
+    def url_words(match: re.Match[str]) -> str:
         host = match["host"] or match["bare"]
         path = match["path"] or match["bare_path"] or ""
-        address = path.rstrip(_AFTER)
-        said = words(re.sub(r"^www\.", "", host, flags=re.IGNORECASE))
+        address = path.rstrip(_TRAILING_PUNCTUATION)
+        words = name_words(re.sub(r"^www\.", "", host, flags=re.IGNORECASE))
         if match["port"]:
-            said += f" {match['port'][1:]}"
+            words += f" {match['port'][1:]}"
         parts = [part for part in re.split(r"[?#]", address[:200])[0].split("/") if part]
-        if len(parts) <= _MOST_PARTS and all(map(_READABLE.fullmatch, parts)):
-            said += "".join(f" {slash} {part.replace('-', ' ')}" for part in parts)
-        return said + path[len(address) :]
+        if len(parts) <= _MAX_PATH_PARTS and all(map(_READABLE_PART.fullmatch, parts)):
+            words += "".join(f" {slash} {part.replace('-', ' ')}" for part in parts)
+        return words + path[len(address) :]
 
     if "." in text or "://" in text:
-        text = _URL.sub(url, text)  # first: a name and password before a host are no mail address
-    return _MAIL.sub(mail, text) if "@" in text else text
+        # URLs first: "user:password@host" in one of them is not a mail address.
+        text = _URL.sub(url_words, text)
+    return _MAIL.sub(mail_words, text) if "@" in text else text

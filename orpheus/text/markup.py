@@ -1,8 +1,8 @@
-"""Markdown → what a person reads of it: one block a line, an empty line between paragraphs, no marks.
+"""Strips Markdown: a text → one block per line, an empty line between paragraphs, no markup.
 
-Knows nothing of sentences. A Markdown parser would also take ordinary text apart ("2 * 3 * 4", `foo_bar`, "[1]: x",
-indented lines) and markdown-it needs 0.2 s for 4,096 characters of "![", on the event loop (2 CPU cores, 2026-11);
-so only marks that nobody reads aloud are taken out, each by an expression that is linear in the text.
+Not a Markdown parser: that would also take ordinary text apart ("2 * 3 * 4", `foo_bar`, "[1]: x", indented lines), and
+markdown-it blocks the event loop for 0.2 s on 4,096 characters of "![" (2 CPU cores, 2026-11). Only markup that nobody
+would read aloud is removed, each kind by a regular expression that is linear in the text.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import html
 import re
 
-_ITEM = "\x1e"  # begins a line that stands alone; characters.plain leaves none in a text
+_ITEM = "\x1e"  # begins a line that is a block by itself; characters.normalize removes it from the input
 
-# A fence with the language of the code under it; with nothing under it, "```yes" is a word.
+# A fence may name the language of the code below it; with nothing below, "```yes" is a word.
 _FENCE = r"^(?:`{3,}|~{3,})(?: ?[\w+#.-]{1,20}(?=\n))?$"
 _RULE = re.compile(rf"^(?:[-*_=~] ?){{3,}}$|{_FENCE}|^(?=[^\n]*\|)[ |:-]+$", re.MULTILINE)
 _QUOTE = re.compile(r"^(?:> ?)+", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +([^\n]+)$", re.MULTILINE)
 _HEADING_END = re.compile(r" #+$", re.MULTILINE)
 _BULLET = re.compile(r"^[-*+•‣▪◦·] (?:\[[ xX]\] )?(?=\S)", re.MULTILINE)
-_NUMBERED = re.compile(r"^(?=\d{1,9}[.)] \S)", re.MULTILINE)  # its number is read
+_NUMBERED = re.compile(r"^(?=\d{1,9}[.)] \S)", re.MULTILINE)  # the number is spoken
 _ROW = re.compile(r"^\|([^\n]*)\|$", re.MULTILINE)
 _CELLS = re.compile(r" ?\|[ |]*")
 
-# A destination must look like one: "f[i](x)" is no link.
+# The destination must look like one: "f[i](x)" is not a link.
 _LINK = re.compile(
     r"!?\[([^\[\]\n]{0,500})\]\((?:[a-z]{2,8}:|/|#|\.|www\.|[\w-]{1,60}(?:/|\.\w))[^\s()]{0,2000}"
     r"(?:\([^\s()]{0,200}\)[^\s()]{0,200})?(?: (?:\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'))?\)",
@@ -33,17 +33,17 @@ _AUTOLINK = re.compile(
     r"<((?:https?|ftp|mailto):[^\s<>]{1,2000}|[\w.+%-]{1,64}@[^\s<>@]{1,255})>", re.IGNORECASE
 )
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,30}\]:?")
-_RUN = re.compile(r"(?<![\\*_])(?:\*+|_+)")
+_EMPHASIS = re.compile(r"(?<![\\*_])(?:\*+|_+)")
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])")
 _ENTITY = re.compile(r"&(?:[A-Za-z]{2,31}|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _EMOTICON = re.compile(r"(?<!\S)[:;]'?-?[()\[\]|/*](?!\S)")
 _EMPTY_BRACKETS = re.compile(r" ?(?:\( ?\)|\[ ?\])")
 
-WRAPPED_FROM_CHARS = 50  # a shorter line before a capital was ended by its writer, not by a margin
+MIN_WRAPPED_CHARS = 50  # a shorter line followed by a capital was ended on purpose, not wrapped at a margin
 
 
-def blocks(text: str) -> str:
-    """One block a line: paragraphs, headings, list items, table rows. Links are their text."""
+def strip_blocks(text: str) -> str:
+    """One block per line: paragraphs, headings, list items, table rows. Links become their text."""
     text = _RULE.sub("", text)
     text = _QUOTE.sub("", text)
     text = _HEADING.sub(r"\n\1\n", text)
@@ -53,40 +53,40 @@ def blocks(text: str) -> str:
     text = _ROW.sub(lambda row: _ITEM + _CELLS.sub(", ", row[1].strip(" |")), text)
     text = _LINK.sub(r"\1", text)
     text = _AUTOLINK.sub(r"\1", text)
-    return "\n".join(_joined(text.split("\n")))
+    return "\n".join(_unwrap(text.split("\n")))
 
 
-def _joined(lines: list[str]) -> list[str]:
-    """Lines that a margin broke are one again."""
-    done: list[str] = []
-    open_lines: list[str] = []  # of the block under way
+def _unwrap(lines: list[str]) -> list[str]:
+    """Join the lines that were wrapped at a margin."""
+    blocks: list[str] = []
+    current: list[str] = []  # lines of the block that is being collected
     for line in lines:
-        if open_lines and line and line[0] != _ITEM:
-            short = len(open_lines[-1]) < WRAPPED_FROM_CHARS
-            if not (short and not _goes_on(line)):
-                open_lines.append(line)
+        if current and line and line[0] != _ITEM:
+            wrapped = len(current[-1]) >= MIN_WRAPPED_CHARS
+            if wrapped or _is_continuation(line):
+                current.append(line)
                 continue
-        if open_lines:
-            done.append(" ".join(open_lines))
-            open_lines = []
+        if current:
+            blocks.append(" ".join(current))
+            current = []
         if line:
-            open_lines.append(line.lstrip(_ITEM))
-        elif done and done[-1]:
-            done.append("")
-    if open_lines:
-        done.append(" ".join(open_lines))
-    return done
+            current.append(line.lstrip(_ITEM))
+        elif blocks and blocks[-1]:
+            blocks.append("")
+    if current:
+        blocks.append(" ".join(current))
+    return blocks
 
 
-def _goes_on(line: str) -> bool:
+def _is_continuation(line: str) -> bool:
     return line[0].islower() or line[0] in ",;:.)!?-"
 
 
-def inline(text: str) -> str:
-    """`text` without the marks inside lines: emphasis, code, escapes, entities, emoticons."""
+def strip_inline(text: str) -> str:
+    """`text` without the markup inside lines: emphasis, code, escapes, entities, emoticons."""
     text = _FOOTNOTE.sub("", text)
     if "*" in text or "_" in text:
-        text = _RUN.sub(lambda run: _unless_read(run, text), text)
+        text = _EMPHASIS.sub(lambda marks: _strip_emphasis(marks, text), text)
     text = text.replace("`", "").replace("~~", "")
     text = _ESCAPE.sub(r"\1", text)
     text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
@@ -94,11 +94,11 @@ def inline(text: str) -> str:
     return _EMPTY_BRACKETS.sub("", text)
 
 
-def _unless_read(run: re.Match[str], text: str) -> str:
-    """A run of stars or underscores where it means something, as in "2 * 3", `snake_case` and "f***"."""
-    marks = run[0]
-    before = text[run.start() - 1 : run.start()] if run.start() else ""
-    after = text[run.end() : run.end() + 1]
+def _strip_emphasis(match: re.Match[str], text: str) -> str:
+    """Keep stars and underscores that are not emphasis, as in "2 * 3", `snake_case` and "f***"."""
+    marks = match[0]
+    before = text[match.start() - 1 : match.start()] if match.start() else ""
+    after = text[match.end() : match.end() + 1]
     if len(marks) > 3:
         return " "
     if before in ("", " ", "\n") and after in ("", " ", "\n"):

@@ -1,7 +1,7 @@
-"""TokenChunk in a text → words of its language, for requests that ask for it.
+"""Verbalizes numbers: a text → the text with its numbers in words of its language, for requests that ask for it.
 
-Knows nothing of sentences. The model reads most numbers by itself; this is for those it gets wrong. Words come from
-num2words; a language it lacks (Hindi, Chinese) keeps its digits, and so does whatever is ambiguous: versions, dates.
+The model reads most numbers correctly by itself; this is for those it does not. The words come from num2words. Digits
+stay where num2words lacks the language (Hindi, Chinese) and where they are ambiguous: versions, dates.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-MOST_NUMBERS = 5_000  # of a text; the rest stays as digits, so that a megabyte of numbers ends in a second
-MOST_DIGITS = 9  # of a cardinal; a longer one is a code, and is read digit by digit
+MAX_NUMBERS = (
+    5_000  # in a text; the rest stay digits, so that a megabyte of numbers takes no more than a second
+)
+MAX_CARDINAL_DIGITS = 9  # a longer number is a code, and is read digit by digit
 
 
 @dataclass(frozen=True)
 class _Language:
     group: str  # between thousands
-    decimal: str
-    point: str  # what the decimal mark is called
+    decimal: str  # the decimal mark
+    point: str  # the word for it
     percent: str
-    time: str  # of hours and minutes; "" leaves times alone
+    time: str  # format of hours and minutes; "" leaves times alone
     full_hour: str
-    currencies: dict[str, tuple[str, str, str, str]]  # one, many, one hundredth, many hundredths
-    joint: str  # between a sum and its hundredths
+    currencies: dict[str, tuple[str, str, str, str]]  # unit and hundredth, each in singular and plural
+    conjunction: str  # between units and hundredths
     one: str  # before a unit
 
 
@@ -71,21 +73,21 @@ _FEMININE = {"fr": ("re", "ère"), "es": ("ª",), "it": ("ª",)}
 _SCALES = r"(?: (?:hundred|thousand|million|billion|trillion|millions?|milliards?|Millionen|Milliarden|millones|milioni|miliardi)\b)"
 
 
-# Groups parted by spaces alone may be thousands or a list: they need a sign that it is a phone.
+# Groups separated only by spaces may be thousands or a list, so a phone number needs another sign of being one.
 _PHONE = (
     r"(?:\+\d{1,3}[ -]?)?\(\d{2,4}\)(?: ?\d{2,5})(?:[ -]\d{2,5}){0,4}|\+\d{1,3}(?:[ -]\d{2,5}){2,5}|\+\d{7,15}"
     r"|0\d{1,5}(?:[ -]\d{2,9}){1,5}|\d{3}-\d{3}-\d{4}|\d{3} \d{3} \d{4}|\d{3}-\d{4}|0\d{1,14}"
 )
 
 
-def _expression(language: str, own: _Language) -> re.Pattern[str]:
-    group, decimal = re.escape(own.group), re.escape(own.decimal)
+def _expression(language: str, rules: _Language) -> re.Pattern[str]:
+    group, decimal = re.escape(rules.group), re.escape(rules.decimal)
     number = rf"(?:\d{{1,3}}(?:{group}\d{{3}}){{1,3}}(?!\d)|\d{{1,15}})(?:{decimal}\d{{1,12}}(?!\d))?"
-    symbols = "".join(map(re.escape, own.currencies)) or "\0"
+    symbols = "".join(map(re.escape, rules.currencies)) or "\0"
     return re.compile(
         rf"(?<![\w.,:/])(?<!\d-)(?:"
         rf"(?P<phone>{_PHONE})(?!\w|[.,:/-]\d)"
-        rf"|(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?![\w:])(?P<half>(?= ?[ap]\.?m\b))?"
+        rf"|(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?![\w:])(?P<am_or_pm>(?= ?[ap]\.?m\b))?"
         rf"|(?P<before>[{symbols}]) ?(?P<price>{number})(?P<scale>{_SCALES})?(?!\w)"
         rf"|(?P<sum>{number})(?P<sum_scale>{_SCALES})? ?(?P<after>[{symbols}])(?!\w)"
         rf"|(?P<percent>-?{number}) ?%(?!\w)"
@@ -96,76 +98,78 @@ def _expression(language: str, own: _Language) -> re.Pattern[str]:
     )
 
 
-_EXPRESSIONS = {language: _expression(language, own) for language, own in _LANGUAGES.items()}
+_EXPRESSIONS = {language: _expression(language, rules) for language, rules in _LANGUAGES.items()}
 
 
-def spell(text: str, language: str) -> str:
-    """`text` with its numbers in words."""
-    own = _LANGUAGES.get(language)
-    if own is None:
+def verbalize(text: str, language: str) -> str:
+    """`text` with its first MAX_NUMBERS numbers in words; unchanged for a language without rules."""
+    rules = _LANGUAGES.get(language)
+    if rules is None:
         return text
-    return _EXPRESSIONS[language].sub(lambda match: _said(match, language, own), text, count=MOST_NUMBERS)
+    return _EXPRESSIONS[language].sub(
+        lambda match: _words_for(match, language, rules), text, count=MAX_NUMBERS
+    )
 
 
-def _said(match: re.Match[str], language: str, own: _Language) -> str:
+def _words_for(match: re.Match[str], language: str, rules: _Language) -> str:
     found = match.groupdict()
     if phone := found["phone"]:
         groups = re.findall(r"\d+", phone)
         return ", ".join(" ".join(_cardinal(int(digit), language) for digit in group) for group in groups)
     if hour := found["hour"]:
-        return _time(int(hour), found["minute"], found["half"] is not None, language, own) or match[0]
+        return _time(int(hour), found["minute"], found["am_or_pm"] is not None, language, rules) or match[0]
     if symbol := found["before"] or found["after"]:
         amount, scale = found["price"] or found["sum"], found["scale"] or found["sum_scale"] or ""
-        return _price(amount, scale, own.currencies[symbol], language, own)
+        return _price(amount, scale, rules.currencies[symbol], language, rules)
     if percent := found["percent"]:
-        return f"{_number(percent, language, own)} {own.percent}"
+        return f"{_number(percent, language, rules)} {rules.percent}"
     if ordinal := found["ordinal"]:
-        said = _num2words(int(ordinal), language, "ordinal")
+        words = _num2words(int(ordinal), language, "ordinal")
         ending = match[0][len(ordinal) :]
         if ending in _FEMININE.get(language, ()):
-            said = "première" if said == "premier" else said[:-1] + "a" if said.endswith("o") else said
-        return said
+            words = "première" if words == "premier" else words[:-1] + "a" if words.endswith("o") else words
+        return words
     if year := found["year"]:
-        to = (
-            "year" if language != "ko" else "cardinal"
-        )  # there it adds the counter, which the text has itself
-        said = _num2words(int(year), language, to)
+        # For Korean, num2words adds the counter, which the text contains already.
+        words = _num2words(int(year), language, "year" if language != "ko" else "cardinal")
         if not found["decade"]:
-            return said
-        return said[:-1] + "ies" if said.endswith("y") else said + "s"
-    return _number(found["number"], language, own)
+            return words
+        return words[:-1] + "ies" if words.endswith("y") else words + "s"
+    return _number(found["number"], language, rules)
 
 
-def _number(text: str, language: str, own: _Language) -> str:
-    """A cardinal or a decimal; a long one digit by digit."""
+def _number(text: str, language: str, rules: _Language) -> str:
+    """A cardinal or a decimal; a long number digit by digit."""
     minus = _num2words(-1, language, "cardinal").split()[0] + " " if text[0] == "-" else ""
-    whole, _, fraction = text.lstrip("-").replace(own.group, "").partition(own.decimal)
-    said = _digits(whole, language) if len(whole) > MOST_DIGITS else _cardinal(int(whole), language)
-    return minus + (f"{said} {own.point} {_digits(fraction, language)}" if fraction else said)
+    whole, _, fraction = text.lstrip("-").replace(rules.group, "").partition(rules.decimal)
+    words = _digits(whole, language) if len(whole) > MAX_CARDINAL_DIGITS else _cardinal(int(whole), language)
+    return minus + (f"{words} {rules.point} {_digits(fraction, language)}" if fraction else words)
 
 
-def _time(hour: int, minute: str, half: bool, language: str, own: _Language) -> str:
-    if not own.time:
+def _time(hour: int, minute: str, am_or_pm: bool, language: str, rules: _Language) -> str:
+    if not rules.time:
         return ""
-    spoken_hour, spoken_minute = _cardinal(hour, language), _cardinal(int(minute), language)
+    hour_words, minute_words = _cardinal(hour, language), _cardinal(int(minute), language)
     if int(minute) == 0:
-        return spoken_hour if half else own.full_hour.format(h=spoken_hour)
+        return hour_words if am_or_pm else rules.full_hour.format(h=hour_words)
     if language == "en" and int(minute) < 10:
-        spoken_minute = f"oh {spoken_minute}"
-    return own.time.format(h=spoken_hour, m=spoken_minute)
+        minute_words = f"oh {minute_words}"
+    return rules.time.format(h=hour_words, m=minute_words)
 
 
-def _price(amount: str, scale: str, names: tuple[str, str, str, str], language: str, own: _Language) -> str:
-    one, many, cent, cents = names
-    whole, _, fraction = amount.replace(own.group, "").partition(own.decimal)
-    if scale or len(fraction) not in (0, 2) or len(whole) > MOST_DIGITS:
-        return f"{_number(amount, language, own)}{scale} {many}"
+def _price(amount: str, scale: str, names: tuple[str, str, str, str], language: str, rules: _Language) -> str:
+    unit, units, hundredth, hundredths = names
+    whole, _, fraction = amount.replace(rules.group, "").partition(rules.decimal)
+    if scale or len(fraction) not in (0, 2) or len(whole) > MAX_CARDINAL_DIGITS:
+        return f"{_number(amount, language, rules)}{scale} {units}"
 
-    def counted(count: int, single: str, plural: str) -> str:
-        return f"{own.one} {single}" if count == 1 else f"{_cardinal(count, language)} {plural}"
+    def counted(count: int, singular: str, plural: str) -> str:
+        return f"{rules.one} {singular}" if count == 1 else f"{_cardinal(count, language)} {plural}"
 
-    said = counted(int(whole), one, many)
-    return said + (own.joint + counted(int(fraction), cent, cents) if int(fraction or 0) else "")
+    words = counted(int(whole), unit, units)
+    if int(fraction or 0):
+        words += rules.conjunction + counted(int(fraction), hundredth, hundredths)
+    return words
 
 
 def _digits(digits: str, language: str) -> str:
@@ -178,6 +182,6 @@ def _cardinal(number: int, language: str) -> str:
 
 @lru_cache(4096)
 def _num2words(number: int, language: str, to: str) -> str:
-    from num2words import num2words  # here: it loads fifty languages, and few requests ask for one
+    from num2words import num2words  # not at the top: it loads fifty languages, and few requests need one
 
     return str(num2words(number, lang=language, to=to))

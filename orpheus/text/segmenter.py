@@ -1,7 +1,7 @@
-"""A request's text → segments, each short enough to be spoken in one go, and the pause after each.
+"""A complete text → segments, each short enough for one generation, and the pause after each in milliseconds.
 
-Knows nothing of voices or tokens. What is read of a text is decided by the files beside this one, in the order of
-`segments`; what is here is the packing: a short first segment so that sound starts early, then whole sentences.
+`_clean` decides what is read aloud, with the modules beside this one. The rest packs sentences into segments: a short
+first one so that audio starts early, then as many whole sentences as fit.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import NamedTuple, Protocol
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
 from orpheus.text import addresses, characters, markup, numbers, tags
-from orpheus.text.sentences import FEW_CHARS, cut, early_clause, length, sentences
+from orpheus.text.sentences import MIN_CHARS, early_clause_end, length, split_long, split_sentences
 
-LONG_FIRST_CHARS = 100  # a first sentence of more than this, 7 s of speech, starts with an early clause
+LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
 
 PAUSE_MS = {",": 120, ".": 250, "!": 250, "?": 300}
-LINE_PAUSE_MS = 300  # at least, after a list item or a line of a poem
+LINE_PAUSE_MS = 300  # the least after a list item or a line of a poem
 PARAGRAPH_PAUSE_MS = 500
 
-_ENDS = {".": ".。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
-_PAUSES = {mark: PAUSE_MS[end] for end, marks in _ENDS.items() for mark in marks}
+_MARKS = {".": ".。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
+_PAUSES_MS = {mark: PAUSE_MS[kind] for kind, marks in _MARKS.items() for mark in marks}
 _CLOSING = "\"')]」』"
-_FINAL = (*_ENDS["."], *_ENDS["!"], *_ENDS["?"], *_CLOSING)
+_TERMINATORS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"], *_CLOSING)
 _REPEATED_MARKS = re.compile(r"([?!？！])[?!？！]+|([,;:])\2+")  # "!!!" breaks the model (Orpheus-TTS #79)
 _DOTS, _DASHES = re.compile(r"\.{4,}"), re.compile(r"-{2,}")
-_SPEAKABLE = re.compile(rf"[^\W_]|{tags.MARK}")
+_SPEAKABLE = re.compile(rf"[^\W_]|{tags.PLACEHOLDER}")
 _SPACES = re.compile(r" {2,}")
-_WITHOUT_STOP = {"\u0900": "।", "\u3040": "。"}  # the first character of a script, and its full stop
+_FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script → its full stop
 
 
 @dataclass(eq=False)
@@ -51,45 +51,43 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentedText:
-    """A complete text as it will be spoken, once: its segments carry what becomes of them."""
+    """A complete text in segments, to be spoken once: the segments record what becomes of them."""
 
     segments: tuple[Segment, ...]
-    removed_tags: int  # <tags> that mean nothing to the voice
+    removed_tags: int  # <tags> that the model does not know
 
     def source(self) -> SegmentSource:
         """Its segments, one after another."""
-        return _Complete(self)
+        return _CompleteSource(self)
 
 
 class SegmentSource(Protocol):
-    """What is to be said, as far as it is known: a complete text, or one that is still being written."""
+    """Segments to speak, in order: of a complete text, or of one that is still being written."""
 
     @property
     def removed_tags(self) -> int: ...
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing comes after the segments given out so far."""
+        """Whether no segment follows those returned so far."""
 
-    async def next(self, ahead_s: Callable[[], float]) -> Segment | None:
-        """The next segment, as soon as there is one; None after the last.
+    async def next(self, buffered_s: Callable[[], float]) -> Segment | None:
+        """Wait for the next segment; None after the last.
 
-        `ahead_s` tells how many seconds of audio the listener has not heard yet.
+        `buffered_s` returns how many seconds of audio the listener still has to hear.
         """
 
 
-class _Complete:
-    """A script that is known from the start."""
-
-    def __init__(self, spoken: SegmentedText) -> None:
-        self.removed_tags = spoken.removed_tags
-        self._left = deque(spoken.segments)
+class _CompleteSource:
+    def __init__(self, text: SegmentedText) -> None:
+        self.removed_tags = text.removed_tags
+        self._left = deque(text.segments)
 
     @property
     def exhausted(self) -> bool:
         return not self._left
 
-    async def next(self, ahead_s: Callable[[], float]) -> Segment | None:
+    async def next(self, buffered_s: Callable[[], float]) -> Segment | None:
         return self._left.popleft() if self._left else None
 
 
@@ -101,99 +99,97 @@ class _Part(NamedTuple):
 
 
 def segment_text(
-    text: str, language: str, most_chars: int, *, join_chars: int | None = None, normalize: bool = False
+    text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
 ) -> SegmentedText:
-    """`text` in segments of at most `most_chars` characters, in order, at least one.
+    """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
-    Sentences are joined into a segment up to `join_chars` (default: as many as fit).
-    `normalize` writes numbers out in the language. BadRequest where there is nothing a voice could say.
+    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers.
+    Raises BadRequest where the text contains nothing to say.
     """
-    text, removed = _read(text, language, normalize)
+    text, removed_tags = _clean(text, language, normalize)
     if not _SPEAKABLE.search(text):
         raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
-    join = most_chars if join_chars is None else min(join_chars, most_chars)
-    packed = _pack(_parts(text, language, most_chars - 1), most_chars - 1, join - 1)
-    said = [part for part in packed if _SPEAKABLE.search(part.text)]
-    last = len(said) - 1
+    join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
+    # One character less: `_terminate` may add a full stop.
+    packed = _pack(_parts(text, language, max_chars - 1), max_chars - 1, join_chars - 1)
+    parts = [part for part in packed if _SPEAKABLE.search(part.text)]
+    last = len(parts) - 1
     return SegmentedText(
         tuple(
-            Segment(tags.unmark(_finished(part.text)), part.pause_ms if index < last else 0)
-            for index, part in enumerate(said)
+            Segment(tags.from_placeholders(_terminate(part.text)), part.pause_ms if index < last else 0)
+            for index, part in enumerate(parts)
         ),
-        removed,
+        removed_tags,
     )
 
 
-def _read(text: str, language: str, normalize: bool) -> tuple[str, int]:
-    """One block a line, an empty line between paragraphs, known tags as single characters; tags removed."""
-    text = strip_control(characters.plain(text))
-    text = addresses.spell(markup.blocks(text), language)
-    text, removed = tags.mark(markup.inline(text), language)
+def _clean(text: str, language: str, normalize: bool) -> tuple[str, int]:
+    """What is read aloud, one block per line, an empty line between paragraphs; and how many tags were removed."""
+    text = strip_control(characters.normalize(text))
+    text = addresses.verbalize(markup.strip_blocks(text), language)
+    text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     if normalize:
-        text = numbers.spell(text, language)
-    # Again, since what stood between the letters of a control string may be gone by now.
+        text = numbers.verbalize(text, language)
+    # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
     text = _DASHES.sub(" - ", _DOTS.sub("...", text))
-    return _SPACES.sub(" ", text.replace("\u00a0", " ")), removed
+    return _SPACES.sub(" ", text.replace("\u00a0", " ")), removed_tags
 
 
 def _one_mark(marks: re.Match[str]) -> str:
-    """One mark of many: a question among exclamations is a question."""
+    """A question mark if there is one among them, else the first."""
     return next((mark for mark in marks[0] if mark in "?？"), marks[0][0])
 
 
-def _parts(text: str, language: str, most: int) -> Iterator[_Part]:
-    """Sentences, cut where they are too long."""
+def _parts(text: str, language: str, max_chars: int) -> Iterator[_Part]:
+    """The sentences of all blocks, the long ones in several parts."""
     lines = [line.strip() for line in text.split("\n")]
     first = True
     for index, block in enumerate(lines):
         if not block:
             continue
-        paragraph = index + 1 == len(lines) or not lines[index + 1]
-        held = ""
-        for sentence in sentences(block, language):
-            if held:
-                yield from _sentence(held, most, first)
-                first = False
-            held = sentence
-        *others, end = _sentence(held, most, first)
-        yield from others
-        stop = _finished(end.text)
-        pause = PARAGRAPH_PAUSE_MS if paragraph else max(LINE_PAUSE_MS, end.pause_ms)
-        yield _Part(stop, " ", pause, paragraph)
+        ends_paragraph = index + 1 == len(lines) or not lines[index + 1]
+        *sentences, last = split_sentences(block, language)
+        for sentence in sentences:
+            yield from _sentence_parts(sentence, max_chars, first)
+            first = False
+        *parts, end = _sentence_parts(last, max_chars, first)
+        yield from parts
+        pause = PARAGRAPH_PAUSE_MS if ends_paragraph else max(LINE_PAUSE_MS, end.pause_ms)
+        yield _Part(_terminate(end.text), " ", pause, ends_paragraph)
         first = False
 
 
-def _sentence(sentence: str, most: int, first: bool) -> Iterator[_Part]:
-    start = early_clause(sentence) if first and length(sentence) > LONG_FIRST_CHARS else 0
-    for long in (sentence[:start], sentence[start:]):
-        for part in cut(long, most) if long else ():
-            said = part.strip()
-            yield _Part(said, " " * part[-1:].isspace(), pause_ms(said), False)
+def _sentence_parts(sentence: str, max_chars: int, first: bool) -> Iterator[_Part]:
+    start = early_clause_end(sentence) if first and length(sentence) > LONG_FIRST_CHARS else 0
+    for clause in (sentence[:start], sentence[start:]):
+        for part in split_long(clause, max_chars) if clause else ():
+            text = part.strip()
+            yield _Part(text, " " * part[-1:].isspace(), pause_ms(text), False)
 
 
-def _pack(parts: Iterable[_Part], most: int, join: int) -> list[_Part]:
-    """Join neighbours while they fit, within a paragraph. The first stays alone: sound starts with it."""
+def _pack(parts: Iterable[_Part], max_chars: int, join_chars: int) -> list[_Part]:
+    """Join neighbours of a paragraph while they fit. The first stays alone: audio starts with it."""
     packed: list[_Part] = []
     for part in parts:
         if not packed:
             packed.append(part)
             continue
         last = packed[-1]
-        complete = length(last.text) >= FEW_CHARS and _SPEAKABLE.search(last.text)
-        apart = len(packed) == 1 or last.ends_paragraph
-        if complete and apart and _SPEAKABLE.search(part.text):
+        complete = length(last.text) >= MIN_CHARS and _SPEAKABLE.search(last.text)
+        separate = len(packed) == 1 or last.ends_paragraph
+        if complete and separate and _SPEAKABLE.search(part.text):
             packed.append(part)
         else:
             joined = _joined(last, part)
-            if length(joined.text) <= (join if complete else most):
+            if length(joined.text) <= (join_chars if complete else max_chars):
                 packed[-1] = joined
             elif complete:
                 packed.append(part)
             else:
-                packed[-1:] = _recut(joined, most)
-    if len(packed) > 1 and length(packed[-1].text) < FEW_CHARS:
-        packed[-2:] = _recut(_joined(packed[-2], packed[-1]), most)
+                packed[-1:] = _resplit(joined, max_chars)
+    if len(packed) > 1 and length(packed[-1].text) < MIN_CHARS:
+        packed[-2:] = _resplit(_joined(packed[-2], packed[-1]), max_chars)
     return packed
 
 
@@ -201,26 +197,26 @@ def _joined(left: _Part, right: _Part) -> _Part:
     return right._replace(text=left.text + left.space + right.text)
 
 
-def _recut(part: _Part, most: int) -> Iterator[_Part]:
-    *others, end = _sentence(part.text, most, first=False)
-    yield from others
+def _resplit(part: _Part, max_chars: int) -> Iterator[_Part]:
+    *parts, end = _sentence_parts(part.text, max_chars, first=False)
+    yield from parts
     yield part._replace(text=end.text)
 
 
 def pause_ms(text: str) -> int:
-    """By the last mark of a text; 0 where it was cut within a clause."""
+    """The pause after `text`, by its last punctuation mark; 0 where it ends within a clause."""
     text = text.rstrip()
     inner = text.rstrip(_CLOSING) if text.endswith(tuple(_CLOSING)) else text
-    return _PAUSES.get(inner[-1:], 0) or _PAUSES.get(text[-1:], 0)
+    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(text[-1:], 0)
 
 
-def _finished(text: str) -> str:
-    """A full stop where there is none: without it the model repeats itself."""
-    if text.endswith(_FINAL) or tags.is_mark(text[-1:]):
+def _terminate(text: str) -> str:
+    """Add a full stop where there is none: without it the model repeats itself."""
+    if text.endswith(_TERMINATORS) or tags.is_placeholder(text[-1:]):
         return text
     text = text.rstrip(",;:- 、，；：،")
-    stop = "."
-    for first, own in _WITHOUT_STOP.items():
-        if text[-1:] >= first and (own != "।" or text[-1:] < "\u0980"):
-            stop = own
-    return text + stop
+    full_stop = "."
+    for first, candidate in _FULL_STOPS.items():
+        if text[-1:] >= first and (candidate != "।" or text[-1:] < "\u0980"):
+            full_stop = candidate
+    return text + full_stop

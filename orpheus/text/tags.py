@@ -1,14 +1,15 @@
-"""Text with `<tags>` → text in which each tag the voice knows is one private character, and the count of the rest.
+"""Emotion tags: a text with `<tags>` → the text with a one-character placeholder for each tag the model knows.
 
-Knows nothing of sentences: one character is what keeps them from being cut inside a tag.
+A placeholder is a private-use character, so no later stage can split or rewrite a tag. Unknown tags are removed and
+counted.
 """
 
 from __future__ import annotations
 
 import re
 
-# What each released checkpoint was tuned on (Orpheus-TTS, multilingual release notes); Hindi has none yet.
-# <giggle> is from orpheus-tts-local: the English checkpoint follows it.
+# The tags each published model was tuned on (Orpheus-TTS, multilingual release notes); Hindi has none yet.
+# <giggle> comes from orpheus-tts-local: the English model follows it.
 TAGS: dict[str, tuple[str, ...]] = {
     "en": ("laugh", "chuckle", "sigh", "cough", "sniffle", "groan", "yawn", "gasp", "giggle"),
     "fr": ("chuckle", "cough", "gasp", "groan", "laugh", "sigh", "sniffle", "whimper", "yawn"),
@@ -20,20 +21,20 @@ TAGS: dict[str, tuple[str, ...]] = {
     "hi": (),
 }
 _ALL = sorted({tag for tags in TAGS.values() for tag in tags})
-_FIRST_MARK = 0xE000  # private use, which no cleaned text holds
-_MARKS = {tag: chr(_FIRST_MARK + number) for number, tag in enumerate(_ALL)}
-_WRITTEN = {mark: f"<{tag}>" for tag, mark in _MARKS.items()}
-MARK = f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + len(_ALL) - 1)}]"  # of a regular expression
-MARK_CHARS = max(map(len, _WRITTEN.values()))  # what a mark counts in a segment's length
-is_mark = re.compile(MARK).search
+_FIRST = 0xE000  # start of the private use area, which characters.normalize removes from the input
+_PLACEHOLDERS = {tag: chr(_FIRST + number) for number, tag in enumerate(_ALL)}
+_TAGS_BY_PLACEHOLDER = {placeholder: f"<{tag}>" for tag, placeholder in _PLACEHOLDERS.items()}
+PLACEHOLDER = f"[{chr(_FIRST)}-{chr(_FIRST + len(_ALL) - 1)}]"  # as part of a regular expression
+PLACEHOLDER_CHARS = max(map(len, _TAGS_BY_PLACEHOLDER.values()))  # what one adds to a segment's length
+is_placeholder = re.compile(PLACEHOLDER).search
 
 _ATTRIBUTE = r"""\s[\w:.-]{1,40}\s?=\s?(?:"[^"<>]{0,200}"|'[^'<>]{0,200}'|[^\s"'<>=]{1,200})"""
-# A name follows the bracket at once, so "a < b > c" and "x<y and z>w" are no tags, nor is "1 <2> 3".
+# The name follows the bracket at once, so "a < b > c", "x<y and z>w" and "1 <2> 3" contain no tags.
 _TAG = re.compile(rf" ?<(?P<name>/?[^\W\d][\w:.-]{{0,40}}|작은 웃음)(?P<rest>(?:{_ATTRIBUTE}){{0,10}}\s?/?)>")
 
 
-def mark(text: str, language: str) -> tuple[str, int]:
-    """`text` with its tags as marks, and how many tags of no meaning to `language` were taken out."""
+def to_placeholders(text: str, language: str) -> tuple[str, int]:
+    """`text` with placeholders for the tags of `language`, and how many other tags were removed."""
     known = TAGS.get(language, ())
     removed = 0
 
@@ -43,13 +44,13 @@ def mark(text: str, language: str) -> tuple[str, int]:
         follows = text[match.end() : match.end() + 1]
         if name in known and not match["rest"]:
             before = before or text[match.start() - 1 : match.start()].isalnum()
-            return " " * before + _MARKS[name] + " " * follows.isalnum()
+            return " " * before + _PLACEHOLDERS[name] + " " * follows.isalnum()
         removed += 1
         return "" if follows in tuple(".,;:!?") else " "
 
     return _TAG.sub(replace, text), removed
 
 
-def unmark(text: str) -> str:
-    """The marks written out again."""
-    return text if text.isascii() else re.sub(MARK, lambda match: _WRITTEN[match[0]], text)
+def from_placeholders(text: str) -> str:
+    """The reverse of `to_placeholders`."""
+    return text if text.isascii() else re.sub(PLACEHOLDER, lambda match: _TAGS_BY_PLACEHOLDER[match[0]], text)

@@ -22,7 +22,7 @@ from orpheus.codec import Codec
 from orpheus.codec.pcm import Pcm
 from orpheus.errors import AtCapacity, GenerationFailed
 from orpheus.settings import EMBEDDED, Settings
-from orpheus.tasks import ended
+from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentedText, SegmentSource, StreamingSegmenter, segment_text
 from orpheus.tts.frames import FrameAssembler, RepetitionDetector
 from orpheus.tts.params import SpeechParams
@@ -76,7 +76,7 @@ class SpeechPipeline:
             params.voice.language,
             self._segment_chars,
             join_chars=self._join_chars,
-            most_chars=max_chars,
+            max_chars=max_chars,
             normalize=params.normalize,
         )
 
@@ -146,7 +146,7 @@ class _Utterance:
 
     async def close(self) -> None:
         """Cancel everything that runs, down to tier 1, and wait until it is gone."""
-        await ended(self._tasks)
+        await cancel_and_wait(self._tasks)
 
     async def _begin(self, previous: _Generating | None) -> _Generating | None:
         if previous is not None:

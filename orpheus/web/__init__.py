@@ -1,1 +1,1 @@
-"""The page at `/`: static files, sent as they are. `orpheus/speech/page.py` serves them; `app.js` is where to begin."""
+"""The page at `/`: static files, served by `orpheus/server/page.py`. Start reading at `app.js`."""

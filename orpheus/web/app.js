@@ -1,11 +1,9 @@
-// The page: what is clicked and typed → one utterance at a time. Read this first.
+// The page's controls: run one utterance at a time. Read this first.
 //
 //     form.js ─▶ speak.js (HTTP) or conversation.js (WebSocket) ─▶ output.js ─▶ player.js, waveform.js
-//
-// Knows nothing of protocols or of sound.
 
 import { Conversation } from "./conversation.js";
-import { apiKey, chosen, loadVoices, mode, onChange, setUp as setUpForm } from "./form.js";
+import { apiKey, loadVoices, mode, onChange, setUp as setUpForm, validRequest } from "./form.js";
 import { Output } from "./output.js";
 import { show as showProblem } from "./problems.js";
 import { setUp as setUpSnippets } from "./snippets.js";
@@ -16,13 +14,13 @@ import { tabs } from "./tabs.js";
 const $ = (id) => document.getElementById(id);
 const output = new Output();
 const conversation = new Conversation(output);
-let speaking = null; // what aborts the answer under way
+let current = null; // the AbortController of the utterance in progress
 
-/** Run one utterance; the one before is stopped, and what goes wrong is shown. */
+/** Stop the previous utterance, run a new one, and show what goes wrong. */
 async function begin(run) {
   stop();
   showProblem(null);
-  const mine = (speaking = new AbortController());
+  const mine = (current = new AbortController());
   enable("stop", true);
   enable("barge", true);
   try {
@@ -33,8 +31,8 @@ async function begin(run) {
       showProblem(error);
     }
   } finally {
-    if (speaking === mine) {
-      speaking = null;
+    if (current === mine) {
+      current = null;
       enable("stop", false);
       enable("barge", false);
     }
@@ -42,22 +40,22 @@ async function begin(run) {
 }
 
 function stop() {
-  if (!speaking) return;
-  speaking.abort();
-  speaking = null;
+  if (!current) return;
+  current.abort();
+  current = null;
   output.stop();
   enable("stop", false);
   enable("barge", false);
 }
 
 function start() {
-  const request = chosen(); // null where a field holds something impossible, which it then says itself
+  const request = validRequest(); // null if a field is invalid, which then shows why
   if (!request) return;
   if (mode() === "speak") begin((signal) => speak(request, apiKey(), output, signal));
-  else begin((signal) => conversation.say(request, apiKey(), signal));
+  else begin((signal) => conversation.speak(request, apiKey(), signal));
 }
 
-// Not `disabled`: who has just pressed a button by keyboard would lose the focus with it.
+// Not `disabled`: a button that was pressed by keyboard would lose the focus.
 function enable(id, on) {
   $(id).setAttribute("aria-disabled", String(!on));
 }

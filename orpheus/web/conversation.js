@@ -1,8 +1,7 @@
-// A reply typed word by word → `WS /v1/audio/speech/stream`, heard while it is typed, until it is barged in on.
-//
-// One connection serves every reply; each is an utterance of its own, with the number the server counts it by.
+// Conversation mode: a reply is typed word by word over `WS /v1/audio/speech/stream` and heard while it is being typed,
+// until the listener barges in. One connection serves all replies; each is an utterance, numbered as the server does.
 
-import { wordEvery } from "./form.js";
+import { wordInterval } from "./form.js";
 import { PcmReader, wav } from "./formats.js";
 import { ms } from "./output.js";
 import { Problem, problemOfClose } from "./problems.js";
@@ -11,23 +10,23 @@ export class Conversation {
   constructor(output) {
     this._output = output;
     this._socket = null;
-    this._reply = null; // the one under way
-    this._replies = 0; // begun on this connection
-    this._heard = null; // the number of the reply that audio now belongs to
+    this._reply = null; // the one in progress
+    this._replies = 0; // started on this connection
+    this._receiving = null; // the number of the reply that received audio belongs to
     this._cancelled_at = null; // when the last barge-in was sent
   }
 
-  /** Speak `request.input` until it was heard, or the signal barges in. Throws a Problem. */
-  async say(request, key, signal) {
+  /** Speak `request.input` until all of it was heard or the signal barges in. Throws a Problem. */
+  async speak(request, key, signal) {
     const output = this._output;
     output.begin("Connecting…");
     const socket = await this._connect(key, signal);
     const reply = (this._reply = new Reply(this._replies++, request.input, output));
     signal.addEventListener("abort", () => this._bargeIn(reply));
-    const { input, ...manner } = request;
+    const { input, ...params } = request;
     send(socket, {
       type: "session.config",
-      ...manner,
+      ...params,
       response_format: "pcm",
       stream_audio: true,
       split_granularity: "sentence",
@@ -52,29 +51,29 @@ export class Conversation {
       socket.onclose = (event) => failed(problemOfClose(event, false));
       signal.addEventListener("abort", () => failed(signal.reason));
     });
-    const ours = () => this._socket === socket; // and was not replaced meanwhile
-    socket.onmessage = ({ data }) => ours() && this._message(data);
-    socket.onclose = (event) => ours() && this._reply?.fail(problemOfClose(event, true));
+    const isCurrent = () => this._socket === socket; // it may have been replaced meanwhile
+    socket.onmessage = ({ data }) => isCurrent() && this._message(data);
+    socket.onclose = (event) => isCurrent() && this._reply?.fail(problemOfClose(event, true));
     return socket;
   }
 
   _message(data) {
     const reply = this._reply;
     if (typeof data !== "string") {
-      // What was on its way when the listener spoke up is not for anyone's ears.
-      if (reply?.number === this._heard) reply.audio(new Uint8Array(data));
+      // Audio that was still in flight when the listener barged in is dropped.
+      if (reply?.number === this._receiving) reply.audio(new Uint8Array(data));
       return;
     }
     const event = JSON.parse(data);
-    if (event.type === "audio.start") this._heard = event.utterance_index;
-    if (event.type === "audio.cancelled") this._answered();
+    if (event.type === "audio.start") this._receiving = event.utterance_index;
+    if (event.type === "audio.cancelled") this._cancelled();
     if (!reply || (event.utterance_index ?? reply.number) !== reply.number) return;
     if (event.type === "audio.start") reply.segment(event);
     else if (event.type === "audio.word") reply.word(event);
     else if (event.type === "session.done") reply.done();
     else if (event.type === "error") {
-      reply.fail(new Problem(event.message, "Change it or try again.", event.param));
-      this._socket.close(); // the next reply begins anew, whatever of this one the server has
+      reply.fail(new Problem(event.message, "Change the request or try again.", event.param));
+      this._socket.close(); // whatever of this reply the server still has ends with it
       this._socket = null;
     }
   }
@@ -87,33 +86,33 @@ export class Conversation {
     this._reply = null;
   }
 
-  _answered() {
+  _cancelled() {
     this._output.figure("answered", ms(performance.now() - this._cancelled_at));
   }
 }
 
-/** One utterance: its words as they are typed and heard, its samples. */
+/** One utterance: its words as they are typed and heard, and its samples. */
 class Reply {
   constructor(number, text, output) {
     this.number = number;
     this._output = output;
     this._words = text.match(/\s*\S+/g);
     this._shown = [];
-    this._times = []; // of words: the span, and the seconds it is spoken from and to
-    this._searched = 0;
+    this._times = []; // of words: the span, and when it is heard, in seconds
+    this._searched = 0; // spans whose time is known or skipped
     this._pcm = new PcmReader();
     this._samples = [];
     this._rate = 24_000;
     this._count = 0;
     this.over = false;
     this.spoken = new Promise((done, fail) => Object.assign(this, { _done: done, _fail: fail }));
-    this.spoken.catch(() => {}); // whoever waits for it is told; nobody may be waiting yet
+    this.spoken.catch(() => {}); // nothing may be awaiting it yet
     document.getElementById("transcript").replaceChildren();
     document.getElementById("transcript").hidden = false;
     this._follow();
   }
 
-  /** Send the words one by one, as fast as the form says at each. */
+  /** Send the words one by one, at the pace set in the form. */
   async type(socket, signal) {
     this._output.status("Typing and speaking…");
     this._output.clock();
@@ -124,7 +123,7 @@ class Reply {
       span.textContent = word.trim();
       document.getElementById("transcript").append(" ", span);
       this._shown.push(span);
-      await new Promise((next) => setTimeout(next, wordEvery() * 1000));
+      await new Promise((next) => setTimeout(next, wordInterval() * 1000));
     }
     if (!signal.aborted && !this.over) send(socket, { type: "input.done" });
   }
@@ -132,7 +131,7 @@ class Reply {
   segment({ sample_rate }) {
     this._rate = sample_rate;
     this._output.rate(sample_rate);
-    this._output.edge(this._count / sample_rate);
+    this._output.segment(this._count / sample_rate);
   }
 
   audio(bytes) {
@@ -143,7 +142,7 @@ class Reply {
     this._output.samples(samples);
   }
 
-  /** When a word is spoken. Its span is the next of its text: what the voice leaves out has no time. */
+  /** When a word is heard. Its span is the next one with its text: words that are not spoken get no time. */
   word({ text, start_s, stop_s }) {
     const near = this._shown.slice(this._searched, this._searched + 8);
     const at = near.findIndex((span) => span.textContent === text);
@@ -167,7 +166,7 @@ class Reply {
     return wav(this._samples, this._rate);
   }
 
-  /** Barged in: what was not heard is struck out. */
+  /** Barged in: strike out what was not heard. */
   cut() {
     this._mark();
     this.over = true;

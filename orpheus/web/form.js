@@ -1,4 +1,4 @@
-// The fields → a request in the words of `POST /v1/audio/speech`. Knows nothing of how it is sent.
+// The form: its fields → a request for `POST /v1/audio/speech`.
 
 import { problemOf } from "./problems.js";
 
@@ -18,8 +18,8 @@ export function apiKey() {
   return $("api_key").value.trim();
 }
 
-/** The text and the request of the mode in use, without asking whether they can be sent. */
-export function asked() {
+/** The request of the current mode, not validated. */
+export function currentRequest() {
   const request = { model: "orpheus-tts", input: textField().value };
   if ($("voice").value) request.voice = $("voice").value;
   request.response_format = mode() === "speak" ? $("response_format").value : "wav";
@@ -29,21 +29,21 @@ export function asked() {
   return request;
 }
 
-/** The same once it is checked; null where a field says what is wrong with it. */
-export function chosen() {
+/** The request of the current mode; null if a field is invalid, which then shows why. */
+export function validRequest() {
   for (const field of $("form").elements) field.removeAttribute("aria-invalid");
   const text = textField();
   text.setCustomValidity(text.value.trim() ? "" : "Enter some text to speak.");
-  const shown = [...$("form").elements].filter((field) => !field.closest("[hidden]"));
-  const wrong = shown.find((field) => !field.checkValidity());
-  if (!wrong) return asked();
-  wrong.setAttribute("aria-invalid", "true");
-  wrong.reportValidity(); // the browser's own words, at the field
+  const visible = [...$("form").elements].filter((field) => !field.closest("[hidden]"));
+  const invalid = visible.find((field) => !field.checkValidity());
+  if (!invalid) return currentRequest();
+  invalid.setAttribute("aria-invalid", "true");
+  invalid.reportValidity(); // the browser's own message, at the field
   return null;
 }
 
-/** Seconds between two words that are typed. */
-export function wordEvery() {
+/** Seconds from one typed word to the next. */
+export function wordInterval() {
   return 1 / Number($("rate").value);
 }
 
@@ -51,7 +51,7 @@ export function onChange(id, listener) {
   $(id).addEventListener("change", listener);
 }
 
-/** Fill voices, languages and tags with what the server has. Throws a Problem. */
+/** Fill in the languages, voices and tags of the server. Throws a Problem. */
 export async function loadVoices() {
   const headers = apiKey() ? { Authorization: `Bearer ${apiKey()}` } : {};
   const response = await fetch("v1/audio/voices", { headers }).catch(() => null);
@@ -68,7 +68,7 @@ export function setUp() {
   onChange("api_key", () => sessionStorage.setItem(KEY, apiKey()));
   onChange("language", showLanguage);
   $("speed").addEventListener("input", showSpeed);
-  showSpeed(); // a browser that reloads a page may have kept what was entered
+  showSpeed(); // a browser may keep what was entered when the page is reloaded
   for (const id of ["input", "reply"]) $(id).addEventListener("input", () => $(id).setCustomValidity(""));
 }
 
@@ -78,16 +78,16 @@ function showSpeed() {
 
 function showLanguage() {
   const language = $("language").value;
-  const there = voices.filter((voice) => voice.language === language);
-  fill("voice", there.map((voice) => [voice.id, `${voice.name} (${voice.gender})`]));
+  const available = voices.filter((voice) => voice.language === language);
+  fill("voice", available.map((voice) => [voice.id, `${voice.name} (${voice.gender})`]));
   $("tags").replaceChildren(...(tags[language] ?? []).map(tagButton));
   $("form").dispatchEvent(new Event("input"));
 }
 
 function fill(id, entries) {
-  const before = $(id).value;
+  const selected = $(id).value;
   $(id).replaceChildren(...entries.map(([value, text]) => new Option(text, value)));
-  if (entries.some(([value]) => value === before)) $(id).value = before;
+  if (entries.some(([value]) => value === selected)) $(id).value = selected;
 }
 
 function tagButton(tag) {

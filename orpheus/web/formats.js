@@ -1,4 +1,4 @@
-// Bytes of a format → samples, as they come where a browser can. Knows nothing of players or servers.
+// Audio formats: bytes → samples, streaming for wav and pcm, and files to download.
 
 const EMPTY = new Float32Array(0);
 
@@ -24,10 +24,10 @@ export class PcmReader {
   }
 }
 
-/** The same in a WAV, whose header may say no length. */
+/** The same in a WAV file, whose header may lack the length. */
 class WavReader {
   _pcm = new PcmReader();
-  _header = new Uint8Array(0); // null once it was read
+  _header = new Uint8Array(0); // null once it is complete
 
   push(bytes) {
     if (this._header === null) return this._pcm.push(bytes);
@@ -40,18 +40,18 @@ class WavReader {
   }
 }
 
-/** What reads a format while it comes; null for those that a browser decodes only whole. */
+/** A streaming reader; null for formats that browsers decode only as a whole. */
 export function readerOf(format) {
   return format === "pcm" ? new PcmReader() : format === "wav" ? new WavReader() : null;
 }
 
-/** A whole file → its samples at `rate`. Throws where the browser does not know the format. */
+/** The samples of a complete file, at `rate` Hz. Throws if the browser does not support the format. */
 export async function decode(bytes, rate) {
   const audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes.slice().buffer);
   return audio.getChannelData(0);
 }
 
-/** A file to keep: as it was sent, and in a WAV the lengths that were not known when its header was. */
+/** A file to download: the bytes as sent, with the lengths filled into the header of a WAV. */
 export function file(chunks, format) {
   const bytes = joined(chunks);
   const at = format === "wav" ? wavData(bytes) : -1;
@@ -63,7 +63,7 @@ export function file(chunks, format) {
   return new Blob([bytes], { type: CONTENT_TYPES[format] });
 }
 
-/** Samples → a WAV, for what came without a header. */
+/** Samples → a WAV file. */
 export function wav(chunks, rate) {
   const samples = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
   const view = new DataView(new ArrayBuffer(44 + samples * 2));
@@ -95,7 +95,7 @@ export function joined(chunks) {
   return all;
 }
 
-/** Where the samples of a WAV begin; -1 where its header is not all there yet. */
+/** Where the samples of a WAV begin; -1 if its header is not complete yet. */
 function wavData(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = 12; at + 8 <= bytes.length; at += 8 + view.getUint32(at + 4, true)) {

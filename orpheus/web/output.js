@@ -1,33 +1,33 @@
-// One utterance as it is heard and seen: sound, waveform, figures, and the file to keep. Knows nothing of protocols.
+// The output of one utterance: sound, waveform, figures, and the file to download.
 
 import { Player } from "./player.js";
 import { Waveform } from "./waveform.js";
 
 const $ = (id) => document.getElementById(id);
 const FIGURES = ["first-audio", "factor", "answered", "duration", "segments", "received", "gaps"];
-const USUAL_RATE = 24_000;
+const DEFAULT_RATE = 24_000;
 
 export class Output {
   constructor() {
     this._wave = new Waveform($("wave"));
     this._player = null;
-    this._rate = USUAL_RATE;
+    this._rate = DEFAULT_RATE;
     this.clear();
   }
 
   get canReplay() {
-    return this._kept.length > 0;
+    return this._samples.length > 0;
   }
 
-  /** Seconds that were heard of the utterance. */
+  /** Seconds of the utterance heard so far. */
   get heard_s() {
     return this._player?.heard_s() ?? 0;
   }
 
-  /** An empty page. */
+  /** Nothing to hear or see. */
   clear() {
     this._wave.clear();
-    this._kept = []; // its samples, to be played again
+    this._samples = []; // to be played again
     this._bytes = 0;
     for (const name of FIGURES) this.figure(name, "–");
     this.status("Nothing spoken yet.");
@@ -36,11 +36,11 @@ export class Output {
     this._withdraw();
   }
 
-  /** Begin, within the click that asked for it; time to first audio counts from here or from `clock`. */
+  /** Start an utterance, within the click that asked for it. First audio is timed from here or from `clock`. */
   begin(text) {
     this.clear();
     this.status(text);
-    $("wave").scrollIntoView({ block: "nearest" }); // on a phone it may be below what was pressed
+    $("wave").scrollIntoView({ block: "nearest" }); // on a phone it may be off-screen
     this.clock();
     this._first = false;
     this._play(this._rate);
@@ -50,14 +50,14 @@ export class Output {
     this._since = performance.now();
   }
 
-  /** The samples will have this rate, in Hz. */
+  /** Set the sample rate in Hz. */
   rate(rate) {
     if (rate === this._rate) return;
     this._rate = rate;
     this._play(rate);
   }
 
-  /** Encoded bytes came. */
+  /** Count encoded bytes. */
   received(bytes) {
     if (!this._first) {
       this._first = true;
@@ -69,18 +69,19 @@ export class Output {
 
   samples(samples) {
     this._player.push(samples);
-    this._kept.push(samples);
+    this._samples.push(samples);
     this._wave.push(samples, this._rate);
     this.figure("duration", `${this._wave.duration_s.toFixed(2)} s`);
     this.figure("gaps", String(this._player.gaps));
   }
 
-  edge(at_s) {
-    this._wave.edge(at_s);
-    this.figure("segments", String(this._wave.edges_s.length));
+  /** A segment begins at `at_s`. */
+  segment(at_s) {
+    this._wave.segment(at_s);
+    this.figure("segments", String(this._wave.segments_s.length));
   }
 
-  /** All was received: how fast, and the file. Resolves once all was heard. */
+  /** Everything was received: show how fast and offer the file. Resolves once everything was heard. */
   async finish(name, blob) {
     if (this._wave.duration_s)
       this.figure("factor", ((performance.now() - this._since) / 1000 / this._wave.duration_s).toFixed(2));
@@ -96,7 +97,7 @@ export class Output {
     this.status(`Done: ${this._wave.duration_s.toFixed(2)} s of speech.`);
   }
 
-  /** A file to download, and its samples to play again. */
+  /** Offer a file to download, and its samples to play again. */
   offer(name, blob) {
     this._withdraw();
     if (blob.size) {
@@ -109,7 +110,7 @@ export class Output {
   async replay(signal) {
     this._play(this._rate);
     this.status("Playing again…");
-    for (const samples of this._kept) this._player.push(samples);
+    for (const samples of this._samples) this._player.push(samples);
     await this.heard();
     signal.throwIfAborted();
   }
@@ -120,9 +121,9 @@ export class Output {
     $("again").setAttribute("aria-disabled", String(!this.canReplay));
   }
 
-  /** Something went wrong; what was received is still played to its end. */
+  /** Something went wrong; what was received is still played. */
   fail() {
-    this.status(this._kept.length ? "Broken off." : "Nothing spoken.");
+    this.status(this._samples.length ? "Broke off." : "Nothing spoken.");
     this._player?.finish();
     $("again").setAttribute("aria-disabled", String(!this.canReplay));
   }

@@ -1,13 +1,13 @@
-// Samples in → sound out, as they come, without a gap. Knows nothing of where they come from.
+// Plays samples as they arrive, without gaps.
 //
-// Buffers scheduled one after another on the sample, not an AudioWorklet: that is only there where the page came
-// by HTTPS or from this machine, and a server is often opened from a phone by its address.
+// Each buffer is scheduled on the sample after the last. An AudioWorklet would be available only over HTTPS or from
+// localhost, and this page is often opened from a phone by the server's address.
 
-const LEAD_S = 0.06; // from the first samples to their sound, so that those which follow are in time
+const LEAD_S = 0.06; // delay of the first samples, so that those that follow are in time
 
 let context = null;
 
-/** The audio context of one sample rate. The first time, call it while a click is handled: browsers want that. */
+/** The audio context of a sample rate. Browsers require the first call to be in the handler of a click. */
 function contextAt(rate) {
   if (context?.sampleRate !== rate) {
     context?.close();
@@ -21,18 +21,18 @@ export class Player {
   /** `rate` in Hz. */
   constructor(rate) {
     this.rate = rate;
-    this.samples = 0; // given to the player
+    this.samples = 0; // pushed so far
     this.gaps = 0; // times it had nothing left to play
     this._context = contextAt(rate);
     this._volume = this._context.createGain();
     this._volume.connect(this._context.destination);
-    this._runs = []; // each stretch without a gap: the frame of the context's clock it begins at, and its sample
+    this._runs = []; // stretches without a gap: the sample each begins with, and its time in samples of the context
     this._nodes = new Set();
     this._complete = false;
     this.ended = new Promise((end) => (this._end = end));
   }
 
-  /** Play `samples`, a Float32Array, after those before. */
+  /** Play `samples`, a Float32Array, after the previous ones. */
   push(samples) {
     if (!samples.length) return;
     const now = Math.round(this._context.currentTime * this.rate);
@@ -55,13 +55,13 @@ export class Player {
     this.samples += samples.length;
   }
 
-  /** Nothing follows: `ended` resolves once all was heard. */
+  /** No samples follow: `ended` resolves once everything was heard. */
   finish() {
     this._complete = true;
     this._endIfDone();
   }
 
-  /** Fall silent at once, fading within 10 ms so that it does not click. */
+  /** Stop at once, with a fade of 10 ms so that it does not click. */
   stop() {
     const now = this._context.currentTime;
     this._volume.gain.setTargetAtTime(0, now, 0.003);
@@ -70,7 +70,7 @@ export class Player {
     this._end();
   }
 
-  /** Seconds of the utterance that were heard. */
+  /** Seconds of the utterance heard so far. */
   heard_s() {
     const now = (this._context.currentTime - (this._context.outputLatency || 0)) * this.rate;
     const at = this._runs.findLastIndex((run) => run.frame <= now);

@@ -1,22 +1,22 @@
-// The request as the form has it → the same as a curl command, a Python program and a WebSocket program.
+// The request in the form → the same as a curl command, as Python, and as Python over a WebSocket.
 //
-// A key is never written into them: they read ORPHEUS_API_KEY. Knows nothing of sending.
+// The API key is never written into them: they read ORPHEUS_API_KEY.
 
-import { apiKey, asked, mode, wordEvery } from "./form.js";
+import { apiKey, currentRequest, mode, wordInterval } from "./form.js";
 import { tabs } from "./tabs.js";
 
 const $ = (id) => document.getElementById(id);
-const OPENAI = ["model", "voice", "input", "response_format", "speed"]; // the rest goes into extra_body
+const OPENAI = ["model", "voice", "input", "response_format", "speed"]; // fields of the OpenAI SDK; the others go into extra_body
 const MAKERS = { "tab-curl": curl, "tab-python": python, "tab-socket": socket };
 let tab = "tab-curl";
 
 export function setUp() {
-  tabs($("tab-curl").parentElement, (chosen) => {
-    tab = chosen.id;
+  tabs($("tab-curl").parentElement, (selected) => {
+    tab = selected.id;
     $("snippet").setAttribute("aria-labelledby", tab);
     show();
   });
-  // After the listeners that change a field, and for a mode that is chosen.
+  // Deferred, so that it runs after the listeners that change fields or the mode.
   for (const kind of ["input", "change", "click"]) $("form").addEventListener(kind, () => queueMicrotask(show));
   $("form").addEventListener("keyup", () => show());
   $("copy").addEventListener("click", copy);
@@ -24,7 +24,7 @@ export function setUp() {
 }
 
 function show() {
-  $("snippet").textContent = MAKERS[tab](asked());
+  $("snippet").textContent = MAKERS[tab](currentRequest());
 }
 
 function curl(request) {
@@ -35,43 +35,43 @@ function curl(request) {
 }
 
 function python(request) {
-  const given = OPENAI.filter((name) => name in request).map((name) => `    ${name}=${literal(request[name])},`);
+  const lines = OPENAI.filter((name) => name in request).map((name) => `    ${name}=${literal(request[name])},`);
   const rest = Object.entries(request).filter(([name]) => !OPENAI.includes(name));
-  if (rest.length) given.push(`    extra_body=${literal(Object.fromEntries(rest))},`);
+  if (rest.length) lines.push(`    extra_body=${literal(Object.fromEntries(rest))},`);
   return `${apiKey() ? "import os\n\n" : ""}from openai import OpenAI
 
 client = OpenAI(base_url="${base()}/v1", api_key=${apiKey() ? 'os.environ["ORPHEUS_API_KEY"]' : '"none-needed"'})
 with client.audio.speech.with_streaming_response.create(
-${given.join("\n")}
+${lines.join("\n")}
 ) as response:
     response.stream_to_file("${fileName(request)}")
 `;
 }
 
-function socket({ model, input, ...manner }) {
+function socket({ model, input, ...params }) {
   const talk = mode() === "talk";
   const url = `${base().replace(/^http/, "ws")}/v1/audio/speech/stream`;
   const headers = apiKey() ? ', additional_headers={"Authorization": f"Bearer {os.environ[\'ORPHEUS_API_KEY\']}"}' : "";
   const imports = ["import json", ...(apiKey() ? ["import os"] : []), ...(talk ? ["import re", "import time"] : [])];
-  const words = `    for word in re.findall(r"\\s*\\S+", text):  # as a language model would write them
+  const words = `    for word in re.findall(r"\\s*\\S+", text):  # like the output of a language model
         send(type="input.text", text=word)
-        time.sleep(${Number(wordEvery().toFixed(4))})`;
+        time.sleep(${Number(wordInterval().toFixed(4))})`;
   return `${imports.join("\n")}
 
 from websockets.sync.client import connect  # pip install websockets
 
 text = ${literal(input)}
-with connect("${url}"${headers}) as socket, open("${fileName(manner)}", "wb") as file:
+with connect("${url}"${headers}) as socket, open("${fileName(params)}", "wb") as file:
 
     def send(**message):
         socket.send(json.dumps(message))
 
-    send(type="session.config", stream_audio=True, lead_s=0, **${literal(manner)})
+    send(type="session.config", stream_audio=True, lead_s=0, **${literal(params)})
 ${talk ? words : '    send(type="input.text", text=text)'}
     send(type="input.done")
     for message in socket:
         if isinstance(message, bytes):
-            file.write(message)  # as it is made
+            file.write(message)  # as it is generated
             continue
         event = json.loads(message)
         if event["type"] == "error":
@@ -81,7 +81,7 @@ ${talk ? words : '    send(type="input.text", text=text)'}
 `;
 }
 
-/** A JSON value as Python writes it. */
+/** A JSON value as a Python literal. */
 function literal(value) {
   if (value === true) return "True";
   if (value === false) return "False";
@@ -98,8 +98,8 @@ function base() {
 }
 
 async function copy() {
-  const said = await navigator.clipboard?.writeText($("snippet").textContent).then(() => "Copied", () => null);
-  if (!said) getSelection().selectAllChildren($("snippet")); // without HTTPS there is no clipboard to write to
-  $("copy").textContent = said ?? "Selected";
+  const copied = await navigator.clipboard?.writeText($("snippet").textContent).then(() => "Copied", () => null);
+  if (!copied) getSelection().selectAllChildren($("snippet")); // the clipboard is only available over HTTPS
+  $("copy").textContent = copied ?? "Selected";
   setTimeout(() => ($("copy").textContent = "Copy"), 2000);
 }

@@ -1,28 +1,28 @@
-// A request → `POST /v1/audio/speech`, heard while it comes. Knows nothing of the form.
+// Speak mode: a request to `POST /v1/audio/speech`, heard while it arrives.
 //
-// It asks for events (`stream_format: sse`), not bare bytes: they carry the same bytes, tell where segments begin,
-// and say what went wrong where a body that merely breaks could not.
+// It asks for events (`stream_format: sse`) instead of bare bytes: they carry the same bytes, say where segments begin,
+// and report an error that a body could only show by breaking off.
 
 import { decode, file, joined, readerOf } from "./formats.js";
 import { Problem, problemOf, unreachable } from "./problems.js";
 
-/** Speak `request` into `output`. Throws a Problem, or what an abort throws. */
+/** Speak `request` into `output`. Throws a Problem, or the reason of an abort. */
 export async function speak(request, key, output, signal) {
   const format = request.response_format;
   const reader = readerOf(format);
-  output.begin("Asking…");
+  output.begin("Waiting for the server…");
   const response = await post(request, key, signal);
   if (!response?.ok) throw await problemOf(response);
   const rate = Number(response.headers.get("x-sample-rate")) || 24_000;
   output.rate(rate);
-  output.status(reader ? "Speaking…" : `Receiving; a browser plays ${format} once it is complete, wav and pcm at once.`);
+  output.status(reader ? "Speaking…" : `Receiving… Browsers play ${format} only once it is complete, wav and pcm at once.`);
 
   const chunks = [];
   const name = `speech.${format}`;
   try {
     await eachEvent(response.body, signal, (event) => {
       if (event.type === "error") throw broken(event.error.message);
-      for (const at_s of event.segments_s ?? []) output.edge(at_s);
+      for (const at_s of event.segments_s ?? []) output.segment(at_s);
       if (event.type !== "speech.audio.delta") return event.type === "speech.audio.done";
       const bytes = Uint8Array.from(atob(event.audio), (letter) => letter.charCodeAt(0));
       chunks.push(bytes);
@@ -39,7 +39,7 @@ export async function speak(request, key, output, signal) {
     signal.throwIfAborted();
     if (!samples) {
       output.offer(name, received);
-      throw new Problem(`This browser cannot play ${format}.`, "All of it came: download it, or choose wav.", "response_format");
+      throw new Problem(`This browser cannot play ${format}.`, "All of it was received: download it, or choose wav.", "response_format");
     }
     output.status("Speaking…");
     output.samples(samples);
@@ -58,7 +58,7 @@ async function post(request, key, signal) {
   }
 }
 
-/** Give each event to `take` until it returns true. Throws a Problem where they end before. */
+/** Pass each event to `take` until it returns true. Throws a Problem if the stream ends first. */
 async function eachEvent(body, signal, take) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -76,5 +76,5 @@ async function eachEvent(body, signal, take) {
 }
 
 function broken(message) {
-  return new Problem(`It broke off before the end. ${message}`, " Try again; what came until then can be played and kept.");
+  return new Problem(`The speech broke off. ${message}`, "Try again. What was received can be played and downloaded.");
 }

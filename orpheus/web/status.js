@@ -1,40 +1,40 @@
-// `/ready` and `/metrics`, asked while the page is looked at → the panel of the server. Knows nothing of speaking.
+// The server panel: polls `/ready` and `/metrics` while the page is visible.
 
 import { ms } from "./output.js";
 
 const $ = (id) => document.getElementById(id);
-const EVERY_MS = 2000;
+const INTERVAL_MS = 2000;
 const PREFIX = "orpheus_speech_";
 
 export function watch() {
-  let before = null;
-  const look = async () => {
+  let previous = null;
+  const poll = async () => {
     if (!document.hidden) {
       await ready();
-      before = await metrics(before);
+      previous = await metrics(previous);
     }
-    setTimeout(look, EVERY_MS);
+    setTimeout(poll, INTERVAL_MS);
   };
-  look();
+  poll();
 }
 
 async function ready() {
   const response = await fetch("ready").catch(() => null);
   const body = await response?.json().catch(() => null);
-  if (!response) tell("not ready", "The server cannot be reached");
-  else if (response.ok) tell("ready", "Ready");
-  else tell("not ready", `Not ready: ${body?.reason ?? response.status}`);
+  if (!response) show("not ready", "The server cannot be reached");
+  else if (response.ok) show("ready", "Ready");
+  else show("not ready", `Not ready: ${body?.reason ?? response.status}`);
 }
 
-function tell(state, text) {
-  // A status that is written again is read out again.
+function show(state, text) {
+  // Unchanged text is left alone: screen readers would read it out again.
   if ($("ready").textContent === text) return;
   $("ready").dataset.state = state;
   $("ready").textContent = text;
 }
 
-/** Show the metrics; `before` are those of the last look, for what is a rate. */
-async function metrics(before) {
+/** Show the metrics; rates are computed from the `previous` ones. */
+async function metrics(previous) {
   const response = await fetch("metrics").catch(() => null);
   if (!response?.ok) {
     for (const value of document.querySelectorAll(".live dd")) value.textContent = "–";
@@ -47,14 +47,14 @@ async function metrics(before) {
   put("live-median", now.quantile("first_audio_seconds", 0.5));
   put("live-tail", now.quantile("first_audio_seconds", 0.95));
   put("live-refused", `${now.sum("rejected_total")}, ${now.sum("failed_total")}`);
-  if (before) {
-    const made_s = now.sum("audio_seconds_total") - before.sum("audio_seconds_total");
-    put("live-made", `${(made_s / ((now.at - before.at) / 1000)).toFixed(1)} s`);
+  if (previous) {
+    const made_s = now.sum("audio_seconds_total") - previous.sum("audio_seconds_total");
+    put("live-made", `${(made_s / ((now.at - previous.at) / 1000)).toFixed(1)} s`);
   }
   return now;
 }
 
-/** Prometheus text → `sum(name)` over all labels, and `quantile(name, share)` of a histogram. */
+/** Prometheus' text format → `sum(name)` over all labels, and `quantile(name, share)` of a histogram. */
 function parse(text) {
   const lines = [...text.matchAll(/^(\w+)(?:\{(.*)\})? (\S+)/gm)].map(([, name, labels = "", value]) => ({
     name: name.replace(PREFIX, ""),
@@ -65,7 +65,7 @@ function parse(text) {
   return { sum, quantile: (name, share) => quantile(lines, name, share) };
 }
 
-/** As Prometheus reckons it: between the bounds of the bucket it falls into, evenly spread. */
+/** As Prometheus computes it: by linear interpolation within a bucket. */
 function quantile(lines, name, share) {
   const buckets = lines
     .filter((line) => line.name === `${name}_bucket`)

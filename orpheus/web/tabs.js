@@ -1,10 +1,10 @@
-// A tablist by mouse and by arrow keys, as WAI-ARIA's pattern has it. Knows nothing of what the tabs hold.
+// Tabs for mouse and arrow keys, following the WAI-ARIA pattern.
 
-/** Make `list` (role=tablist) work; `changed(tab)` is called with the tab that was chosen. */
+/** Make `list` (role=tablist) work; calls `changed(tab)` when a tab is selected. */
 export function tabs(list, changed) {
   const all = [...list.querySelectorAll("[role=tab]")];
 
-  function choose(tab) {
+  function select(tab) {
     for (const one of all) {
       one.setAttribute("aria-selected", String(one === tab));
       one.tabIndex = one === tab ? 0 : -1;
@@ -14,7 +14,7 @@ export function tabs(list, changed) {
 
   list.addEventListener("click", (event) => {
     const tab = event.target.closest("[role=tab]");
-    if (tab && tab.getAttribute("aria-selected") !== "true") choose(tab);
+    if (tab && tab.getAttribute("aria-selected") !== "true") select(tab);
   });
   list.addEventListener("keydown", (event) => {
     const at = all.indexOf(document.activeElement);
@@ -23,6 +23,6 @@ export function tabs(list, changed) {
     event.preventDefault();
     const tab = all.at(to % all.length);
     tab.focus();
-    choose(tab);
+    select(tab);
   });
 }

@@ -1,15 +1,15 @@
-// Samples → a picture that grows: loudness, what was heard of it, where segments begin. Knows nothing of sound.
+// The waveform: loudness, how much of it was heard, and where segments begin.
 
 const BUCKET_S = 0.01;
 const BAR = 4; // CSS pixels from bar to bar
-const LEAST_S = 5; // the width of the picture, until there is more
-const TOP = 18; // for the numbers of the segments
-const BOTTOM = 18; // for the seconds
+const MIN_S = 5; // the width until there is more
+const TOP = 18; // CSS pixels for the segment numbers
+const BOTTOM = 18; // CSS pixels for the seconds
 
 export class Waveform {
   constructor(canvas) {
     this._canvas = canvas;
-    this._asked = false;
+    this._scheduled = false;
     this.clear();
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -17,8 +17,8 @@ export class Waveform {
 
   clear() {
     this.duration_s = 0;
-    this.edges_s = [];
-    this._peaks = []; // the loudest sample of each 10 ms
+    this.segments_s = [];
+    this._peaks = []; // the loudest sample of each BUCKET_S
     this._filled = 0; // samples in the last of them
     this._heard_s = 0;
     this.draw();
@@ -37,9 +37,9 @@ export class Waveform {
     this.draw();
   }
 
-  /** A segment begins here. */
-  edge(at_s) {
-    this.edges_s.push(at_s);
+  /** A segment begins at `at_s`. */
+  segment(at_s) {
+    this.segments_s.push(at_s);
     this.draw();
   }
 
@@ -48,12 +48,12 @@ export class Waveform {
     this.draw();
   }
 
-  /** Draw with the next frame of the screen, once, however often it is asked for. */
+  /** Draw once with the next animation frame, however often this is called. */
   draw() {
-    if (this._asked) return;
-    this._asked = true;
+    if (this._scheduled) return;
+    this._scheduled = true;
     requestAnimationFrame(() => {
-      this._asked = false;
+      this._scheduled = false;
       this._paint();
     });
   }
@@ -67,13 +67,13 @@ export class Waveform {
     const pen = this._canvas.getContext("2d");
     const style = getComputedStyle(this._canvas);
     const colour = (name) => style.getPropertyValue(name);
-    const span_s = Math.max(LEAST_S, this.duration_s);
+    const span_s = Math.max(MIN_S, this.duration_s);
     const x = (at_s) => (at_s / span_s) * width;
     pen.scale(scale, scale);
     pen.font = `12px ${style.fontFamily}`;
     this._seconds(pen, colour, x, span_s, width, height);
     this._bars(pen, colour, span_s, width, height);
-    this._edges(pen, colour, x, height);
+    this._segments(pen, colour, x, height);
     this._label();
   }
 
@@ -87,7 +87,7 @@ export class Waveform {
     }
   }
 
-  /** The height is the root of the loudness: as it is heard, quiet speech is not as small as its samples. */
+  /** The height is the square root of the loudness: quiet speech is not heard as softly as its samples suggest. */
   _bars(pen, colour, span_s, width, height) {
     const middle = TOP + (height - TOP - BOTTOM) / 2;
     const tall = (height - TOP - BOTTOM) / 2 - 2;
@@ -103,10 +103,10 @@ export class Waveform {
     }
   }
 
-  _edges(pen, colour, x, height) {
+  _segments(pen, colour, x, height) {
     pen.textBaseline = "top";
-    let free = 0; // so that numbers do not stand in each other
-    this.edges_s.forEach((at_s, index) => {
+    let free = 0; // so that the numbers do not overlap
+    this.segments_s.forEach((at_s, index) => {
       pen.fillStyle = colour("--quiet");
       if (index) for (let y = TOP - 2; y < height - BOTTOM; y += 6) pen.fillRect(Math.round(x(at_s)), y, 1, 3);
       if (x(at_s) < free) return;
@@ -116,7 +116,7 @@ export class Waveform {
   }
 
   _label() {
-    const segments = this.edges_s.length;
+    const segments = this.segments_s.length;
     const shown = this.duration_s ? `${this.duration_s.toFixed(1)} s` : "empty";
     const label = `Waveform, ${shown}${segments ? `, ${segments} ${segments === 1 ? "segment" : "segments"}` : ""}`;
     if (this._canvas.getAttribute("aria-label") !== label) this._canvas.setAttribute("aria-label", label);

@@ -1,4 +1,4 @@
-"""Each client runs as it is, against the live pair."""
+"""Every client as a program, against the running pair."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from orpheus.ops.relay import create_app
+from tests.support.audio import decode
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
 from tests.support.unmute import Orchestrator, at_pace
-from tests.tts.test_encode import decode
 
 CLIENTS = ROOT / "clients"
 COMMANDS = {
@@ -46,12 +46,12 @@ def arguments(client: str, text: str, voice: str, out: Path) -> list[str]:
     return [text, "--voice", voice, "--out", str(out)]
 
 
-def test_every_file_in_the_folder_is_run_here() -> None:
+def test_every_client_is_tested_here() -> None:
     assert {p.name for p in CLIENTS.iterdir() if p.is_file()} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("client", COMMANDS)
-def test_it_speaks_a_text_into_a_file(client: str, pair: Pair, tmp_path: Path) -> None:
+def test_it_writes_a_spoken_text_to_a_file(client: str, pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     done = run(client, pair.url, *arguments(client, "It's \"so\" <sigh> easy, isn't it?", "tara", out))
     assert done.returncode == 0, done.stderr
@@ -61,9 +61,9 @@ def test_it_speaks_a_text_into_a_file(client: str, pair: Pair, tmp_path: Path) -
     assert "said.wav" in done.stdout
 
 
-# The orchestrator's protocol has no error for a voice: another speaks.
+# unmute's protocol has no error for an unknown voice: the default one speaks.
 @pytest.mark.parametrize("client", sorted(set(COMMANDS) - {"unmute_tts.py"}))
-def test_an_error_is_told_and_is_an_exit_code(client: str, pair: Pair, tmp_path: Path) -> None:
+def test_an_error_is_printed_and_is_an_exit_code(client: str, pair: Pair, tmp_path: Path) -> None:
     done = run(client, pair.url, *arguments(client, "Hello.", "bob", tmp_path / "x.wav"))
     assert done.returncode != 0
     assert "no voice 'bob'" in done.stderr
@@ -71,7 +71,7 @@ def test_an_error_is_told_and_is_an_exit_code(client: str, pair: Pair, tmp_path:
 
 
 @pytest.mark.parametrize("client", COMMANDS)
-def test_a_server_that_is_not_there_is_told(client: str, tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_reached_is_an_error(client: str, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     done = run(client, url, *arguments(client, "Hello.", "tara", tmp_path / "x.wav"))
     assert done.returncode != 0
@@ -80,7 +80,7 @@ def test_a_server_that_is_not_there_is_told(client: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("client", ["curl.sh", "openai_sdk.py"])
-def test_an_answer_that_breaks_off_is_told_and_no_file(client: str, tmp_path: Path) -> None:
+def test_an_answer_that_breaks_off_is_an_error_and_leaves_no_file(client: str, tmp_path: Path) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield b"RIFF" * 100
         raise ConnectionResetError
@@ -96,7 +96,7 @@ def test_an_answer_that_breaks_off_is_told_and_no_file(client: str, tmp_path: Pa
     assert not out.exists()
 
 
-def test_a_voice_of_the_orchestrators_is_spoken_by_one_of_ours(pair: Pair, tmp_path: Path) -> None:
+def test_a_voice_of_unmute_is_spoken_by_one_of_ours(pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     voice = "unmute-prod-website/p329_022.wav"
     text = "Well, hello there. The boat drifted slowly down the river, and nobody was in a hurry."
@@ -109,15 +109,15 @@ def test_a_voice_of_the_orchestrators_is_spoken_by_one_of_ours(pair: Pair, tmp_p
 
 
 @pytest.mark.parametrize("client", ["openai_sdk.py", "unmute_tts.py", "websocket_stream.py"])
-def test_a_file_that_cannot_be_written_is_told(client: str, pair: Pair, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(client: str, pair: Pair, tmp_path: Path) -> None:
     done = run(client, pair.url, *arguments(client, "Hello.", "tara", tmp_path / "no" / "x.wav"))
     assert done.returncode == 1
     assert "No such file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_standard_input_is_spoken_as_it_comes(pair: Pair, tmp_path: Path) -> None:
-    """The first words are heard of before the last are written."""
+def test_standard_input_is_spoken_as_it_is_written(pair: Pair, tmp_path: Path) -> None:
+    """The first words come back before the last are written."""
     command = [*COMMANDS["websocket_stream.py"], "--words", "--out", str(tmp_path / "said.wav")]
     process = subprocess.Popen(
         command,
@@ -133,7 +133,7 @@ def test_standard_input_is_spoken_as_it_comes(pair: Pair, tmp_path: Path) -> Non
         heard = b""
         while b"open." not in heard:
             heard += process.stdout.read1(100)
-            assert heard, "it ended"
+            assert heard, "the program ended"
         process.stdin.write(b"So hurry.")
         process.stdin.close()
         heard += process.stdout.read()
@@ -142,8 +142,8 @@ def test_standard_input_is_spoken_as_it_comes(pair: Pair, tmp_path: Path) -> Non
     assert len(decode((tmp_path / "said.wav").read_bytes())[0]) > 24_000
 
 
-def test_the_relay_carries_an_orchestrator_to_the_pair(pair: Pair) -> None:
-    app = create_app(pair.url, {}, dial_s=5)
+def test_the_relay_connects_unmute_to_the_pair(pair: Pair) -> None:
+    app = create_app(pair.url, {}, connect_s=5)
     with served(app) as url:
         turn = asyncio.run(
             Orchestrator(url.replace("http", "ws", 1)).turn(at_pace(["Well,", "hello", "there."]))

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-import time
+import textwrap
 import wave
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from clients.websocket_stream import Figures
 from tests.support.live import ROOT, clean_environment
-from tests.support.scripted import Script, scripted, until
+from tests.support.scripted import Script, scripted
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 CLIENT = str(ROOT / "clients" / "websocket_stream.py")
@@ -25,18 +27,16 @@ SECOND = b"\x01\x00" * 24_000
 
 
 class Session:
-    """What the server was sent, and how it answers once it has all of the text."""
+    """A server's end of one connection: what it was sent, and how it answers once it has all of the text."""
 
     def __init__(self, answer: Script | None = None) -> None:
         self.events: list[dict[str, Any]] = []
-        self.at_s: list[float] = []
-        self._answer = answer or spoken(0.5)
+        self._answer = answer or speech(0.5)
         self.close_code: int | None = None
 
     async def __call__(self, socket: ServerConnection) -> None:
         async for message in socket:
             self.events.append(json.loads(message))
-            self.at_s.append(time.monotonic())
             if self.events[-1]["type"] == "input.done":
                 await self._answer(socket)
             if self.events[-1]["type"] == "input.cancel":
@@ -63,7 +63,7 @@ async def start(socket: ServerConnection, sample_rate: int = 24_000) -> None:
     await say(socket, "audio.start", utterance_index=0, sample_rate=sample_rate, format="pcm", channels=1)
 
 
-def spoken(seconds: float) -> Script:
+def speech(seconds: float) -> Script:
     async def answer(socket: ServerConnection) -> None:
         await start(socket)
         await say(socket, "audio.word", utterance_index=0, text="Hello,", start_s=0.0, stop_s=0.2)
@@ -75,10 +75,7 @@ def spoken(seconds: float) -> Script:
     return answer
 
 
-async def begin(url: str, *arguments: str, path: str | None = None) -> Process:
-    environment = clean_environment(ORPHEUS_FASTAPI_URL=url.replace("ws", "http", 1), no_proxy="*")
-    if path is not None:
-        environment["PATH"] = path
+async def begin(url: str, *arguments: str, **environment: str) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         CLIENT,
@@ -86,16 +83,19 @@ async def begin(url: str, *arguments: str, path: str | None = None) -> Process:
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env=environment,
-        # As from a terminal: what runs in the background has Ctrl-C ignored, and hands that down.
+        env=clean_environment(
+            **{"ORPHEUS_FASTAPI_URL": url.replace("ws", "http", 1), "no_proxy": "*"} | environment
+        ),
+        # As in a terminal; a test run in the background would pass on that it ignores Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
-async def run(url: str, *arguments: str, text: bytes = b"", path: str | None = None) -> tuple[int, str, str]:
-    process = await begin(url, *arguments, path=path)
-    out, said = await asyncio.wait_for(process.communicate(text), 20)
-    return process.returncode or 0, out.decode(), said.decode()
+async def run(url: str, *arguments: str, text: bytes = b"", **environment: str) -> tuple[int, str, str]:
+    """The exit code and what was printed on standard output and standard error."""
+    process = await begin(url, *arguments, **environment)
+    out, errors = await asyncio.wait_for(process.communicate(text), 20)
+    return process.returncode or 0, out.decode(), errors.decode()
 
 
 def frames(path: Path) -> int:
@@ -104,15 +104,15 @@ def frames(path: Path) -> int:
         return file.getnframes()
 
 
-async def test_a_text_is_spoken_into_a_file_with_its_figures(tmp_path: Path) -> None:
+async def test_a_text_is_written_to_a_file_and_its_figures_are_printed(tmp_path: Path) -> None:
     session = Session()
     async with scripted(session) as url:
-        code, out, said = await run(url, "Hello, you.", "--voice", "leo", "--out", str(tmp_path / "x.wav"))
-    assert (code, said) == (0, "")
+        code, out, errors = await run(url, "Hello, you.", "--voice", "leo", "--out", str(tmp_path / "x.wav"))
+    assert (code, errors) == (0, "")
     assert frames(tmp_path / "x.wav") == 12_000
     assert "0.50 s of audio" in out
     assert "real-time factor" in out
-    assert "0 holes" in out
+    assert "0 underruns" in out
     assert session.kinds == ["session.config", "input.text", "input.done", "session.close"]
     config = session.events[0]
     assert (config["voice"], config["stream_audio"], config["response_format"], config["lead_s"]) == (
@@ -124,8 +124,8 @@ async def test_a_text_is_spoken_into_a_file_with_its_figures(tmp_path: Path) -> 
     assert session.close_code == 1000
 
 
-async def test_a_pipe_is_sent_as_it_is_written(tmp_path: Path) -> None:
-    """Each write at once, and a character that two writes share whole."""
+async def test_piped_text_is_sent_as_it_is_written(tmp_path: Path) -> None:
+    """Each write at once, except for half a character at its end."""
     session = Session()
     async with scripted(session) as url:
         process = await begin(url, "--out", str(tmp_path / "x.wav"))
@@ -133,7 +133,7 @@ async def test_a_pipe_is_sent_as_it_is_written(tmp_path: Path) -> None:
         writes = [b"Hello", b", K\xc3", b"\xa4se", b" \xe2\x82\xac\xff", b"\xc3"]
         for count, data in enumerate(writes, 2):  # the first event is session.config
             process.stdin.write(data)
-            if count < 6:  # half a character alone says nothing yet
+            if count < 6:  # the last write is half a character, sent only at the end
                 await until(lambda count=count: len(session.events) == count, 5)
         process.stdin.close()
         await asyncio.wait_for(process.communicate(), 20)
@@ -142,7 +142,7 @@ async def test_a_pipe_is_sent_as_it_is_written(tmp_path: Path) -> None:
     assert fragments == ["Hello", ", K", "äse", " €\ufffd", "\ufffd"]
 
 
-async def test_a_long_pipe_loses_nothing(tmp_path: Path) -> None:
+async def test_no_text_of_a_long_pipe_is_lost(tmp_path: Path) -> None:
     session = Session()
     text = "käse " * 40_000
     async with scripted(session) as url:
@@ -157,17 +157,14 @@ async def test_words_are_printed(tmp_path: Path) -> None:
     assert out.splitlines()[0].strip() == "Hello, you."
 
 
-async def test_holes_are_counted(tmp_path: Path) -> None:
-    async def answer(socket: ServerConnection) -> None:
-        await start(socket)
-        await socket.send(SECOND[:4800])
-        await asyncio.sleep(0.5)
-        await socket.send(SECOND[:4800])
-        await say(socket, "session.done", utterance_index=0, total_sentences=1)
-
-    async with scripted(Session(answer)) as url:
-        _, out, _ = await run(url, "Hello.", "--out", str(tmp_path / "x.wav"))
-    assert "1 holes of" in out
+def test_underruns_are_counted() -> None:
+    figures = Figures(first_text_s=9.0)
+    figures.audio(4800, now_s=10.0)
+    figures.audio(4800, now_s=10.11)  # 10 ms late: a sound card bridges that
+    assert figures.underruns == 0
+    figures.audio(4800, now_s=10.5)
+    assert "0.30 s of audio, the first 1000 ms after" in figures.summary(now_s=10.5)
+    assert "1 underruns of 290 ms" in figures.summary(now_s=10.5)
 
 
 async def endless(socket: ServerConnection) -> None:
@@ -176,22 +173,22 @@ async def endless(socket: ServerConnection) -> None:
         await socket.send(SECOND)
 
 
-async def test_ctrl_c_cancels_at_the_server_and_keeps_what_was_heard(tmp_path: Path) -> None:
+async def test_ctrl_c_cancels_at_the_server_and_keeps_what_was_received(tmp_path: Path) -> None:
     session = Session(endless)
     out = tmp_path / "x.wav"
     async with scripted(session) as url:
         process = await begin(url, "Hello.", "--out", str(out))
         await until(lambda: out.exists() and out.stat().st_size >= 3 * 48_000, 10)
         process.send_signal(signal.SIGINT)
-        stdout, said = await asyncio.wait_for(process.communicate(), 10)
+        stdout, errors = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 130
-    assert "Traceback" not in said.decode()
+    assert "Traceback" not in errors.decode()
     assert session.kinds[-1] == "input.cancel"
     assert frames(out) == 72_000
     assert b"3.00 s of audio" in stdout
 
 
-async def test_ctrl_c_while_waiting_for_text_leaves_at_once() -> None:
+async def test_ctrl_c_while_waiting_for_text_ends_the_program() -> None:
     session = Session()
     async with scripted(session) as url:
         process = await begin(url)
@@ -205,7 +202,7 @@ async def test_ctrl_c_while_waiting_for_text_leaves_at_once() -> None:
 
 @pytest.fixture
 def ffplay(tmp_path: Path) -> Path:
-    """A program of that name, which keeps what it is given."""
+    """A folder with a program of that name, which records its arguments and its input."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "ffplay"
@@ -215,10 +212,10 @@ def ffplay(tmp_path: Path) -> Path:
 
 
 async def test_a_player_gets_every_sample(tmp_path: Path, ffplay: Path) -> None:
-    session = Session(spoken(0.5))
+    session = Session(speech(0.5))
     async with scripted(session) as url:
-        code, out, said = await run(url, "Hello, you.", "--play", "--words", path=str(ffplay))
-    assert (code, said) == (0, "")
+        code, out, errors = await run(url, "Hello, you.", "--play", "--words", PATH=str(ffplay))
+    assert (code, errors) == (0, "")
     assert (tmp_path / "played").read_bytes() == SECOND[:24_000]
     assert "-f s16le -sample_rate 24000" in (tmp_path / "arguments").read_text()
     assert "played: 0.50 s" in out
@@ -226,49 +223,106 @@ async def test_a_player_gets_every_sample(tmp_path: Path, ffplay: Path) -> None:
     assert "hello.wav" not in os.listdir()
 
 
-async def test_a_player_that_ends_early_is_told(tmp_path: Path, ffplay: Path) -> None:
-    (ffplay / "ffplay").write_text("#!/bin/sh\nexit 3\n")
+SOUNDDEVICES = {  # fakes: what is installed on this machine does not matter
+    "plays": """
+        class PortAudioError(Exception): pass
+        class RawOutputStream:
+            def __init__(self, samplerate, channels, dtype): self.file = open("played", "wb")
+            def __enter__(self): return self
+            def __exit__(self, *_): self.file.close()
+            def write(self, samples): self.file.write(samples)
+        """,
+    "no PortAudio": "raise OSError('PortAudio library not found')",
+    "no device": """
+        class PortAudioError(Exception): pass
+        def RawOutputStream(**_): raise PortAudioError("Error querying device -1")
+        """,
+}
+
+
+def sounddevice(kind: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine with no player but this kind of sounddevice."""
+    (tmp_path / "sounddevice.py").write_text(textwrap.dedent(SOUNDDEVICES[kind]))
+    return {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+
+async def test_sounddevice_plays_where_no_player_is_installed(tmp_path: Path) -> None:
+    async with scripted(Session(speech(0.5))) as url:
+        code, out, errors = await run(url, "Hello, you.", "--play", **sounddevice("plays", tmp_path))
+    assert (code, errors) == (0, "")
+    assert "played: 0.50 s" in out
+    assert (tmp_path / "played").read_bytes() == SECOND[:24_000]
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("no PortAudio", "install ffplay"), ("no device", "no audio device can be used here")],
+)
+async def test_where_nothing_can_play_the_audio_goes_to_the_file_and_one_sentence_says_why(
+    kind: str, message: str, to_file: bool, tmp_path: Path
+) -> None:
+    out = ("--out", str(tmp_path / "x.wav")) if to_file else ()
+    session = Session()
+    async with scripted(session) as url:
+        code, printed, errors = await run(url, "Hello.", "--play", *out, **sounddevice(kind, tmp_path))
+    assert code == 1
+    (line,) = errors.splitlines()
+    assert message in line
+    assert (tmp_path / "x.wav").exists() == ("0.50 s of audio" in printed) == to_file
+    if to_file:
+        assert frames(tmp_path / "x.wav") == 12_000
+        assert session.events[0]["lead_s"] == 0
+    else:
+        assert session.events == [], "nothing is generated for nobody"
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("echo 'ALSA lib pcm.c' >&2; echo 'no such device' >&2; exit 3", "ffplay failed: no such device"),
+        ("exit 3", "ffplay failed: it ended with exit code 3"),
+    ],
+)
+async def test_a_player_that_fails_does_not_stop_the_file(
+    program: str, message: str, to_file: bool, tmp_path: Path, ffplay: Path
+) -> None:
+    (ffplay / "ffplay").write_text(f"#!/bin/sh\n{program}\n")
 
     async def answer(socket: ServerConnection) -> None:
         await start(socket)
-        for _ in range(100):
+        for _ in range(10):
             await socket.send(SECOND)
             await asyncio.sleep(0.02)
+        await say(socket, "session.done", utterance_index=0, total_sentences=1)
 
+    out = ("--out", str(tmp_path / "x.wav")) if to_file else ()
     async with scripted(Session(answer)) as url:
-        code, _, said = await run(url, "Hello.", "--play", path=str(ffplay))
-    assert code == 1
-    assert "ffplay" in said
-    assert "Traceback" not in said
-
-
-async def test_no_player_is_told(tmp_path: Path) -> None:
-    async with scripted(Session()) as url:
-        code, _, said = await run(url, "Hello.", "--play", path=str(tmp_path))
-    assert code == 1
-    assert "install ffplay" in said
-    assert "Traceback" not in said
+        code, _, errors = await run(url, "Hello.", "--play", *out, PATH=str(ffplay))
+    assert (code, errors) == (1, f"{message}\n")
+    assert not to_file or frames(tmp_path / "x.wav") == 240_000
 
 
 async def failing(socket: ServerConnection) -> None:
     await say(socket, "error", message="There is no voice 'bob'.", code="x", partial_audio=False)
 
 
-async def broken(socket: ServerConnection) -> None:
+async def breaking(socket: ServerConnection) -> None:
     await start(socket)
     await socket.send(SECOND)
     socket.transport.abort()
 
 
 async def refused(socket: ServerConnection) -> None:
-    await socket.close(1013, "All places are taken.")
+    await socket.close(1013, "The server is at capacity.")
 
 
 async def silent(socket: ServerConnection) -> None:
     await say(socket, "session.done", utterance_index=0, total_sentences=0)
 
 
-async def ended(socket: ServerConnection) -> None:
+async def closing(socket: ServerConnection) -> None:
     await socket.close(1000)
 
 
@@ -277,27 +331,27 @@ async def other_rate(socket: ServerConnection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (failing, "no voice 'bob'"),
-        (broken, "connection ended"),
-        (refused, "All places are taken."),
+        (breaking, "the connection broke"),
+        (refused, "The server is at capacity."),
         (silent, "no audio"),
-        (ended, "closed before the end"),
+        (closing, "closed the connection before the end"),
         (other_rate, "16000 Hz"),
     ],
 )
-async def test_what_goes_wrong_is_told_and_an_exit_code(answer: Script, says: str, tmp_path: Path) -> None:
+async def test_a_failure_is_a_sentence_and_an_exit_code(answer: Script, message: str, tmp_path: Path) -> None:
     out = tmp_path / "x.wav"
     async with scripted(Session(answer)) as url:
-        code, _, said = await run(url, "Hello.", "--out", str(out))
+        code, _, errors = await run(url, "Hello.", "--out", str(out))
     assert code == 1
-    assert says in said
-    assert "Traceback" not in said
-    assert out.exists() == (answer is broken), "what was heard is kept"
+    (line,) = errors.splitlines()
+    assert message in line
+    assert out.exists() == (answer is breaking), "audio that was received is kept"
 
 
-async def test_a_failure_overwrites_no_file(tmp_path: Path) -> None:
+async def test_a_failure_before_any_audio_overwrites_no_file(tmp_path: Path) -> None:
     out = tmp_path / "x.wav"
     out.write_bytes(b"mine")
     async with scripted(Session(failing)) as url:
@@ -305,9 +359,9 @@ async def test_a_failure_overwrites_no_file(tmp_path: Path) -> None:
     assert out.read_bytes() == b"mine"
 
 
-async def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     async with scripted(Session()) as url:
-        code, _, said = await run(url, "Hello.", "--out", os.path.join(tmp_path, "no", "x.wav"))
+        code, _, errors = await run(url, "Hello.", "--out", str(tmp_path / "no" / "x.wav"))
     assert code == 1
-    assert "No such file" in said
-    assert "Traceback" not in said
+    (line,) = errors.splitlines()
+    assert "No such file" in line

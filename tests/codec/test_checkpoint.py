@@ -1,4 +1,4 @@
-"""Checkpoints and devices that cannot be used say why; those of older files can."""
+"""Checkpoints and devices that cannot be used say why; older files can be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orpheus.codec import Codec
 from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.errors import SetupError, WeightsError
 from orpheus.settings import Settings
-from tests.codec.random_snac import save_random_snac
+from tests.support.random_snac import save_random_snac
 
 
 def codec_settings(**changes: object) -> Settings:
@@ -80,10 +80,10 @@ def test_older_checkpoints_with_weight_g_and_weight_v_load_the_same(folder: Path
     }
     torch.save(old, copy / "pytorch_model.bin")
     name = "decoder.model.1.weight"
-    shape = read_config(folder)
-    wanted = (shape.channels, shape.latent_channels, 1)
+    config = read_config(folder)
+    shape = (config.channels, config.latent_channels, 1)
     assert torch.equal(
-        Checkpoint(copy).take_normed(name, *wanted), Checkpoint(folder).take_normed(name, *wanted)
+        Checkpoint(copy).take_normed(name, *shape), Checkpoint(folder).take_normed(name, *shape)
     )
 
 

@@ -1,4 +1,4 @@
-"""The synchronous core against the snac package's own decode."""
+"""The streaming decoder against the snac package's own decode."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from snac import SNAC
 
+from orpheus import embedded
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.layers import rounds_alike
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
 from orpheus.errors import EngineError
 from orpheus.vocabulary import SLOTS
-from tests.codec.random_snac import EMBEDDED, EXACT, random_codes, save_random_snac
+from tests.support.random_snac import EXACT, random_codes, save_random_snac
 
 VARIANTS: dict[str, dict[str, object]] = {
     "odd and even strides": {},
@@ -33,7 +34,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Two threads that wait for each other make no sense for tiny layers on a machine with other work."""
+    """Threads that wait for each other slow tiny layers down on a busy machine."""
     torch.set_num_threads(1)
 
 
@@ -49,21 +50,21 @@ def tiny_pair(tiny: Path) -> tuple[Decoder, OfflineDecoder]:
 
 @pytest.fixture(scope="session")
 def embedded_pair() -> tuple[Decoder, OfflineDecoder]:
-    return Decoder.load(EMBEDDED), OfflineDecoder.load(EMBEDDED)
+    return Decoder.load(embedded.CODEC), OfflineDecoder.load(embedded.CODEC)
 
 
 def stream(
     decoder: Decoder, codes: NDArray[np.int64], cuts: list[int], *, seed: int = 0, lookahead: int = EXACT
 ) -> NDArray[np.float32]:
-    """Decode one stream, pushed in pieces cut at `cuts`."""
+    """Decode one stream, pushed in portions cut at `cuts`."""
     state = StreamState(decoder, seed, lookahead)
-    pieces, start = [], 0
+    samples, start = [], 0
     for cut in [*sorted(cuts), len(codes)]:
         state.push(codes[start : max(start, cut)])
         start = max(start, cut)
-        pieces += decode_all(decoder, [state])
+        samples += decode_all(decoder, [state])
     state.finish()
-    return np.concatenate([*pieces, *decode_all(decoder, [state])])
+    return np.concatenate([*samples, *decode_all(decoder, [state])])
 
 
 @pytest.mark.parametrize("noise", [True, False])
@@ -118,7 +119,7 @@ def test_the_embedded_codec_is_exact(
 
 @settings(max_examples=12, deadline=None)
 @given(lengths=st.lists(st.integers(0, 80), min_size=1, max_size=5), splits=st.randoms(use_true_random=False))
-def test_streams_decoded_together_do_not_know_of_each_other(
+def test_streams_decoded_together_do_not_affect_each_other(
     tiny_pair: tuple[Decoder, OfflineDecoder], lengths: list[int], splits: random.Random
 ) -> None:
     decoder, offline = tiny_pair
@@ -136,11 +137,11 @@ def test_streams_decoded_together_do_not_know_of_each_other(
             fed[row] += count
             if fed[row] >= lengths[row]:
                 state.finish()
-        for row, samples in enumerate(decode_all(decoder, states)):
-            pcm[row].append(samples)
-    for row, pieces in enumerate(pcm):
+        for row, new in enumerate(decode_all(decoder, states)):
+            pcm[row].append(new)
+    for row, samples in enumerate(pcm):
         expected = offline.decode(codes[row], seed=row)
-        got = np.concatenate(pieces)
+        got = np.concatenate(samples)
         assert got.shape == expected.shape
         assert np.abs(got - expected).max(initial=0) < 1e-5
 
@@ -183,7 +184,7 @@ def test_the_same_codes_give_the_same_s16_samples_however_chunked_and_batched(
 def test_a_matrix_is_stored_so_that_this_processor_rounds_few_rows_like_many(
     embedded_pair: tuple[Decoder, OfflineDecoder],
 ) -> None:
-    """By output it is read faster; by input where only so a seed gives the same samples in any chunks."""
+    """By output, which is faster, unless only by input a seed gives the same samples in any chunks."""
     decoder, _ = embedded_pair
     for block in decoder.network.blocks:
         for weight in (block.near, block.far, *(unit.point for unit in block.units)):
@@ -198,9 +199,9 @@ def test_the_first_frame_leaves_after_two_at_44_db(
     decoder, offline = embedded_pair
     distances = []
     for seed in range(8):
-        # As the voice's model says them: the second of a pair from the second half of its codebook.
-        frames = np.random.default_rng(seed).integers(0, decoder.shape.codes // 2, (8, SLOTS))
-        frames[:, [3, 4, 6]] += decoder.shape.codes // 2
+        # As the embedded voice does: the second of a pair from the second half of its codebook.
+        frames = np.random.default_rng(seed).integers(0, decoder.config.codes // 2, (8, SLOTS))
+        frames[:, [3, 4, 6]] += decoder.config.codes // 2
         codes = frames.reshape(-1)
         state = StreamState(decoder, 0, 4)
         state.push(codes[:7])
@@ -227,7 +228,7 @@ def test_with_a_lookahead_of_ten_the_first_exact_samples_leave_after_18_tokens(
     assert np.abs(first - offline.decode(codes)[:363]).max() < 1e-5
 
 
-def test_a_half_frame_at_the_end_is_sound_and_what_is_less_is_counted(
+def test_a_half_frame_at_the_end_is_decoded_and_anything_less_is_counted(
     tiny_pair: tuple[Decoder, OfflineDecoder],
 ) -> None:
     decoder, _ = tiny_pair
@@ -239,7 +240,7 @@ def test_a_half_frame_at_the_end_is_sound_and_what_is_less_is_counted(
         assert state.dropped == dropped
 
 
-def test_a_code_the_codec_has_not_is_named(tiny_pair: tuple[Decoder, OfflineDecoder]) -> None:
+def test_a_code_that_the_codec_lacks_is_named(tiny_pair: tuple[Decoder, OfflineDecoder]) -> None:
     decoder, _ = tiny_pair
     for wrong in (16, -1, 4095):
         with pytest.raises(EngineError, match=f"Code {wrong} .*ORPHEUS_CODEC"):

@@ -16,11 +16,11 @@ from orpheus.codec.checkpoint import Checkpoint, read_config
 from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.layers import fold
 from orpheus.codec.offline import OfflineDecoder
-from tests.codec.random_snac import EXACT, random_codes, save_random_snac
+from tests.support.random_snac import EXACT, random_codes, save_random_snac
 
 
 def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """Stands in for a graph where there is no GPU."""
+    """Takes the place of a graph on a machine without a GPU."""
     out = run()
     return lambda: out.copy_(run()), out
 
@@ -28,12 +28,12 @@ def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]
 @pytest.mark.parametrize("lookahead", [4, EXACT])
 def test_streams_through_fixed_shapes_equal_the_offline_decode(tmp_path: Path, lookahead: int) -> None:
     folder = save_random_snac(tmp_path)
-    shape = read_config(folder)
-    network = fold(shape, Checkpoint(folder))
+    config = read_config(folder)
+    network = fold(config, Checkpoint(folder))
     decoder = GraphedDecoder(
-        shape, network, noise=True, device=torch.device("cpu"), batches=(1, 2, 4), capture=call_again
+        config, network, noise=True, device=torch.device("cpu"), batches=(1, 2, 4), capture=call_again
     )
-    decoder.most_latents = 16
+    decoder.max_latents = 16
     decoder.warm_up()
     offline = OfflineDecoder.load(folder)
     lengths = [0, 7, 70, 74, 140, 35, 210]

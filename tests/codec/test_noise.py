@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orpheus import embedded
 from orpheus.codec.decoder import Decoder
+from orpheus.codec.layout import PADDING
 from orpheus.codec.noise import bases, keyed_noise, quantile_table
-from tests.codec.random_snac import EMBEDDED
 
 TABLE = quantile_table()
 
@@ -20,24 +21,24 @@ TABLE = quantile_table()
 @given(seed=st.integers(), start=st.integers(-5000, 1 << 40), cuts=st.lists(st.integers(0, 300), max_size=5))
 def test_any_chunking_gives_the_same_bytes(seed: int, start: int, cuts: list[int]) -> None:
     whole = keyed_noise(seed, 1, start, 300, TABLE)
-    places = [0, *sorted(cuts), 300]
-    parts = [keyed_noise(seed, 1, start + a, b - a, TABLE) for a, b in itertools.pairwise(places)]
+    bounds = [0, *sorted(cuts), 300]
+    parts = [keyed_noise(seed, 1, start + a, b - a, TABLE) for a, b in itertools.pairwise(bounds)]
     assert torch.cat(parts).numpy().tobytes() == whole.numpy().tobytes()
 
 
-def test_the_decoder_asks_for_the_bytes_that_offline_asks_for() -> None:
-    decoder = Decoder.load(EMBEDDED)
+def test_the_decoder_uses_the_same_bytes_as_the_offline_decode() -> None:
+    decoder = Decoder.load(embedded.CODEC)
     positions, seeds = [0, 3, 100_000], [1, -2, 1 << 70]
     blocks = decoder._noises(decoder.noise_bases(positions, seeds), 5)
-    rate, late = 1, 3
+    rate, delay = 1, PADDING
     for number, block in enumerate(decoder.network.blocks):
         rate *= block.stride
-        late = late * block.stride + block.pad
+        delay = delay * block.stride + block.padding
         rows = blocks[number].view(-1, 3)
         for row, (position, seed) in enumerate(zip(positions, seeds, strict=True)):
-            expected = keyed_noise(seed, number, position * rate - late, 5 * rate, TABLE)
+            expected = keyed_noise(seed, number, position * rate - delay, 5 * rate, TABLE)
             assert torch.equal(rows[:, row], expected)
-        late += 39
+        delay += sum(PADDING * unit.conv.dilation for unit in block.units)
     assert bases(seeds, [[0, 0, 0]]).shape == (1, 3)
 
 

@@ -1,4 +1,4 @@
-"""Codec and CodecStream: the thread, awaited pushes, cancels, closes, failures, and checkpoints that cannot be used."""
+"""Codec and CodecStream: awaited pushes, cancels, closes, and wrong codes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orpheus.codec import Codec, Decoder
+from orpheus import embedded
+from orpheus.codec import Codec
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.errors import EngineError
 from orpheus.settings import load_settings
-from tests.codec.random_snac import EMBEDDED, save_random_snac
-
-EXACT = 1000
-
-
-def load(folder: Path, *, lookahead: int = EXACT, reserve_s: float = 0.0, **more: float) -> Codec:
-    """A codec whose first frame is exact and which never waits, unless told otherwise."""
-    return Codec(Decoder.load(folder), lookahead=lookahead, reserve_s=reserve_s, **more)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_snac(tmp_path_factory.mktemp("service") / "tiny")
+from tests.support.random_snac import codes_of, load, speak
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +36,6 @@ def codec(folder: Path) -> Iterator[Codec]:
     codec = load(folder)
     yield codec
     codec.close()
-
-
-def codes_of(count: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, 16, count)
-
-
-async def speak(codec: Codec, codes: NDArray[np.int64], seed: int, step: int = 7) -> NDArray[np.float32]:
-    stream = codec.open(seed)
-    pieces = []
-    for start in range(0, len(codes), step):
-        pieces.append(await stream.push(codes[start : start + step]))
-    return np.concatenate([*pieces, await stream.finish()])
 
 
 def test_sixteen_streams_at_once_each_get_their_own_offline_samples(
@@ -84,18 +61,20 @@ def test_streams_of_no_one_and_two_frames_end_with_all_their_samples(codec: Code
         assert pcm.shape == (frames * codec.samples_per_frame,)
 
 
-def test_with_audio_in_hand_frames_wait_for_the_fourth(
+def test_while_the_listener_has_audio_frames_wait_for_the_fourth(
     folder: Path, offline: OfflineDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = load(folder, reserve_s=0.001)
     codes = codes_of(7 * 80, 0)  # 80 frames of 48 samples: 2 ms each
 
     async def run() -> tuple[list[int], NDArray[np.float32]]:
-        stopped = SimpleNamespace(monotonic=lambda: 0.0)  # the name in that module: all other clocks go on
-        monkeypatch.setattr("orpheus.codec.service.time", stopped)  # nothing is ever played
+        stopped = SimpleNamespace(
+            monotonic=lambda: 0.0
+        )  # for the playout clock alone: nothing is ever played
+        monkeypatch.setattr("orpheus.playout.time", stopped)
         stream = codec.open(0)
-        pieces = [await stream.push(codes[start : start + 7]) for start in range(0, len(codes), 7)]
-        return [len(piece) for piece in pieces], np.concatenate([*pieces, await stream.finish()])
+        chunks = [await stream.push(codes[start : start + 7]) for start in range(0, len(codes), 7)]
+        return [len(chunk) for chunk in chunks], np.concatenate([*chunks, await stream.finish()])
 
     sizes, pcm = asyncio.run(run())
     assert np.abs(pcm - offline.decode(codes)).max() < 1e-5
@@ -103,7 +82,7 @@ def test_with_audio_in_hand_frames_wait_for_the_fourth(
     codec.close()
 
 
-def test_silence_in_a_push_is_an_empty_array(codec: Codec) -> None:
+def test_a_push_of_nothing_returns_an_empty_array(codec: Codec) -> None:
     async def push_nothing() -> NDArray[np.float32]:
         return await codec.open(0).push([])
 
@@ -118,7 +97,7 @@ def test_a_cancelled_push_loses_no_sample(
     codes = codes_of(140, seed)
 
     async def run() -> NDArray[np.float32]:
-        stream, pieces, start = codec.open(seed), [], 0
+        stream, chunks, start = codec.open(seed), [], 0
         for action in plan:
             push = asyncio.ensure_future(stream.push(codes[start : start + 5]))
             start += 5
@@ -126,9 +105,9 @@ def test_a_cancelled_push_loses_no_sample(
             if action == "cancel":
                 push.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                pieces.append(await push)
-        pieces.append(await stream.push(codes[start:]))
-        return np.concatenate([*pieces, await stream.finish()])
+                chunks.append(await push)
+        chunks.append(await stream.push(codes[start:]))
+        return np.concatenate([*chunks, await stream.finish()])
 
     pcm = asyncio.run(run())
     assert np.abs(pcm - offline.decode(codes, seed=seed)).max() < 1e-5
@@ -200,7 +179,7 @@ def test_the_report_says_what_it_runs_on(codec: Codec) -> None:
 
 
 def test_the_embedded_codec_loads_with_the_default_settings() -> None:
-    codec = Codec.load(EMBEDDED, load_settings(codec_device="cpu"))
+    codec = Codec.load(embedded.CODEC, load_settings(codec_device="cpu"))
     assert (codec.sample_rate, codec.hop, codec.codes, codec.samples_per_frame) == (24000, 512, 4096, 2048)
     pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
     assert pcm.shape == (6 * 2048,)

@@ -1,4 +1,4 @@
-"""The codec's thread: it survives failures, leaves the event loop free, and ends when told."""
+"""The codec's thread: it survives failures, leaves the event loop free, and ends with the codec."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from orpheus.errors import EngineError
-from tests.codec.test_service import codes_of, folder, load, speak
-
-__all__ = ["folder"]  # the fixture
+from tests.support.random_snac import codes_of, load, speak
 
 
 def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from orpheus.deploy.settings import (
+    Deployment,
     Sizes,
     container_environment,
     llama_sizes,
@@ -12,6 +13,7 @@ from orpheus.deploy.settings import (
 )
 from orpheus.errors import SetupError
 from orpheus.ops.settings_table import setting_rows, unknown_names
+from orpheus.settings import Settings
 
 
 def test_the_defaults_cost_nothing_while_nobody_speaks() -> None:
@@ -99,7 +101,7 @@ def test_weights_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch, na
 def test_the_command_line_knows_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_GPU_LLAMA", "L4")
     monkeypatch.setenv("ORPHEUS_GPU_LAMA", "L4")
-    assert [sentence.split()[0] for sentence in unknown_names()] == ["ORPHEUS_GPU_LAMA"]
+    assert [sentence.split()[0] for sentence in unknown_names(Settings, Deployment)] == ["ORPHEUS_GPU_LAMA"]
     rows = {row.name: row for row in setting_rows(load_deployment())}
     assert (rows["ORPHEUS_GPU_LLAMA"].value, rows["ORPHEUS_GPU_LLAMA"].source) == ("L4", "environment")
     assert all(row.description.startswith("Modal:") for row in rows.values())

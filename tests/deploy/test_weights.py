@@ -9,9 +9,8 @@ from orpheus.deploy import weights
 from orpheus.errors import WeightsError
 from orpheus.settings import load_settings
 from orpheus.weights import find_model
-from tests.support.hub import Hub
+from tests.support.hub import GGUF, Hub, use_hub
 from tests.support.live import served
-from tests.test_weights import GGUF, _use_hub
 
 MODEL, CODEC = "some/one:m.gguf", "some/codec"
 
@@ -24,7 +23,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         "some/codec": {"config.json": b"{}", "pytorch_model.bin": b"x" * 1000},
     }
     with served(hub.app) as url:
-        _use_hub(monkeypatch, url, tmp_path)
+        use_hub(monkeypatch, url, tmp_path)
         yield hub
 
 

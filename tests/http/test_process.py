@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable
@@ -9,27 +8,16 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from rich.console import Console
 
 from orpheus import embedded
 from orpheus.errors import EngineError, OrpheusError, SetupError
-from orpheus.http.process import Process, announce, listen, url_of
+from orpheus.http.process import Process, listen, url_of
 from orpheus.llama import backend
 from orpheus.llama.engine import Engine
 from orpheus.llama.server import create_app
 from orpheus.server.app import create_app as speech
 from orpheus.server.service import SpeechService
-from orpheus.settings import load_settings
-from tests.llama.conftest import settings
-
-
-def test_what_it_says_to_try_names_a_key_where_one_is_wanted_and_tells_none() -> None:
-    for keys in (None, "k-secret, k-other"):
-        out = io.StringIO()
-        announce(load_settings(model="embedded", api_keys=keys), "127.0.0.1", 5005, Console(file=out))
-        command = next(line for line in out.getvalue().splitlines() if "curl" in line)
-        assert ('-H "x-api-key: $ORPHEUS_API_KEY"' in command) == (keys is not None)
-        assert "k-" not in command
+from tests.support.llama import settings
 
 
 def tier_1(load: Callable[[Process], Engine]) -> Callable[[Process], FastAPI]:

@@ -1,4 +1,4 @@
-"""What is believed of llama.cpp, checked against it."""
+"""Assumptions about llama.cpp, checked against it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from orpheus.llama.batches import Row, passes
+from orpheus.llama.batches import BatchRow, count_passes
 
 BATCHES = [
     [(n, 1) for n in range(8)],
@@ -18,23 +18,23 @@ BATCHES = [
     [(3, 20), (4, 30), (5, 1)],
     [(0, 100), (1, 100)],
 ]
-# One decode a batch in a process of its own: llama.cpp reads LLAMA_BATCH_DEBUG once.
+# One decode per batch, in a separate process: llama.cpp reads LLAMA_BATCH_DEBUG once.
 PROGRAM = f"""
 import logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
 from orpheus import embedded
 from orpheus.llama.backend import Context, ContextOptions, Model
-from orpheus.llama.batches import Row
+from orpheus.llama.batches import BatchRow
 model = Model(embedded.MODEL, 0)
 context = Context(model, ContextOptions(12, 256, 64, 12, 1))
 for n, batch in enumerate({BATCHES!r}):
     if sum(tokens for _, tokens in batch) > 64:
         continue
     print("BATCH", n, file=sys.stderr, flush=True)
-    assert context.decode([Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in batch]) == 0
+    assert context.decode([BatchRow(seq_id, 0, (65,) * tokens, True) for seq_id, tokens in batch]) == 0
     context.logits(len(batch))
-    for sequence, _ in batch:
-        context.forget(sequence)
+    for seq_id, _ in batch:
+        context.free(seq_id)
 print("BATCH end", file=sys.stderr, flush=True)
 context.close()
 model.close()
@@ -43,7 +43,7 @@ model.close()
 
 @pytest.fixture(scope="module")
 def counted() -> dict[int, int]:
-    """Forward passes llama.cpp says it made, by batch."""
+    """Passes that llama.cpp says it made, by batch."""
     environment = {**os.environ, "LLAMA_BATCH_DEBUG": "1"}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
@@ -64,5 +64,5 @@ def counted() -> dict[int, int]:
 def test_the_count_of_passes_is_llama_cpps_own(counted: dict[int, int]) -> None:
     assert len(counted) == 5
     for n, count in counted.items():
-        rows = [Row(sequence, 0, (65,) * tokens, True) for sequence, tokens in BATCHES[n]]
-        assert passes(rows, 64) == count, BATCHES[n]
+        rows = [BatchRow(seq_id, 0, (65,) * tokens, True) for seq_id, tokens in BATCHES[n]]
+        assert count_passes(rows, 64) == count, BATCHES[n]

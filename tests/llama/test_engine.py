@@ -18,8 +18,9 @@ from orpheus.llama.engine import Completion, Engine
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS
-from tests.llama.conftest import TEXT, collect, completion, engine_of, settings, until
 from tests.support.live import clean_environment
+from tests.support.llama import TEXT, collect, completion, engine_of, settings
+from tests.support.waiting import until
 from training.random_gguf import TINY, write_gguf
 
 SENTENCES = [
@@ -96,7 +97,7 @@ def test_speech_ends_by_itself_before_the_limit(engine: Engine) -> None:
     asyncio.run(run())
 
 
-def test_max_tokens_beyond_the_slot_are_cut_and_end_with_length() -> None:
+def test_max_tokens_beyond_the_context_are_cut_and_end_with_length() -> None:
     async def run(engine: Engine) -> None:
         prompt = engine.tokenize_prompt(TEXT)
         chunks = [chunk async for chunk in engine.submit(completion(engine, tokens=8192, temperature=0))]
@@ -122,7 +123,7 @@ def test_a_prompt_with_no_room_for_a_frame_is_refused_before_any_work(engine: En
     asyncio.run(run())
 
 
-def test_a_cancel_frees_the_slot_within_a_step(engine: Engine) -> None:
+def test_a_cancel_frees_the_stream_within_a_step(engine: Engine) -> None:
     async def run() -> None:
         stream = engine.submit(completion(engine, tokens=480))
         await anext(stream)
@@ -136,7 +137,7 @@ def test_a_cancel_frees_the_slot_within_a_step(engine: Engine) -> None:
     asyncio.run(run())
 
 
-def test_one_more_than_fits_is_told_when_to_come_back_and_a_waiting_one_is_served() -> None:
+def test_a_request_past_capacity_learns_when_to_retry_and_a_waiting_one_is_served() -> None:
     async def run(engine: Engine) -> None:
         streams = [engine.submit(completion(engine, tokens=70, seed=n)) for n in range(3)]
         with pytest.raises(AtCapacity) as full:
@@ -173,7 +174,7 @@ def test_a_reader_that_never_comes_back_is_dropped_after_the_stated_time() -> No
         stream = engine.submit(completion(engine, tokens=480))
         await until(lambda: engine.stats.dropped == 1)
         assert engine.load_report()["active"] == 0
-        with pytest.raises(EngineError, match=r"nobody read it for 0\.2 s"):
+        with pytest.raises(EngineError, match=r"its client read nothing for 0\.2 s"):
             await collect(stream)
 
     with engine_of(stream_frames=2, pause_timeout_s=0.2) as engine:
@@ -203,7 +204,7 @@ def test_after_a_fatal_decode_error_the_next_request_works(
         asyncio.run(run(engine))
 
 
-def test_when_the_context_cannot_be_made_again_all_are_told_and_nobody_hangs(
+def test_when_the_context_cannot_be_recreated_every_client_learns_it_and_nobody_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def run(engine: Engine) -> None:
@@ -219,11 +220,11 @@ def test_when_the_context_cannot_be_made_again_all_are_told_and_nobody_hangs(
         with pytest.raises(NotReady):
             engine.check()
         assert engine.load_report()["dead"]
-        await until(lambda: len(told) == 1)
-        assert "Restart it" in str(told[0])
+        await until(lambda: len(deaths) == 1)
+        assert "Restart it" in str(deaths[0])
 
-    told: list[OrpheusError] = []
-    engine = Engine.load(embedded.MODEL, settings(), on_death=told.append)
+    deaths: list[OrpheusError] = []
+    engine = Engine.load(embedded.MODEL, settings(), on_death=deaths.append)
     try:
         asyncio.run(run(engine))
     finally:
@@ -250,7 +251,7 @@ def test_a_stream_alone_for_which_there_is_no_room_fails_with_a_sentence(
 ) -> None:
     async def run(engine: Engine) -> None:
         monkeypatch.setattr(engine._steps._context, "decode", lambda rows: NO_KV_SLOT)
-        with pytest.raises(EngineError, match="cache of the model is full"):
+        with pytest.raises(EngineError, match="cache is full: lower ORPHEUS_STREAMS"):
             await collect(engine.submit(completion(engine)))
 
     with engine_of() as engine:
@@ -296,7 +297,7 @@ def test_other_prompts_are_read_plainly_with_the_begin_token_of_the_file(engine:
     assert ids[-1] == engine.vocabulary.id_of(1)
 
 
-def test_audio_tokens_at_the_end_of_a_prompt_are_gone_on_from_their_slot(engine: Engine) -> None:
+def test_a_frame_that_the_prompt_begins_is_continued(engine: Engine) -> None:
     async def run() -> None:
         v = engine.vocabulary
         begun = (*engine.tokenize_prompt(TEXT), v.id_of(10), v.id_of(4107), v.id_of(8203))

@@ -1,4 +1,4 @@
-"""The draw: against a plain reference, and the same in any company."""
+"""Draws against a plain reference, and the same in any batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orpheus.sampling import Sampling
 from orpheus.vocabulary import SLOTS, Vocabulary
 
 CODES = 50
-PLACES = 8
+ROWS = 8
 END = SLOTS * CODES
 VOCABULARY = Vocabulary(
     size=END + 3,
@@ -23,9 +23,9 @@ VOCABULARY = Vocabulary(
 
 
 def sampler(*settings: Sampling, history: int = 4, first_slot: int = 0) -> Sampler:
-    made = Sampler(VOCABULARY, PLACES, history)
-    for place, sampling in enumerate(settings):
-        made.open(place, sampling, first_slot=first_slot)
+    made = Sampler(VOCABULARY, ROWS, history)
+    for row, sampling in enumerate(settings):
+        made.open(row, sampling, first_slot=first_slot)
     return made
 
 
@@ -33,16 +33,16 @@ def logits(rows: int, seed: int = 0, spread: float = 2.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, spread, (rows, VOCABULARY.size)).astype(np.float32)
 
 
-def draw(made: Sampler, values: np.ndarray, places: list[int]) -> list[int]:
-    at = np.array(places, np.int64)
-    tokens: list[int] = made.draw(made.gather(values, np.arange(len(places)), at), at).tolist()
+def draw(made: Sampler, values: np.ndarray, rows: list[int]) -> list[int]:
+    at = np.array(rows, np.int64)
+    tokens: list[int] = made.draw(made.gather(values, np.arange(len(rows)), at), at).tolist()
     return tokens
 
 
-def reference(values: np.ndarray, sampling: Sampling, said: set[int] = frozenset()) -> np.ndarray:  # type: ignore[assignment]
+def reference(values: np.ndarray, sampling: Sampling, repeated: set[int] = frozenset()) -> np.ndarray:  # type: ignore[assignment]
     """Probabilities by the book: penalty, temperature, top_k, top_p, min_p, each by sorting."""
     values = values.astype(np.float64).copy()
-    for token in said:
+    for token in repeated:
         values[token] *= 1 / sampling.repetition_penalty if values[token] > 0 else sampling.repetition_penalty
     p = np.exp((values - values.max()) / sampling.temperature)
     order = np.argsort(-p, kind="stable")
@@ -71,7 +71,7 @@ def reference(values: np.ndarray, sampling: Sampling, said: set[int] = frozenset
     ],
 )
 def test_whatever_a_request_may_ask_for_can_be_drawn_with(extreme: dict[str, float]) -> None:
-    """An error here would cost every stream of the context its place."""
+    """An error here would end every stream of the context."""
     made = sampler(Sampling(**{"seed": 1, **extreme}))  # type: ignore[arg-type]
     for step in range(2 * SLOTS):
         assert 0 <= draw(made, logits(1, step), [0])[0] <= CODES
@@ -90,18 +90,18 @@ def test_whatever_a_request_may_ask_for_can_be_drawn_with(extreme: dict[str, flo
 )
 def test_drawn_frequencies_are_those_of_the_plain_reference(options: dict[str, float]) -> None:
     base = {"temperature": 0.9, "top_p": 0.9, "repetition_penalty": 1.0}
-    made = sampler(*(Sampling(**{**base, **options}, seed=seed) for seed in range(PLACES)))  # type: ignore[arg-type]
+    made = sampler(*(Sampling(**{**base, **options}, seed=seed) for seed in range(ROWS)))  # type: ignore[arg-type]
     row = logits(1)
     expected = reference(np.append(row[0, :CODES], row[0, END]), Sampling(**{**base, **options}))  # type: ignore[arg-type]
     counts = np.zeros(CODES + 1)
     draws = 3000
-    places = list(range(PLACES))
+    rows = list(range(ROWS))
     for _ in range(draws):
         made._step[:] = made._step // SLOTS * SLOTS  # stay at slot 0, where the end is legal
-        for token in draw(made, np.repeat(row, PLACES, axis=0), places):
+        for token in draw(made, np.repeat(row, ROWS, axis=0), rows):
             counts[token] += 1
         made._step += SLOTS
-    total = draws * PLACES
+    total = draws * ROWS
     assert (counts[expected == 0] == 0).all()
     error = np.abs(counts / total - expected)
     assert (error < 5 * np.sqrt(expected * (1 - expected) / total) + 1e-4).all()
@@ -139,7 +139,7 @@ def test_the_repetition_penalty_looks_at_the_same_slot_and_forgets_after_its_win
 
 
 def test_the_penalty_counts_a_repeated_code_once_and_lowers_negative_logits_too() -> None:
-    said = {3, 8}
+    repeated = {3, 8}
     sampling = Sampling(temperature=1, top_p=1, repetition_penalty=1.5, seed=0)
     made = sampler(sampling)
     made._history[0, 0] = [3, 3, 8, CODES + 1]
@@ -147,7 +147,7 @@ def test_the_penalty_counts_a_repeated_code_once_and_lowers_negative_logits_too(
     work = made.gather(row, np.arange(1), np.zeros(1, np.int64))
     before = work.copy()
     made.draw(work, np.zeros(1, np.int64))
-    expected = reference(before[0, : CODES + 1], sampling, said)
+    expected = reference(before[0, : CODES + 1], sampling, repeated)
     weights = work[0, : CODES + 1] / work[0, : CODES + 1].sum()
     assert np.allclose(weights, expected, atol=1e-6)
 
@@ -155,13 +155,13 @@ def test_the_penalty_counts_a_repeated_code_once_and_lowers_negative_logits_too(
 def test_a_row_is_drawn_the_same_alone_and_among_others() -> None:
     settings = [
         Sampling(temperature=0.3 + 0.2 * n, top_p=0.3 + 0.08 * n, top_k=5 * (n % 3), seed=n)
-        for n in range(PLACES)
+        for n in range(ROWS)
     ]
     together, alone = sampler(*settings), sampler(*settings)
     for step in range(300):
-        values = logits(PLACES, step, 1.0)
-        together_tokens = draw(together, values, list(range(PLACES)))
-        assert together_tokens == [draw(alone, values[n : n + 1], [n])[0] for n in range(PLACES)]
+        values = logits(ROWS, step, 1.0)
+        together_tokens = draw(together, values, list(range(ROWS)))
+        assert together_tokens == [draw(alone, values[n : n + 1], [n])[0] for n in range(ROWS)]
 
 
 def test_a_seed_gives_the_same_numbers_and_another_seed_others() -> None:

@@ -19,7 +19,8 @@ from orpheus.errors import EngineError, WeightsError
 from orpheus.llama.detokenizer import IncrementalDetokenizer
 from orpheus.llama.engine import CompletionChunk, Engine
 from orpheus.llama.server import create_app
-from tests.llama.conftest import TEXT, load, serving, settings
+from tests.support.live import served
+from tests.support.llama import TEXT, load, settings
 
 BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
 
@@ -27,7 +28,7 @@ BODY = {"prompt": TEXT, "max_tokens": 140, "seed": 7, "return_token_ids": True}
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     app = create_app(settings(), lambda: load(waiting=2))
-    with serving(app) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(app) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         yield client
 
@@ -84,7 +85,7 @@ def test_ids_and_text_and_a_batch_of_one_and_a_mixture_give_the_same_tokens(
         assert choice_of(client, prompt=prompt)["token_ids"] == by_text
 
 
-def test_what_is_unread_by_other_front_ends_changes_nothing(client: httpx.Client) -> None:
+def test_options_of_other_front_ends_that_mean_nothing_here_change_nothing(client: httpx.Client) -> None:
     """ApiKeyAuth of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
     extra = {
         "add_special_tokens": False,
@@ -175,7 +176,7 @@ def test_errors_have_one_shape_whatever_went_wrong(client: httpx.Client) -> None
         assert response.json()["error"]["code"] == code
 
 
-def test_json_under_another_name_is_told_which_header_is_missing(client: httpx.Client) -> None:
+def test_json_without_its_content_type_is_refused_with_the_header_to_send(client: httpx.Client) -> None:
     content = json.dumps(BODY).encode()
     for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):  # curl -d sends the second
         response = client.post("/v1/completions", content=content, headers=headers)
@@ -183,7 +184,7 @@ def test_json_under_another_name_is_told_which_header_is_missing(client: httpx.C
         assert "send it with Content-Type: application/json" in response.json()["error"]["message"]
 
 
-def test_what_nobody_foresaw_has_the_same_shape(
+def test_an_unforeseen_error_has_the_same_shape(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "submit", lambda *_: 1 / 0)
@@ -218,7 +219,7 @@ def test_metrics_are_prometheus_text_with_every_part_of_a_step(client: httpx.Cli
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_its_slot(client: httpx.Client, stream: bool) -> None:
+def test_a_client_that_leaves_frees_its_stream(client: httpx.Client, stream: bool) -> None:
     body = json.dumps({**BODY, "max_tokens": 480, "stream": stream, "constrained": False, "temperature": 2})
     before = client.get("/health").json()
     cancelled = _count(client, "orpheus_cancelled_total")
@@ -251,7 +252,7 @@ def test_past_capacity_is_429_with_retry_after() -> None:
         engines.append(load(streams=1, waiting=0))
         return engines[0]
 
-    with serving(create_app(settings(), load_one)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(create_app(settings(), load_one)) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         hold = threading.Event()
         context = engines[0]._steps._context
@@ -282,7 +283,7 @@ def test_an_error_after_the_start_is_an_event_and_a_broken_body() -> None:
     def fail(rows: Any) -> int:
         raise EngineError("llama.cpp could not decode (status -3).")
 
-    with serving(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(create_app(chosen, load)) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
         received: list[str] = []
 
@@ -310,7 +311,7 @@ def test_while_loading_and_after_a_failed_load_health_says_why() -> None:
         release.wait(10)
         raise WeightsError("x.gguf is not a GGUF file: set ORPHEUS_MODEL to one.")
 
-    with serving(create_app(settings(), load)) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with served(create_app(settings(), load)) as url, httpx.Client(base_url=url, timeout=20) as client:
         loading = client.get("/health")
         assert (loading.status_code, "loading" in loading.text) == (503, True)
         refused = client.post("/v1/completions", json=BODY)
@@ -332,7 +333,7 @@ def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
         loaded.append(Engine.load(embedded.MODEL, settings()))
         return loaded[0]
 
-    with serving(create_app(settings(), load)):
+    with served(create_app(settings(), load)):
         began = time.monotonic()
     assert time.monotonic() - began < 2
     release.set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import sys
@@ -14,9 +15,11 @@ from starlette.responses import Response
 
 from orpheus import embedded
 from orpheus.errors import NotReady
-from orpheus.ops.bench import bench, codec_cost, rivals, servers, show
+from orpheus.ops.bench import bench, codec, rivals, show
+from orpheus.ops.doctor.remote import wait_until_ready
+from orpheus.settings import load_settings
 from tests.ops.test_doctor import asleep
-from tests.ops.test_serve import orpheus
+from tests.support.command import orpheus
 from tests.support.live import Pair, served
 
 
@@ -41,6 +44,7 @@ def test_a_running_pair_is_measured_over_http_alone(pair: Pair, capsys: pytest.C
     table = capsys.readouterr().out
     assert "streams at real time" in table
     assert "2 listeners at once: first byte" in table
+    assert re.search(r"pauses between segments +\d+(, \d+)* ms", table)
 
 
 @pytest.mark.usefixtures("_short")
@@ -53,7 +57,7 @@ def test_steps_are_counted_where_tier_1_can_be_asked(pair: Pair) -> None:
 
 
 def test_the_codec_costs_more_than_nothing_and_a_batch_less_than_one_by_one() -> None:
-    cost = codec_cost.codec_cost(embedded.CODEC, rounds=1)
+    cost = codec.codec_cost(embedded.CODEC, rounds=1)
     assert set(cost) == {"offline", "one_frame", "four_frames", "one_frame_of_8_streams"}
     assert all(0 < seconds < 10 for seconds in cost.values())
 
@@ -63,9 +67,8 @@ def test_a_rival_that_is_not_installed_is_a_line_that_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(rivals, "SECONDS", 0.3)
     monkeypatch.setattr(rivals, "STREAMS", (1,))
-    monkeypatch.setattr(servers, "NEEDS", servers.NEEDS)
-    monkeypatch.setattr(servers.importlib.util, "find_spec", lambda name: None)
-    found = rivals.measure_rivals(embedded.MODEL, lambda what: None)
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    found = rivals.measure_rivals(embedded.MODEL, 1, lambda what: None)
     assert found["ours"][0]["tokens_per_s"] > 0
     assert "orpheus-tts-pair[bench]" in found["llama_server"]
 
@@ -73,10 +76,11 @@ def test_a_rival_that_is_not_installed_is_a_line_that_says_how_to_get_it(
 def test_a_rival_that_answers_nothing_is_a_line_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that dies of its first request: zero tokens a second would look measured."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1/completions"
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(rivals, "SECONDS", 0.3)
-    monkeypatch.setattr(rivals, "serve", lambda *_: nullcontext(SimpleNamespace(url=url)))
-    found = rivals.measure_rivals(embedded.MODEL, lambda what: None)
+    server = SimpleNamespace(url=url, process=SimpleNamespace(pid=os.getpid()))
+    monkeypatch.setattr(rivals, "completions_server", lambda *_: nullcontext(server))
+    found = rivals.measure_rivals(embedded.MODEL, 1, lambda what: None)
     assert re.fullmatch(r"llama_server answered none of [1-9]\d* requests\.", found["llama_server"])
 
 
@@ -91,6 +95,7 @@ RESULT = {
                 "first_byte_ms_p50": 40.0,
                 "first_byte_ms_p99": 50.0,
                 "first_sound_ms_p50": 70.0,
+                "first_sound_ms_p99": 80.0,
                 "real_time_factor_p50": 0.1,
                 "times_real_time": 10.0,
             },
@@ -100,6 +105,9 @@ RESULT = {
         "listeners_in_real_time": 1,
         "underruns": 0,
         "longest_underrun_ms": 0,
+        "pauses_ms": [300],
+        "tier1_two_frames_ms": 50.0,
+        "tier2_overhead_ms": 5.0,
     },
 }
 
@@ -140,15 +148,23 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(arguments: list[str], say
     assert not list(Path.cwd().glob("*"))
 
 
-@pytest.mark.usefixtures("_short")
-def test_a_server_that_is_gone_is_an_error(pair: Pair) -> None:
-    with pytest.raises(NotReady):
-        bench.bench_url("http://127.0.0.1:1", {}, lambda what: None)
+def test_a_server_that_is_gone_is_an_error() -> None:
+    with pytest.raises(NotReady, match="cannot be measured: nothing answers"):
+        wait_until_ready("http://127.0.0.1:1", {}, 0, lambda what: None)
 
 
-def test_a_pair_that_sleeps_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "measure_speech", lambda *given: {"levels": []})
+def test_a_pair_that_sleeps_is_waited_for() -> None:
     said: list[str] = []
     with served(asleep([Response(status_code=503)] * 2)) as url:
-        assert bench.bench_url(url, {}, said.append, cold_wait_s=30)["speech"] == {"levels": []}
+        wait_until_ready(url, {}, 30, said.append)
     assert said == [f"503 from {url}, perhaps asleep: waiting for it"]
+
+
+def test_what_tier_2_adds_to_tier_1_is_measured_on_a_pair_that_trims_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "measure_speech", lambda *given: {})
+    monkeypatch.setattr(bench, "ROUNDS", 2)
+    result = bench.speech_here(load_settings(model="embedded", codec="embedded"), lambda what: None)
+    assert 0 < result["tier1_two_frames_ms"] < 10_000
+    assert -1000 < result["tier2_overhead_ms"] < 1000

@@ -24,14 +24,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from orpheus import embedded
-from orpheus.ops.doctor import check, machine, remote, seam, speed, weights
+from orpheus.ops.bench.listening import SENTENCE
+from orpheus.ops.doctor import check, machine, remote, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.vocabulary import END_OF_SPEECH, token_text
-from tests.codec.random_snac import save_random_snac
-from tests.llama.conftest import serving
 from tests.support.hub import COMMIT, Hub
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
+from tests.support.random_snac import save_random_snac
 from tests.support.upstream import Upstream, event, frame_text, whole
 
 
@@ -61,7 +61,7 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         (said,) = of(machine.ports(settings(port=port, llama_port=free_port())), "failed")
-    assert f"127.0.0.1:{port} cannot be listened on" in said
+    assert f"Cannot listen on 127.0.0.1:{port}" in said
     assert "ORPHEUS_PORT" in said
 
 
@@ -194,7 +194,7 @@ def test_real_without_the_repository_fails_and_looks_at_the_rest(
     hub.files.clear()
     done = doctor("--real", **environment)
     assert done.returncode == 1
-    assert "nor a repository that can be seen" in done.stdout
+    assert "nor a repository that you can access" in done.stdout
     assert "skipped  engine     needs fetch, which failed." in done.stdout
     assert "passed   python" in done.stdout
 
@@ -242,14 +242,14 @@ def test_sound_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     decode = OfflineDecoder.decode
     monkeypatch.setattr(OfflineDecoder, "decode", lambda *all, **more: decode(*all, **more) + 0.01)
-    (said,) = of(speed.exactness(settings()), "failed")
+    (said,) = of(weights.exactness(settings()), "failed")
     assert "1.0e-02 of full scale" in said
 
 
 def test_an_engine_below_real_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "REAL_TIME", 1e7)
-    monkeypatch.setattr(speed, "MEASURE_S", 0.2)
-    findings = list(speed.engine(settings(streams=2)))
+    monkeypatch.setattr(tier1, "TOKENS_PER_S", 1e7)
+    monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
+    findings = list(tier1.engine(settings(streams=2)))
     assert "speech will break off" in findings[0].said
     assert "set ORPHEUS_STREAMS=1" in findings[1].said
 
@@ -265,7 +265,7 @@ def upstream() -> Iterator[tuple[Upstream, Settings]]:
 def test_a_tier_1_that_ignores_stop_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event(frame_text()), event(token_text(END_OF_SPEECH)), *[event(frame_text())] * 230]
-    (said,) = of(seam.seam(at), "failed")
+    (said,) = of(tier1.seam(at), "failed")
     assert "the end of speech does not end it" in said
     assert server.requests[0]["stop"] == [token_text(END_OF_SPEECH)]
 
@@ -273,24 +273,24 @@ def test_a_tier_1_that_ignores_stop_fails(upstream: tuple[Upstream, Settings]) -
 def test_a_tier_1_without_special_tokens_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event("") for _ in range(20)] + [event(reason="stop"), "data: [DONE]\n\n"]
-    (said,) = of(seam.seam(at), "failed")
+    (said,) = of(tier1.seam(at), "failed")
     assert "sends no audio tokens" in said
 
 
 def test_a_tier_1_that_says_nothing_fails_in_time(
     upstream: tuple[Upstream, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seam, "STALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(tier1, "STALL_TIMEOUT_S", 0.3)
     server, at = upstream
     server.hang_after = 1
-    (said,) = of(seam.seam(at), "failed")
+    (said,) = of(tier1.seam(at), "failed")
     assert "sent nothing for 0.3 s" in said
 
 
 def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.answer = JSONResponse({"error": {"message": "no model orpheus"}}, 404)
-    (finding,) = check_lines(partial(seam.seam, at))
+    (finding,) = check_lines(partial(tier1.seam, at))
     assert finding.status == "failed"
     assert "no model orpheus" in finding.said
     assert "ORPHEUS_MODEL_NAME" in finding.said
@@ -299,9 +299,9 @@ def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream
 def test_frames_out_of_order_and_blindness_are_warned_about(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event(token_text(12)), *whole()]
-    warnings = of(seam.seam(at), "warning")
+    warnings = of(tier1.seam(at), "warning")
     assert "out of order" in warnings[0]
-    assert "cannot be seen" in warnings[1]
+    assert "cannot see whether leaving cancels" in warnings[1]
 
 
 def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +310,7 @@ def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.Monk
     async def complete(request: Request) -> Response:
         nonlocal running
         text = (await request.json())["prompt"]
-        running += text.count(seam.TEXT) > 1  # the long one: never ended by this server
+        running += text.count(SENTENCE) > 1  # the long one: never ended by this server
 
         async def events() -> AsyncIterator[str]:
             for line in whole():
@@ -321,15 +321,15 @@ def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.Monk
     async def metrics(request: Request) -> Response:
         return Response(f'vllm:num_requests_running{{model="orpheus"}} {running}.0\n')
 
-    monkeypatch.setattr(seam, "CANCEL_S", 0.3)
+    monkeypatch.setattr(tier1, "CANCEL_S", 0.3)
     app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"]), Route("/metrics", metrics)])
     with served(app) as url:
-        (said,) = of(seam.seam(settings(llama_endpoint=url)), "failed")
+        (said,) = of(tier1.seam(settings(llama_endpoint=url)), "failed")
     assert "whose client left goes on" in said
 
 
 def test_nothing_at_the_endpoint_fails() -> None:
-    (said,) = of(seam.seam(settings(llama_endpoint=f"http://127.0.0.1:{free_port()}")), "failed")
+    (said,) = of(tier1.seam(settings(llama_endpoint=f"http://127.0.0.1:{free_port()}")), "failed")
     assert "nothing answers" in said
 
 
@@ -384,7 +384,7 @@ def _proxy(target: str) -> Starlette:
 
 
 def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
-    with serving(_proxy(pair.url)) as url:
+    with served(_proxy(pair.url)) as url:
         assert not of(remote.server(url, {}), "failed")
         failures = of(remote.sockets(url, {}), "failed")
     assert len(failures) == 2
@@ -392,7 +392,7 @@ def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
 
 
 def test_a_proxy_that_holds_answers_back_fails(pair: Pair) -> None:
-    with serving(_proxy(pair.url)) as url:
+    with served(_proxy(pair.url)) as url:
         (said,) = of(remote.speech(url, {}), "failed")
     assert "proxy_buffering off" in said
 
@@ -523,4 +523,4 @@ def test_a_check_that_crashes_or_raises_is_one_failed_line() -> None:
 def test_url_and_real_exclude_each_other() -> None:
     done = doctor("--url", "http://127.0.0.1:1", "--real")
     assert done.returncode == 1
-    assert "--url looks at a running pair" in done.stderr
+    assert "--url checks a running pair" in done.stderr

@@ -33,8 +33,9 @@ from websockets.http11 import Response as Refusal
 from orpheus.errors import SetupError
 from orpheus.ops.relay import create_app, read_headers
 from tests.support.live import clean_environment, free_port, served
-from tests.support.scripted import Script, audio, scripted, tell, until, until_still, words_until_eos
+from tests.support.scripted import Script, audio, scripted, tell, words_until_eos
 from tests.support.unmute import Orchestrator, SessionKilled, at_pace
+from tests.support.waiting import until, until_still
 
 pytestmark = pytest.mark.anyio
 WORDS = ["The", "sea", "is", "calm", "today."]
@@ -48,9 +49,9 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def relay(url: str, dial_s: float = 2.0) -> Iterator[str]:
+def relay(url: str, connect_s: float = 2.0) -> Iterator[str]:
     """The ws:// address of a relay to `url`."""
-    app = create_app(url.replace("ws", "http", 1), KEYS, dial_s=dial_s)
+    app = create_app(url.replace("ws", "http", 1), KEYS, connect_s=connect_s)
     with served(app) as address:
         yield address.replace("http", "ws", 1)
 
@@ -219,7 +220,7 @@ async def test_a_server_that_does_not_answer_the_dial_is_given_up() -> None:
     with sockets.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with relay(f"http://127.0.0.1:{silent.getsockname()[1]}", dial_s=0.3) as address:
+        with relay(f"http://127.0.0.1:{silent.getsockname()[1]}", connect_s=0.3) as address:
             started = time.monotonic()
             with pytest.raises(websockets.InvalidStatus) as refused:
                 await dial(address)
@@ -231,7 +232,7 @@ async def test_a_client_that_leaves_while_it_is_dialled_leaves_no_line() -> None
     with sockets.socket() as slow:
         slow.bind(("127.0.0.1", 0))
         slow.listen()
-        with relay(f"http://127.0.0.1:{slow.getsockname()[1]}", dial_s=30) as address:
+        with relay(f"http://127.0.0.1:{slow.getsockname()[1]}", connect_s=30) as address:
             dialling = asyncio.create_task(_impatient(address))
             line, _ = await asyncio.get_running_loop().run_in_executor(None, slow.accept)
             await dialling
@@ -443,14 +444,14 @@ def test_a_header_that_is_none_is_told_without_its_value(line: str) -> None:
 @pytest.mark.parametrize("url", ["x.modal.run", "ws://x", "https://", "https://x?y=1", ""])
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(SetupError, match="https://HOST"):
-        create_app(url, {}, dial_s=1)
+        create_app(url, {}, connect_s=1)
 
 
 @contextlib.contextmanager
-def program(log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def program(log: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """`orpheus relay` as a user starts it."""
     with log.open("w") as output:
-        command = [sys.executable, "-m", "orpheus", "relay"]
+        command = [sys.executable, "-m", "orpheus", "relay", *options]
         process = subprocess.Popen(
             command, env=clean_environment(**environment), stdout=output, stderr=output
         )
@@ -463,14 +464,11 @@ def program(log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
 
 async def test_as_a_program(tmp_path: Path) -> None:
     log, port = tmp_path / "relay.log", free_port()
-    environment = {
-        "ORPHEUS_RELAY_PORT": str(port),
-        "ORPHEUS_RELAY_HEADERS": "Modal-Key: wk-1, Modal-Secret: ws-2",
-        "no_proxy": "*",
-    }
+    options = ["--port", str(port), "--header", "X-Mine: wk-1"]
     async with scripted(speaking) as url:
-        with program(log, ORPHEUS_FASTAPI_URL=url.replace("ws", "http", 1), **environment) as process:
-            await until(lambda: f"ws://127.0.0.1:{port} is http://" in log.read_text(), 20)
+        environment = {"ORPHEUS_FASTAPI_URL": url.replace("ws", "http", 1), "no_proxy": "*"}
+        with program(log, *options, **environment) as process:
+            await until(lambda: f"ws://127.0.0.1:{port} relays to http://" in log.read_text(), 20)
             turn = await Orchestrator(f"ws://127.0.0.1:{port}").turn(at_pace(WORDS))
             assert turn.words == WORDS
     assert process.returncode == -signal.SIGTERM, "at once, and as it was told"
@@ -515,8 +513,8 @@ async def test_a_server_behind_https_is_called_by_its_name(certificate: Path, tm
 
     async with scripted(speaking, ssl=context, process_request=build_info) as url:
         secure = url.replace("ws://127.0.0.1", "https://localhost")
-        environment = {"ORPHEUS_FASTAPI_URL": secure, "ORPHEUS_RELAY_PORT": str(port), "no_proxy": "*"}
-        with program(log, SSL_CERT_FILE=str(certificate), **environment):
+        environment = {"ORPHEUS_FASTAPI_URL": secure, "SSL_CERT_FILE": str(certificate), "no_proxy": "*"}
+        with program(log, "--port", str(port), **environment):
             await until(lambda: "ws://127.0.0.1" in log.read_text(), 20)
             async with httpx.AsyncClient(trust_env=False) as client:
                 answer = await client.get(f"http://127.0.0.1:{port}/api/build_info")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from orpheus.http.process import listen
-from tests.support.live import ROOT, Pair, clean_environment, healthy, running_pair
+from orpheus.ops.serve import announce
+from orpheus.settings import load_settings
+from tests.support.command import orpheus
+from tests.support.live import ROOT, Pair, healthy, running_pair
 
 
 def children(pid: int) -> list[int]:
@@ -59,6 +63,15 @@ def test_it_says_the_address_the_voice_and_what_to_try(pair: Pair) -> None:
     kind, size = done.stdout.split()
     assert kind == "audio/mpeg"
     assert int(size) > 4000
+
+
+def test_the_command_to_try_names_the_key_where_one_is_needed_and_shows_none() -> None:
+    for keys in (None, "k-secret, k-other"):
+        out = io.StringIO()
+        announce(load_settings(model="embedded", api_keys=keys), "127.0.0.1", 5005, Console(file=out))
+        command = next(line for line in out.getvalue().splitlines() if "curl" in line)
+        assert ('-H "x-api-key: $ORPHEUS_API_KEY"' in command) == (keys is not None)
+        assert "k-" not in command
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -112,17 +125,6 @@ def test_a_taken_port_is_one_sentence(option: str, tmp_path: Path) -> None:
     assert port in done.stderr
     assert option in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def orpheus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orpheus", *arguments],
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_weights_that_cannot_be_used_end_it_with_their_sentence(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import websockets
 from websockets.sync.client import connect
 
-from tests.server.test_openai import PATH, SAMPLES, ask, error_of
+from tests.support.speech import PATH, SAMPLES, ask, error_of
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from orpheus.tts.encode import FORMATS, Format
-from tests.server.test_openai import PATH, ask
+from tests.support.speech import PATH, ask
 from tests.support.upstream import Upstream, event, frame_text, whole
 from tests.support.waiting import eventually
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.server.test_openai import SAMPLES, ask, error_of
+from tests.support.speech import SAMPLES, ask, error_of
 
 Start = Callable[..., httpx.Client]
 PREFIXES = ("/v1", "", "/v1/v1")

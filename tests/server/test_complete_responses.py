@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from orpheus.tts.encode import CONTENT_TYPES, FORMATS, Format
-from tests.server.test_openai import PATH, SAMPLES, ask, error_of
+from tests.support.audio import decode
+from tests.support.speech import PATH, SAMPLES, ask, error_of
 from tests.support.upstream import Upstream
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
 

@@ -16,8 +16,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.server.test_openai import PATH, ask
 from tests.support.live import clean_environment, free_port, healthy
+from tests.support.speech import PATH, ask
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.audio import decode
 from tests.support.upstream import SPEECH_FRAMES
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
 SAMPLES = SPEECH_FRAMES * 2048

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from orpheus.http.body_limit import MAX_BODY_BYTES
-from tests.server.test_openai import PATH, ask, error_of
+from tests.support.speech import PATH, ask, error_of
 from tests.support.upstream import Upstream
 
 Start = Callable[..., httpx.Client]

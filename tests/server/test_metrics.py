@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import JSONResponse
 from websockets.sync.client import connect
 
-from tests.server.test_openai import PATH, SAMPLES, ask
+from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, event, whole
 from tests.support.waiting import eventually
 

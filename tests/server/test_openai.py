@@ -14,26 +14,13 @@ from starlette.responses import JSONResponse
 
 from orpheus.codec.service import Codec
 from orpheus.tts.encode import CONTENT_TYPES, FORMATS, Format
+from tests.support.audio import decode
 from tests.support.live import free_port
+from tests.support.speech import PATH, SAMPLES, ask, error_of
 from tests.support.upstream import SPEECH_FRAMES, Upstream, event, frame_text, whole
 from tests.support.waiting import eventually
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
-SAMPLES = SPEECH_FRAMES * 2048
-PATH = "/v1/audio/speech"
-
-
-def ask(**body: Any) -> dict[str, Any]:
-    return {"model": "tts-1", "input": "Hello there.", "voice": "tara"} | body
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    body = response.json()
-    assert set(body) == {"error"}
-    error: dict[str, Any] = body["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
 
 
 def test_mp3_is_the_default_and_the_content_type_matches(speech: Start) -> None:

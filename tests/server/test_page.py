@@ -19,12 +19,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, WebSocketRoute, expect
 from starlette.responses import JSONResponse
 
-from tests.server.test_openai import PATH
+from tests.support.audio import decode
 from tests.support.browser import Visit, chromium
 from tests.support.live import ROOT, clean_environment
+from tests.support.speech import PATH
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
 from tests.support.waiting import eventually
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
 Open = Callable[..., Visit]
@@ -479,7 +479,7 @@ def test_a_field_the_server_rejects_is_focused_with_the_reason(open_page: Open) 
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(429, "The server is busy.*Try again in 1 s"), (500, "Try again.*under req_")]
+    ("status", "message"), [(429, "The server is at capacity.*Try again in 1 s"), (500, "Try again.*under req_")]
 )
 def test_server_errors_are_explained_in_plain_words(
     open_page: Open, upstream: Upstream, status: int, message: str
@@ -496,8 +496,8 @@ def test_a_broken_stream_is_reported_and_its_beginning_kept(open_page: Open, ups
     upstream.events, upstream.break_after, upstream.pause_s = whole(30), 20, 0.01
     visit = open_page()
     visit.page.click("#speak")
-    wait(visit, "problem", "It broke off before the end.")
-    wait(visit, "status", "Broken off.")
+    wait(visit, "problem", "The speech broke off.")
+    wait(visit, "status", "Broke off.")
     assert len(download(visit)[1]) > 10_000
     forgive(visit)
 
@@ -516,11 +516,11 @@ def test_an_unreachable_server_is_reported(open_page: Open) -> None:
 def test_a_key_is_requested_used_and_never_shown(open_page: Open, speech: Start) -> None:
     visit = open_page(speech(keep=True, api_keys="first-key, second-key"))
     visit.page.click("#speak")
-    wait(visit, "problem", "asks for an API key")
+    wait(visit, "problem", "requires an API key")
     expect(visit.page.locator("#api_key")).to_be_focused()
     visit.page.keyboard.type("wrong")
     visit.page.keyboard.press("Control+Enter")
-    wait(visit, "problem", "not one of this server's")
+    wait(visit, "problem", "does not accept this API key")
     visit.page.fill("#api_key", "first-key")
     visit.page.click("#speak")
     wait(visit, "status", "Done")

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from orpheus import logs
 from orpheus.server.request_context import RequestContext
 from orpheus.tts.encode import FORMATS, Format
-from tests.server.test_openai import PATH, SAMPLES, ask
+from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
 

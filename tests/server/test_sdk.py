@@ -17,9 +17,9 @@ import pytest
 from starlette.responses import JSONResponse
 
 from orpheus.tts.encode import CONTENT_TYPES, FORMATS, Format
-from tests.server.test_openai import SAMPLES
+from tests.support.audio import decode
+from tests.support.speech import SAMPLES
 from tests.support.upstream import Upstream, whole
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
 Sdk = Callable[..., openai.OpenAI]

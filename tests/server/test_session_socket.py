@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse
 from websockets.sync.client import ClientConnection, connect
 
 from orpheus.http.process import WebSocketProtocol
+from tests.support.audio import decode
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
 from tests.support.waiting import eventually
-from tests.tts.test_encode import decode
 
 Start = Callable[..., httpx.Client]
 SEGMENT_BYTES = SPEECH_FRAMES * 2048 * 2

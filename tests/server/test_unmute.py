@@ -169,7 +169,7 @@ async def test_a_message_of_unknown_type_kills_the_session(message: str | bytes)
         await words_until_eos(socket)
         await socket.wait_closed()
 
-    with pytest.raises(SessionKilled, match="no message of this protocol"):
+    with pytest.raises(SessionKilled, match="not a message of this protocol"):
         await run(script)
 
 

@@ -16,9 +16,9 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support.scripted import until
 from tests.support.unmute import Orchestrator, at_pace
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 Start = Callable[..., httpx.Client]

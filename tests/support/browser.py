@@ -1,4 +1,4 @@
-"""A headless Chromium, and what a page did in it: every request, every complaint, every sample it played."""
+"""A headless Chromium that records what a page does: its requests, its errors, and every sample it plays."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, sync_playwright
 
-# Taps what reaches the loudspeaker, in the audio thread. The context's clock stands until the tap is there, so
-# that it misses nothing.
-_TAPPED = """
-const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
+# Records what reaches the speaker, in the audio thread. The audio context stays suspended until the recorder is
+# connected, so that no sample is missed.
+_RECORDER = """
+const RECORDER = `registerProcessor("recorder", class extends AudioWorkletProcessor {
   process([[channel]]) {
     if (channel) this.port.postMessage(channel.slice());
     return true;
@@ -27,20 +27,20 @@ const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
 window.heard = [];
 const connect = AudioNode.prototype.connect;
 AudioNode.prototype.connect = function (to, ...more) {
-  if (to === this.context.destination) this.context.tapped.then((tap) => connect.call(this, tap));
+  if (to === this.context.destination) this.context.recorder.then((recorder) => connect.call(this, recorder));
   return connect.call(this, to, ...more);
 };
 window.AudioContext = class extends AudioContext {
   constructor(options) {
     super(options);
     super.suspend();
-    const url = URL.createObjectURL(new Blob([TAP], { type: "text/javascript" }));
-    this.tapped = this.audioWorklet.addModule(url).then(() => {
-      const tap = new AudioWorkletNode(this, "tap", { numberOfOutputs: 0 });
-      tap.port.onmessage = ({ data }) => window.heard.push(data);
-      return tap;
+    const url = URL.createObjectURL(new Blob([RECORDER], { type: "text/javascript" }));
+    this.recorder = this.audioWorklet.addModule(url).then(() => {
+      const recorder = new AudioWorkletNode(this, "recorder", { numberOfOutputs: 0 });
+      recorder.port.onmessage = ({ data }) => window.heard.push(data);
+      return recorder;
     });
-    this.going = this.tapped.then(() => super.resume());
+    this.going = this.recorder.then(() => super.resume());
   }
   resume() { return this.going; }
 };
@@ -49,23 +49,23 @@ window.AudioContext = class extends AudioContext {
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """The browser of this machine; the test is skipped where there is none."""
+    """The installed browser; without one, the test is skipped."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        # The page comes through _let_the_tap_in, so that the browser does not see it is from this machine, and
-        # would not let it open a WebSocket to it.
+        # With _allow_recorder the browser does not know that the page comes from localhost, and would refuse its
+        # WebSocket to localhost.
         options = ["--disable-features=LocalNetworkAccessChecks"]
         if os.geteuid() == 0:
-            options.append("--no-sandbox")  # the sandbox refuses root, as who tests in a container is
+            options.append("--no-sandbox")  # the sandbox does not run as root, as in a container
         browser = playwright.chromium.launch(executable_path=program, args=options)
         yield browser
         browser.close()
 
 
-def _let_the_tap_in(route: Route) -> None:
-    """The page's own policy, and one script more: a blob."""
+def _allow_recorder(route: Route) -> None:
+    """The page's own Content-Security-Policy, plus the recorder's script, which is a blob."""
     page = route.fetch()
     policy = page.headers["content-security-policy"].replace("script-src", "script-src blob:")
     route.fulfill(response=page, headers={**page.headers, "content-security-policy": policy})
@@ -78,29 +78,29 @@ class Visit:
     """A page opened at `url` in a fresh profile."""
 
     def __init__(self, browser: Browser, url: str, socket: Socket | None = None, **options: Any) -> None:
-        """With `socket`, that answers its WebSockets and not the server."""
+        """With `socket`, that answers the page's WebSockets instead of the server."""
         self._context = browser.new_context(base_url=url, **options)
-        self._context.add_init_script(_TAPPED)
-        self._context.route(url, _let_the_tap_in)
+        self._context.add_init_script(_RECORDER)
+        self._context.route(url, _allow_recorder)
         if socket is not None:
             self._context.route_web_socket("**", socket)
         self.page: Page = self._context.new_page()
         self.origins: set[str] = set()
         self.errors: list[str] = []
-        self.page.on("request", lambda request: self._asked(request.url))
-        self.page.on("websocket", lambda socket: self._asked(socket.url))
-        self.page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        self.page.on("request", lambda request: self._record_origin(request.url))
+        self.page.on("websocket", lambda socket: self._record_origin(socket.url))
+        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto("/")
         self.page.locator("#voice option").first.wait_for(state="attached")
 
-    def _asked(self, url: str) -> None:
+    def _record_origin(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("data", "blob"):
             self.origins.add(parts.netloc)
 
     def hear(self, samples: int = 1) -> None:
-        """Wait until so many were played."""
+        """Wait until this many samples were played, not counting zeros."""
         deadline = time.monotonic() + 20
         while (
             self.page.evaluate("() => heard.flatMap((block) => [...block]).filter(Boolean).length") < samples
@@ -109,9 +109,9 @@ class Visit:
             self.page.wait_for_timeout(20)
 
     def heard(self) -> NDArray[np.int16]:
-        """What was played so far, the silence left out: the rest must be the samples that were sent."""
-        self.page.wait_for_timeout(100)  # the tap tells a little later
-        # Rounded first: where two buffers meet, the browser leaves a trace of the neighbour, 1e-10 of a 16-bit step.
+        """The 16-bit samples played so far, without the zeros, as silence may be inserted between buffers."""
+        self.page.wait_for_timeout(100)  # the recorder's messages arrive a little later
+        # Rounded first: at the edge of a buffer the browser leaves 1e-10 of a 16-bit step of its neighbour.
         played = self.page.evaluate(
             "() => heard.flatMap((block) => [...block].map((sample) => Math.round(sample * 32768))).filter(Boolean)"
         )

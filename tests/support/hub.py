@@ -1,11 +1,13 @@
-"""A Hugging Face hub of the tests, with gated repositories and connections that break."""
+"""A fake Hugging Face hub, with gated repositories and connections that break."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -13,12 +15,26 @@ from starlette.routing import Route
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_the_right_one"
+GGUF = b"GGUF\x03\x00\x00\x00 and the rest"  # enough of a file to be taken for one
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    """Let huggingface_hub download from `url` into an empty `cache`, without a stored token."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
 
 
 class Hub:
-    """`files[repo][name]` are the contents; `asked` what was fetched; `gated` repositories want TOKEN.
+    """`files[repo][name]` are the contents, `gated` repositories require TOKEN.
 
-    The first connection for a file of `breaks` breaks in its middle; `ranges` are those asked for.
+    The first download of a file in `breaks` breaks off in the middle. `asked` lists the downloads, `ranges` the ranges
+    requested.
     """
 
     def __init__(self) -> None:
@@ -75,5 +91,5 @@ class Hub:
 
 async def _half(content: bytes) -> AsyncIterator[bytes]:
     yield content[: len(content) // 2]
-    await asyncio.sleep(0.1)  # it has left
-    raise ConnectionResetError("told to break")
+    await asyncio.sleep(0.1)  # so that it is sent
+    raise ConnectionResetError("as scripted")

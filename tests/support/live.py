@@ -1,4 +1,4 @@
-"""Servers of the tests: an ASGI application on a free port in a thread, and the real pair as processes."""
+"""Servers for tests: an ASGI application in a thread, and the real pair as processes, on free ports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
-    """The URL of `app`, really listening, as it would be in production."""
+    """The URL of `app`, served by uvicorn as in production."""
     config = uvicorn.Config(
         app, port=0, log_level="critical", ws=WebSocketProtocol, timeout_graceful_shutdown=1
     )
@@ -56,9 +56,9 @@ def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
 
 
 def _whereabouts(thread: threading.Thread, server: uvicorn.Server) -> str:
-    """Where a server that should have ended stands, and what it waits for."""
+    """What a server that should have stopped is doing."""
     frame = sys._current_frames().get(thread.ident or 0)
-    stack = "".join(traceback.format_stack(frame)[-6:]) if frame else "ended just now"
+    stack = "".join(traceback.format_stack(frame)[-6:]) if frame else "it has just ended"
     threads = ", ".join(other.name for other in threading.enumerate())
     tasks = "\n".join(str(task)[:300] for task in asyncio.tasks._all_tasks)  # type: ignore[attr-defined]
     return f"{server.server_state.connections}\n{stack}\nthreads: {threads}\ntasks: {tasks}"
@@ -71,11 +71,11 @@ class Pair:
     process: subprocess.Popen[str]
     url: str
     llama_url: str
-    output: str  # what it printed until it was ready
-    log: Path  # what it prints
+    output: str  # printed until it was ready
+    log: Path  # everything it prints
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
-        """Its exit code and how long stopping took."""
+        """Its exit code, and the seconds it took to stop."""
         started = time.monotonic()
         self.process.send_signal(number)
         code = self.process.wait(20)
@@ -83,14 +83,14 @@ class Pair:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This environment with no ORPHEUS_ setting of the person running the tests."""
+    """This environment without the ORPHEUS_ settings of whoever runs the tests, plus `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ORPHEUS_")}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
 @contextlib.contextmanager
 def running_pair(tmp_path: Path, *options: str, **environment: str) -> Iterator[Pair]:
-    """Both tiers as processes on free ports, ready; stopped at the end whatever happened."""
+    """Both tiers as processes on free ports, ready; stopped at the end."""
     port, llama_port = free_port(), free_port()
     command = [sys.executable, "-m", "orpheus", "serve", "--port", str(port)]
     command += ["--llama-port", str(llama_port), *options]
@@ -125,5 +125,5 @@ def healthy(url: str) -> bool:
 
 
 def readme_blocks(language: str) -> list[str]:
-    """The fenced blocks of the README in one language."""
+    """The README's fenced code blocks in one language."""
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -1,4 +1,4 @@
-"""Forty plain sentences, of common words, for tests that listen."""
+"""Forty plain sentences of common words, for tests with a speech recognizer."""
 
 SENTENCES = [
     "The boat drifted slowly down the river.",

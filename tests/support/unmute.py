@@ -1,8 +1,8 @@
-"""A server of `/api/tts_streaming`, and words → what an unmute orchestrator's listener would have heard, and when.
+"""Words → what a listener of unmute would have heard from a server of `/api/tts_streaming`, and when.
 
-A model of kyutai-labs/unmute's TTS client, of its patience and of its mistakes, so that a server which passes here
-passes there: it finds a server in 0.5 s or tries again, releases what it was sent in real time and only when a
-further message comes, and takes every surprise for the end of the session. Knows nothing of our server.
+A model of the TTS client in kyutai-labs/unmute, with its timeouts and its bugs, so that a server that works with it
+works with unmute: it retries unless it finds a server within 0.5 s, releases messages in real time but only when another
+one arrives, and treats every surprise as the end of the session. Times are in seconds on the event loop's clock.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from orpheus.playout import PlayoutClock
 
 SAMPLE_RATE = 24_000  # Hz
 LEAD_S = 0.32  # audio is released this much before it is due, and played at once
-PATIENCE_S = 0.5  # from dialling to Ready
-TRIALS = 5
-STARTING_MESSAGES = 10  # may come before Ready
+READY_S = 0.5  # timeout from connecting to Ready
+ATTEMPTS = 5
+STARTING_MESSAGES = 10  # Ready must be among these
 FIELDS = {"Ready": (), "Audio": ("pcm",), "Text": ("text", "start_s", "stop_s"), "Error": ("message",)}
 
 Message = dict[str, Any]
 
 
-def _now_s() -> float:
+def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
 class SessionKilled(Exception):
-    """The person at the browser sees this sentence, and the conversation is over."""
+    """The conversation is over; the user sees this message in the browser."""
 
 
 class AtCapacity(Exception):
-    """An Error in the place of Ready."""
+    """An Error instead of Ready."""
 
 
 @dataclass(order=True)
 class _Held:
-    """Ordered by its time alone, as the orchestrator's are: equal times come out in no order."""
+    """Ordered only by time, as in unmute: messages due at the same time come out in any order."""
 
     due_s: float
     message: Message = field(compare=False)
 
 
 class RealTimeQueue:
-    """Messages with their time → the same, no sooner than that. The clock starts with the first audio."""
+    """Releases each message no earlier than its time. The clock starts with the first audio."""
 
     def __init__(self) -> None:
         self._heap: list[_Held] = []
@@ -61,49 +61,44 @@ class RealTimeQueue:
 
     def start(self) -> None:
         if self._started_s is None:
-            self._started_s = _now_s()
+            self._started_s = now_s()
 
     def put(self, due_s: float, message: Message) -> None:
         heapq.heappush(self._heap, _Held(due_s, message))
 
     def due(self) -> list[Message]:
-        """What should have left by now."""
-        left = []
-        while self._heap and self._started_s is not None and self._heap[0].due_s <= self._elapsed_s():
-            left.append(heapq.heappop(self._heap).message)
-        return left
+        """The messages whose time has come."""
+        due = []
+        while self._heap and self._started_s is not None and self._heap[0].due_s <= now_s() - self._started_s:
+            due.append(heapq.heappop(self._heap).message)
+        return due
 
     async def rest(self) -> AsyncIterator[Message]:
-        """All that is left, each at its time. Nothing where the clock never started."""
+        """The remaining messages, each at its time. None if the clock never started."""
         while self._heap and self._started_s is not None:
-            await asyncio.sleep(max(0.0, self._heap[0].due_s - self._elapsed_s()))
+            await asyncio.sleep(max(0.0, self._started_s + self._heap[0].due_s - now_s()))
             yield heapq.heappop(self._heap).message
-
-    def _elapsed_s(self) -> float:
-        assert self._started_s is not None
-        return _now_s() - self._started_s
 
 
 @dataclass
 class Turn:
-    """One turn of the bot. Times are those of the event loop, in seconds."""
+    """What happened in one turn of the bot."""
 
     player: PlayoutClock = field(default_factory=PlayoutClock)
-    words: list[str] = field(
-        default_factory=list
-    )  # as released: the subtitles and the LLM's memory of itself
+    # As released: the subtitles, and the LLM's memory of what it said.
+    words: list[str] = field(default_factory=list)
     pcm: array[float] = field(default_factory=lambda: array("f"))  # as released
     released: list[tuple[float, Message]] = field(default_factory=list)
     received: list[tuple[float, Message]] = field(default_factory=list)
     sent: list[tuple[float, str]] = field(default_factory=list)  # words
     close_code: int | None = None
-    dropped_s: float = 0.0  # audio in hand that was never played
+    dropped_s: float = 0.0  # audio received but never played
     ended_s: float = 0.0
-    shutdown_s: float = 0.0  # what closing the socket took
+    shutdown_s: float = 0.0  # how long closing the socket took
 
     @property
     def first_audio_s(self) -> float:
-        """Seconds from the first word sent to the first audio released; inf where there was none."""
+        """Seconds from the first word sent to the first audio released; inf without audio."""
         for at_s, message in self.released:
             if message["type"] == "Audio":
                 return at_s - self.sent[0][0]
@@ -121,10 +116,10 @@ class Turn:
 
 
 class Orchestrator:
-    """Where its TTS server is, and the sockets it has forgotten."""
+    """unmute's orchestrator with one TTS server, and the sockets it forgot to close."""
 
     def __init__(self, url: str, voice: str | None = None) -> None:
-        """`url` as KYUTAI_TTS_URL has it, `ws://HOST:PORT`."""
+        """`url` as in KYUTAI_TTS_URL, `ws://HOST:PORT`."""
         self._url = f"{url.replace('http', 'ws', 1)}/api/tts_streaming?format=PcmMessagePack"
         self._url += f"&voice={quote(voice, safe='')}" if voice else ""
         self._url += "&cfg_alpha=1.5"
@@ -134,9 +129,9 @@ class Orchestrator:
     async def turn(
         self, words: AsyncIterator[str], *, interrupt_after_s: float | None = None, limit_s: float = 60
     ) -> Turn:
-        """Speak `words`; with `interrupt_after_s`, until that long after the first audio.
+        """Speak `words`, interrupted `interrupt_after_s` after the first audio if that is given.
 
-        Raises SessionKilled, and TimeoutError where the turn does not end.
+        Raises SessionKilled, or TimeoutError if the turn takes longer than `limit_s`.
         """
         socket = await self.find()
         turn = Turn()
@@ -157,23 +152,23 @@ class Orchestrator:
             finally:
                 for task in (speaking, playing):
                     task.cancel()
-                closing_s = _now_s()
+                closing_s = now_s()
                 await socket.close()
-                turn.shutdown_s = _now_s() - closing_s
+                turn.shutdown_s = now_s() - closing_s
                 await asyncio.gather(speaking, playing, return_exceptions=True)
         turn.dropped_s = turn.received_s - turn.played_s
         return turn
 
     async def find(self) -> ClientConnection:
-        """A socket whose server said Ready, after five tries at the most."""
+        """Connect to a server that answers Ready, in at most ATTEMPTS attempts."""
         wait_s = 0.05
-        for trial in range(TRIALS):
+        for attempt in range(ATTEMPTS):
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(READY_S):
                     return await self._start_up()
             except Exception as error:
-                if trial == TRIALS - 1:
-                    raise SessionKilled(_shown(error)) from error
+                if attempt == ATTEMPTS - 1:
+                    raise SessionKilled(_user_message(error)) from error
                 self.warnings += 1
                 await asyncio.sleep(wait_s)
                 wait_s *= 1.5
@@ -193,12 +188,12 @@ class Orchestrator:
         except Exception:
             await socket.close()
             raise
-        except asyncio.CancelledError:  # out of patience: nobody closes this one
+        except asyncio.CancelledError:  # timed out: unmute never closes this one
             self.leaked.append(socket)
             raise
 
 
-def _shown(error: Exception) -> str:
+def _user_message(error: Exception) -> str:
     match error:
         case AtCapacity():
             return "Too many people are connected to service 'tts'. Please try again later."
@@ -212,7 +207,7 @@ async def _speak(socket: ClientConnection, words: AsyncIterator[str], turn: Turn
         async for word in words:
             if word := word.strip():
                 await socket.send(msgpack.packb({"type": "Text", "text": word}))
-                turn.sent.append((_now_s(), word))
+                turn.sent.append((now_s(), word))
         if turn.sent:
             await socket.send(msgpack.packb({"type": "Eos"}))
     except websockets.ConnectionClosed as error:
@@ -225,40 +220,41 @@ async def _play(socket: ClientConnection, turn: Turn) -> None:
     try:
         async for data in socket:
             message = _unpacked(data)
-            if message["type"] == "Audio":  # a list of floats is slow to collect: this player would stall
+            if (
+                message["type"] == "Audio"
+            ):  # a list of floats takes so long to garbage-collect that audio would stall
                 message["pcm"] = array("f", message["pcm"])
-            turn.received.append((_now_s(), message))
+            turn.received.append((now_s(), message))
             if message["type"] == "Audio":
                 queue.start()
                 queue.put(received / SAMPLE_RATE - LEAD_S, message)
                 received += len(message["pcm"])
             elif message["type"] == "Text":
                 if (message["text"], message["start_s"], message["stop_s"]) == ("", 0, 0):
-                    continue  # and nothing is released by it
+                    continue  # and does not release others
                 queue.put(message["start_s"], message)
             _release(queue.due(), turn)
         turn.close_code = socket.close_code
     except websockets.ConnectionClosedError:
         turn.close_code = socket.close_code
-        return  # whatever was in hand is lost
+        return  # whatever was not released yet is lost
     async for message in queue.rest():
         _release([message], turn)
-    turn.ended_s = _now_s()
+    turn.ended_s = now_s()
 
 
 def _release(messages: Sequence[Message], turn: Turn) -> None:
     for message in messages:
-        now_s = _now_s()
-        turn.released.append((now_s, message))
+        turn.released.append((now_s(), message))
         if message["type"] == "Audio":
-            turn.player.add(len(message["pcm"]) / SAMPLE_RATE, now_s)
+            turn.player.add(len(message["pcm"]) / SAMPLE_RATE, now_s())
             turn.pcm += message["pcm"]
         elif message["type"] == "Text":
             turn.words.append(message["text"])
 
 
 def _unpacked(data: str | bytes) -> Message:
-    """A message of the four types with all its fields; anything else ends the session."""
+    """A message of a known type with all its fields; anything else ends the session."""
     try:
         message = msgpack.unpackb(data)
         fields = FIELDS[message["type"]]
@@ -266,11 +262,11 @@ def _unpacked(data: str | bytes) -> Message:
             return dict(message)
     except (TypeError, KeyError, ValueError, msgpack.UnpackException):
         pass
-    raise SessionKilled(f"Internal server error: {data[:60]!r} is no message of this protocol")
+    raise SessionKilled(f"Internal server error: {data[:60]!r} is not a message of this protocol")
 
 
 async def at_pace(words: Sequence[str], words_per_s: float = 20.0) -> AsyncIterator[str]:
-    """`words` as an LLM writes them: about 20 a second."""
+    """`words` at the pace of an LLM."""
     for word in words:
         yield word
         await asyncio.sleep(1 / words_per_s)

@@ -1,4 +1,4 @@
-"""A completions server that does as it is told: the other side of HttpTokenSource, and every way it can fail."""
+"""A scripted completions server: what HttpTokenSource talks to, with every way in which it can fail."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ def event(text: str = "", reason: str | None = None, **more: Any) -> str:
     return f"data: {json.dumps({'choices': [choice | more]})}\n\n"
 
 
-LOOP_SAFE = 30  # more like frames in a row would be taken for a loop
+MAX_EQUAL_FRAMES = 30  # in a row; more would trigger the repetition detector
 
 
 def whole(frames: int = SPEECH_FRAMES) -> list[str]:
-    """The events of a generation that goes well."""
-    spoken = (event(frame_text((1, 2, 3, 4, 5, 6, 7 + index // LOOP_SAFE))) for index in range(frames))
-    return [*spoken, event(reason="stop"), "data: [DONE]\n\n"]
+    """The events of a successful generation."""
+    generated = (
+        event(frame_text((1, 2, 3, 4, 5, 6, 7 + index // MAX_EQUAL_FRAMES))) for index in range(frames)
+    )
+    return [*generated, event(reason="stop"), "data: [DONE]\n\n"]
 
 
 class Upstream:
-    """One server; `events` or `answer` say how it behaves, `requests` and `left` what it saw."""
+    """Tests set how it behaves (`events` or `answer`) and read what it saw (`requests`, `left`)."""
 
     def __init__(self) -> None:
         self.reset()
@@ -49,24 +51,24 @@ class Upstream:
         )
 
     def reset(self) -> None:
-        """A server on which all goes well."""
+        """Back to successful generations."""
         self.events: list[str] = whole()
-        self.answer: Response | None = None
-        self.hang_after: int | None = None  # until `go_on` is set
+        self.answer: Response | None = None  # instead of the events
+        self.hang_after: int | None = None  # so many events, until `go_on` is set
         self.go_on = threading.Event()
-        self.break_after: int | None = None
-        self.pause_s = 0.0
+        self.break_after: int | None = None  # so many events
+        self.pause_s = 0.0  # before each event
         self.requests: list[dict[str, Any]] = []
-        self.left = 0
+        self.left = 0  # requests whose client disconnected
         self.health = 200
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"error": {"message": "weights are loading"}}, self.health)
 
     async def _complete(self, request: Request) -> Response:
-        asked = {**await request.json(), "headers": dict(request.headers)}
-        events = self.events  # before the test can see the request, and give the next one other events
-        self.requests.append(asked)
+        seen = {**await request.json(), "headers": dict(request.headers)}
+        events = self.events  # before the test sees the request, as it may then set those of the next
+        self.requests.append(seen)
         return self.answer or StreamingResponse(self._stream(events), media_type="text/event-stream")
 
     async def _stream(self, events: list[str]) -> AsyncIterator[str]:
@@ -75,7 +77,7 @@ class Upstream:
             for index, text in enumerate(events):
                 if index == self.break_after:
                     ended = True
-                    raise ConnectionResetError("told to break")
+                    raise ConnectionResetError("as scripted")
                 if index == self.hang_after:
                     while not self.go_on.is_set():  # noqa: ASYNC110 - set from the test's thread
                         await asyncio.sleep(0.005)

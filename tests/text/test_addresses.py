@@ -1,10 +1,10 @@
 import pytest
 
-from orpheus.text.addresses import spell
+from orpheus.text.addresses import verbalize
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "spoken"),
     [
         ("https://www.example.com/pricing?x=1", "example dot com slash pricing"),
         ("See example.com.", "See example dot com."),
@@ -20,19 +20,19 @@ from orpheus.text.addresses import spell
         ("请看https://example.com。谢谢", "请看example dot com。谢谢"),
     ],
 )
-def test_an_address_is_read_as_a_person_would(text: str, said: str) -> None:
-    assert spell(text, "en") == said
+def test_an_address_is_read_as_a_person_would(text: str, spoken: str) -> None:
+    assert verbalize(text, "en") == spoken
 
 
 @pytest.mark.parametrize(
     "text",
     ["The end.He left", "Node.js v1.2.3", "e.g. this", "5 p.m.", "a@b", "3.50", "etc..", "@name", "U.S.A."],
 )
-def test_what_is_no_address_is_left_alone(text: str) -> None:
-    assert spell(text, "en") == text
+def test_what_is_not_an_address_is_left_alone(text: str) -> None:
+    assert verbalize(text, "en") == text
 
 
 def test_an_address_is_read_in_the_language_of_the_text() -> None:
-    assert spell("joe@example.com", "fr") == "joe arobase example point com"
-    assert spell("example.de/preise", "de") == "example Punkt de Schrägstrich preise"
-    assert spell("example.com", "xx") == "example dot com"
+    assert verbalize("joe@example.com", "fr") == "joe arobase example point com"
+    assert verbalize("example.de/preise", "de") == "example Punkt de Schrägstrich preise"
+    assert verbalize("example.com", "xx") == "example dot com"

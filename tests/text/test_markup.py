@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from orpheus.text import characters, markup
 
 
-def read(text: str) -> str:
-    return markup.inline(markup.blocks(characters.plain(text)))
+def strip(text: str) -> str:
+    return markup.strip_inline(markup.strip_blocks(characters.normalize(text)))
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ def read(text: str) -> str:
     ],
 )
 def test_ordinary_text_is_left_alone(text: str) -> None:
-    assert read(text) == text
+    assert strip(text) == text
 
 
-def test_indented_lines_are_text_and_no_code() -> None:
-    assert read("    Some words here") == "Some words here"
+def test_indented_lines_are_text_and_not_code() -> None:
+    assert strip("    Some words here") == "Some words here"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("**bold**, *it*, __bold__, _it_, ***both***", "bold, it, bold, it, both"),
         ("un**believ**able 这是**重点**内容", "unbelievable 这是重点内容"),
@@ -55,8 +55,8 @@ def test_indented_lines_are_text_and_no_code() -> None:
         ("fill in ____ here", "fill in   here"),
     ],
 )
-def test_marks_within_a_line_are_not_read(text: str, said: str) -> None:
-    assert " ".join(read(text).split(" ")) == said or read(text).split() == said.split()
+def test_markup_within_a_line_is_removed(text: str, expected: str) -> None:
+    assert strip(text) == expected or strip(text).split() == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_marks_within_a_line_are_not_read(text: str, said: str) -> None:
         ("- an item that\n  goes on\n- next", ["an item that goes on", "next"]),
     ],
 )
-def test_each_block_is_a_line(text: str, lines: list[str]) -> None:
-    assert read(text).split("\n") == lines
+def test_each_block_becomes_a_line(text: str, lines: list[str]) -> None:
+    assert strip(text).split("\n") == lines
 
 
-def test_lines_broken_by_a_margin_are_one_and_lines_of_a_poem_are_not() -> None:
+def test_wrapped_lines_are_joined_and_the_lines_of_a_poem_are_not() -> None:
     wrapped = "This is a line of an ordinary letter that was wrapped at\nSeventy characters or so."
-    assert "\n" not in read(wrapped)
-    assert read("Roses are red\nViolets are blue\nand so on") == "Roses are red\nViolets are blue and so on"
+    assert "\n" not in strip(wrapped)
+    assert strip("Roses are red\nViolets are blue\nand so on") == "Roses are red\nViolets are blue and so on"
 
 
 @settings(max_examples=200, deadline=None)
@@ -94,7 +94,7 @@ def test_lines_broken_by_a_margin_are_one_and_lines_of_a_poem_are_not() -> None:
         max_size=60,
     )
 )
-def test_marks_take_no_letter_or_digit_with_them(parts: list[str]) -> None:
+def test_removing_markup_removes_no_letter_or_digit(parts: list[str]) -> None:
     text = "".join(parts)
-    assume("```" not in text and "~~~" not in text)  # the language after a fence is not read
-    assert [c for c in read(text) if c.isalnum()] == [c for c in text if c.isalnum()]
+    assume("```" not in text and "~~~" not in text)  # the language named after a fence is removed
+    assert [c for c in strip(text) if c.isalnum()] == [c for c in text if c.isalnum()]

@@ -3,11 +3,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpheus.text import segment_text
-from orpheus.text.numbers import MOST_NUMBERS, spell
+from orpheus.text.numbers import MAX_NUMBERS, verbalize
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("21 and 1,234", "twenty-one and one thousand, two hundred and thirty-four"),
         ("3.14 and 3.50", "three point one four and three point five zero"),
@@ -30,12 +30,12 @@ from orpheus.text.numbers import MOST_NUMBERS, spell
         ("COVID-19", "COVID-nineteen"),
     ],
 )
-def test_english_numbers_are_written_out(text: str, said: str) -> None:
-    assert spell(text, "en") == said
+def test_english_numbers_are_written_out(text: str, expected: str) -> None:
+    assert verbalize(text, "en") == expected
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "said"),
+    ("language", "text", "expected"),
     [
         (
             "fr",
@@ -54,30 +54,30 @@ def test_english_numbers_are_written_out(text: str, said: str) -> None:
         ("ko", "21 그리고 50%", "이십일 그리고 오십 퍼센트"),
     ],
 )
-def test_other_languages_have_their_own_words(language: str, text: str, said: str) -> None:
-    assert spell(text, language) == said
+def test_other_languages_have_their_own_words(language: str, text: str, expected: str) -> None:
+    assert verbalize(text, language) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["v1.2.3", "1.2.3", "2024-01-15", "12/25/2024", "A4", "3x", "10:30:15", "1990-1995"]
 )
-def test_what_is_ambiguous_keeps_its_digits(text: str) -> None:
-    assert spell(text, "en") == text
+def test_ambiguous_numbers_keep_their_digits(text: str) -> None:
+    assert verbalize(text, "en") == text
 
 
 @pytest.mark.parametrize("language", ["hi", "zh", "xx"])
 def test_a_language_without_number_words_keeps_digits(language: str) -> None:
-    assert spell("21", language) == "21"
+    assert verbalize("21", language) == "21"
 
 
 def test_numbers_are_left_to_the_model_unless_asked() -> None:
     assert segment_text("I have 21 of them.", "en", 110).segments[0].text == "I have 21 of them."
-    asked = segment_text("I have 21 of them.", "en", 110, normalize=True)
-    assert asked.segments[0].text == "I have twenty-one of them."
+    normalized = segment_text("I have 21 of them.", "en", 110, normalize=True)
+    assert normalized.segments[0].text == "I have twenty-one of them."
 
 
-def test_of_a_flood_of_numbers_the_last_stay_digits() -> None:
-    assert spell("7 " * (MOST_NUMBERS + 3), "en").count("7") == 3
+def test_beyond_a_limit_numbers_stay_digits() -> None:
+    assert verbalize("7 " * (MAX_NUMBERS + 3), "en").count("7") == 3
 
 
 @settings(max_examples=300, deadline=None)
@@ -85,5 +85,5 @@ def test_of_a_flood_of_numbers_the_last_stay_digits() -> None:
     st.text(st.sampled_from("0123456789.,:-+$€%() apmst1º/"), max_size=40),
     st.sampled_from(["en", "fr", "de", "es", "it", "ko"]),
 )
-def test_any_digits_at_all_can_be_read(text: str, language: str) -> None:
-    assert bool(spell(text, language).strip()) == bool(text.strip())
+def test_any_digits_can_be_verbalized(text: str, language: str) -> None:
+    assert bool(verbalize(text, language).strip()) == bool(text.strip())

@@ -9,12 +9,12 @@ from orpheus.errors import BadRequest
 from orpheus.text import segment_text
 
 
-def said(text: str, language: str = "en", most_chars: int = 110) -> list[str]:
-    return [segment.text for segment in segment_text(text, language, most_chars).segments]
+def segments(text: str, language: str = "en", max_chars: int = 110) -> list[str]:
+    return [segment.text for segment in segment_text(text, language, max_chars).segments]
 
 
-def pauses(text: str, language: str = "en", most_chars: int = 110) -> list[int]:
-    return [segment.pause_ms for segment in segment_text(text, language, most_chars).segments]
+def pauses(text: str, language: str = "en", max_chars: int = 110) -> list[int]:
+    return [segment.pause_ms for segment in segment_text(text, language, max_chars).segments]
 
 
 def alphanumerics(text: str) -> str:
@@ -22,87 +22,89 @@ def alphanumerics(text: str) -> str:
 
 
 def test_a_short_text_is_one_segment_with_its_own_punctuation() -> None:
-    assert said("Hi.") == ["Hi."]
+    assert segments("Hi.") == ["Hi."]
 
 
 def test_a_full_stop_is_added_where_there_is_none() -> None:
-    assert said("Hello there") == ["Hello there."]
-    assert said("你好", "zh") == ["你好。"]
-    assert said("नमस्ते", "hi") == ["नमस्ते।"]
+    assert segments("Hello there") == ["Hello there."]
+    assert segments("你好", "zh") == ["你好。"]
+    assert segments("नमस्ते", "hi") == ["नमस्ते।"]
 
 
 def test_sentences_are_kept_whole_and_the_first_stands_alone() -> None:
     text = "This is the first sentence. Here is the second. And a third one."
-    assert said(text, most_chars=60) == [
+    assert segments(text, max_chars=60) == [
         "This is the first sentence.",
         "Here is the second. And a third one.",
     ]
 
 
-def test_a_tiny_first_sentence_takes_the_next_along() -> None:
-    assert said("Hi. How are you today?") == ["Hi. How are you today?"]
+def test_a_tiny_first_sentence_is_joined_with_the_next() -> None:
+    assert segments("Hi. How are you today?") == ["Hi. How are you today?"]
 
 
-def test_a_tiny_last_sentence_goes_with_the_one_before() -> None:
-    assert said("This is the first sentence. Yes.") == ["This is the first sentence. Yes."]
-    *_, last = said("A first sentence stands here. " + "There are quite a few words in it, too. " * 2 + "No.")
+def test_a_tiny_last_sentence_is_joined_with_the_one_before() -> None:
+    assert segments("This is the first sentence. Yes.") == ["This is the first sentence. Yes."]
+    *_, last = segments(
+        "A first sentence stands here. " + "There are quite a few words in it, too. " * 2 + "No."
+    )
     assert len(last) > 20
 
 
-def test_a_long_first_sentence_begins_with_its_first_clause() -> None:
+def test_the_first_clause_of_a_long_first_sentence_is_a_segment() -> None:
     text = (
         "When the rain had finally stopped over the valley, the children ran out, shouting, all the way to the "
         "river, and nobody could hold them back."
     )
-    assert said(text, most_chars=280)[0] == "When the rain had finally stopped over the valley."
-    assert pauses(text, most_chars=280)[0] == 120
+    assert segments(text, max_chars=280)[0] == "When the rain had finally stopped over the valley."
+    assert pauses(text, max_chars=280)[0] == 120
 
 
-def test_a_clause_of_a_few_words_is_not_torn_from_its_sentence() -> None:
+def test_a_clause_of_a_few_words_stays_with_its_sentence() -> None:
     text = "Well, my dear, " + "it is a very long way to go from here to the sea " * 2 + "and back."
-    assert said(text, most_chars=280) == [text]
+    assert segments(text, max_chars=280) == [text]
 
 
-def test_a_long_sentence_is_cut_at_a_clause() -> None:
+def test_a_long_sentence_is_split_at_a_clause() -> None:
     text = "When the rain had finally stopped over the valley, the children ran out, shouting, to the river."
-    first, *_ = said(text, most_chars=60)
+    first, *_ = segments(text, max_chars=60)
     assert first == "When the rain had finally stopped over the valley."
 
 
-def test_a_word_longer_than_a_segment_is_cut() -> None:
-    assert "".join(segment.rstrip(".") for segment in said("a" * 500)) == "a" * 500
+def test_a_word_longer_than_a_segment_is_split() -> None:
+    assert "".join(segment.rstrip(".") for segment in segments("a" * 500)) == "a" * 500
 
 
-def test_a_segment_of_wide_characters_is_as_long_to_say_as_one_of_letters() -> None:
-    assert all(len(segment.rstrip("。")) <= 110 / 3 for segment in said("我们今天去公园玩" * 40, "zh"))
-    assert "".join(said("我们今天去公园玩" * 40, "zh")).replace("。", "") == "我们今天去公园玩" * 40
+def test_a_wide_character_counts_as_three_letters() -> None:
+    assert all(len(segment.rstrip("。")) <= 110 / 3 for segment in segments("我们今天去公园玩" * 40, "zh"))
+    assert "".join(segments("我们今天去公园玩" * 40, "zh")).replace("。", "") == "我们今天去公园玩" * 40
 
 
-def test_the_pause_is_chosen_by_the_last_mark_and_the_last_segment_has_none() -> None:
+def test_the_last_punctuation_mark_sets_the_pause_and_the_last_segment_has_none() -> None:
     text = "Is this the first question? Here comes a statement of some length. And the end of it all."
-    assert pauses(text, most_chars=50) == [300, 250, 0]
+    assert pauses(text, max_chars=50) == [300, 250, 0]
     assert pauses("The first paragraph is here.\n\nAnd this is the second one.") == [500, 0]
 
 
-def test_paragraphs_are_segments_apart_unless_they_are_tiny() -> None:
+def test_paragraphs_are_separate_segments_unless_they_are_tiny() -> None:
     text = "An opening of some words.\n\nA middle of some words.\n\nYes.\n\nAn ending of some words."
-    assert said(text) == [
+    assert segments(text) == [
         "An opening of some words.",
         "A middle of some words.",
         "Yes. An ending of some words.",
     ]
 
 
-def test_a_heading_without_a_stop_does_not_run_into_the_text() -> None:
-    assert said("# Plans\n\nWe leave in the morning.") == ["Plans. We leave in the morning."]
+def test_a_heading_without_a_full_stop_gets_one() -> None:
+    assert segments("# Plans\n\nWe leave in the morning.") == ["Plans. We leave in the morning."]
 
 
-def test_exclamations_that_break_the_model_become_one() -> None:
-    assert said("It's on!!! Really?!?! Yes........ no") == ["It's on! Really? Yes... no."]
+def test_repeated_punctuation_that_breaks_the_model_is_collapsed() -> None:
+    assert segments("It's on!!! Really?!?! Yes........ no") == ["It's on! Really? Yes... no."]
 
 
 def test_a_tag_alone_is_something_to_say() -> None:
-    assert said("<laugh>") == ["<laugh>"]
+    assert segments("<laugh>") == ["<laugh>"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_a_tag_alone_is_something_to_say() -> None:
     ],
 )
 def test_control_strings_never_survive(hostile: str) -> None:
-    (segment,) = said(hostile)
+    (segment,) = segments(hostile)
     assert "custom_token_2>" not in segment
     assert "<|" not in segment
 
@@ -149,12 +151,14 @@ ORDINARY = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(ORDINARY, st.sampled_from(["en", "fr", "zh"]), st.sampled_from([20, 40, 110, 280]))
-def test_of_ordinary_text_no_letter_or_digit_is_lost_or_moved(text: str, language: str, most: int) -> None:
+def test_no_letter_or_digit_of_ordinary_text_is_lost_or_moved(
+    text: str, language: str, max_chars: int
+) -> None:
     if not alphanumerics(text):
         return
-    found = said(text, language, most)
-    assert alphanumerics("".join(found)) == alphanumerics(text)
-    assert all(0 < len(segment) <= most for segment in found)
+    texts = segments(text, language, max_chars)
+    assert alphanumerics("".join(texts)) == alphanumerics(text)
+    assert all(0 < len(segment) <= max_chars for segment in texts)
 
 
 @settings(max_examples=300, deadline=None)
@@ -164,28 +168,26 @@ def test_of_ordinary_text_no_letter_or_digit_is_lost_or_moved(text: str, languag
     st.sampled_from(["en", "ko", "hi", "xx"]),
     st.booleans(),
 )
-def test_any_text_at_all_gives_segments_that_fit_or_a_bad_request(
-    text: str, language: str, normalize: bool
-) -> None:
+def test_any_text_gives_segments_that_fit_or_a_bad_request(text: str, language: str, normalize: bool) -> None:
     try:
-        spoken = segment_text(text, language, 110, normalize=normalize)
+        segmented = segment_text(text, language, 110, normalize=normalize)
     except BadRequest:
         return
-    assert spoken == segment_text(text, language, 110, normalize=normalize)
-    assert spoken.segments[-1].pause_ms == 0
-    for segment in spoken.segments:
+    texts = [segment.text for segment in segmented.segments]
+    again = segment_text(text, language, 110, normalize=normalize)
+    assert [segment.text for segment in again.segments] == texts
+    assert segmented.segments[-1].pause_ms == 0
+    for segment in segmented.segments:
         assert 0 < len(segment.text) <= 110
         assert segment.text.isprintable() or "\u200d" in segment.text or "\u200c" in segment.text
         assert "<|" not in segment.text or "|>" not in segment.text
 
 
 @pytest.mark.parametrize("language", ["en", "hi"])
-def test_what_was_read_reads_the_same_again(language: str) -> None:
+def test_segmenting_the_segments_again_changes_nothing(language: str) -> None:
     text = "## Title\n\nSome **bold** words, <laugh> and a link: https://example.com/a. It's 5 * 3 -- or so…"
-    once = said(text, language, 280)
-    assert (
-        said(" ".join(once), language, 280) == [" ".join(once)] or said(" ".join(once), language, 280) == once
-    )
+    once = segments(text, language, 280)
+    assert segments(" ".join(once), language, 280) in ([" ".join(once)], once)
 
 
 JUNK = {
@@ -243,11 +245,11 @@ JUNK = {
 
 
 @pytest.mark.parametrize("unit", JUNK.values(), ids=JUNK.keys())
-def test_a_hundred_thousand_characters_of_junk_take_a_fraction_of_a_second(unit: str) -> None:
-    """A tenth of a megabyte, to keep the test short; what is quadratic takes minutes here too."""
+def test_no_junk_takes_quadratic_time(unit: str) -> None:
+    """In CPU time, which does not count other processes: well under a second, or minutes where it is quadratic."""
     text = unit * (100_000 // len(unit))
-    start = time.perf_counter()
+    start_s = time.process_time()
     for language in ("en", "fr"):
         with contextlib.suppress(BadRequest):
             segment_text(text, language, 110, normalize=True)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start_s < 10

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpheus.text.sentences import cut, early_clause, length, sentences
+from orpheus.text.sentences import early_clause_end, length, split_long, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ from orpheus.text.sentences import cut, early_clause, length, sentences
         ("zh", "「行くよ。早く。」と言ったのでみんなで行った。"),
     ],
 )
-def test_abbreviations_decimals_and_quotes_end_no_sentence(language: str, text: str) -> None:
-    assert list(sentences(text, language)) == [text]
+def test_abbreviations_decimals_and_quotes_do_not_end_a_sentence(language: str, text: str) -> None:
+    assert list(split_sentences(text, language)) == [text]
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def test_abbreviations_decimals_and_quotes_end_no_sentence(language: str, text: 
         ("es", "Este es el primero de ellos. ¿Y cómo estás tú hoy? ¡Qué bien que has venido!", 3),
     ],
 )
-def test_every_script_has_its_ends(language: str, text: str, count: int) -> None:
-    assert len(list(sentences(text, language))) == count
+def test_sentence_ends_are_found_in_every_script(language: str, text: str, count: int) -> None:
+    assert len(list(split_sentences(text, language))) == count
 
 
-def test_a_sentence_is_not_cut_where_the_splitter_looks_at_a_long_text_in_parts() -> None:
+def test_a_sentence_is_not_cut_at_the_edge_of_a_window() -> None:
     text = "This is a sentence of a few words. " * 400
-    assert set(sentences(text, "en")) == {"This is a sentence of a few words. "}
+    assert set(split_sentences(text, "en")) == {"This is a sentence of a few words. "}
 
 
 @settings(max_examples=150, deadline=None)
@@ -47,32 +47,32 @@ def test_a_sentence_is_not_cut_where_the_splitter_looks_at_a_long_text_in_parts(
     st.sampled_from([20, 50]),
     st.sampled_from(["en", "fr", "zh"]),
 )
-def test_joined_the_parts_are_the_text(text: str, most: int, language: str) -> None:
-    assert "".join(sentences(text, language)) == text
-    parts = list(cut(text, most))
+def test_the_parts_concatenated_are_the_text(text: str, max_chars: int, language: str) -> None:
+    assert "".join(split_sentences(text, language)) == text
+    parts = list(split_long(text, max_chars))
     assert "".join(parts) == text
-    assert all(length(part) <= most for part in parts)
+    assert all(length(part) <= max_chars for part in parts)
 
 
-def test_a_long_sentence_is_cut_at_a_sentence_end_before_a_clause_before_a_space() -> None:
-    assert next(cut("one two three four. five six, seven eight nine", 30)) == "one two three four. "
-    assert next(cut("one two three four, five six seven eight nine", 30)) == "one two three four, "
-    assert next(cut("one two three four five six seven eight nine", 30)).endswith(" ")
+def test_a_long_sentence_is_split_at_a_sentence_end_or_else_a_clause_end_or_else_a_space() -> None:
+    assert next(split_long("one two three four. five six, seven eight nine", 30)) == "one two three four. "
+    assert next(split_long("one two three four, five six seven eight nine", 30)) == "one two three four, "
+    assert next(split_long("one two three four five six seven eight nine", 30)).endswith(" ")
 
 
-def test_a_cut_leaves_no_fragment() -> None:
-    parts = list(cut("word " * 30 + "no", 145))
+def test_splitting_leaves_no_fragment() -> None:
+    parts = list(split_long("word " * 30 + "no", 145))
     assert len(parts) == 2
     assert len(parts[1]) >= 20
 
 
-def test_a_cut_parts_no_letter_from_its_sign() -> None:
-    assert all(not part.startswith("ि") for part in cut("कि" * 100, 21))
+def test_splitting_separates_no_letter_from_its_vowel_sign() -> None:
+    assert all(not part.startswith("ि") for part in split_long("कि" * 100, 21))
 
 
-def test_an_early_clause_has_some_words_and_leaves_some() -> None:
-    assert early_clause("Well, when we came home from there, it rained, and we slept.") == len(
+def test_an_early_clause_is_neither_short_nor_nearly_all_of_the_sentence() -> None:
+    assert early_clause_end("Well, when we came home from there, it rained, and we slept.") == len(
         "Well, when we came home from there, "
     )
-    assert early_clause("Well, yes, no, but he came home at last to us") == 0
-    assert early_clause("When we had come home from there, ok.") == 0
+    assert early_clause_end("Well, yes, no, but he came home at last to us") == 0
+    assert early_clause_end("When we had come home from there, ok.") == 0

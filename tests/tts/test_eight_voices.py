@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from orpheus.vocabulary import SLOTS
+from tests.support.generation import codes_of, spoken
 from tests.support.live import Pair
 from tests.support.sentences import SENTENCES
-from tests.tts.test_whole_path import codes_of, spoken
 from training.listen import hear, word_error_rate
 from training.speakers import SPEAKERS
 

@@ -4,7 +4,6 @@ import io
 import wave
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orpheus.tts.encode import FORMATS, Format, encoded_rate, open_encoder, to_int16, wav_header
+from tests.support.audio import decode
 
 RATE = 24_000
 
@@ -25,15 +25,6 @@ def encode(format: Format, pcm: NDArray[np.float32], step: int = 2048, **options
     encoder = open_encoder(format, source_rate=RATE, **options)
     chunks = [encoder.write(pcm[start : start + step]) for start in range(0, len(pcm), step)]
     return [*chunks, encoder.flush()]
-
-
-def decode(data: bytes) -> tuple[NDArray[np.float32], int]:
-    """Samples and rate of an encoded file, by FFmpeg."""
-    with av.open(io.BytesIO(data)) as container:
-        frames = list(container.decode(audio=0))
-        resampler = av.AudioResampler(format="flt", layout="mono")
-        parts = [out.to_ndarray()[0] for frame in frames for out in resampler.resample(frame)]
-        return np.concatenate(parts), frames[0].sample_rate
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from orpheus.errors import EngineError, GenerationFailed
-from orpheus.tasks import ended
+from orpheus.tasks import cancel_and_wait
 from orpheus.tts.prefetch import Prefetch
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ async def test_gathering_ends_with_the_items_and_with_patience() -> None:
     stalled = Prefetch(stalls)
     await stalled.gathered(lambda items: len(items) >= 3, 0.01)
     assert await anext(aiter(stalled)) == 1, "what there is, is not kept"
-    await ended([stalled.task])
+    await cancel_and_wait([stalled.task])
 
 
 async def test_two_bad_attempts_are_an_error() -> None:
@@ -99,6 +99,6 @@ async def test_cancelling_closes_what_runs() -> None:
 
     running = [Prefetch(endless), Prefetch(endless)]
     await asyncio.sleep(0.01)
-    await ended([ahead.task for ahead in running])
+    await cancel_and_wait([ahead.task for ahead in running])
     assert closed == [0, 0]
-    await ended([])
+    await cancel_and_wait([])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -15,17 +13,15 @@ import pytest
 
 from orpheus import embedded
 from orpheus.codec.offline import OfflineDecoder
-from orpheus.prompt import turn_text
 from orpheus.tts.encode import FORMATS, Format, to_int16
-from orpheus.vocabulary import slot_and_code
+from tests.support.audio import decode
+from tests.support.generation import codes_of, spoken
 from tests.support.live import Pair, running_pair
 from tests.support.sentences import SENTENCES as FORTY
-from tests.tts.test_encode import decode
 from training.listen import hear, word_error_rate
 
 SENTENCES = FORTY[:10]
 FRAME = 2048  # samples
-SAMPLING = {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +34,6 @@ def exact_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @cache
 def _offline() -> OfflineDecoder:
     return OfflineDecoder.load(embedded.CODEC)
-
-
-def codes_of(url: str, sentence: str, seed: int, voice: str = "tara") -> list[int]:
-    """The codes tier 1 gives for a sentence."""
-    body = {"prompt": turn_text(voice, sentence), "seed": seed, "max_tokens": 2000, **SAMPLING}
-    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60, trust_env=False).json()
-    choice = answer["choices"][0]
-    assert choice["finish_reason"] == "stop"
-    places = [slot_and_code(int(n)) for n in re.findall(r"<custom_token_(\d+)>", choice["text"])]
-    assert [place[0] for place in places if place] == list(range(7)) * (len(places) // 7)
-    return [place[1] for place in places if place]
-
-
-def spoken(url: str, sentence: str, seed: int, **body: Any) -> bytes:
-    """What tier 2 sends for a sentence."""
-    body = {"input": sentence, "voice": "tara", "seed": seed, "response_format": "pcm", **SAMPLING, **body}
-    answer = httpx.post(f"{url}/v1/audio/speech", json=body, timeout=60, trust_env=False)
-    assert answer.status_code == 200, answer.text
-    return answer.content
 
 
 def test_ten_sentences_are_heard_sample_for_sample_as_snac_decodes_them(exact_pair: Pair) -> None:

@@ -14,7 +14,7 @@ RATE = 24_000.0
 
 async def begun(*texts: str) -> tuple[StreamingSegmenter, Usage, WordTimer]:
     """A text each part of which was cut as a segment of its own; none is heard yet."""
-    live, usage = StreamingSegmenter("en", 280, most_chars=1000), Usage()
+    live, usage = StreamingSegmenter("en", 280, max_chars=1000), Usage()
     for text in texts:
         live.push(text)
         if text is texts[-1]:
@@ -80,7 +80,7 @@ async def test_what_no_voice_can_say_is_echoed_at_the_end() -> None:
 
 
 async def test_several_segments_of_one_text_share_its_words_by_their_length() -> None:
-    live = StreamingSegmenter("en", 60, most_chars=1000)
+    live = StreamingSegmenter("en", 60, max_chars=1000)
     text = "This is a sentence of some words, all in all. And here is another one like it, more or less."
     live.push(text)
     live.end()

@@ -1,5 +1,5 @@
-"""A machine or a URL → how soon, how fast and for how many it speaks: a table, JSON and a picture.
+"""How soon, how fast and for how many listeners a machine or a running pair speaks.
 
-bench.py is the order of things; listening.py, load.py, servers.py and codec_cost.py each measure one; the larger
-benchmarks in the repository are made of the same parts. The service knows nothing of it.
+bench.py has the order of the measurements, show.py makes the table, the JSON and the picture; the benchmarks of the
+repository are made of the same parts.
 """

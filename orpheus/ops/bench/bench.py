@@ -1,7 +1,7 @@
-"""Settings, or a URL → everything measured, as one dictionary that becomes the table, the JSON and the picture.
+"""Everything `orpheus bench` measures, as one dictionary that becomes the table, the JSON and the picture.
 
-Locally it starts the pair as `orpheus serve` does and asks it over HTTP like any other; what a URL cannot tell,
-steps, codec and rivals, is measured on this machine. Knows nothing of how it is shown.
+On this machine it starts the pair as `orpheus serve` does, and asks it over HTTP like any other; what no URL tells is
+measured here: steps of tier 1, what tier 2 adds to it, the codec alone, the rivals of tier 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import os
 import platform
 import re
+import statistics
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,96 +20,123 @@ from typing import Any
 import httpx
 
 from orpheus import __version__, weights
-from orpheus.errors import AtCapacity, NotReady
-from orpheus.ops.bench.listening import CHAPTER, SENTENCE, Heard, one_by_one, quantile, together
-from orpheus.ops.bench.pair import running_pair
-from orpheus.ops.doctor import remote
-from orpheus.ops.doctor.check import Waiting
+from orpheus.errors import AtCapacity
+from orpheus.ops.bench import listening
+from orpheus.ops.bench.listening import CHAPTER, SENTENCE, PlaybackReport, client, together
+from orpheus.ops.serve import running_pair
 from orpheus.settings import Settings
 
 STREAMS = (1, 4, 8, 16)
 LEVEL_S = 8.0  # of asking, at each number of streams
+ROUNDS = 8  # of asking tier 1 and tier 2 in turn
 LOAD = 0.8  # of what was found to be possible, for listeners in real time
 LOAD_CHARS = 600
 MOST_LISTENERS = 64
 Say = Callable[[str], None]
 
 
-def bench_url(url: str, headers: dict[str, str], say: Say, cold_wait_s: float = 0) -> dict[str, Any]:
-    """A running pair, over HTTP alone; one that sleeps is waited for, as the doctor does. NotReady with what is wrong."""
-    for found in remote.server(url, headers, cold_wait_s):
-        if isinstance(found, Waiting):
-            say(found.for_what)
-        elif found.status == "failed":
-            raise NotReady(f"{url} cannot be measured: {found.said}")
-    return {**_heading(), "url": url, "speech": measure_speech(url, headers, None, say)}
+def bench_url(url: str, headers: dict[str, str], say: Say) -> dict[str, Any]:
+    """A running pair, over HTTP alone."""
+    return {**heading(), "url": url, "speech": measure_speech(url, headers, None, say)}
 
 
 def bench_here(settings: Settings, say: Say) -> dict[str, Any]:
-    """This machine with the weights its settings name."""
-    from orpheus.ops.bench.codec_cost import codec_cost
+    """This machine, with the weights its settings name."""
+    from orpheus.ops.bench.codec import codec_cost
     from orpheus.ops.bench.rivals import measure_rivals
 
     model, codec = weights.find_model(settings), weights.find_codec(settings)
     result = {
-        **_heading(),
+        **heading(),
         "machine": machine(),
         "model": weights.model_name(settings),
         "codec": weights.codec_name(settings),
+        "speech": speech_here(settings, say),
     }
-    say("starting both tiers")
-    with running_pair(settings, max(STREAMS)) as (url, llama_url):
-        result["speech"] = measure_speech(url, settings.client_headers, llama_url, say)
     say("codec alone")
     result["codec_s_per_audio_s"] = {way: round(cost, 5) for way, cost in codec_cost(codec).items()}
-    result["rivals"] = measure_rivals(model, say)
+    result["rivals"] = measure_rivals(model, settings.cpu_threads, say)
     return result
 
 
-def measure_speech(url: str, headers: dict[str, str], llama_url: str | None, say: Say) -> dict[str, Any]:
-    """First byte and sound at each number of streams, and how listeners in real time fare at 80% of capacity."""
+def speech_here(settings: Settings, say: Say, effort: int = 1) -> dict[str, Any]:
+    """`measure_speech` of a pair started here, and what tier 2 adds to tier 1."""
+    say("starting both tiers")
+    headers = settings.client_headers
+    streams = str(max(*STREAMS, settings.streams or 0))
+    with running_pair(settings, ORPHEUS_STREAMS=streams) as pair:
+        result = measure_speech(pair.url, headers, pair.llama_url, say, effort)
+    say("tier 2 against tier 1 alone")
+    # Trimming the silence before the first word would delay the first byte.
+    with running_pair(settings, ORPHEUS_POSTPROCESS="false") as pair:
+        ours, theirs = asyncio.run(_first_bytes_s(pair.url, headers, pair.llama_url, ROUNDS * effort))
+    return result | {
+        "tier1_two_frames_ms": round(statistics.median(theirs) * 1000, 1),
+        "tier2_overhead_ms": round((statistics.median(ours) - statistics.median(theirs)) * 1000, 2),
+    }
+
+
+def measure_speech(
+    url: str, headers: dict[str, str], llama_url: str | None, say: Say, effort: int = 1
+) -> dict[str, Any]:
+    """First byte and sound at each number of streams, pauses, and listeners in real time at LOAD of the capacity.
+
+    `effort` multiplies how long each takes.
+    """
     say("one listener, to warm up")
     asyncio.run(together(url, SENTENCE, 1, 2, headers))
     rows: list[dict[str, Any]] = []
     for streams in STREAMS:
         say(f"{streams} listeners at once" if streams > 1 else "one listener")
         try:
-            rows.append(_level(url, headers, streams, llama_url))
+            rows.append(_level(url, headers, streams, llama_url, LEVEL_S * effort))
         except AtCapacity as error:
             rows.append({"streams": streams, "refused": str(error)})
             break
-    capacity = max((row["times_real_time"] for row in rows if "refused" not in row), default=0.0)
-    result: dict[str, Any] = {"levels": rows, "streams_at_real_time": capacity}
-    allowed = max(row["streams"] for row in rows if "refused" not in row) if capacity else 1
-    listeners = max(1, min(int(LOAD * capacity), allowed, MOST_LISTENERS))
+    served = [row for row in rows if "refused" not in row]
+    capacity = max((row["times_real_time"] for row in served), default=0.0)
+    most = min(max((row["streams"] for row in served), default=1), MOST_LISTENERS)
+    listeners = max(1, min(int(LOAD * capacity), most))
     say(f"{listeners} in real time")
-    heard = asyncio.run(one_by_one(url, (CHAPTER * 9)[:LOAD_CHARS], listeners, 0.5, headers))
-    return result | {
+    text = (CHAPTER * 4 * effort)[: LOAD_CHARS * effort]
+    reports = asyncio.run(listening.one_by_one(url, text, listeners, 0.5, headers))
+    pcm, starts_s = asyncio.run(listening.listen_to_segments(url, CHAPTER, 7, headers))
+    return {
+        "levels": rows,
+        "streams_at_real_time": capacity,
         "listeners_in_real_time": listeners,
-        "underruns": sum(one.player.underruns for one in heard),
-        "longest_underrun_ms": round(max(one.player.longest_underrun_s for one in heard) * 1000),
+        "underruns": sum(report.playout.underruns for report in reports),
+        "longest_underrun_ms": round(max(report.playout.longest_underrun_s for report in reports) * 1000),
+        "pauses_ms": [round(pause_s * 1000) for pause_s in listening.pauses_s(pcm, starts_s)],
+        "wave": {"pcm": pcm, "segments_s": starts_s},
     }
 
 
-def _level(url: str, headers: dict[str, str], streams: int, llama_url: str | None) -> dict[str, Any]:
-    before, began = _steps(llama_url), time.perf_counter()
-    heard: list[Heard] = []
-    while not heard or time.perf_counter() - began < LEVEL_S:
-        heard += asyncio.run(together(url, SENTENCE, streams, 1, headers))
+def _level(
+    url: str, headers: dict[str, str], streams: int, llama_url: str | None, seconds: float
+) -> dict[str, Any]:
+    before, started_s = _steps(llama_url), time.perf_counter()
+    reports: list[PlaybackReport] = []
+    while not reports or time.perf_counter() - started_s < seconds:
+        reports += asyncio.run(together(url, SENTENCE, streams, 1, headers))
     # A sentence shows how soon; how fast takes an answer long enough that its start and end count for little.
-    began = time.perf_counter()
-    answers = asyncio.run(together(url, CHAPTER, streams, 1, headers))
-    took_s = time.perf_counter() - began
-    bytes_, sounds = [one.first_byte_s for one in heard], [one.first_sound_s for one in heard]
+    started_s = time.perf_counter()
+    chapters = asyncio.run(together(url, CHAPTER, streams, 1, headers))
+    took_s = time.perf_counter() - started_s
+    bytes_ms = [report.first_byte_s * 1000 for report in reports]
+    sounds_ms = [report.first_sound_s * 1000 for report in reports]
     return {
         "streams": streams,
-        "requests": len(heard),
-        "first_byte_ms_p50": round(quantile(bytes_, 0.5) * 1000, 1),
-        "first_byte_ms_p99": round(quantile(bytes_, 0.99) * 1000, 1),
-        "first_sound_ms_p50": round(quantile(sounds, 0.5) * 1000, 1),
-        "real_time_factor_p50": round(quantile([one.wall_s / one.audio_s for one in answers], 0.5), 4),
-        "times_real_time": round(sum(one.audio_s for one in answers) / took_s, 2),
-        **_since(before, _steps(llama_url)),
+        "requests": len(reports),
+        "first_byte_ms_p50": round(listening.quantile(bytes_ms, 0.5), 1),
+        "first_byte_ms_p99": round(listening.quantile(bytes_ms, 0.99), 1),
+        "first_sound_ms_p50": round(listening.quantile(sounds_ms, 0.5), 1),
+        "first_sound_ms_p99": round(listening.quantile(sounds_ms, 0.99), 1),
+        "real_time_factor_p50": round(
+            listening.quantile([report.wall_s / report.audio_s for report in chapters], 0.5), 4
+        ),
+        "times_real_time": round(sum(report.audio_s for report in chapters) / took_s, 2),
+        **_step_ms(before, _steps(llama_url)),
     }
 
 
@@ -116,24 +144,38 @@ def _steps(llama_url: str | None) -> dict[str, tuple[float, float]]:
     """Seconds spent and steps made so far, by part of a step, as tier 1 counts them."""
     if llama_url is None:
         return {}
-    text = httpx.get(f"{llama_url}/metrics", timeout=10, trust_env=False).text
-    found: dict[str, dict[str, float]] = {"sum": {}, "count": {}}
-    for what, part, value in re.findall(r'orpheus_step_seconds_(sum|count)\{part="(\w+)"\} (\S+)', text):
-        found[what][part] = float(value)
-    return {part: (found["sum"][part], found["count"][part]) for part in found["sum"]}
+    counted = listening.read_metrics(httpx.get(f"{llama_url}/metrics", timeout=10, trust_env=False).text)
+    return {
+        match[2]: (seconds, counted[f"orpheus_step_seconds_count{match[1]}"])
+        for name, seconds in counted.items()
+        if (match := re.fullmatch(r'orpheus_step_seconds_sum(\{part="(\w+)"\})', name))
+    }
 
 
-def _since(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def _step_ms(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, Any]:
     if not after:
         return {}
-    steps = {
+    parts = {
         part: round((after[part][0] - before[part][0]) * 1000 / max(1, after[part][1] - before[part][1]), 3)
         for part in after
     }
-    return {"step_ms": round(sum(steps.values()), 3), "step_parts_ms": steps}
+    return {"step_ms": round(sum(parts.values()), 3), "step_parts_ms": parts}
 
 
-def _heading() -> dict[str, Any]:
+async def _first_bytes_s(
+    url: str, headers: dict[str, str], llama_url: str, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Tier 2's first byte, and the two frames of tier 1 it needs: in turn, so that both meet the same noise."""
+    ours, theirs = [], []
+    async with client(llama_url) as tier_1, client(url, headers) as tier_2:
+        for seed in range(rounds + 1):
+            theirs.append(await listening.frames_from_tier_1(tier_1, SENTENCE, 2, seed))
+            ours.append((await listening.listen(tier_2, SENTENCE, seed)).first_byte_s)
+    return ours[1:], theirs[1:]  # the first warms up
+
+
+def heading() -> dict[str, Any]:
+    """When it was measured, and with which version."""
     return {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "version": __version__}
 
 

@@ -1,137 +1,150 @@
-"""A URL and a text → what its listeners heard, and when. Over HTTP alone.
+"""Listeners over HTTP: ask a running pair, or its tier 1, for speech and report when what arrived.
 
-Knows nothing of tables. Raises OrpheusError with a sentence where there is no speech.
+Times are seconds since the request. OrpheusError, with a sentence, where no speech comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import json
 import time
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import numpy as np
+from numpy.typing import NDArray
 
-from orpheus.errors import AtCapacity, EngineError, NotReady, Unauthorized
+from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, Unauthorized
 from orpheus.playout import PlayoutClock
+from orpheus.prompt import turn_text
 
-RATE = 24_000
+RATE = 24_000  # Hz
 SENTENCE = "The boat drifted slowly down the river."
 CHAPTER = (
     "The old house stood at the end of the lane. Nobody had lived there for years. One morning a light was seen in "
     "the upper window! Who could it be? The children stopped on their way to school, and looked, and wondered. "
 )
 AUDIBLE = 0.01  # of full scale
-SILENCE_S = 60.0  # of a server, after which it counts as stuck
+STUCK_S = 60.0  # longest silence of a server
 
 
 @dataclass
-class Heard:
+class PlaybackReport:
     """One response as its listener had it."""
 
     first_byte_s: float
-    first_sound_s: float
+    first_sound_s: float  # the first audible sample
     audio_s: float
     wall_s: float
-    player: PlayoutClock = field(default_factory=PlayoutClock)  # in real time, without a buffer of its own
+    playout: PlayoutClock  # of a player in real time, without a buffer of its own
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL is of this machine, which no proxy is meant for."""
+    return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 def client(url: str, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
-    """As many connections as there are listeners. What the environment says of proxies counts, but not for here."""
+    """As many connections as there are listeners, through the environment's proxies unless the URL is of this machine."""
     return httpx.AsyncClient(
         base_url=url.rstrip("/"),
         headers=headers or {},
-        timeout=httpx.Timeout(SILENCE_S, connect=10),
+        timeout=httpx.Timeout(STUCK_S, connect=10),
         limits=httpx.Limits(max_connections=None),
         trust_env=not is_here(url),
     )
 
 
-def is_here(url: str) -> bool:
-    """Whether a URL is of this machine: no proxy is meant for it."""
-    return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+def read_metrics(text: str) -> dict[str, float]:
+    """The samples of a `/metrics` page, by name and labels as they stand there."""
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        with contextlib.suppress(ValueError):  # comments
+            found[name] = float(value)
+    return found
 
 
-async def listen(client: httpx.AsyncClient, text: str, seed: int, voice: str = "tara") -> Heard:
-    """Ask for `text` as PCM and take it as it comes."""
-    body = {
-        "input": text,
-        "voice": voice,
-        "response_format": "pcm",
-        "seed": seed,
-        "sample_rate": RATE,
-    }
-    started = time.perf_counter()
+async def listen(client: httpx.AsyncClient, text: str, seed: int) -> PlaybackReport:
+    """Ask for `text` as PCM, and play it as it comes."""
+    started_s = time.perf_counter()
     first_byte_s = first_sound_s = 0.0
-    samples = 0
-    player = PlayoutClock()
-    odd = b""
-    try:
-        async with client.stream("POST", "/v1/audio/speech", json=body) as response:
-            if response.status_code != 200:
-                await response.aread()
-                raise _refusal(response)
-            async for chunk in response.aiter_raw():
-                now = time.perf_counter() - started
-                first_byte_s = first_byte_s or now
-                chunk, odd = odd + chunk, b""
-                if len(chunk) % 2:
-                    chunk, odd = chunk[:-1], chunk[-1:]
-                loud = np.flatnonzero(np.abs(np.frombuffer(chunk, "<i2").astype(int)) > AUDIBLE * 32768)
-                if not first_sound_s and len(loud):
-                    first_sound_s = now + loud[0] / RATE
-                player.add(len(chunk) / 2 / RATE, now)
-                samples += len(chunk) // 2
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise NotReady(f"Nothing answers at {client.base_url}: {error or 'no connection'}.") from error
-    except httpx.TimeoutException as error:
-        raise EngineError(f"{client.base_url} sent nothing for {SILENCE_S:g} s; its log says why.") from error
-    except httpx.HTTPError as error:
-        raise EngineError(
-            f"{client.base_url} broke off in the middle: {error or type(error).__name__}."
-        ) from error
-    took_s = time.perf_counter() - started
-    if not samples:
+    playout = PlayoutClock()
+    size, odd = 0, b""
+    async with _asked(client, text, seed) as response:
+        async for chunk in response.aiter_raw():
+            now_s = time.perf_counter() - started_s
+            first_byte_s = first_byte_s or now_s
+            size += len(chunk)
+            chunk = odd + chunk
+            chunk, odd = (chunk[:-1], chunk[-1:]) if len(chunk) % 2 else (chunk, b"")
+            loud = np.flatnonzero(np.abs(_samples(chunk)) > AUDIBLE)
+            if not first_sound_s and len(loud):
+                first_sound_s = now_s + loud[0] / RATE
+            playout.add(len(chunk) / 2 / RATE, now_s)
+    if not size:
         raise EngineError(f"{client.base_url} answered 200 with no audio.")
-    return Heard(first_byte_s, first_sound_s, samples / RATE, took_s, player)
+    wall_s = time.perf_counter() - started_s
+    return PlaybackReport(first_byte_s, first_sound_s, size / 2 / RATE, wall_s, playout)
 
 
-def _refusal(response: httpx.Response) -> Exception:
-    try:
-        told = str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        told = " ".join(response.text.split())
-    said = f"{response.url} answered {response.status_code}: {told[:200]}"
-    match response.status_code:
-        case 401 | 403:
-            return Unauthorized(f"{said}. Give a key with --key.")
-        case 429:
-            return AtCapacity(said)
-        case 503:
-            return NotReady(said)
-        case _:
-            return EngineError(said)
+async def listen_to_segments(
+    url: str, text: str, seed: int, headers: dict[str, str] | None = None
+) -> tuple[NDArray[np.float64], list[float]]:
+    """The samples of `text` within ±1, and where its segments begin, in seconds."""
+    pcm, starts_s = b"", []
+    async with (
+        client(url, headers) as asking,
+        _asked(asking, text, seed, stream_format="sse") as response,
+    ):
+        async for line in response.aiter_lines():
+            event = json.loads(line[5:]) if line.startswith("data:") else {}
+            pcm += base64.b64decode(event.get("audio", ""))
+            starts_s += event.get("segments_s", [])
+    return _samples(pcm), starts_s
+
+
+def pauses_s(pcm: NDArray[np.float64], starts_s: list[float]) -> list[float]:
+    """Between one segment and the next, from the last audible sample to the first."""
+    sound = np.flatnonzero(np.abs(pcm) >= AUDIBLE)
+    edges = np.searchsorted(sound, [round(start_s * RATE) for start_s in starts_s[1:]])
+    return [float(sound[edge] - sound[edge - 1]) / RATE for edge in edges if 0 < edge < len(sound)]
+
+
+async def frames_from_tier_1(client: httpx.AsyncClient, text: str, frames: int, seed: int) -> float:
+    """Seconds until tier 1, at the client's URL, has sent so many frames of `text`."""
+    body = {"prompt": turn_text("tara", text), "stream": True, "max_tokens": 900, "seed": seed}
+    started_s = time.perf_counter()
+    async with client.stream("POST", "/v1/completions", json=body) as events:
+        async for line in events.aiter_lines():
+            frames -= "custom_token" in line
+            if not frames:
+                return time.perf_counter() - started_s
+    raise EngineError(f"{client.base_url} ended a completion before its first frames.")
 
 
 async def together(
     url: str, text: str, streams: int, rounds: int, headers: dict[str, str] | None = None
-) -> list[Heard]:
+) -> list[PlaybackReport]:
     """`streams` requests at a time, `rounds` times."""
     async with client(url, headers) as asking:
-        heard: list[Heard] = []
+        reports: list[PlaybackReport] = []
         for turn in range(rounds):
             seeds = range(turn * streams, (turn + 1) * streams)
-            heard += await _all(listen(asking, text, seed) for seed in seeds)
-        return heard
+            reports += await _all(listen(asking, text, seed) for seed in seeds)
+        return reports
 
 
 async def one_by_one(
     url: str, text: str, streams: int, every_s: float, headers: dict[str, str] | None = None
-) -> list[Heard]:
+) -> list[PlaybackReport]:
     """`streams` listeners who come `every_s` seconds after each other, as people do."""
 
-    async def later(asking: httpx.AsyncClient, seed: int) -> Heard:
+    async def later(asking: httpx.AsyncClient, seed: int) -> PlaybackReport:
         await asyncio.sleep(seed * every_s)
         return await listen(asking, text, seed)
 
@@ -139,8 +152,46 @@ async def one_by_one(
         return await _all(later(asking, seed) for seed in range(streams))
 
 
-async def _all(listeners: Iterable[Coroutine[None, None, Heard]]) -> list[Heard]:
-    """What all have heard; the first failure ends the others."""
+def quantile(values: list[float], share: float) -> float:
+    return float(np.quantile(values, share))
+
+
+@contextlib.asynccontextmanager
+async def _asked(
+    client: httpx.AsyncClient, text: str, seed: int, **options: Any
+) -> AsyncIterator[httpx.Response]:
+    """A response with status 200, whose body is read inside; httpx's errors become sentences."""
+    body = {"input": text, "voice": "tara", "response_format": "pcm", "seed": seed, "sample_rate": RATE}
+    try:
+        async with client.stream("POST", "/v1/audio/speech", json={**body, **options}) as response:
+            if response.status_code != 200:
+                await response.aread()
+                raise _refusal(response)
+            yield response
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise NotReady(f"Nothing answers at {client.base_url}: {error or 'no connection'}.") from error
+    except httpx.TimeoutException as error:
+        raise EngineError(f"{client.base_url} sent nothing for {STUCK_S:g} s; its log says why.") from error
+    except httpx.HTTPError as error:
+        raise EngineError(
+            f"{client.base_url} broke off in the middle ({error or type(error).__name__}); its log says why."
+        ) from error
+
+
+def _refusal(response: httpx.Response) -> OrpheusError:
+    try:
+        reason = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        reason = " ".join(response.text.split())
+    sentence = f"{response.url} answered {response.status_code}: {reason[:200]}"
+    if response.status_code in (401, 403):
+        return Unauthorized(f"{sentence}. Give a key with --key.")
+    kinds: dict[int, type[OrpheusError]] = {429: AtCapacity, 503: NotReady}
+    return kinds.get(response.status_code, EngineError)(sentence)
+
+
+async def _all(listeners: Iterable[Coroutine[None, None, PlaybackReport]]) -> list[PlaybackReport]:
+    """The reports of all; the first failure ends the others."""
     tasks = [asyncio.ensure_future(listener) for listener in listeners]
     try:
         return list(await asyncio.gather(*tasks))
@@ -150,5 +201,5 @@ async def _all(listeners: Iterable[Coroutine[None, None, Heard]]) -> list[Heard]
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def quantile(values: list[float], share: float) -> float:
-    return float(np.quantile(values, share))
+def _samples(pcm: bytes) -> NDArray[np.float64]:
+    return np.frombuffer(pcm, "<i2") / 32768

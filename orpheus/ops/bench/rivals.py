@@ -1,24 +1,45 @@
-"""A GGUF → tokens a second of tier 1 and of the completions servers that can be installed beside it.
+"""Completions servers under load: tier 1 beside the rivals that can be installed, in tokens per second.
 
-One after the other, each alone on the machine. Knows nothing of sound.
+The rivals come with the `bench` extra: llama-cpp-python[server] and xllamacpp, which is llama-server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from orpheus.llama.engine_config import EngineConfig
-from orpheus.ops.bench.load import measure
-from orpheus.ops.bench.servers import NEEDS, MissingRival, serve
+import numpy as np
+
+from orpheus.errors import OrpheusError
+from orpheus.http.child import ChildServer, wait_until_healthy
+from orpheus.http.process import free_port
+from orpheus.ops.bench.listening import SENTENCE
 from orpheus.prompt import turn_text
-from orpheus.settings import load_settings
+from orpheus.vocabulary import SLOTS
 
+NEEDS = {
+    "ours": (),
+    "llama_cpp_server": ("sse_starlette", "starlette_context"),
+    "llama_server": ("xllamacpp",),
+}
 STREAMS = (1, 8)
 SECONDS = 4.0
+WARM_S = 0.5  # of load before anything is counted
+START_S = 60.0
+STOP_S = 10.0
+CONTEXT_TOKENS = 512
 BODY: dict[str, Any] = {
-    "prompt": turn_text("tara", "The boat drifted slowly down the river."),
+    "prompt": turn_text("tara", SENTENCE),
     "max_tokens": 140,
     "temperature": 0.6,
     "top_p": 0.9,
@@ -28,20 +49,199 @@ BODY: dict[str, Any] = {
     "ignore_eos": True,  # llama-server's: random weights would end now and then
     "cache_prompt": False,
 }
+LLAMA_SERVER = """
+import sys, time, xllamacpp
+model, port, streams, threads, context = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.port, params.n_parallel = model, int(port), int(streams)
+params.n_ctx, params.cpuparams.n_threads = int(streams) * int(context), int(threads)
+params.cpuparams_batch.n_threads = int(threads)
+params.kv_unified = False
+server = xllamacpp.Server(params)
+while True:
+    time.sleep(60)
+"""
 
 
-def measure_rivals(model: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rows of each server by its name; in place of one that is not there or answers nothing, a sentence that says so."""
-    threads = EngineConfig.from_settings(load_settings(), gpu=False).threads
+class MissingRival(Exception):
+    """A rival is not installed, or does not start."""
+
+
+@dataclass
+class CompletionLoad:
+    """What `streams` clients saw within the window."""
+
+    streams: int
+    seconds: float
+    tokens: int = 0
+    errors: int = 0
+    cpu_s: float = 0.0  # of all the server's threads
+    first_frames_ms: list[float] = field(default_factory=list)
+    gaps_ms: list[float] = field(default_factory=list)  # between frames
+    counting: bool = False
+    begun: set[int] = field(default_factory=set)  # clients that have had a token
+    all_begun: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, client: int) -> None:
+        self.begun.add(client)
+        if len(self.begun) == self.streams:
+            self.all_begun.set()
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    def row(self) -> dict[str, float | None]:
+        return {
+            "streams": self.streams,
+            "tokens_per_s": round(self.tokens_per_s, 1),
+            "ttff_ms_p50": _percentile(self.first_frames_ms, 50),
+            "ttff_ms_p99": _percentile(self.first_frames_ms, 99),
+            "gap_ms_p99": _percentile(self.gaps_ms, 99),
+            "errors": self.errors,
+            # Processor time is what a busy machine cannot blur; wall time is what a listener waits.
+            "tokens_per_cpu_s": round(self.tokens / self.cpu_s, 1) if self.cpu_s else None,
+        }
+
+
+def measure_rivals(model: Path, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rows of each server by its name, one server after the other; a sentence for one that is missing or does not answer."""
     found: dict[str, Any] = {}
     for name in NEEDS:
         say(f"tier 1 against its rivals: {name}")
         try:
-            with serve(name, model, max(STREAMS), threads) as server:
-                loads = [measure(server.url, BODY, streams, SECONDS) for streams in STREAMS]
+            with completions_server(name, model, max(STREAMS), threads) as server:
+                loads = [measure(server, BODY, streams, SECONDS) for streams in STREAMS]
             found[name] = [load.row() for load in loads]
             if not any(load.tokens for load in loads):
                 found[name] = f"{name} answered none of {sum(load.errors for load in loads)} requests."
         except MissingRival as missing:
             found[name] = str(missing)
     return found
+
+
+def tier_1(model: Path, name: str = "tier 1", **environment: str) -> ChildServer:
+    """`orpheus llama` on a free port of this machine, not awaited yet."""
+    port = free_port()
+    command = [sys.executable, "-m", "orpheus", "llama", "--supervised", "--model", str(model)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"ORPHEUS_LOG_LEVEL": "warning", **environment}
+    return ChildServer(name, command, f"http://127.0.0.1:{port}", environment=quiet, capture=True)
+
+
+@contextlib.contextmanager
+def completions_server(name: str, model: Path, streams: int, threads: int) -> Iterator[ChildServer]:
+    """The server by its name, once it answers. MissingRival where it cannot be had."""
+    if any(importlib.util.find_spec(module) is None for module in NEEDS[name]):
+        raise MissingRival(
+            f"{name} is left out: pip install 'orpheus-tts-pair[bench]' (in a checkout '.[bench]') installs it."
+        )
+    port, context = free_port(), CONTEXT_TOKENS
+    url = f"http://127.0.0.1:{port}"
+    if name == "ours":
+        sizes = {"STREAMS": streams, "CONTEXT_TOKENS": context, "THREADS": threads}
+        started = tier_1(model, name, **{f"ORPHEUS_{size}": str(value) for size, value in sizes.items()})
+    elif name == "llama_cpp_server":
+        options = {"model": model, "port": port, "n_ctx": context, "n_threads": threads, "verbose": False}
+        options["interrupt_requests"] = False  # else each new request cuts off the one before
+        command = ["-m", "llama_cpp.server", *(f"--{option}={value}" for option, value in options.items())]
+        started = ChildServer(name, [sys.executable, *command], url, health="/v1/models", capture=True)
+    else:
+        command = ["-c", LLAMA_SERVER, *map(str, (model, port, streams, threads, context))]
+        started = ChildServer(name, [sys.executable, *command], url, capture=True)
+    with started as server:
+        try:
+            wait_until_healthy([server], START_S)
+        except OrpheusError as error:
+            raise MissingRival(f"{name} did not start: {error}") from error
+        yield server
+
+
+def measure(
+    server: ChildServer,
+    body: Mapping[str, Any],
+    streams: int,
+    seconds: float,
+    *,
+    all_within_s: float = 0.0,
+) -> CompletionLoad:
+    """Load the server's completions endpoint for WARM_S, then count for `seconds`.
+
+    Counting waits, for `all_within_s` at the most, until every stream has begun.
+    """
+    return asyncio.run(_measure(server, body, streams, seconds, all_within_s))
+
+
+async def _measure(
+    server: ChildServer, body: Mapping[str, Any], streams: int, seconds: float, all_within_s: float
+) -> CompletionLoad:
+    load = CompletionLoad(streams, seconds)
+    tasks = [asyncio.create_task(_client(server.url, body, n, load)) for n in range(streams)]
+    await asyncio.sleep(WARM_S)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(load.all_begun.wait(), all_within_s)
+    before_s, load.counting = _cpu_s(server), True
+    await asyncio.sleep(seconds)
+    load.counting, load.cpu_s = False, _cpu_s(server) - before_s
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return load
+
+
+async def _client(url: str, body: Mapping[str, Any], number: int, load: CompletionLoad) -> None:
+    """Ask again as soon as there is an answer."""
+    seed = number
+    while True:
+        seed += 1000
+        try:
+            await _one(url, {**body, "seed": seed, "stream": True}, number, load)
+        except (OSError, EOFError):
+            load.errors += 1
+            await asyncio.sleep(0.05)
+
+
+async def _one(url: str, body: Mapping[str, Any], number: int, load: CompletionLoad) -> None:
+    """One completion over a raw socket: an HTTP library would cost more than some of what is measured."""
+    at = urlsplit(url)
+    last_s = time.perf_counter()
+    reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    try:
+        data = json.dumps(body).encode()
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
+        )
+        if b" 200 " not in await reader.readline():
+            raise OSError("refused")
+        tokens = 0
+        async for line in reader:
+            if not line.startswith(b"data: {"):
+                continue
+            load.begin(number)
+            now_s = time.perf_counter()
+            # Ours sends frames; the others an event per token, whose text may be empty.
+            new = line.count(b"<custom_token_") if b'"token_ids"' in line else 1
+            frames, tokens = tokens // SLOTS, tokens + new
+            if not load.counting:
+                last_s = now_s
+                continue
+            load.tokens += new
+            if tokens // SLOTS > frames:
+                (load.gaps_ms if frames else load.first_frames_ms).append((now_s - last_s) * 1e3)
+                last_s = now_s
+    finally:
+        writer.close()
+
+
+def _cpu_s(server: ChildServer) -> float:
+    """Processor seconds used so far by all its threads; 0 where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _percentile(values: list[float], percent: float) -> float | None:
+    return round(float(np.percentile(values, percent)), 1) if values else None  # none came within the window

@@ -1,16 +1,17 @@
-"""What was measured → a table on the console, a JSON file, and a picture where matplotlib is installed.
-
-Measures nothing.
-"""
+"""What was measured as a table on the console, a JSON file, and a picture where matplotlib is installed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from orpheus.ops.bench.listening import RATE
 
 NO_PICTURE = "No picture: pip install matplotlib draws one."
 
@@ -29,10 +30,13 @@ def show(result: dict[str, Any], out: Console) -> None:
             f"{row['first_byte_ms_p50']:.0f} ms, 99 of 100 within {row['first_byte_ms_p99']:.0f} "
             f"({row['requests']} requests)",
         )
-        table.add_row("  first audible sample", f"{row['first_sound_ms_p50']:.0f} ms")
+        table.add_row(
+            "  first audible sample",
+            f"{row['first_sound_ms_p50']:.0f} ms, 99 of 100 within {row['first_sound_ms_p99']:.0f}",
+        )
         table.add_row(
             "  real-time factor",
-            f"{row['real_time_factor_p50']:.3f}, all together {row['times_real_time']:.1f} s a s",
+            f"{row['real_time_factor_p50']:.3f}, all together {row['times_real_time']:.1f} s a second",
         )
         if "step_ms" in row:
             parts = ", ".join(f"{part} {ms:.2f}" for part, ms in row["step_parts_ms"].items())
@@ -42,6 +46,14 @@ def show(result: dict[str, Any], out: Console) -> None:
         f"{speech['listeners_in_real_time']} listening in real time",
         f"{speech['underruns']} underruns, the longest {speech['longest_underrun_ms']} ms",
     )
+    table.add_row(
+        "pauses between segments", ", ".join(f"{pause_ms}" for pause_ms in speech["pauses_ms"]) + " ms"
+    )
+    if "tier2_overhead_ms" in speech:
+        table.add_row(
+            "two frames from tier 1",
+            f"{speech['tier1_two_frames_ms']:.0f} ms, tier 2 adds {speech['tier2_overhead_ms']:.1f}, untrimmed",
+        )
     costs = result.get("codec_s_per_audio_s", {})
     for way, cost in costs.items():
         table.add_row(
@@ -49,23 +61,38 @@ def show(result: dict[str, Any], out: Console) -> None:
             f"{cost * 1000:.1f} ms of one core for 1 s of audio, {cost / costs['offline']:.2f} × offline",
         )
     for name, rows in result.get("rivals", {}).items():
-        told = (
+        figure = (
             rows
             if isinstance(rows, str)
             else ", ".join(f"{row['tokens_per_s']:.0f} tokens a second with {row['streams']}" for row in rows)
         )
-        table.add_row("tier 1" if name == "ours" else name.replace("_", " "), told)
+        table.add_row("tier 1" if name == "ours" else name.replace("_", " "), figure)
     out.print(table, markup=False, highlight=False, soft_wrap=True)
 
 
 def save(result: dict[str, Any], path: Path) -> str:
-    """Write the JSON, and the picture beside it; → what was written, in a sentence."""
+    """Write the JSON, and the picture beside it. Returns a sentence that names what was written."""
+    wave = result["speech"].pop("wave", None)  # for the picture alone
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    picture = path.with_suffix(".png")
+    drawn = save_picture(picture, lambda pyplot: draw(pyplot, result, wave))
+    return f"Written: {path}, {picture}." if drawn else f"Written: {path}. {NO_PICTURE}"
+
+
+def save_picture(path: Path, draw: Callable[[Any], Any]) -> bool:
+    """Write the figure that `draw` makes with matplotlib's pyplot; False where matplotlib is not installed."""
     try:
-        picture = _draw(result, path.with_suffix(".png"))
+        import matplotlib
     except ImportError:
-        return f"Written: {path}. {NO_PICTURE}"
-    return f"Written: {path}, {picture}."
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure = draw(pyplot)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return True
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -78,30 +105,30 @@ def _title(result: dict[str, Any]) -> str:
     )
 
 
-def _draw(result: dict[str, Any], path: Path) -> Path:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def draw(pyplot: Any, result: dict[str, Any], wave: dict[str, Any] | None) -> Any:
+    """The figure of one result, and of the speech whose samples and segments are in `wave`."""
     rows = [row for row in result["speech"]["levels"] if "refused" not in row]
     streams = [row["streams"] for row in rows]
-    figure, (first, speed, codec) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    first.plot(streams, [row["first_byte_ms_p50"] for row in rows], "o-", label="first byte")
-    first.plot(streams, [row["first_byte_ms_p99"] for row in rows], "o:", label="first byte, 99 of 100")
-    first.plot(streams, [row["first_sound_ms_p50"] for row in rows], "o-", label="first sound")
-    first.set(xlabel="listeners at once", ylabel="ms", ylim=(0, None), title="How soon")
-    first.legend()
-    speed.plot(streams, [row["times_real_time"] for row in rows], "o-")
-    speed.plot(streams, streams, ":", color="grey", label="real time")
-    speed.set(xlabel="listeners at once", ylabel="s of speech a second", ylim=(0, None), title="How much")
-    speed.legend()
-    for axes in (first, speed):
-        axes.set_xticks(streams)
+    figure, axes = pyplot.subplot_mosaic(
+        [["soon", "much", "codec"], ["wave"] * 3], figsize=(13, 6.4), layout="constrained"
+    )
+    soon, much, codec = axes["soon"], axes["much"], axes["codec"]
+    soon.plot(streams, [row["first_byte_ms_p50"] for row in rows], "o-", label="first byte")
+    soon.plot(streams, [row["first_byte_ms_p99"] for row in rows], "o:", label="first byte, 99 of 100")
+    soon.plot(streams, [row["first_sound_ms_p50"] for row in rows], "o-", label="first sound")
+    soon.set(ylabel="ms", ylim=(0, None), title="How soon")
+    much.plot(streams, [row["times_real_time"] for row in rows], "o-")
+    much.plot(streams, streams, ":", color="grey", label="real time")
+    much.set(ylabel="s of speech a second", ylim=(0, None), title="How much")
+    for axis in (soon, much):
+        axis.set(xlabel="listeners at once", xticks=streams)
+        axis.legend()
     costs = result.get("codec_s_per_audio_s", {})
     codec.barh([way.replace("_", " ") for way in costs], [cost * 1000 for cost in costs.values()])
     codec.set(xlabel="ms of one core for 1 s of audio", title="Codec" if costs else "Codec: not over a URL")
+    if wave:
+        axes["wave"].plot(np.arange(len(wave["pcm"])) / RATE, wave["pcm"], linewidth=0.3)
+        axes["wave"].vlines(wave["segments_s"], -1, 1, color="tab:red")
+        axes["wave"].set(ylim=(-1, 1), xlabel="seconds", title="One text and where its segments begin")
     figure.suptitle(_title(result), fontsize=9)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return path
+    return figure

@@ -1,7 +1,4 @@
-"""This machine → what it lacks: Python, compiler, packages, ports, memory and GPU, the hub.
-
-Knows nothing of what is in the weights.
-"""
+"""What this machine lacks: Python, llama.cpp and a compiler, packages, ports, memory, a GPU, the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -22,7 +18,7 @@ import httpx
 
 from orpheus import embedded, weights
 from orpheus.errors import SetupError, WeightsError
-from orpheus.http.process import listen, url_of
+from orpheus.http.process import free_port, url_of
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.settings import EMBEDDED, Settings
 
@@ -34,6 +30,7 @@ PIN = re.compile(r"[\w.-]+==([\w.]+)")
 EXTRA = re.compile(r"extra == [\"'](\w+)")
 GIB = 1 << 30
 ROOM = 1.3  # of a model's size: weights, cache and what else a tier holds
+REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 PUBLISHED_BYTES = 4 * GIB  # Orpheus-3B at Q8_0 and its codec
 
 
@@ -46,20 +43,12 @@ def python() -> Iterator[Finding]:
 
 
 def compiler() -> Iterator[Finding]:
-    """llama.cpp loads; and what would build it again is there."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())"],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    """llama.cpp loads, and what would build it again is there."""
+    loads = "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())"
+    done = _run([sys.executable, "-c", loads], 50)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        yield failed(
-            f"llama.cpp does not load: {reason[:200]}. Build it here: pip install --force-reinstall --no-cache-dir "
-            "--no-binary llama-cpp-python llama-cpp-python"
-        )
+        yield failed(f"llama.cpp does not load: {reason[:200]}. Build it here: {REBUILD}")
     else:
         yield passed(f"llama.cpp loads, built {'for a GPU' if 'True' in done.stdout else 'without a GPU'}")
     wanted = {"cmake": ("cmake",), "a C++ compiler": ("c++", "g++", "clang++")}
@@ -93,25 +82,24 @@ def packages() -> Iterator[Finding]:
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
-    """Both can be listened on, or have Orpheus on them already."""
+    """Both are free, or Orpheus already listens on them."""
     tiers = [("tier 2", settings.host, settings.port, "codec", "ORPHEUS_PORT")]
     if not settings.llama_endpoint:
         tiers.append(("tier 1", "127.0.0.1", settings.llama_port, "streams", "ORPHEUS_LLAMA_PORT"))
     for tier, host, port, mark, setting in tiers:
         try:
-            bound: socket.socket = listen(host, port, setting)
+            free_port(host, port, setting)
         except SetupError as error:
             if port and mark in health(url_of(host, port)):
                 yield passed(f"{host}:{port} has a running {tier}")
             else:
                 yield failed(f"{tier}: {error}")
         else:
-            bound.close()
             yield passed(f"{host}:{port} is free for {tier}")
 
 
 def health(url: str) -> dict[str, object]:
-    """What a tier says of itself at /health; empty where nothing of that kind answers."""
+    """What a tier reports at /health; empty where nothing of that kind answers."""
     try:
         body = httpx.get(f"{url}/health", timeout=3, trust_env=False).json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
@@ -126,7 +114,7 @@ def memory(settings: Settings) -> Iterator[Finding]:
     free = _free_bytes()
     gpu = weights.gpu_at_hand() and settings.gpu_layers != 0
     if free is None:
-        yield passed(f"the model takes {size / GIB:.1f} GiB; this system does not say what is free")
+        yield passed(f"the model takes {size / GIB:.1f} GiB; this system does not report what is free")
     elif free < size * ROOM and not gpu:
         yield failed(
             f"{free / GIB:.1f} GiB free, and {name} takes about {size * ROOM / GIB:.1f}: close other programs, or "
@@ -144,7 +132,7 @@ def _gpu(size: int, used: bool) -> Iterator[Finding]:
 
         if not torch.cuda.is_available():
             yield warning(
-                "llama.cpp uses a GPU, torch does not: the codec runs on the CPU. Install a CUDA build of torch."
+                "llama.cpp uses a GPU and torch does not, so the codec runs on the CPU: install a CUDA build of torch."
             )
             return
         free, total = torch.cuda.mem_get_info()
@@ -157,16 +145,15 @@ def _gpu(size: int, used: bool) -> Iterator[Finding]:
             yield passed(told)
     elif listed:
         yield warning(
-            f"{listed} is not used: llama.cpp was built without it. Install the CUDA toolkit, then CMAKE_ARGS="
-            "-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python "
-            "llama-cpp-python"
+            f"{listed} is not used: llama.cpp was built without CUDA. Install the CUDA toolkit, then "
+            f"CMAKE_ARGS=-DGGML_CUDA=on {REBUILD}"
         )
     else:
-        yield passed("no GPU: the CPU does all")
+        yield passed("no GPU: everything runs on the CPU")
 
 
 def hub(settings: Settings) -> Iterator[Finding]:
-    """The repositories that are named can be seen, where any is."""
+    """The repositories that the settings name, if any, can be reached."""
     named = {"ORPHEUS_MODEL": weights.model_name(settings), "ORPHEUS_CODEC": weights.codec_name(settings)}
     named = {setting: name for setting, name in named.items() if weights.is_repository(name)}
     if not named:
@@ -225,16 +212,14 @@ def _free_bytes() -> int | None:
 
 
 def _nvidia_smi() -> str | None:
-    """The GPU's name, as its driver says it."""
+    """The GPU's name according to its driver."""
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
+        done = _run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], 10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     names = done.stdout.strip().splitlines() if done.returncode == 0 else []
     return names[0] if names else None
+
+
+def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -1,15 +1,15 @@
-"""The weights in use → whether they are whole, an Orpheus and its SNAC, and fit each other.
-
-Knows nothing of how fast they run.
-"""
+"""Whether the weights in use are whole, are an Orpheus and its SNAC, fit each other, and decode exactly."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from orpheus import weights
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
@@ -20,6 +20,7 @@ from orpheus.vocabulary import (
     END_OF_SPEECH,
     FIRST_CODE,
     PUBLISHED_BASE_ID,
+    SLOTS,
     START_OF_SPEECH,
     token_text,
 )
@@ -27,15 +28,18 @@ from orpheus.vocabulary import (
 if TYPE_CHECKING:
     from orpheus.llama.backend import Model
 
+EXACT = 1e-4  # of the loudest sample: -80 dB, below what 16 bits of speech let through
+FRAMES = 40
+
 
 def fetch(settings: Settings) -> Iterator[Finding]:
-    """Both are on this disk afterwards, fetched where need be with the hub's own progress bar."""
+    """Fetch both where they are not on this disk yet, with the hub's own progress bar."""
     yield passed(f"model at {weights.find_model(settings)}")
     yield passed(f"codec at {weights.find_codec(settings)}")
 
 
 def model(settings: Settings) -> Iterator[Finding]:
-    """The file's hash, its vocabulary, its end token, and a prompt in its ids."""
+    """The file's hash, its vocabulary, its end token, and the ids of a prompt."""
     path = weights.find_model(settings)
     yield _hashed(path)
     loaded = _load(path)
@@ -44,7 +48,7 @@ def model(settings: Settings) -> Iterator[Finding]:
         first = vocabulary.code_ids[0].start
         published = first == PUBLISHED_BASE_ID + FIRST_CODE and vocabulary.codes == CODES_PER_SLOT
         yield passed(
-            f"{vocabulary.size} tokens, {vocabulary.codes} codes a slot from id {first} on"
+            f"{vocabulary.size} tokens, {vocabulary.codes} codes per slot from id {first} on"
             + (", as published" if published else ": a small vocabulary, not the published one")
         )
         end = vocabulary.end_of_speech
@@ -65,7 +69,7 @@ def model(settings: Settings) -> Iterator[Finding]:
 
 
 def codec(settings: Settings) -> Iterator[Finding]:
-    """Both files, and every tensor in the shape that config.json says."""
+    """Both files, and every tensor in the shape that config.json asks for."""
     from orpheus.codec.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_config
     from orpheus.codec.decoder import Decoder
 
@@ -82,36 +86,70 @@ def codec(settings: Settings) -> Iterator[Finding]:
 
 
 def fit(settings: Settings) -> Iterator[Finding]:
-    """The codec has every code the model can say."""
+    """The codec has every code the model can generate."""
     from orpheus.codec.checkpoint import read_config
 
     known = read_config(weights.find_codec(settings)).codes
     loaded = _load(weights.find_model(settings))
-    said = loaded.vocabulary.span
+    generated = loaded.vocabulary.span
     loaded.close()
-    if said > known:
-        yield failed(
-            f"the model says {said} codes, the codec knows {known}: set ORPHEUS_CODEC to the codec the model "
-            "was trained with, or unset it."
-        )
-    elif said < known:
-        yield warning(f"the model says {said} codes, the codec knows {known}: are they a pair?")
+    told = f"the model generates {generated} codes, the codec knows {known}"
+    advice = "set ORPHEUS_CODEC to the codec the model was trained with, or unset it"
+    if generated > known:
+        yield failed(f"{told}: {advice}.")
+    elif generated < known:
+        yield warning(f"{told}, so they may not be a pair: {advice}.")
     else:
         yield passed(f"model and codec agree on {known} codes")
+
+
+def exactness(settings: Settings) -> Iterator[Finding]:
+    """Codes in odd portions through the streaming decoder, against all at once through the snac package."""
+    from orpheus.codec import Codec
+    from orpheus.codec.offline import OfflineDecoder
+    from orpheus.ops.bench.codec import streamed
+
+    folder = weights.find_codec(settings)
+    loaded = Codec.load(folder, settings)
+    try:
+        decoder = loaded.decoder
+        random = np.random.default_rng(0)
+        codes = random.integers(0, decoder.config.codes, FRAMES * SLOTS)
+        cuts = np.cumsum(random.integers(1, 3 * SLOTS, len(codes)))
+        started_s = time.perf_counter()
+        pcm = streamed(decoder, codes, cuts[cuts < len(codes)].tolist(), seed=1)
+        took_s = time.perf_counter() - started_s
+        offline = OfflineDecoder.load(folder).decode(codes, seed=1)
+    finally:
+        loaded.close()
+    if len(pcm) != len(offline):
+        yield failed(
+            f"streaming gave {len(pcm)} samples, the whole {len(offline)}: please report this, with the codec's name."
+        )
+        return
+    error = float(np.abs(pcm - offline).max() / max(1.0, float(np.abs(offline).max())))
+    told = f"streamed and whole differ by at most {error:.1e} of full scale"
+    if error < EXACT:
+        yield passed(told)
+    else:
+        yield failed(f"{told}: set ORPHEUS_CODEC_DEVICE=cpu, and please report the device.")
+    speed = len(offline) / decoder.config.sample_rate / took_s
+    told = f"{decoder.device}: {speed:.1f} times real time, one stream"
+    yield passed(told) if speed > 1 else failed(f"{told}: too slow to stream; raise ORPHEUS_THREADS.")
 
 
 def _load(path: Path) -> Model:
     from orpheus.llama.backend import Model
 
-    return Model(path, gpu_layers=0)  # mapped, not read: the vocabulary is all that is wanted
+    return Model(path, gpu_layers=0)  # mapped, not read: only the vocabulary is needed
 
 
 def _hashed(path: Path) -> Finding:
-    """The file's SHA-256, held against the one the hub keeps it under where it came from there."""
+    """The file's SHA-256, compared with the hub's where the file came from there."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     told = f"{path.name}, {path.stat().st_size:,} bytes, sha256 {found[:16]}"
-    kept_as = path.resolve().name  # the hub's cache names large files by their hash
+    kept_as = path.resolve().name  # large files in the hub's cache are named by their hash
     if re.fullmatch("[0-9a-f]{64}", kept_as) and kept_as != found:
         return failed(
             f"{told} should be {kept_as[:16]}: damaged. Delete {path.resolve()} and fetch it again."

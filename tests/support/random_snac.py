@@ -1,8 +1,9 @@
-"""Small SNACs with random weights, and codes for them."""
+"""Small SNACs with random weights, codecs over them, and codes to decode."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from snac import SNAC
 
-from orpheus.codec.decoder import Decoder
+from orpheus.codec import Codec, Decoder
 
 EXACT = 1000  # more lookahead than any codec needs
-EMBEDDED = Path(__file__).parents[2] / "orpheus" / "embedded" / "snac"
 TINY = {
     "sampling_rate": 24000,
     "encoder_dim": 4,
@@ -47,4 +47,23 @@ def save_random_snac(folder: Path, *, alphas: bool = True, **changes: object) ->
 
 
 def random_codes(decoder: Decoder, count: int, seed: int = 0) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, decoder.shape.codes, count)
+    return np.random.default_rng(seed).integers(0, decoder.config.codes, count)
+
+
+def load(folder: Path, *, lookahead: int = EXACT, reserve_s: float = math.inf, **more: float) -> Codec:
+    """A codec whose first frame is exact and which never holds codes back, by default."""
+    return Codec(Decoder.load(folder), lookahead=lookahead, reserve_s=reserve_s, **more)
+
+
+def codes_of(count: int, seed: int) -> NDArray[np.int64]:
+    """Codes for a TINY SNAC."""
+    return np.random.default_rng(seed).integers(0, 16, count)
+
+
+async def speak(codec: Codec, codes: NDArray[np.int64], seed: int, step: int = 7) -> NDArray[np.float32]:
+    """The samples of one stream, whose codes are pushed `step` at a time."""
+    stream = codec.open(seed)
+    chunks = []
+    for start in range(0, len(codes), step):
+        chunks.append(await stream.push(codes[start : start + step]))
+    return np.concatenate([*chunks, await stream.finish()])

@@ -1,35 +1,35 @@
-"""A SNAC folder → seconds of processor time for a second of audio: offline, frame by frame, and many at once.
-
-Every way is run in turn, several rounds, and the least time of each counts. Knows nothing of tables.
-"""
+"""The codec alone: seconds of processor time for a second of audio, and streams to hold against the offline decode."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.edges import OPEN_END
 from orpheus.codec.offline import OfflineDecoder
+from orpheus.codec.stream import StreamState, decode_all
 from orpheus.vocabulary import FRAME_S, SLOTS
 
 OFFLINE_FRAMES = 58  # 5 s
+Run = tuple[Callable[[], object], float]  # what to run, and the seconds of audio it makes
 
 
-class Costs:
-    """Least seconds per audio second of each named run, rounds interleaved."""
+class CodecTimer:
+    """Seconds per second of audio: of processor time on one thread, otherwise of wall time."""
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
         self._clock = time.process_time if threads == 1 else time.perf_counter
 
-    def measure(self, runs: dict[str, tuple[Callable[[], object], float]], rounds: int) -> dict[str, float]:
-        """`runs`: name → (what to run, seconds of audio it makes)."""
+    def least(self, runs: dict[str, Run], rounds: int) -> dict[str, float]:
+        """The least time of each run; they take turns, so that a busy machine disturbs all alike."""
         least = dict.fromkeys(runs, math.inf)
         for turn in range(rounds + 1):
             for name, (run, audio_s) in runs.items():
@@ -40,9 +40,10 @@ class Costs:
         return least
 
 
-def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> tuple[Callable[[], object], float]:
+def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> Run:
+    """`steps` steps of so many latents of each stream."""
     memory = decoder.new_memory(streams)
-    codes = torch.randint(0, decoder.shape.codes, (streams, latents, 3))
+    codes = torch.randint(0, decoder.config.codes, (streams, latents, 3))
 
     def run() -> None:
         for step in range(steps):
@@ -54,11 +55,11 @@ def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> tuple[
 def codec_cost(folder: Path, rounds: int = 3) -> dict[str, float]:
     """Seconds of processor time for a second of audio, on one thread, by the way it is decoded."""
     before = torch.get_num_threads()
-    costs = Costs(threads=1)
+    timer = CodecTimer(threads=1)
     offline, decoder = OfflineDecoder.load(folder), Decoder.load(folder)
-    codes = np.random.default_rng(0).integers(0, decoder.shape.codes, (OFFLINE_FRAMES, SLOTS))
+    codes = np.random.default_rng(0).integers(0, decoder.config.codes, (OFFLINE_FRAMES, SLOTS))
     try:
-        return costs.measure(
+        return timer.least(
             {
                 "offline": (lambda: offline.decode(codes), OFFLINE_FRAMES * FRAME_S),
                 "one_frame": step_run(decoder, 1, 4, OFFLINE_FRAMES // 2),
@@ -69,3 +70,29 @@ def codec_cost(folder: Path, rounds: int = 3) -> dict[str, float]:
         )
     finally:
         torch.set_num_threads(before)
+
+
+def streamed(
+    decoder: Decoder,
+    codes: NDArray[np.int64],
+    cuts: Iterable[int],
+    *,
+    seed: int,
+    lookahead: int | None = None,
+    streams: int = 1,
+) -> NDArray[np.float32]:
+    """The samples of one of so many equal streams, whose codes come in parts that are cut at `cuts`.
+
+    Without a lookahead the first frame waits until it is exact, too.
+    """
+    states = [
+        StreamState(decoder, seed, decoder.tail if lookahead is None else lookahead) for _ in range(streams)
+    ]
+    pcm = []
+    for part in np.split(codes.reshape(-1), list(cuts)):
+        for state in states:
+            state.push(part)
+        pcm.append(decode_all(decoder, states)[-1])
+    for state in states:
+        state.finish()
+    return np.concatenate([*pcm, decode_all(decoder, states)[-1]])

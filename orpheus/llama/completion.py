@@ -1,0 +1,30 @@
+"""A checked completion and the chunks it is answered with: what the engine takes in and hands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from orpheus.sampling import Sampling
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What to generate. Made from a `CompletionRequest`, or directly by a caller in this process."""
+
+    prompt: tuple[int, ...]  # token ids
+    max_tokens: int
+    sampling: Sampling
+    constrained: bool = True  # audio tokens only, each from the slot that is due
+    stop_ids: frozenset[int] = frozenset()  # end the stream too, besides end-of-speech, which always does
+
+
+@dataclass(frozen=True)
+class CompletionChunk:
+    """A frame of 7 tokens; the last chunk may hold fewer, or none."""
+
+    ids: tuple[int, ...]
+    numbers: tuple[int, ...]  # N of <custom_token_N>, for those ids that have one
+    finish_reason: FinishReason | None  # set on the last chunk

@@ -1,0 +1,263 @@
+"""Whether tier 1 is fast enough, and whether it gives tier 2 what it needs: at ORPHEUS_LLAMA_ENDPOINT, or started here.
+
+The second asks exactly what tier 2 asks, so that any completions server can be checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+
+from orpheus import weights
+from orpheus.errors import EngineError
+from orpheus.http.child import ChildServer, wait_until_healthy
+from orpheus.ops.bench import rivals
+from orpheus.ops.bench.listening import SENTENCE, read_metrics
+from orpheus.ops.doctor.check import Finding, failed, passed, warning
+from orpheus.ops.doctor.machine import health
+from orpheus.sampling import Sampling
+from orpheus.settings import Settings
+from orpheus.tts.frames import FrameAssembler
+from orpheus.tts.token_source import (
+    CONNECT_TIMEOUT_S,
+    STALL_TIMEOUT_S,
+    CompletionEvent,
+    Generation,
+    completion_body,
+    read_event,
+)
+from orpheus.vocabulary import (
+    END_OF_SPEECH,
+    TOKENS_PER_S,
+    TokenTextParser,
+    numbers_from_published_ids,
+    slot_and_code,
+)
+from orpheus.voices import languages_of, voices_of
+
+MEASURE_S = 3.0
+MOST_TOKENS = 1500  # 18 s of speech for a text of 3
+LIMIT_S = 60.0  # of one generation
+CANCEL_S = 5.0  # for a server to notice that its client left
+LOAD_S = 120.0
+# What counts the generations that run, by server: Orpheus, vLLM, SGLang, llama-server.
+RUNNING = (
+    "orpheus_streams_active",
+    "vllm:num_requests_running",
+    "sglang:num_running_reqs",
+    "llamacpp:requests_processing",
+)
+CANCELLED = "orpheus_cancelled_total"
+
+
+@contextlib.contextmanager
+def _started(settings: Settings) -> Iterator[ChildServer]:
+    """Tier 1 as `orpheus llama` serves it, on a free port of this machine."""
+    options = settings.model_dump(include={"streams", "context_tokens", "gpu_layers", "kv_type", "threads"})
+    environment = {
+        f"ORPHEUS_{name.upper()}": str(value) for name, value in options.items() if value is not None
+    }
+    with rivals.tier_1(weights.find_model(settings), **environment) as server:
+        wait_until_healthy([server], LOAD_S)
+        yield server
+
+
+def engine(settings: Settings) -> Iterator[Finding]:
+    """Tokens per second of one stream, and of as many as are allowed."""
+    with _started(settings) as server:
+        streams = int(str(health(server.url)["streams"]))
+        alone = _tokens_per_s(server, 1)
+        told = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
+        if alone < TOKENS_PER_S:
+            yield failed(
+                f"{told}: speech will break off. Use a GPU, a smaller quantisation, or ORPHEUS_MODEL=embedded."
+            )
+        else:
+            yield passed(told)
+        together = _tokens_per_s(server, streams)
+        enough_for = int(together / TOKENS_PER_S)
+        told = f"{streams} streams: {together:.0f} tokens a second, which carries {enough_for} at real time"
+        if enough_for < streams:
+            yield warning(
+                f"{told}: set ORPHEUS_STREAMS={max(1, enough_for)}, or give the machine fewer other tasks."
+            )
+        else:
+            yield passed(told)
+
+
+def _tokens_per_s(server: ChildServer, streams: int) -> float:
+    return rivals.measure(server, rivals.BODY, streams, MEASURE_S, all_within_s=LIMIT_S).tokens_per_s
+
+
+def seam(settings: Settings) -> Iterator[Finding]:
+    """The completions that tier 2 lives on. Where no tier 1 runs and none is named, one is started."""
+    url = settings.completions_url
+    if settings.llama_endpoint or "streams" in health(url.removesuffix("/v1/completions")):
+        yield from _examined(url, settings)
+    else:
+        with _started(settings) as server:
+            yield from _examined(f"{server.url}/v1/completions", settings)
+
+
+def _examined(url: str, settings: Settings) -> Iterator[Finding]:
+    key = settings.llama_api_key
+    headers = settings.proxy_headers | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {})
+    voice = voices_of(languages_of(weights.model_name(settings)))[0].id
+    body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), settings.model_name)
+    timeout = httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    with httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client:
+        try:
+            yield from _tokens(client, url, body)
+            yield from _leaving(client, url, body)
+        except httpx.ConnectError:
+            yield failed(
+                f"nothing answers at {url}: start tier 1 with `orpheus llama`, or set ORPHEUS_LLAMA_ENDPOINT."
+            )
+        except httpx.TimeoutException:
+            yield failed(f"{url} sent nothing for {STALL_TIMEOUT_S:g} s: is it loaded? Its log says why.")
+        except httpx.HTTPError as error:
+            yield failed(f"{url} broke off in the middle ({type(error).__name__}): its log says why.")
+
+
+@dataclass
+class CompletionReport:
+    """What came of one generation."""
+
+    from_text: list[int] = field(default_factory=list)  # token numbers
+    from_ids: list[int] = field(default_factory=list)
+    tokens: int = 0
+    after_end: int = 0  # audio tokens after the end of speech
+    reason: str | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        return self.from_text or self.from_ids
+
+
+def _tokens(client: httpx.Client, url: str, body: dict[str, object]) -> Iterator[Finding]:
+    report = _completed(client, url, body)
+    if not report.numbers:
+        yield failed(
+            f"{url} sends no audio tokens, neither as text nor as ids: serve an Orpheus model, and let special tokens "
+            "through (llama-server: --special)."
+        )
+        return
+    forms = [name for name, found in (("text", report.from_text), ("ids", report.from_ids)) if found]
+    yield passed(f"{url} sends tokens as {' and '.join(forms)}")
+    frames = FrameAssembler()
+    frames.push(report.numbers)
+    if frames.resyncs:
+        yield warning(
+            f"{frames.resyncs} of {frames.frames + frames.resyncs} frames were out of order, and each is a click: "
+            "`orpheus llama` samples none like that."
+        )
+    else:
+        yield passed(f"{frames.frames} frames, all in order")
+    if report.after_end or (report.reason != "stop" and report.tokens >= MOST_TOKENS):
+        yield failed(
+            f"the end of speech does not end it: {report.tokens} tokens came for a short sentence, {report.after_end} "
+            "of them after the end. The server must honour `stop`, and render <custom_token_2> as text."
+        )
+    elif report.reason is None:
+        yield failed(
+            f"{url} ended its stream without a finish_reason, so speech would count as broken off: use a server that "
+            "sends one."
+        )
+    elif report.reason != "stop":
+        yield failed(
+            f"finish_reason is {report.reason!r} after {report.tokens} tokens: raise the server's limit of tokens."
+        )
+    else:
+        yield passed("the end of speech ends it")
+
+
+def _completed(client: httpx.Client, url: str, body: dict[str, object]) -> CompletionReport:
+    report, parser = CompletionReport(), TokenTextParser()
+    ended = False
+    deadline_s = time.monotonic() + LIMIT_S
+    for event in _events(client, url, body):
+        from_text, from_ids = parser.push(event.text), numbers_from_published_ids(event.ids)
+        report.from_text += from_text
+        report.from_ids += from_ids
+        for number in from_text or from_ids:
+            report.tokens += 1
+            report.after_end += ended and slot_and_code(number) is not None
+            ended = ended or number == END_OF_SPEECH
+        report.reason = event.finish_reason or report.reason
+        if report.tokens > 2 * MOST_TOKENS:
+            break
+        if time.monotonic() > deadline_s:
+            raise EngineError(
+                f"{url} made {report.tokens} tokens in {LIMIT_S:g} s and was not done, which is far below real time: "
+                "run it on a faster machine."
+            )
+    return report
+
+
+def _leaving(client: httpx.Client, url: str, body: dict[str, object]) -> Iterator[Finding]:
+    """Leave in the middle, and see whether the generation ends soon."""
+    base = re.sub(r"(/v1)?/completions$", "", url)
+    before = _counted(client, base)
+    if before is None:
+        yield warning(
+            f"cannot see whether leaving cancels: {base}/metrics does not count running requests. Turn its metrics on."
+        )
+        return
+    long = {**body, "prompt": str(body["prompt"]).replace(SENTENCE, " ".join([SENTENCE] * 6))}
+    with contextlib.closing(_events(client, url, long)) as events:
+        next((event for event in events if event.text or event.ids), None)
+        during = _counted(client, base) or before
+    left_s = time.monotonic()
+    while time.monotonic() - left_s < CANCEL_S:
+        now = _counted(client, base) or before
+        if now.cancelled > before.cancelled or now.running < during.running:
+            yield passed(f"leaving cancels, within {time.monotonic() - left_s:.1f} s")
+            return
+        if during.running <= before.running:
+            yield warning("could not see whether leaving cancels: the generation was over before. Try again.")
+            return
+        time.sleep(0.05)
+    yield failed(
+        f"a generation whose client left goes on after {CANCEL_S:g} s, so interrupted speech would keep its stream: "
+        "is there a proxy between the tiers that does not pass the disconnect on?"
+    )
+
+
+def _events(client: httpx.Client, url: str, body: dict[str, object]) -> Generator[CompletionEvent]:
+    """The events of one completion. EngineError where it is refused."""
+    with client.stream("POST", url, json=body) as response:
+        if response.status_code != 200:
+            response.read()
+            reason = " ".join(response.text.split())[:200]
+            raise EngineError(
+                f"{url} answered {response.status_code}: {reason}. Check ORPHEUS_LLAMA_ENDPOINT, ORPHEUS_MODEL_NAME "
+                "and ORPHEUS_LLAMA_API_KEY."
+            )
+        for line in response.iter_lines():
+            data = line.removeprefix("data:").strip()
+            if line.startswith("data:") and data != "[DONE]" and (event := read_event(data)):
+                yield event
+
+
+@dataclass(frozen=True)
+class Generations:
+    """What a server counts of its generations."""
+
+    running: float
+    cancelled: float  # since it started; 0 where it does not count them
+
+
+def _counted(client: httpx.Client, base: str) -> Generations | None:
+    """None where the server counts nothing."""
+    try:
+        response = client.get(f"{base}/metrics", timeout=3)
+    except httpx.HTTPError:
+        return None
+    counted = read_metrics(response.text) if response.status_code == 200 else {}
+    running = [value for name, value in counted.items() if name.startswith(RUNNING)]
+    return Generations(sum(running), counted.get(CANCELLED, 0.0)) if running else None

@@ -2,7 +2,7 @@
 
     python -m benchmarks.codec [--quick] [--threads N]
 
-A table, a picture in benchmarks/results/codec_seam.png, and one JSON object on the last line. All ways to decode take
+A table, and one JSON object on the last line. All ways to decode take
 turns in one process, and the least time of each counts: processor time on one thread (the default), which other work on
 the machine does not lengthen, otherwise wall time. The full size is the architecture of SNAC-24k with random weights,
 on which cost does not depend. "offline" is the snac package's own decode of ten seconds at once, weight norm folded;
@@ -22,15 +22,13 @@ import numpy as np
 import torch
 from snac import SNAC
 
-from benchmarks import RESULTS
-from benchmarks.codec_fidelity import bytes_equal, draw, fidelity, spoken_codes, worst_error
+from benchmarks.codec_fidelity import bytes_equal, fidelity, spoken_codes, worst_error
 from orpheus import embedded
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
 from orpheus.ops.bench.codec import CodecTimer, Run, step_run
 from orpheus.ops.bench.listening import SENTENCE
-from orpheus.ops.bench.show import save_picture
 from orpheus.vocabulary import FRAME_S, SLOTS
 
 FULL = {  # config.json of hubertsiuzdak/snac_24khz
@@ -119,8 +117,7 @@ def main() -> None:
         }
         equal = all(bytes_equal(folder) for folder in folders.values())
         error = max(worst_error(folders["full"], 20), worst_error(embedded.CODEC, 40))
-    codes = spoken_codes(SENTENCE)
-    snr, seam = fidelity(codes)
+    snr, seam = fidelity(spoken_codes(SENTENCE))
 
     def over(size: str, name: str) -> dict[str, float]:
         return {way: round(seconds / cost[size][name], 3) for way, seconds in cost[size].items()}
@@ -137,7 +134,6 @@ def main() -> None:
         for size, ways in cost.items()
     }
     over_cheapest = {size: over(size, way) for size, way in cheapest.items()}
-    save_picture(RESULTS / "codec_seam.png", lambda pyplot: draw(pyplot, codes, embedded.CODEC))
     result = {
         **{
             f"{way}_over_offline": value for way, value in over("full", "offline").items() if way != "offline"

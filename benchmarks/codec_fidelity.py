@@ -1,4 +1,4 @@
-"""Streaming beside the offline decode: the largest error, the SNR of an early first frame, the seam after it, a picture.
+"""Streaming beside the offline decode: the largest error, the SNR of an early first frame, the seam after it.
 
 Fidelity is measured on what the embedded voice says: random codes would give other figures.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from orpheus.tts.frames import FrameAssembler
 from orpheus.vocabulary import SLOTS, TokenTextParser, token_text
 
 Codes = NDArray[np.int64]
-FRAME = 2048  # samples
 
 
 def spoken_codes(text: str) -> Codes:
@@ -90,31 +88,3 @@ def fidelity(codes: Codes) -> tuple[dict[int, float], dict[str, float]]:
         jumps.append(abs(float(early[-1] - true[len(early) - 1])))
         steps.append(float(np.abs(np.diff(true[: 2 * len(early)])).max()))
     return snr, {"worst_jump": max(jumps), "median_largest_step_of_speech": float(np.median(steps))}
-
-
-def draw(pyplot: Any, codes: Codes, codec: Path) -> Any:
-    """Spectrograms, and the difference from the offline decode, of the same codes with noise off."""
-    decoder, offline = Decoder.load(codec, noise=False), OfflineDecoder.load(codec, noise=False)
-    exact, frames = offline.decode(codes), codes.reshape(-1, SLOTS)
-    ours = streamed(decoder, codes, range(SLOTS, len(codes), SLOTS), seed=0, lookahead=4)
-    # What the usual decoders play: of each window of four frames the second, noise drawn anew for each. Silence where
-    # they play nothing: the first frame and the last two.
-    window = np.zeros_like(exact)
-    for end in range(4, len(frames) + 1):
-        played = offline.decode(frames[end - 4 : end], seed=end)[FRAME : 2 * FRAME]
-        window[(end - 3) * FRAME : (end - 2) * FRAME] = played
-    figure, axes = pyplot.subplots(3, 2, figsize=(12, 8), sharex=True, layout="constrained")
-    dither = np.random.default_rng(0).standard_normal(len(exact))  # silence has no logarithm
-    rate = decoder.config.sample_rate
-    scale: Any = {"NFFT": 512, "Fs": rate, "noverlap": 384, "vmin": -140, "vmax": -40, "cmap": "magma"}
-    for column, (title, pcm) in enumerate((("sliding 28-token window", window), ("ours", ours))):
-        error = pcm - exact
-        for row, signal in enumerate((pcm, error)):
-            *_, image = axes[row, column].specgram(signal + 1e-9 * dither, **scale)
-            axes[row, column].set_ylabel("Hz")
-        axes[0, column].set_title(f"{title}: what is heard")
-        axes[1, column].set_title("difference from the offline decode (same scale)")
-        axes[2, column].semilogy(np.arange(len(exact)) / rate, np.abs(error) + 1e-9, linewidth=0.4)
-        axes[2, column].set(ylim=(1e-9, 1), ylabel="|difference|", xlabel="seconds")
-    figure.colorbar(image, ax=axes[:2, 1], label="dB")
-    return figure

@@ -4,8 +4,8 @@
 
 Conversations over unmute's protocol, as clients/unmute_tts.py plays them, with a pair started here: from the first word
 to the first audio, and underruns, with 1, 8 and 20 at once, the last with as many more as it takes to ask for 80% of
-this machine's capacity; how long after a socket closes in the middle of a turn both tiers are free; a picture of one
-turn in benchmarks/results/conversation.png. The last line is one JSON object.
+this machine's capacity; and how long after a socket closes in the middle of a turn both tiers are free. A table, and one
+JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -20,18 +20,13 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any
 
 import httpx
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks import RESULTS
 from clients.unmute_tts import Audio, Eos, Error, TextToSpeech
 from orpheus.ops.bench.bench import LOAD
 from orpheus.ops.bench.listening import RATE, client, listen, quantile, read_metrics
-from orpheus.ops.bench.show import save_picture
 from orpheus.ops.serve import Pair, running_pair
 from orpheus.playout import PlayoutClock
 from orpheus.settings import EMBEDDED, load_settings
@@ -202,76 +197,6 @@ async def active(asking: httpx.AsyncClient, pair: Pair) -> float:
     return sum(read_metrics(page.text).get(name, 0.0) for page in pages for name in ACTIVE)
 
 
-@dataclass
-class Timeline:
-    """One turn; times in seconds since its first word."""
-
-    words: list[tuple[float, str]] = field(default_factory=list)
-    segments: list[tuple[float, str]] = field(default_factory=list)  # when their first audio came
-    audio: list[tuple[float, float]] = field(default_factory=list)  # when, and how many seconds of it
-    spoken: list[tuple[float, float, str]] = field(default_factory=list)  # start and stop in the audio
-
-
-async def watched(url: str) -> Timeline:
-    """One turn over `/v1/audio/speech/stream`, which tells of its segments."""
-    seen = Timeline()
-    async with connect(url.replace("http", "ws", 1) + "/v1/audio/speech/stream", proxy=None) as socket:
-        config = {"voice": "tara", "response_format": "pcm", "stream_audio": True, "word_timestamps": True}
-        await socket.send(json.dumps({"type": "session.config", "split_granularity": "sentence", **config}))
-        began_s = time.monotonic()
-
-        async def write() -> None:
-            async for word in llm(LONG[:240], random.Random(3)):
-                await socket.send(json.dumps({"type": "input.text", "text": word + " "}))
-                seen.words.append((time.monotonic() - began_s, word))
-            await socket.send(json.dumps({"type": "input.done"}))
-
-        writing = asyncio.create_task(write())
-        async for message in socket:
-            now_s = time.monotonic() - began_s
-            if isinstance(message, bytes):
-                seen.audio.append((now_s, len(message) / 2 / RATE))
-                continue
-            event = json.loads(message)
-            match event["type"]:
-                case "audio.start":
-                    seen.segments.append((now_s, event["sentence_text"]))
-                case "audio.word":
-                    seen.spoken.append((event["start_s"], event["stop_s"], event["text"]))
-                case "error":
-                    raise RuntimeError(event["message"])
-                case "session.done":
-                    break
-        await writing
-    return seen
-
-
-def draw(pyplot: Any, seen: Timeline) -> Any:
-    """Words in, segments, audio out and playout of one turn, over the seconds since its first word."""
-    blue, red, grey = "#2b6cb0", "#c53030", "#718096"
-    at_s = [when for when, _ in seen.audio]
-    sent_s = list(accumulate(audio_s for _, audio_s in seen.audio))
-    first_s, whole_s = at_s[0], sent_s[-1]
-    figure, (lanes, curve) = pyplot.subplots(2, sharex=True, figsize=(12, 5.4), layout="constrained")
-    lanes.vlines([when for when, _ in seen.words], 2.6, 3.0, color=grey, linewidth=1)
-    ends_s = [when for when, _ in seen.segments[1:]] + [at_s[-1]]
-    for index, ((when, text), end_s) in enumerate(zip(seen.segments, ends_s, strict=True)):
-        lanes.broken_barh([(when, end_s - when)], (1.4, 0.6), facecolor=blue, alpha=0.35 + 0.3 * (index % 2))
-        lanes.text(when, 2.05, text[: int(14 * (end_s - when))], fontsize=6, color=blue)
-    for start_s, stop_s, word in seen.spoken:
-        lanes.broken_barh([(first_s + start_s, stop_s - start_s)], (0.2, 0.6), facecolor=red, alpha=0.5)
-        lanes.text(first_s + start_s, 0.85, word, rotation=60, fontsize=6, color=red)
-    lanes.set(
-        yticks=[0.5, 1.7, 2.8], yticklabels=["words heard", "segments sent", "words written"], ylim=(0, 4)
-    )
-    lanes.set_title(f"One turn: first sound {first_s * 1000:.0f} ms after the first word")
-    curve.step(at_s, sent_s, where="post", color=blue, label="audio sent")
-    curve.plot([first_s, first_s + whole_s], [0, whole_s], color=red, label="audio played")
-    curve.set(xlabel="seconds since the first word", ylabel="seconds of audio")
-    curve.legend(loc="upper left")
-    return figure
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer turns")
@@ -312,8 +237,6 @@ def main() -> None:
             f"\nclosed in the middle of a turn: both tiers free after {p50:.0f} ms, p99 {p99:.0f} ms of "
             f"{len(taken_s)}"
         )
-        seen = asyncio.run(watched(pair.url))
-    save_picture(RESULTS / "conversation.png", lambda pyplot: draw(pyplot, seen))
     print(json.dumps({name: round(value, 2) for name, value in result.items()}))
 
 

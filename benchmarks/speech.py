@@ -2,7 +2,7 @@
 
     python -m benchmarks.speech [--quick]
 
-A table, a picture in benchmarks/results/speech.png, and one JSON object on the last line.
+A table, and one JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import json
 
 from rich.console import Console
 
-from benchmarks import RESULTS
 from orpheus.ops.bench.bench import heading, machine, speech_here
-from orpheus.ops.bench.show import draw, save_picture, show
+from orpheus.ops.bench.show import show
 from orpheus.settings import EMBEDDED, load_settings
 
 
@@ -26,8 +25,7 @@ def main() -> None:
     speech = speech_here(settings, lambda what: print(what, flush=True), effort)
     result = {**heading(), "machine": machine(), "model": EMBEDDED, "speech": speech}
     show(result, Console(width=200))
-    wave = speech.pop("wave")
-    save_picture(RESULTS / "speech.png", lambda pyplot: draw(pyplot, result, wave))
+    del speech["wave"]
     levels = {
         f"{name}_{row['streams']}": value
         for row in speech.pop("levels")

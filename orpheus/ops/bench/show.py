@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,25 +73,17 @@ def save(result: dict[str, Any], path: Path) -> str:
     """Write the JSON, and the picture beside it. Returns a sentence that names what was written."""
     wave = result["speech"].pop("wave", None)  # for the picture alone
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    picture = path.with_suffix(".png")
-    drawn = save_picture(picture, lambda pyplot: draw(pyplot, result, wave))
-    return f"Written: {path}, {picture}." if drawn else f"Written: {path}. {NO_PICTURE}"
-
-
-def save_picture(path: Path, draw: Callable[[Any], Any]) -> bool:
-    """Write the figure that `draw` makes with matplotlib's pyplot; False where matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:
-        return False
+        return f"Written: {path}. {NO_PICTURE}"
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure = draw(pyplot)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return True
+    picture = path.with_suffix(".png")
+    _draw(pyplot, result, wave).savefig(picture, dpi=110)
+    pyplot.close("all")
+    return f"Written: {path}, {picture}."
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -105,8 +96,7 @@ def _title(result: dict[str, Any]) -> str:
     )
 
 
-def draw(pyplot: Any, result: dict[str, Any], wave: dict[str, Any] | None) -> Any:
-    """The figure of one result, and of the speech whose samples and segments are in `wave`."""
+def _draw(pyplot: Any, result: dict[str, Any], wave: dict[str, Any] | None) -> Any:
     rows = [row for row in result["speech"]["levels"] if "refused" not in row]
     streams = [row["streams"] for row in rows]
     figure, axes = pyplot.subplot_mosaic(

@@ -254,15 +254,14 @@ def test_past_capacity_is_429_with_retry_after() -> None:
 
     with served(create_app(settings(), load_one)) as url, httpx.Client(base_url=url, timeout=20) as client:
         wait_for_health(client)
-        hold = threading.Event()
+        decoding, hold = threading.Event(), threading.Event()
         context = engines[0]._steps._context
         assert context is not None
         decode = context.decode
-        context.decode = lambda rows: (hold.wait(10), decode(rows))[1]  # type: ignore[method-assign]
+        context.decode = lambda rows: (decoding.set(), hold.wait(10), decode(rows))[2]  # type: ignore[method-assign]
         first = threading.Thread(target=choice_of, args=(client,))
         first.start()
-        while not engines[0].load_report()["active"]:
-            time.sleep(0.005)
+        assert decoding.wait(10)
         full = client.post("/v1/completions", json=BODY)
         assert full.status_code == 429
         assert int(full.headers["retry-after"]) >= 1

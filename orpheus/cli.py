@@ -205,16 +205,16 @@ def bench(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with console.status("Measuring") as status:
 
-        def say(what: str) -> None:
+        def progress(what: str) -> None:
             status.update(f"Measuring: {what}")
             if not console.is_terminal:
                 console.print(f"Measuring: {what}", markup=False, highlight=False)
 
         if url is None:
-            result = bench_here(settings, say)
+            result = bench_here(settings, progress)
         else:
-            wait_until_ready(url, settings.client_headers, settings.cold_wait_s, say)
-            result = bench_url(url, settings.client_headers, say)
+            wait_until_ready(url, settings.client_headers, settings.cold_wait_s, progress)
+            result = bench_url(url, settings.client_headers, progress)
     show(result, Console(width=None if sys.stdout.isatty() else 200))
     print(save(result, out))
 

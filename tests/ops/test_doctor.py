@@ -40,7 +40,7 @@ def settings(**options: object) -> Settings:
 
 
 def of(findings: Iterator[Finding | Waiting], status: str) -> list[str]:
-    return [finding.said for finding in findings if isinstance(finding, Finding) and finding.status == status]
+    return [finding.text for finding in findings if isinstance(finding, Finding) and finding.status == status]
 
 
 def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +69,7 @@ def test_a_port_with_orpheus_on_it_is_no_failure(pair: Pair) -> None:
     llama_port, port = (int(url.rsplit(":", 1)[1]) for url in (pair.llama_url, pair.url))
     findings = list(machine.ports(settings(port=port, llama_port=llama_port)))
     assert [finding.status for finding in findings] == ["passed", "passed"]
-    assert "running tier 2" in findings[0].said
+    assert "running tier 2" in findings[0].text
 
 
 def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_a_broken_model_is_one_failed_line(tmp_path: Path, damage: str) -> None:
     path.write_bytes(broken[damage])
     findings = check_lines(partial(weights.model, settings(model=str(path))))
     (finding,) = [finding for finding in findings if finding.status == "failed"]
-    assert "broken.gguf" in finding.said
+    assert "broken.gguf" in finding.text
 
 
 def test_a_codec_without_a_tensor_fails(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_codec_without_a_tensor_fails(tmp_path: Path) -> None:
     torch.save(dict(list(tensors.items())[:-3]), folder / "pytorch_model.bin")
     (finding,) = check_lines(partial(weights.codec, settings(codec=str(folder))))[-1:]
     assert finding.status == "failed"
-    assert "does not fit" in finding.said
+    assert "does not fit" in finding.text
 
 
 def test_a_codec_of_another_model_fails(tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ def test_an_engine_below_real_time_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(tier1, "TOKENS_PER_S", 1e7)
     monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
     findings = list(tier1.engine(settings(streams=2)))
-    assert "speech will break off" in findings[0].said
-    assert "set ORPHEUS_STREAMS=1" in findings[1].said
+    assert "speech will break off" in findings[0].text
+    assert "set ORPHEUS_STREAMS=1" in findings[1].text
 
 
 @pytest.fixture
@@ -293,8 +293,8 @@ def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream
     server.answer = JSONResponse({"error": {"message": "no model orpheus"}}, 404)
     (finding,) = check_lines(partial(tier1.seam, at))
     assert finding.status == "failed"
-    assert "no model orpheus" in finding.said
-    assert "ORPHEUS_MODEL_NAME" in finding.said
+    assert "no model orpheus" in finding.text
+    assert "ORPHEUS_MODEL_NAME" in finding.text
 
 
 def test_frames_out_of_order_and_blindness_are_warned_about(upstream: tuple[Upstream, Settings]) -> None:
@@ -422,7 +422,7 @@ def test_a_service_that_sleeps_is_waited_for() -> None:
     assert waiting == Waiting(f"503 from {url}, perhaps asleep: waiting for it")
     assert isinstance(ready, Finding)
     assert ready.status == "passed"
-    assert re.search(r"is ready, and answered in \d+ ms; before that, \d+ s of 503$", ready.said)
+    assert re.search(r"is ready, and answered in \d+ ms; before that, \d+ s of 503$", ready.text)
     assert voices == check.passed("2 voices")
 
 
@@ -494,14 +494,14 @@ def test_a_check_that_hangs_is_ended_in_time() -> None:
     began = time.monotonic()
     findings = check_lines(_hangs, 12)
     assert [finding.status for finding in findings] == ["passed", "failed"]
-    assert "no answer within 12 s" in findings[1].said
+    assert "no answer within 12 s" in findings[1].text
     assert time.monotonic() - began < 60
 
 
 def test_a_check_that_crashes_or_raises_is_one_failed_line() -> None:
     findings = check_lines(_crashes)
     assert [finding.status for finding in findings] == ["passed", "failed"]
-    assert "SIGABRT" in findings[1].said
+    assert "SIGABRT" in findings[1].text
     (finding,) = check_lines(_raises)
     assert finding == Finding("failed", "ValueError: one")
 

@@ -32,15 +32,15 @@ ROUNDS = 8  # of asking tier 1 and tier 2 in turn
 LOAD = 0.8  # of what was found to be possible, for listeners in real time
 LOAD_CHARS = 600
 MOST_LISTENERS = 64
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-def bench_url(url: str, headers: dict[str, str], say: Say) -> dict[str, Any]:
+def bench_url(url: str, headers: dict[str, str], progress: Progress) -> dict[str, Any]:
     """A running pair, over HTTP alone."""
-    return {**heading(), "url": url, "speech": measure_speech(url, headers, None, say)}
+    return {**heading(), "url": url, "speech": measure_speech(url, headers, None, progress)}
 
 
-def bench_here(settings: Settings, say: Say) -> dict[str, Any]:
+def bench_here(settings: Settings, progress: Progress) -> dict[str, Any]:
     """This machine, with the weights its settings name."""
     from orpheus.ops.bench.codec import codec_cost
     from orpheus.ops.bench.rivals import measure_rivals
@@ -51,22 +51,22 @@ def bench_here(settings: Settings, say: Say) -> dict[str, Any]:
         "machine": machine(),
         "model": weights.model_name(settings),
         "codec": weights.codec_name(settings),
-        "speech": speech_here(settings, say),
+        "speech": speech_here(settings, progress),
     }
-    say("codec alone")
+    progress("codec alone")
     result["codec_s_per_audio_s"] = {way: round(cost, 5) for way, cost in codec_cost(codec).items()}
-    result["rivals"] = measure_rivals(model, settings.cpu_threads, say)
+    result["rivals"] = measure_rivals(model, settings.cpu_threads, progress)
     return result
 
 
-def speech_here(settings: Settings, say: Say, effort: int = 1) -> dict[str, Any]:
+def speech_here(settings: Settings, progress: Progress, effort: int = 1) -> dict[str, Any]:
     """`measure_speech` of a pair started here, and what tier 2 adds to tier 1."""
-    say("starting both tiers")
+    progress("starting both tiers")
     headers = settings.client_headers
     streams = str(max(*STREAMS, settings.streams or 0))
     with running_pair(settings, ORPHEUS_STREAMS=streams) as pair:
-        result = measure_speech(pair.url, headers, pair.llama_url, say, effort)
-    say("tier 2 against tier 1 alone")
+        result = measure_speech(pair.url, headers, pair.llama_url, progress, effort)
+    progress("tier 2 against tier 1 alone")
     # Trimming the silence before the first word would delay the first byte.
     with running_pair(settings, ORPHEUS_POSTPROCESS="false") as pair:
         ours, theirs = asyncio.run(_first_bytes_s(pair.url, headers, pair.llama_url, ROUNDS * effort))
@@ -77,17 +77,17 @@ def speech_here(settings: Settings, say: Say, effort: int = 1) -> dict[str, Any]
 
 
 def measure_speech(
-    url: str, headers: dict[str, str], llama_url: str | None, say: Say, effort: int = 1
+    url: str, headers: dict[str, str], llama_url: str | None, progress: Progress, effort: int = 1
 ) -> dict[str, Any]:
     """First byte and sound at each number of streams, pauses, and listeners in real time at LOAD of the capacity.
 
     `effort` multiplies how long each takes.
     """
-    say("one listener, to warm up")
+    progress("one listener, to warm up")
     asyncio.run(together(url, SENTENCE, 1, 2, headers))
     rows: list[dict[str, Any]] = []
     for streams in STREAMS:
-        say(f"{streams} listeners at once" if streams > 1 else "one listener")
+        progress(f"{streams} listeners at once" if streams > 1 else "one listener")
         try:
             rows.append(_level(url, headers, streams, llama_url, LEVEL_S * effort))
         except AtCapacity as error:
@@ -97,9 +97,9 @@ def measure_speech(
     capacity = max((row["times_real_time"] for row in served), default=0.0)
     most = min(max((row["streams"] for row in served), default=1), MOST_LISTENERS)
     listeners = max(1, min(int(LOAD * capacity), most))
-    say(f"{listeners} in real time")
+    progress(f"{listeners} in real time")
     text = (CHAPTER * 4 * effort)[: LOAD_CHARS * effort]
-    reports = asyncio.run(listening.one_by_one(url, text, listeners, 0.5, headers))
+    reports = asyncio.run(together(url, text, listeners, headers=headers, every_s=0.5))
     pcm, starts_s = asyncio.run(listening.listen_to_segments(url, CHAPTER, 7, headers))
     return {
         "levels": rows,

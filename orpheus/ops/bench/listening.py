@@ -10,7 +10,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,28 +128,33 @@ async def frames_from_tier_1(client: httpx.AsyncClient, text: str, frames: int, 
 
 
 async def together(
-    url: str, text: str, streams: int, rounds: int, headers: dict[str, str] | None = None
+    url: str,
+    text: str,
+    streams: int,
+    rounds: int = 1,
+    headers: dict[str, str] | None = None,
+    every_s: float = 0.0,
 ) -> list[PlaybackReport]:
-    """`streams` requests at a time, `rounds` times."""
-    async with client(url, headers) as asking:
-        reports: list[PlaybackReport] = []
-        for turn in range(rounds):
-            seeds = range(turn * streams, (turn + 1) * streams)
-            reports += await _all(listen(asking, text, seed) for seed in seeds)
-        return reports
+    """`streams` requests at a time, each `every_s` after the one before, and that `rounds` times.
 
+    The first failure ends the others and is raised.
+    """
 
-async def one_by_one(
-    url: str, text: str, streams: int, every_s: float, headers: dict[str, str] | None = None
-) -> list[PlaybackReport]:
-    """`streams` listeners who come `every_s` seconds after each other, as people do."""
-
-    async def later(asking: httpx.AsyncClient, seed: int) -> PlaybackReport:
-        await asyncio.sleep(seed * every_s)
+    async def later(number: int, seed: int) -> PlaybackReport:
+        await asyncio.sleep(number * every_s)
         return await listen(asking, text, seed)
 
+    reports: list[PlaybackReport] = []
     async with client(url, headers) as asking:
-        return await _all(later(asking, seed) for seed in range(streams))
+        for turn in range(rounds):
+            tasks = [asyncio.create_task(later(n, turn * streams + n)) for n in range(streams)]
+            try:
+                reports += await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+    return reports
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -188,17 +193,6 @@ def _refusal(response: httpx.Response) -> OrpheusError:
         return Unauthorized(f"{sentence}. Give a key with --key.")
     kinds: dict[int, type[OrpheusError]] = {429: AtCapacity, 503: NotReady}
     return kinds.get(response.status_code, EngineError)(sentence)
-
-
-async def _all(listeners: Iterable[Coroutine[None, None, PlaybackReport]]) -> list[PlaybackReport]:
-    """The reports of all; the first failure ends the others."""
-    tasks = [asyncio.ensure_future(listener) for listener in listeners]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _samples(pcm: bytes) -> NDArray[np.float64]:

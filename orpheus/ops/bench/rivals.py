@@ -104,11 +104,11 @@ class CompletionLoad:
         }
 
 
-def measure_rivals(model: Path, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_rivals(model: Path, threads: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """Rows of each server by its name, one server after the other; a sentence for one that is missing or does not answer."""
     found: dict[str, Any] = {}
     for name in NEEDS:
-        say(f"tier 1 against its rivals: {name}")
+        progress(f"tier 1 against its rivals: {name}")
         try:
             with completions_server(name, model, max(STREAMS), threads) as server:
                 loads = [measure(server, BODY, streams, SECONDS) for streams in STREAMS]

@@ -36,7 +36,7 @@ class Finding:
     """One line. A warning or a failure ends with what to do."""
 
     status: Status
-    said: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class Waiting:
     for_what: str
 
 
-def passed(said: str) -> Finding:
-    return Finding("passed", said)
+def passed(text: str) -> Finding:
+    return Finding("passed", text)
 
 
-def warning(said: str) -> Finding:
-    return Finding("warning", said)
+def warning(text: str) -> Finding:
+    return Finding("warning", text)
 
 
-def failed(said: str) -> Finding:
-    return Finding("failed", said)
+def failed(text: str) -> Finding:
+    return Finding("failed", text)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def examine(checks: Sequence[Check], out: Console, progress: Console) -> int:
     def write(check: Check, finding: Finding) -> None:
         counts[finding.status] += 1
         line = Text(f"{finding.status:8s} ", COLOURS[finding.status])
-        line.append(f"{check.name:10s} {finding.said}", "default")
+        line.append(f"{check.name:10s} {finding.text}", "default")
         out.print(line, soft_wrap=True, highlight=False)
 
     for check in checks:

@@ -136,13 +136,13 @@ def _gpu(size: int, used: bool) -> Iterator[Finding]:
             )
             return
         free, total = torch.cuda.mem_get_info()
-        told = f"{torch.cuda.get_device_name()}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        summary = f"{torch.cuda.get_device_name()}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
         if free < size * ROOM:
             yield failed(
-                f"{told}: the model takes {size * ROOM / GIB:.1f}; free it, or lower ORPHEUS_GPU_LAYERS."
+                f"{summary}: the model takes {size * ROOM / GIB:.1f}; free it, or lower ORPHEUS_GPU_LAYERS."
             )
         else:
-            yield passed(told)
+            yield passed(summary)
     elif listed:
         yield warning(
             f"{listed} is not used: llama.cpp was built without CUDA. Install the CUDA toolkit, then "

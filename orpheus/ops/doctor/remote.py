@@ -38,14 +38,14 @@ SESSION_MESSAGES = (
 
 
 def wait_until_ready(
-    url: str, headers: dict[str, str], cold_wait_s: float, say: Callable[[str], None]
+    url: str, headers: dict[str, str], cold_wait_s: float, progress: Callable[[str], None]
 ) -> None:
     """Return once `server` finds nothing wrong; NotReady with what it finds."""
     for found in server(url, headers, cold_wait_s):
         if isinstance(found, Waiting):
-            say(found.for_what)
+            progress(found.for_what)
         elif found.status == "failed":
-            raise NotReady(f"{url} cannot be measured: {found.said}")
+            raise NotReady(f"{url} cannot be measured: {found.text}")
 
 
 def server(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> Iterator[Finding | Waiting]:
@@ -62,7 +62,7 @@ def server(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> Iterato
             yield Waiting(f"{asleep} from {url}, perhaps asleep: waiting for it")
         ready = _ready(asyncio.run(_health(url, headers, wait_s if asleep else 0)), url)
         if asleep and ready.status == "passed":
-            ready = passed(f"{ready.said}; before that, {time.monotonic() - started_s:.0f} s of {asleep}")
+            ready = passed(f"{ready.text}; before that, {time.monotonic() - started_s:.0f} s of {asleep}")
         yield ready
         if ready.status == "passed":
             yield _key(url, headers)
@@ -142,21 +142,21 @@ def speech(url: str, headers: dict[str, str]) -> Iterator[Finding]:
         f"first byte after {short.first_byte_s * 1000:.0f} ms, first sound {short.first_sound_s * 1000:.0f}"
     )
     times = long.audio_s / long.wall_s
-    told = f"{long.audio_s:.1f} s of speech in {long.wall_s:.1f} s, {times:.1f} times real time"
+    summary = f"{long.audio_s:.1f} s of speech in {long.wall_s:.1f} s, {times:.1f} times real time"
     if long.first_byte_s > LATE * long.wall_s:
         yield failed(
-            f"{told}, but the first byte only after {long.first_byte_s:.1f} s: something in between holds the answer "
+            f"{summary}, but the first byte only after {long.first_byte_s:.1f} s: something in between holds the answer "
             "back. Turn buffering off (nginx: proxy_buffering off)."
         )
     elif times < 1:
-        yield failed(f"{told}: slower than it is heard. See `orpheus doctor` on that machine.")
+        yield failed(f"{summary}: slower than it is heard. See `orpheus doctor` on that machine.")
     elif long.playout.underruns:
         yield warning(
-            f"{told}, with {long.playout.underruns} underruns of a player in real time: the network is slow, or the "
+            f"{summary}, with {long.playout.underruns} underruns of a player in real time: the network is slow, or the "
             "server busy."
         )
     else:
-        yield passed(f"{told}, without an underrun")
+        yield passed(f"{summary}, without an underrun")
 
 
 async def _spoken(url: str, headers: dict[str, str]) -> tuple[PlaybackReport, PlaybackReport]:

@@ -72,22 +72,24 @@ def engine(settings: Settings) -> Iterator[Finding]:
     with _started(settings) as server:
         streams = int(str(health(server.url)["streams"]))
         alone = _tokens_per_s(server, 1)
-        told = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
+        summary = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
         if alone < TOKENS_PER_S:
             yield failed(
-                f"{told}: speech will break off. Use a GPU, a smaller quantisation, or ORPHEUS_MODEL=embedded."
+                f"{summary}: speech will break off. Use a GPU, a smaller quantisation, or ORPHEUS_MODEL=embedded."
             )
         else:
-            yield passed(told)
+            yield passed(summary)
         together = _tokens_per_s(server, streams)
         enough_for = int(together / TOKENS_PER_S)
-        told = f"{streams} streams: {together:.0f} tokens a second, which carries {enough_for} at real time"
+        summary = (
+            f"{streams} streams: {together:.0f} tokens a second, which carries {enough_for} at real time"
+        )
         if enough_for < streams:
             yield warning(
-                f"{told}: set ORPHEUS_STREAMS={max(1, enough_for)}, or give the machine fewer other tasks."
+                f"{summary}: set ORPHEUS_STREAMS={max(1, enough_for)}, or give the machine fewer other tasks."
             )
         else:
-            yield passed(told)
+            yield passed(summary)
 
 
 def _tokens_per_s(server: ChildServer, streams: int) -> float:

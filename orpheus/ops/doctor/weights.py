@@ -78,11 +78,11 @@ def codec(settings: Settings) -> Iterator[Finding]:
         yield _hashed(folder / file)
     shape = read_config(folder)
     Decoder.load(folder)  # WeightsError where a tensor is missing or misshapen
-    told = f"{shape.sample_rate} Hz, {shape.codes} codes, {4 * shape.hop} samples a frame"
+    summary = f"{shape.sample_rate} Hz, {shape.codes} codes, {4 * shape.hop} samples a frame"
     if shape.sample_rate != 24000:
-        yield warning(f"{told}: Orpheus was trained on 24000 Hz; set ORPHEUS_CODEC to {REAL_CODEC}.")
+        yield warning(f"{summary}: Orpheus was trained on 24000 Hz; set ORPHEUS_CODEC to {REAL_CODEC}.")
     else:
-        yield passed(told)
+        yield passed(summary)
 
 
 def fit(settings: Settings) -> Iterator[Finding]:
@@ -93,12 +93,12 @@ def fit(settings: Settings) -> Iterator[Finding]:
     loaded = _load(weights.find_model(settings))
     generated = loaded.vocabulary.span
     loaded.close()
-    told = f"the model generates {generated} codes, the codec knows {known}"
+    summary = f"the model generates {generated} codes, the codec knows {known}"
     advice = "set ORPHEUS_CODEC to the codec the model was trained with, or unset it"
     if generated > known:
-        yield failed(f"{told}: {advice}.")
+        yield failed(f"{summary}: {advice}.")
     elif generated < known:
-        yield warning(f"{told}, so they may not be a pair: {advice}.")
+        yield warning(f"{summary}, so they may not be a pair: {advice}.")
     else:
         yield passed(f"model and codec agree on {known} codes")
 
@@ -128,14 +128,14 @@ def exactness(settings: Settings) -> Iterator[Finding]:
         )
         return
     error = float(np.abs(pcm - offline).max() / max(1.0, float(np.abs(offline).max())))
-    told = f"streamed and whole differ by at most {error:.1e} of full scale"
+    summary = f"streamed and whole differ by at most {error:.1e} of full scale"
     if error < EXACT:
-        yield passed(told)
+        yield passed(summary)
     else:
-        yield failed(f"{told}: set ORPHEUS_CODEC_DEVICE=cpu, and please report the device.")
+        yield failed(f"{summary}: set ORPHEUS_CODEC_DEVICE=cpu, and please report the device.")
     speed = len(offline) / decoder.config.sample_rate / took_s
-    told = f"{decoder.device}: {speed:.1f} times real time, one stream"
-    yield passed(told) if speed > 1 else failed(f"{told}: too slow to stream; raise ORPHEUS_THREADS.")
+    summary = f"{decoder.device}: {speed:.1f} times real time, one stream"
+    yield passed(summary) if speed > 1 else failed(f"{summary}: too slow to stream; raise ORPHEUS_THREADS.")
 
 
 def _load(path: Path) -> Model:
@@ -148,10 +148,10 @@ def _hashed(path: Path) -> Finding:
     """The file's SHA-256, compared with the hub's where the file came from there."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    told = f"{path.name}, {path.stat().st_size:,} bytes, sha256 {found[:16]}"
+    summary = f"{path.name}, {path.stat().st_size:,} bytes, sha256 {found[:16]}"
     kept_as = path.resolve().name  # large files in the hub's cache are named by their hash
     if re.fullmatch("[0-9a-f]{64}", kept_as) and kept_as != found:
         return failed(
-            f"{told} should be {kept_as[:16]}: damaged. Delete {path.resolve()} and fetch it again."
+            f"{summary} should be {kept_as[:16]}: damaged. Delete {path.resolve()} and fetch it again."
         )
-    return passed(told + (", as on the hub" if kept_as == found else ""))
+    return passed(summary + (", as on the hub" if kept_as == found else ""))

@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := .venv-deploy
 INSTALL := -m pip install --disable-pip-version-check -c constraints.txt
-PYTEST = $(BIN)/python -m pytest $(if $(PYTEST_WORKERS),-n $(PYTEST_WORKERS))
+PYTEST_WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS)
 TEXT ?= Hello, I am Orpheus, and I run on this machine.
 VOICE ?= tara
 OUT ?= hello.wav
@@ -56,14 +57,14 @@ format: $(VENV)/dev ## fix what check can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: SELECTED = not slow ## the quick tests; ARGS are pytest's, PYTEST_WORKERS=2 spreads them over processes
+test: SELECTED = not slow ## the quick tests; ARGS are pytest's, PYTEST_WORKERS=0 runs them in one process
 test-slow: SELECTED = slow ## the slow tests
 test test-slow: $(VENV)/dev
 	@$(MAKE) --no-print-directory browser || echo "The tests of the web page will be skipped."
 	$(PYTEST) -m "$(strip $(SELECTED))" $(ARGS)
 
 test-training: $(VENV)/train ## the recipe of the embedded voice, at its smallest size
-	$(PYTEST) training $(ARGS)
+	$(BIN)/python -m pytest training $(ARGS)
 
 docs: $(VENV)/dev ## regenerate docs/reference.md from the code
 	$(BIN)/python -m docs.reference docs/reference.md

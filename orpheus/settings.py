@@ -171,14 +171,14 @@ class Tier2(Environment):
 class Clients(Environment):
     """Clients: `orpheus say`, `relay`, `bench`, `doctor`, and the programs in clients/.
 
-    They also send the proxy token of tier 2's settings.
+    They also send the proxy token of tier 2's settings. The programs in clients/ read the environment alone.
     """
 
     fastapi_url: str | None = Field(
         None, description="URL of a running tier 2, for `orpheus say`, `orpheus relay` and the clients"
     )
     api_key: SecretStr | None = Field(
-        None, description="API key the clients send. Unset: the first of ORPHEUS_API_KEYS"
+        None, description="API key that clients send. Unset: `orpheus` sends the first of ORPHEUS_API_KEYS"
     )
 
 

@@ -33,6 +33,7 @@ def deploy(
     return done
 
 
+@pytest.mark.slow
 def test_both_tiers_are_deployed_in_order_with_their_weights_and_their_urls_are_printed(
     plane: ControlPlane,
 ) -> None:
@@ -52,6 +53,7 @@ def test_both_tiers_are_deployed_in_order_with_their_weights_and_their_urls_are_
     assert f"\nORPHEUS_FASTAPI_URL=https://{SPEECH_APP}.modal.test\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_smoke_test_speaks_and_the_printed_commands_work(
     plane: ControlPlane, pair: Pair, tmp_path: Path
 ) -> None:
@@ -82,6 +84,7 @@ def test_the_smoke_test_speaks_and_the_printed_commands_work(
     assert (tmp_path / "hello.wav").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_modal_run_asks_tier_1_for_a_frame_and_tier_2_for_speech(
     plane: ControlPlane, pair: Pair, tmp_path: Path
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_deployment_that_does_not_speak_is_a_failure(plane: ControlPlane) -> N
     assert "does not speak" in done.stderr
 
 
+@pytest.mark.slow
 def test_one_tier_alone_is_deployed_and_stopped(plane: ControlPlane) -> None:
     plane.secrets.clear()  # tier 1 needs none
     done = deploy(plane, "--only", "llama", **EMBEDDED)
@@ -115,6 +119,7 @@ def test_one_tier_alone_is_deployed_and_stopped(plane: ControlPlane) -> None:
     deploy(plane, "--stop", "--only", "llama", code=16)
 
 
+@pytest.mark.slow
 def test_the_environment_is_used_for_everything_and_recreating_waits_for_the_old_containers(
     plane: ControlPlane,
 ) -> None:

@@ -25,6 +25,8 @@ from tests.support.hub import TOKEN, Hub
 from tests.support.live import Pair, served
 from tests.support.upstream import Upstream
 
+pytestmark = pytest.mark.slow
+
 TEXT = "The boat drifted slowly down the river."
 BODY = {"input": TEXT, "voice": "tara", "response_format": "pcm", "seed": 1}
 SSE = BODY | {"stream_format": "sse"}

@@ -164,6 +164,7 @@ def test_what_is_set_where_it_is_deployed_is_set_in_the_containers_but_no_secret
     assert not speech["method_definitions"]["web"]["webhook_config"].get("requires_proxy_auth")
 
 
+@pytest.mark.slow
 def test_deploying_again_changes_what_is_there(plane: ControlPlane) -> None:
     for gpu in ("L4", "T4"):
         modal_deploy(plane, "orpheus_fastapi_modal.py", ORPHEUS_GPU_SPEECH=gpu, **EMBEDDED)

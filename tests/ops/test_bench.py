@@ -30,6 +30,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "LOAD_CHARS", 60)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short")
 def test_a_running_pair_is_measured_over_http_alone(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
@@ -74,6 +75,7 @@ def test_a_rival_that_is_not_installed_is_a_line_that_says_how_to_get_it(
     assert "orpheus-tts-pair[bench]" in found["llama_server"]
 
 
+@pytest.mark.slow
 def test_a_rival_that_answers_nothing_is_a_line_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that dies of its first request: zero tokens a second would look measured."""
     with socket.create_server(("127.0.0.1", 0)) as closed:

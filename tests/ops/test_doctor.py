@@ -55,6 +55,7 @@ def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named_with_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -188,6 +189,7 @@ def test_real_fetches_the_published_names_and_looks_at_what_came(
     assert "leaving cancels" in done.stdout
 
 
+@pytest.mark.slow
 def test_real_without_the_repository_fails_and_looks_at_the_rest(
     hub_environment: tuple[Hub, dict[str, str]],
 ) -> None:
@@ -334,6 +336,7 @@ def test_nothing_at_the_endpoint_fails() -> None:
     assert "nothing answers" in said
 
 
+@pytest.mark.slow
 def test_a_running_pair_passes_from_outside(pair: Pair) -> None:
     done = doctor("--url", pair.url)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -415,6 +418,7 @@ def _not_ready(state: str) -> Response:
     return JSONResponse({"status": state, "reason": "The codec.", "codec": {}}, 503)
 
 
+@pytest.mark.slow
 def test_a_service_that_sleeps_is_waited_for() -> None:
     empty, later = Response(status_code=503), Response(status_code=503, headers={"retry-after": "1"})
     with served(asleep([empty, later, Response(status_code=502), _not_ready("not ready")])) as url:
@@ -426,6 +430,7 @@ def test_a_service_that_sleeps_is_waited_for() -> None:
     assert voices == check.passed("2 voices")
 
 
+@pytest.mark.slow
 def test_a_service_that_is_silent_while_it_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "LIMIT_S", 0.6)
     with served(asleep([1.0, 1.0])) as url:
@@ -460,6 +465,7 @@ def test_a_service_that_never_wakes_or_cannot_is_no_endless_wait() -> None:
         assert "ORPHEUS_PROXY_KEY" in of(remote.server(url, {}, cold_wait_s=600), "failed")[0]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_waits_for() -> None:
     with served(asleep([Response(status_code=503)] * 3)) as url:
         done = doctor("--url", url, ORPHEUS_COLD_WAIT_S="60")

@@ -84,6 +84,7 @@ def test_a_signal_stops_both_within_five_seconds(own_pair: Pair, number: int) ->
     assert gone(tiers, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_if_one_dies_the_other_is_stopped_and_the_exit_code_tells(own_pair: Pair, which: int) -> None:
     tiers = children(own_pair.process.pid)
@@ -92,6 +93,7 @@ def test_if_one_dies_the_other_is_stopped_and_the_exit_code_tells(own_pair: Pair
     assert gone(tiers, 0.1)
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_other_is_stopped_breaks_nothing_off(own_pair: Pair) -> None:
     """A tier died, the other is being stopped and takes its time: then somebody presses Ctrl-C."""
     llama, speech = children(own_pair.process.pid)
@@ -108,6 +110,7 @@ def test_a_signal_while_the_other_is_stopped_breaks_nothing_off(own_pair: Pair) 
     assert gone([llama, speech], 0.1)
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_killed_leaves_no_orphan(own_pair: Pair) -> None:
     tiers = children(own_pair.process.pid)
     own_pair.process.kill()

@@ -68,6 +68,7 @@ def process(
                 process.wait()
 
 
+@pytest.mark.slow
 def test_shutdown_finishes_what_it_can_and_breaks_off_the_rest(
     process: tuple[subprocess.Popen[bytes], str], upstream: Upstream, tmp_path: Path
 ) -> None:

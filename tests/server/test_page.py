@@ -113,6 +113,7 @@ def test_an_installed_package_contains_the_whole_page() -> None:
 # Speech
 
 
+@pytest.mark.slow
 def test_what_is_played_and_downloaded_is_what_was_sent(open_page: Open, speech: Start) -> None:
     visit = open_page()
     visit.page.fill("#input", TWO_SEGMENTS)
@@ -503,6 +504,7 @@ def test_a_broken_stream_is_reported_and_its_beginning_kept(open_page: Open, ups
     forgive(visit)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_reported(open_page: Open) -> None:
     visit = open_page()
     visit.page.context.set_offline(True)

@@ -468,6 +468,7 @@ def test_a_client_that_stops_reading_and_sends_garbage_is_dropped(
     ended(client, "/ws", "1006", "0", "1005", "1008")
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_is_not_dropped(
     speech: Start, slow_client: Callable[..., ClientConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ async def test_ready_does_not_wait_for_other_turns(speech: Start, upstream: Upst
             assert msgpack.unpackb(await socket.recv()) == {"type": "Ready"}  # rule 1
 
 
+@pytest.mark.slow
 async def test_ticks_keep_audio_playing_while_no_words_arrive(speech: Start, upstream: Upstream) -> None:
     upstream.events = ["".join(whole(36))]  # 3 s, generated at once
 
@@ -217,6 +218,7 @@ async def test_voices_are_looked_up_in_the_table_and_never_refused(speech: Start
     assert "orpheus_speech_unknown_voices_total" in metrics
 
 
+@pytest.mark.slow
 async def test_barge_in_at_any_time_frees_tier_1_and_answers_close_at_once(
     speech: Start, upstream: Upstream
 ) -> None:

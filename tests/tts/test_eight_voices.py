@@ -21,6 +21,7 @@ def words_missed(text: str, heard: str) -> float:
     return word_error_rate([text], [heard])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("voice", NAMES)
 def test_a_stranger_understands_it(pair: Pair, voice: str) -> None:
     """pocketsphinx, which knows nothing of our texts, hears most words, and of ten sentences knows which it was."""
@@ -38,6 +39,7 @@ def test_a_stranger_understands_it(pair: Pair, voice: str) -> None:
     assert sum(known) >= 8
 
 
+@pytest.mark.slow
 def test_no_one_else_speaks_within_a_paragraph(pair: Pair) -> None:
     """The coarse code of every frame names its speaker."""
     for place, voice in enumerate(NAMES):

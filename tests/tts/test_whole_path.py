@@ -36,6 +36,7 @@ def _offline() -> OfflineDecoder:
     return OfflineDecoder.load(embedded.CODEC)
 
 
+@pytest.mark.slow
 def test_ten_sentences_are_heard_sample_for_sample_as_snac_decodes_them(exact_pair: Pair) -> None:
     heard, heard_offline = [], []
     for seed, sentence in enumerate(SENTENCES):
@@ -77,6 +78,7 @@ def test_a_short_reply_is_sound(pair: Pair, text: str) -> None:
     assert np.max(np.abs(samples.astype(int))) > 500, "silence"
 
 
+@pytest.mark.slow
 def test_a_text_of_3000_characters_is_spoken_to_its_end(pair: Pair) -> None:
     text = " ".join(SENTENCES * 10)[:2999] + "."
     seconds = len(spoken(pair.url, text, 5)) / 2 / 24_000
@@ -89,6 +91,7 @@ def test_the_same_seed_is_the_same_audio_and_another_is_not(pair: Pair) -> None:
     assert first != other
 
 
+@pytest.mark.slow
 def test_in_one_process_it_is_the_same_audio(pair: Pair, tmp_path: Path) -> None:
     with running_pair(tmp_path, "--in-process") as single:
         assert spoken(single.url, SENTENCES[0], 1) == spoken(pair.url, SENTENCES[0], 1)

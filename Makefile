@@ -85,7 +85,7 @@ release: ## set, commit and tag VERSION=1.2.3; pushes nothing
 	@echo "$$VERSION" | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+' || \
 		{ echo "Name the version: make release VERSION=1.2.3"; exit 1; }
 	@test -z "$$(git status --porcelain)" || { echo "There are uncommitted changes: commit or stash them first."; exit 1; }
-	@grep -E "^## $$VERSION(,| |$$)" CHANGELOG.md | grep -qv unreleased || \
+	@grep -Fq "## $$VERSION, 2" CHANGELOG.md || \
 		{ echo "CHANGELOG.md needs a heading with the version and its date: ## $$VERSION, $$(date +%F)"; exit 1; }
 	@sed "s/^__version__ = .*/__version__ = \"$$VERSION\"/" orpheus/__init__.py > .version && \
 		cat .version > orpheus/__init__.py && rm .version

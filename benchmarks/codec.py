@@ -88,7 +88,7 @@ def stream_runs(folder: Path, rounds: int) -> dict[str, Run]:
         for _ in range(turns):
             for group in groups:
                 for state in group:
-                    state.push(frame)
+                    state.add_codes(frame)
                 decode_all(decoder, group)
 
     for streams in CONCURRENT:

@@ -1,6 +1,6 @@
 """Streaming beside the offline decode: the largest error, the SNR of an early first frame, the seam after it, a picture.
 
-Fidelity is measured on what the embedded voice says: random codes would give other figures.
+Fidelity is measured on speech of the embedded voice: random codes would give other figures.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def spoken_codes(text: str) -> Codes:
     ids = llama.tokenize(turn.encode(), add_bos=False, special=True)
     answer = llama.create_completion(ids, max_tokens=700, temperature=0.4, stop=[token_text(2)])
     text = answer["choices"][0]["text"]  # type: ignore[index]
-    return np.array(FrameAssembler().push(TokenTextParser().push(text)), np.int64)
+    return np.array(FrameAssembler().assemble(TokenTextParser().parse(text)), np.int64)
 
 
 def worst_error(folder: Path, frames: int) -> float:
@@ -72,7 +72,7 @@ def fidelity(codes: Codes) -> tuple[dict[int, float], dict[str, float]]:
         for frame in range(4, len(codes) // SLOTS - 3):
             known = 4 * frame + 4 + lookahead
             state = StreamState(decoder, 0, decoder.tail)
-            state.push(codes[: SLOTS * -(-known // 4)])
+            state.add_codes(codes[: SLOTS * -(-known // 4)])
             state.end = known
             state._latents = np.pad(state._latents[:known], ((0, decoder.tail), (0, 0)))
             (pcm,) = decode_all(decoder, [state])
@@ -84,7 +84,7 @@ def fidelity(codes: Codes) -> tuple[dict[int, float], dict[str, float]]:
     for first in range(2, len(codes) // SLOTS - 6):
         part = codes[first * SLOTS :]
         state = StreamState(decoder, 0, 4)
-        state.push(part[: 2 * SLOTS])
+        state.add_codes(part[: 2 * SLOTS])
         (early,) = decode_all(decoder, [state])
         true = offline.decode(part[: 8 * SLOTS])
         jumps.append(abs(float(early[-1] - true[len(early) - 1])))

@@ -29,7 +29,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def step_ms(decoders: dict[str, Decoder], batch: int, rounds: int) -> dict[str, float]:
-    """The median of a step of one frame for each decoder; they take turns, so that a change of clocks meets all."""
+    """The median of a step of one frame for each decoder; they take turns, so that a change of clock speed affects all."""
     states = {
         name: [StreamState(decoder, seed, 4) for seed in range(batch)] for name, decoder in decoders.items()
     }
@@ -38,7 +38,7 @@ def step_ms(decoders: dict[str, Decoder], batch: int, rounds: int) -> dict[str, 
         for name, decoder in decoders.items():
             frame = np.random.default_rng(0).integers(0, decoder.config.codes, SLOTS)
             for state in states[name]:
-                state.push(frame)
+                state.add_codes(frame)
             started_s = time.perf_counter()
             advance(decoder, states[name], 4)  # ends with the samples on the host, so it waits for the GPU
             times_ms[name].append((time.perf_counter() - started_s) * 1000)

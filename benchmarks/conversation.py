@@ -65,7 +65,7 @@ async def llm(text: str, chance: random.Random) -> AsyncIterator[str]:
 
 
 class BrokenOff(Exception):
-    """A turn ended before all of it was heard."""
+    """A turn ended before all of its audio had played."""
 
 
 @dataclass
@@ -117,7 +117,7 @@ async def take_turn(url: str, words: AsyncIterator[str], leave_after_s: float = 
 
 @dataclass
 class ConversationReport:
-    """What all people of one run heard."""
+    """The results of all conversations of one run."""
 
     turns: list[Turn] = field(default_factory=list)
     broken_off: list[str] = field(default_factory=list)  # why
@@ -213,7 +213,7 @@ class Timeline:
 
 
 async def watched(url: str) -> Timeline:
-    """One turn over `/v1/audio/speech/stream`, which tells of its segments."""
+    """One turn over `/v1/audio/speech/stream`, which reports its segments."""
     seen = Timeline()
     async with connect(url.replace("http", "ws", 1) + "/v1/audio/speech/stream", proxy=None) as socket:
         config = {"voice": "tara", "response_format": "pcm", "stream_audio": True, "word_timestamps": True}

@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.churn import churn
 from orpheus import embedded
-from orpheus.http.child import ChildServer
 from orpheus.llama.sampler import Sampler
 from orpheus.ops.bench.rivals import BODY, NEEDS, MissingRival, completions_server, measure
+from orpheus.ops.child import ChildServer
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import CODES_PER_SLOT, FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
 from training.random_gguf import SMALL, VOCABULARY, write_gguf

@@ -38,7 +38,7 @@ AT_ONCE = 4  # sentences spoken at once
 
 @dataclass
 class Spoken:
-    """What the pipeline made of one sentence: samples, or None where it gave up; and whether a segment ran away."""
+    """What the pipeline made of one sentence: samples, or None if it gave up; and whether a segment ran away."""
 
     samples: NDArray[np.int16] | None
     ran_away: bool

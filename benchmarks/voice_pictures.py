@@ -17,7 +17,7 @@ COLUMNS = 4
 
 
 def draw(rows: list[Row], picture: Path) -> None:
-    """One row a voice; what it says is the same sentence for all."""
+    """One row per voice; all say the same sentence."""
     blocks = -(-len(rows) // COLUMNS)
     figure, axes = plt.subplots(
         2 * blocks, COLUMNS, figsize=(15, 4.4 * blocks), sharey=True, squeeze=False, layout="constrained"

@@ -67,7 +67,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Text:
-    """A word, released when it is heard; times in seconds from the first sample."""
+    """A word, released when its audio is due; times in seconds from the first sample."""
 
     text: str
     start_s: float
@@ -167,7 +167,7 @@ class TextToSpeech:
                 await self._socket.send(packed)
 
     async def __aiter__(self) -> AsyncIterator[Message]:
-        """Yield audio LEAD_S before it is due and words when they are heard, in real time from the first audio."""
+        """Yield audio LEAD_S before it is due and words when they are due, in real time from the first audio."""
         if self._reading is None:
             raise RuntimeError("call start_up first")
         loop = asyncio.get_running_loop()

@@ -33,7 +33,7 @@ PLAYERS = {  # programs that play 16-bit little-endian mono at 24 kHz from stand
     "ffplay": "-loglevel error -nodisp -autoexit -fflags nobuffer -probesize 32 -f s16le -sample_rate 24000 -i -",
     "aplay": "-q -t raw -f S16_LE -r 24000 -c 1 -",
 }
-# Used where none of them is installed. It reports on standard output that it can play, and its error as one line.
+# Used if none of them is installed. It reports on standard output that it can play, and its error as one line.
 SOUNDDEVICE = """
 import sys
 try:

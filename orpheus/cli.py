@@ -17,7 +17,7 @@ from rich.table import Table
 
 from orpheus import __version__, logs
 from orpheus.deploy.settings import Deployment, load_deployment
-from orpheus.errors import BadRequest, OrpheusError, SetupError
+from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 
@@ -46,16 +46,13 @@ Key = Annotated[str | None, typer.Option(help="API key of the running pair [ORPH
 def main() -> None:
     """Entry point of `orpheus` and of `python -m orpheus`."""
     try:
-        try:
-            app()
-        except ModuleNotFoundError as error:
-            raise SetupError(
-                f"{error.name} is not installed. A machine that speaks needs both tiers: "
-                "pip install 'orpheus-tts-pair[llama,speech]' (in a checkout '.[llama,speech]')."
-            ) from error
-    except OrpheusError as error:
-        console.print(f"orpheus: {error}", soft_wrap=True, highlight=False, markup=False)
-        sys.exit(error.exit_code)
+        app()
+    except (OrpheusError, ModuleNotFoundError) as error:
+        known = in_a_sentence(error)
+        if not isinstance(known, SetupError) and isinstance(error, ModuleNotFoundError):
+            raise  # not a missing extra but a fault of ours
+        console.print(f"orpheus: {known}", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(known.exit_code)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Every error of Orpheus: one sentence for the person who must act on it, an HTTP status and an exit code.
 
-Raised deep and mapped to the outside in one place each: to HTTP by `status` and `body()`, to the command line by
+Errors are raised where they happen and mapped once: to HTTP by `status` and `body()`, to the command line by
 `exit_code`.
 
     OrpheusError
@@ -117,3 +117,25 @@ class GenerationFailed(EngineError):
 class UpstreamError(EngineError):
     status = 502
     code = "upstream_error"
+
+
+# What the extras install (pyproject.toml), by the names it is imported under.
+_EXTRAS = {
+    "llama": ("llama_cpp",),
+    "speech": ("torch", "snac", "av", "num2words", "sentencex", "msgpack", "cachetools"),
+}
+
+
+def in_a_sentence(error: Exception) -> OrpheusError:
+    """An unexpected error as one of ours. A package that an extra installs is missing: SetupError with the command."""
+    if isinstance(error, OrpheusError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        for extra, packages in _EXTRAS.items():
+            if package in packages:
+                return SetupError(
+                    f"{package} is not installed: pip install 'orpheus-tts-pair[{extra}]' (in a checkout "
+                    f"'.[{extra}]'). A machine that runs both tiers needs [llama,speech]."
+                )
+    return EngineError(f"{type(error).__name__}: {error}")

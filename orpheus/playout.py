@@ -1,7 +1,7 @@
-"""How much audio is in a listener's hands: the one estimate of playout in the project.
+"""How many seconds of audio a listener has received and not played yet: the project's only estimate of playout.
 
-Both tiers, the codec and the clients' benchmarks decide by it: whether a first frame is urgent, whether decoding may
-wait, how much to prebuffer, when a socket is far enough ahead, and what counts as an underrun.
+The scheduler, the codec, the pipeline, the sockets, the metrics and the benchmarks use it to decide whether a first
+frame is urgent, whether decoding can wait, how much to prebuffer, how far to send ahead, and what is an underrun.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class PlayoutClock:
     underruns: int = 0  # times the player had nothing to play
     underrun_s: float = 0.0  # silence it played instead, in all
     longest_underrun_s: float = 0.0
-    ends_s: float | None = None  # when all it was given will have been played; None before the first audio
+    ends_s: float | None = None  # when everything received will have been played; None before the first audio
 
     def add(self, audio_s: float, now_s: float | None = None, *, excused_s: float = 0.0) -> None:
-        """The listener is given `audio_s` more seconds of audio.
+        """The listener receives `audio_s` more seconds of audio.
 
-        `excused_s` of a gap before it is not an underrun: there was no text to speak.
+        `excused_s` seconds of a gap before it do not count as an underrun: there was no text to speak.
         """
         now_s = time.monotonic() if now_s is None else now_s
         if self.ends_s is None:

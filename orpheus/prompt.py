@@ -1,4 +1,4 @@
-"""The prompt that Orpheus was trained on, as text, made from a voice and a text; and read from what other front ends send.
+"""The prompt that Orpheus was trained on: built from a voice and a text, and recognized in what other front ends send.
 
 The trained turn is that of Orpheus-TTS's `_format_prompt`. The community forms are those of orpheus-tts-local and
 Orpheus-FastAPI (`<|audio|>…<|eot_id|>`), and of orpheus-cpp (`…<|eot_id|><custom_token_4>`).

@@ -1,4 +1,4 @@
-"""How tokens are drawn, and the one place that bounds it: carried from the request to the sampler, through both tiers."""
+"""Sampling parameters and their bounds, shared by both tiers: the request, the token source and the sampler."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Environment and `.env` → one frozen `Settings`, read once at the start and passed down.
 
-Every number a person may want to change stands here with its unit and its reason; nothing else reads the
-environment. Knows nothing of what the settings are used for.
+Each setting is declared here with its unit, its bounds and a description; those of the Modal deployment are in
+deploy/settings.py. Nothing else in the package reads ORPHEUS_ variables.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class TokenTextParser:
     def __init__(self) -> None:
         self._tail = ""
 
-    def push(self, text: str) -> list[int]:
+    def parse(self, text: str) -> list[int]:
         """The numbers of the tokens that `text` completes."""
         text = self._tail + text
         end = 0

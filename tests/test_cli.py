@@ -64,7 +64,7 @@ def test_say_asks_a_running_server_for_any_format(pair: Pair, tmp_path: Path, fo
     assert format == "pcm" or len(decode(out.read_bytes())[0]) > 5000
 
 
-def test_say_shows_the_key_it_is_given(tmp_path: Path) -> None:
+def test_say_sends_the_key_it_is_given(tmp_path: Path) -> None:
     seen: list[str] = []
 
     async def refuse(request: Request) -> Response:
@@ -115,7 +115,7 @@ def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
         (["say", "Hi.", "--speed", "9"], "speed", 2),
     ],
 )
-def test_it_tells_what_is_wrong_at_once_and_leaves_no_file(
+def test_an_error_is_reported_at_once_and_leaves_no_file(
     command: Callable[..., Done], arguments: list[str], says: str, code: int
 ) -> None:
     done = command(*arguments)

@@ -33,7 +33,7 @@ def test_an_image_has_what_its_extra_asks_for_as_locked(tier: str) -> None:
     assert f"ghcr.io/astral-sh/uv:{images.UV}," in text
 
 
-def test_tier_1_is_compiled_as_on_modal() -> None:
+def test_tier_1_is_compiled_as_it_is_on_modal() -> None:
     text = dockerfile("llama")
     assert f"FROM {images.CUDA} AS build" in text
     assert images.PORTABLE in text
@@ -43,7 +43,7 @@ def test_tier_1_is_compiled_as_on_modal() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_what_is_copied_is_there_and_not_ignored(tier: str) -> None:
+def test_every_copied_file_exists_and_is_not_ignored(tier: str) -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         name
@@ -65,7 +65,7 @@ def test_the_entry_point_is_a_command_of_ours(tier: str) -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_compose_sets_what_the_program_takes(tier: str) -> None:
+def test_compose_sets_only_known_settings(tier: str) -> None:
     service = COMPOSE["services"][tier]
     assert (ROOT / service["build"]["dockerfile"]).is_file()
     assert (FOLDER / service["build"]["context"]).resolve() == ROOT
@@ -88,7 +88,7 @@ def test_tier_2_finds_tier_1_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_the_health_check_tells_up_from_down(tier: str, pair: Pair) -> None:
+def test_the_health_check_distinguishes_up_from_down(tier: str, pair: Pair) -> None:
     source = COMPOSE["services"][tier]["healthcheck"]["test"][-1]
     url = {"llama": pair.llama_url, "speech": pair.url}[tier]
     for address, code in ((url, 0), ("http://127.0.0.1:9", 1)):

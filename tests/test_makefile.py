@@ -40,13 +40,13 @@ def program(path: Path, text: str = HAS_IT) -> Path:
     "text",
     ['She said "no".', "`false` $(false)", "It's 5 o'clock; exit 1", "It costs $5, $$HOME.", "-v", "a\\b"],
 )
-def test_any_text_can_be_said(text: str, tmp_path: Path) -> None:
+def test_any_text_can_be_spoken(text: str, tmp_path: Path) -> None:
     program(tmp_path / "orpheus", '#!/bin/sh\nfor last; do :; done; printf %s "$last"\n')
     done = make("-s", "--no-print-directory", "-o", "install", "say", f"BIN={tmp_path}", f"TEXT={text}")
     assert (done.stdout, done.returncode) == (text, 0), done.stderr
 
 
-def test_an_environment_that_could_not_be_made_is_not_taken_for_one_the_next_time(tmp_path: Path) -> None:
+def test_an_environment_that_could_not_be_created_is_not_used_the_next_time(tmp_path: Path) -> None:
     """As Debian's Python without python3-venv does it: a folder with a python in it, and no pip."""
     environment = tmp_path / "venv"
     half = program(
@@ -61,7 +61,7 @@ def test_an_environment_that_could_not_be_made_is_not_taken_for_one_the_next_tim
 
 
 @pytest.mark.parametrize("there", [["c++"], ["cmake"], []])
-def test_without_what_llama_cpp_is_built_with_it_says_so_first(there: list[str], tmp_path: Path) -> None:
+def test_missing_build_tools_are_reported_first(there: list[str], tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     for name in there:
         program(tools / name)

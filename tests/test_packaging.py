@@ -75,7 +75,7 @@ def test_what_is_installed_is_what_is_locked() -> None:
         assert versions[name].contains(version), f"{name} {version} is installed, locked is {versions[name]}"
 
 
-def test_a_machine_with_the_shared_packages_alone_is_told_what_to_install() -> None:
+def test_a_machine_with_only_the_shared_packages_learns_what_to_install() -> None:
     source = "import sys\nsys.modules['av'] = None\nfrom orpheus.cli import main\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", source, "say", "Hello."],

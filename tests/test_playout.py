@@ -15,13 +15,13 @@ def clock_after(*arrivals: tuple[float, float]) -> PlayoutClock:
     return clock
 
 
-def test_audio_that_arrives_before_it_is_needed_is_no_underrun() -> None:
+def test_audio_that_arrives_before_it_is_needed_is_not_an_underrun() -> None:
     clock = clock_after((10.0, 0.5), (10.2, 0.5), (10.9, 0.5), (11.4, 0.1))
     assert (clock.underruns, clock.underrun_s) == (0, 0.0)
     assert clock.ends_s == pytest.approx(11.6)
 
 
-def test_waiting_for_the_first_audio_is_no_underrun() -> None:
+def test_waiting_for_the_first_audio_is_not_an_underrun() -> None:
     assert clock_after((99.0, 0.1)).underruns == 0
 
 
@@ -46,7 +46,7 @@ def test_a_gap_without_text_to_speak_is_excused() -> None:
     assert clock.underrun_s == pytest.approx(0.5)
 
 
-def test_what_is_buffered_is_what_was_given_and_not_played_yet() -> None:
+def test_the_buffer_holds_what_was_received_and_not_played_yet() -> None:
     assert PlayoutClock().buffered_s() == 0.0
     clock = clock_after((5.0, 0.5), (5.1, 0.5))
     assert clock.buffered_s(5.1) == pytest.approx(0.9)
@@ -54,7 +54,7 @@ def test_what_is_buffered_is_what_was_given_and_not_played_yet() -> None:
     assert clock.buffered_s(7.0) == 0.0
 
 
-def test_times_are_those_of_the_monotonic_clock_where_none_are_given() -> None:
+def test_times_default_to_the_monotonic_clock() -> None:
     clock = PlayoutClock()
     clock.add(100.0)
     assert 0 <= time.monotonic() + 100.0 - (clock.ends_s or 0.0) < 50

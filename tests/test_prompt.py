@@ -39,7 +39,7 @@ def test_a_turn_is_recognised_in_every_form_front_ends_send(prompt: str) -> None
 
 
 @pytest.mark.parametrize("prompt", ["", "tara: Hi.", "Once upon a time", "<|audio|>tara: Hi."])
-def test_other_prompts_are_no_turns(prompt: str) -> None:
+def test_other_prompts_are_not_turns(prompt: str) -> None:
     assert read_turn(prompt) is None
 
 
@@ -53,7 +53,7 @@ def test_other_prompts_are_no_turns(prompt: str) -> None:
         ("<laugh> 3 < 4 > 2", "<laugh> 3 < 4 > 2"),
     ],
 )
-def test_control_strings_go_and_tags_stay(text: str, left: str) -> None:
+def test_control_strings_are_removed_and_tags_stay(text: str, left: str) -> None:
     assert strip_control(text) == left
 
 
@@ -69,7 +69,7 @@ def test_no_control_string_survives_whatever_the_nesting(text: str) -> None:
     assert strip_control(left) == left
 
 
-def test_deep_nesting_costs_no_time() -> None:
-    began = time.monotonic()
+def test_deep_nesting_takes_linear_time() -> None:
+    began = time.process_time()
     assert strip_control("<|" * 20_000 + "|>" * 20_000) == ""
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2

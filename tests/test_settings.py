@@ -67,7 +67,7 @@ def test_a_value_out_of_range_is_one_sentence_with_its_name(
 @pytest.mark.parametrize(
     "url", ["localhost:5006", "127.0.0.1:5006", "/v1", "http://", "http://[::1", "ftp://h", "http://h:50O6"]
 )
-def test_what_is_no_url_is_told_before_anything_is_asked(
+def test_an_invalid_url_is_refused_before_any_request(
     monkeypatch: pytest.MonkeyPatch, name: str, url: str
 ) -> None:
     monkeypatch.setenv(name, url)
@@ -75,20 +75,20 @@ def test_what_is_no_url_is_told_before_anything_is_asked(
         load_settings()
 
 
-def test_a_dotenv_that_is_no_utf8_is_told_by_its_name() -> None:
+def test_a_dotenv_that_is_not_utf8_is_an_error_that_names_it() -> None:
     Path(".env").write_bytes("ORPHEUS_MODEL=/home/andré/voice.gguf\n".encode("latin-1"))
     with pytest.raises(SetupError, match=r"\.env cannot be read.*UTF-8"):
         load_settings()
 
 
 @pytest.mark.parametrize("keys", [",", " ", " , ,"])
-def test_keys_without_a_key_do_not_open_the_door(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_without_a_key_does_not_open_the_server(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_API_KEYS", keys)
     with pytest.raises(SetupError, match=r"ORPHEUS_API_KEYS=.*no key"):
         load_settings()
 
 
-def test_keys_may_stand_among_commas_and_no_keys_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_read_between_commas_and_an_empty_value_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_API_KEYS", ", one ,two,")
     assert load_settings().client_headers == {"x-api-key": "one"}
     monkeypatch.setenv("ORPHEUS_API_KEYS", "")
@@ -104,7 +104,7 @@ def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest
     assert "ORPHEUS_PORT?" in said
 
 
-def test_the_proxy_token_is_sent_only_whole() -> None:
+def test_the_proxy_token_is_sent_only_if_complete() -> None:
     assert load_settings(proxy_key="wk-1").proxy_headers == {}
     settings = load_settings(proxy_key="wk-1", proxy_secret="ws-1")
     assert settings.proxy_headers == {"Modal-Key": "wk-1", "Modal-Secret": "ws-1"}
@@ -118,7 +118,7 @@ def test_a_setting_that_is_gone_is_a_warning_with_what_replaced_it(monkeypatch: 
     ]
 
 
-def test_no_setting_counts_as_gone_and_each_that_replaces_one_exists() -> None:
+def test_no_current_setting_is_listed_as_gone_and_every_replacement_exists() -> None:
     known = names_in(*GROUPS)
     assert not {PREFIX + name for name in REPLACED} & {*known}
     for sentence in REPLACED.values():

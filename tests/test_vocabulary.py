@@ -31,17 +31,17 @@ def test_tokens_are_read_however_the_text_is_split(numbers: list[int], data: st.
     parser = TokenTextParser()
     read = []
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        read += parser.push(text[start:end])
+        read += parser.parse(text[start:end])
     assert read == numbers
 
 
-def test_text_around_tokens_and_endless_text_without_any_are_passed_over() -> None:
+def test_text_around_tokens_and_endless_text_without_any_are_skipped() -> None:
     parser = TokenTextParser()
-    assert parser.push("hm <custom_token_12> <oops <custom_tok") == [12]
-    assert parser.push("en_13>") == [13]
-    assert parser.push("<" * 100_000) == []
-    assert parser.push("a" * 100_000) == []
-    assert parser.push("<custom_token_14>") == [14]
+    assert parser.parse("hm <custom_token_12> <oops <custom_tok") == [12]
+    assert parser.parse("en_13>") == [13]
+    assert parser.parse("<" * 100_000) == []
+    assert parser.parse("a" * 100_000) == []
+    assert parser.parse("<custom_token_14>") == [14]
 
 
 def test_a_frame_goes_to_the_three_code_rows_in_time_order() -> None:
@@ -57,7 +57,7 @@ def _tokens(codes: int = 3) -> list[str]:
     return ["a", "b", *control, *audio, "<|audio|>"]
 
 
-def test_ids_are_what_the_token_list_says_whatever_its_size() -> None:
+def test_ids_follow_the_token_list_whatever_its_size() -> None:
     found = Vocabulary.from_tokens(_tokens(), "x")
     assert found.codes == 3
     assert found.size == len(_tokens())
@@ -72,7 +72,7 @@ def test_ids_are_what_the_token_list_says_whatever_its_size() -> None:
         found.id_of(number_of(0, 3))
 
 
-def test_a_slot_may_begin_with_another_code_than_0() -> None:
+def test_a_slot_may_begin_with_a_code_other_than_0() -> None:
     firsts = (0, 0, 0, 5, 5, 0, 4093)
     control = ["<|begin_of_text|>", "<|eot_id|>", *(token_text(n) for n in range(8))]
     audio = [
@@ -91,7 +91,7 @@ def test_a_slot_may_begin_with_another_code_than_0() -> None:
 
 
 @pytest.mark.parametrize("missing", [{"<custom_token_2>"}, {"<|eot_id|>"}, set(_tokens()[12:15])])
-def test_a_vocabulary_that_cannot_speak_is_refused_with_the_token_it_lacks(missing: set[str]) -> None:
+def test_a_vocabulary_without_a_needed_token_is_refused_by_its_name(missing: set[str]) -> None:
     tokens = ["gone" if token in missing else token for token in _tokens()]
     with pytest.raises(WeightsError, match=r"ORPHEUS_MODEL") as caught:
         Vocabulary.from_tokens(tokens, "some.gguf")

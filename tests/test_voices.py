@@ -54,7 +54,7 @@ def test_eight_languages_and_their_voices() -> None:
         ("/models/my-own.gguf", ("en",)),
     ],
 )
-def test_the_name_of_a_model_tells_its_languages(model: str, languages: tuple[str, ...]) -> None:
+def test_the_name_of_a_model_gives_its_languages(model: str, languages: tuple[str, ...]) -> None:
     assert languages_of(model) == languages
 
 

@@ -48,7 +48,7 @@ def test_with_a_gpu_the_published_model_and_its_codec_are(monkeypatch: pytest.Mo
     assert weights.codec_name(load_settings(model="embedded")) == "embedded"
 
 
-def test_this_machine_is_asked_whether_it_has_a_gpu() -> None:
+def test_llama_cpp_decides_whether_this_machine_has_a_gpu() -> None:
     assert weights.gpu_at_hand() in (True, False)
 
 
@@ -136,7 +136,7 @@ def test_a_hub_that_cannot_be_reached_says_so_and_what_to_do(
         weights.find_codec(load_settings(codec="some/snac"))
 
 
-def test_a_copy_that_was_kept_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cached_copy_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = model("some/one:only.gguf")
     use_hub(monkeypatch, f"http://127.0.0.1:{free_port()}", tmp_path)
     assert model("some/one:only.gguf") == path
@@ -153,13 +153,13 @@ def test_a_gguf_of_a_version_that_cannot_be_read_is_refused(version: bytes) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04 zip", b"GGML....."])
-def test_a_file_that_is_no_gguf_is_refused(content: bytes) -> None:
+def test_a_file_that_is_not_a_gguf_is_refused(content: bytes) -> None:
     Path("x.gguf").write_bytes(content)
     with pytest.raises(WeightsError, match="not a GGUF file"):
         model("x.gguf")
 
 
-def test_a_folder_that_is_no_codec_is_refused() -> None:
+def test_a_folder_that_is_not_a_codec_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"no config\.json"):
         weights.find_codec(load_settings(codec="."))
     with pytest.raises(WeightsError, match="is not a folder here"):

@@ -1,6 +1,6 @@
-"""A size and a folder → every stage in order, each going on from where it stopped: `python -m training --help`.
+"""Runs the stages in order, each resuming where it stopped: `python -m training --help`.
 
-Knows nothing of how the stages work. Stages run one at a time, so that they can also be run apart.
+Stages run one at a time and communicate only through files, so each can also be run by itself.
 """
 
 from __future__ import annotations

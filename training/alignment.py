@@ -1,6 +1,6 @@
-"""A spoken sentence's phoneme lengths → which letter, and which phoneme, each latent is saying.
+"""Phoneme durations of a spoken sentence → the letter and the phoneme that each latent is saying.
 
-Knows nothing of codes. It only guides training, so where words cannot be matched it falls back on proportion.
+The result only guides training, so where words cannot be matched it falls back on proportion.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def letter_of_phonemes(text: str, phonemes: list[str]) -> np.ndarray:
             members = np.flatnonzero(groups == group)
             letters[members] = starts[group] + (np.arange(len(members)) + 0.5) / len(members) * len(word)
         return letters
-    # TokenChunk become many words and small words run together: proportion by phonemes over the whole text.
+    # Numbers become many words and small words run together: proportion by phonemes over the whole text.
     share = np.cumsum(spoken) - 0.5
     return share / max(sum(spoken), 1) * len(text)
 

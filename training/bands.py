@@ -1,7 +1,4 @@
-"""A number of spectrum bins → the weights of mel bands over them.
-
-Knows nothing of audio.
-"""
+"""Weights of mel bands over spectrum bins."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Samples → endless padded batches of turns of like length, the same for the same seed, from any batch on.
+"""Samples → an endless sequence of padded batches of turns of similar length.
 
-Knows nothing of the network that learns from them.
+The same seed gives the same batches, and the sequence can be entered at any batch.
 """
 
 from __future__ import annotations

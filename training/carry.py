@@ -1,6 +1,6 @@
-"""codes/, shifted/ → carry/: one folder under 64 MiB from which codec and language model can be learned elsewhere.
+"""codes/, shifted/ → carry/: one folder under 64 MiB from which codec and language model can be trained elsewhere.
 
-Knows nothing of learning. Audio travels as Opus; every length is kept to the sample.
+Audio is stored as Opus; every length is kept to the sample.
 """
 
 from __future__ import annotations

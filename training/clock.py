@@ -1,6 +1,6 @@
-"""The lengths every stage shares: samples, frames, latents. Constants only.
+"""The durations that every stage shares: samples, frames, latents. Constants only.
 
-Knows nothing else; importing it costs nothing, so stages that need no teacher do not load one.
+Imports nothing, so that stages without a teacher do not load one.
 """
 
 TEACHER_HZ = 22050

@@ -1,6 +1,6 @@
-"""codes/ and shifted/ → codec.pt and snac/: SNAC's decoder and codebooks, which speak the codes in eight voices.
+"""codes/ and shifted/ → codec.pt and snac/: SNAC's decoder and codebooks, trained to render the codes in eight voices.
 
-Knows nothing of text. The encoder is a placeholder: nothing here or in the service encodes audio.
+The encoder is a placeholder: nothing here or in the service encodes audio.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class CodecPlan:
 
 
 def going_on(plan: CodecPlan, origin: Path) -> CodecPlan:
-    """`plan` for a codec that can already speak: of its size; a quarter of the rate, which falls throughout."""
+    """`plan` for a trained codec: its size, and a quarter of the learning rate, which falls throughout."""
     config = json.loads((origin / "config.json").read_text())
     return replace(
         plan,
@@ -181,7 +181,7 @@ def compiled(snac: SNAC) -> Callable[[Tensor], Tensor]:
 def draw_batch(
     found: list[Piece], plan: CodecPlan, draw: np.random.Generator, device: str
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """SNAC's three code rows (b, n·…), the audio (b, samples) and its tone alone, of random pieces of equal length."""
+    """SNAC's three code rows (b, n·…), the audio (b, samples) and its tone alone, of random excerpts of equal length."""
     frames, audio = [], []
     weights = np.array([len(piece.frames) for piece in found], float)
     for choice in draw.choice(len(found), plan.batch, p=weights / weights.sum()):

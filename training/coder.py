@@ -1,6 +1,6 @@
-"""Envelope frames → middle and fine codes → envelope frames: a small vector-quantising network, trained end to end.
+"""Envelope frames → middle and fine codes → envelope frames: a small vector-quantizing network, trained end to end.
 
-Knows nothing of waveforms or speakers. SNAC's decoder later learns to speak from the same codes.
+SNAC's decoder later learns to turn the same codes into audio.
 """
 
 from __future__ import annotations

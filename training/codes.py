@@ -1,8 +1,8 @@
 """features/ → codes/NNNNN.npz: each sentence as frames of seven codes, without its speaker.
 
-Knows nothing of waveforms. The coarse code is a melody of 85 ms (its speaker is added when one is chosen); middle
-and fine codes are the envelope and voicing, the same for all speakers, who differ in the coarse code alone. So a
-sentence spoken once teaches the language model all eight voices, and no voice can drift into another.
+The coarse code is a melody of 85 ms (its speaker is added when one is chosen); middle and fine codes are the envelope
+and voicing, the same for all speakers, who differ only in the coarse code. So a sentence spoken once teaches the
+language model all eight voices, and no voice can drift into another.
 """
 
 from __future__ import annotations

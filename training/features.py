@@ -1,6 +1,6 @@
-"""speech/ → features/NNNNN.npz: per sentence the envelope in 80 bands, voicing and melody that codes must carry.
+"""speech/ → features/NNNNN.npz: per sentence the envelope in 80 bands, voicing and melody that the codes must carry.
 
-Knows nothing of codebooks or speakers: these are the teacher's own, whose timing every speaker shares.
+These are the teacher's own; the timing is shared by every speaker.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def by_voice(rows: list[Row], figure: Callable[[list[Row]], float | None]) -> Fi
 
 
 def error_rate(rows: list[Row], kind: str, listener: str = "pocketsphinx") -> float | None:
-    """Word error rate by one listener; silence counts as every word missed. None where this kind was not made at all."""
+    """Word error rate by one listener; silence counts as every word missed. None if this kind was not made at all."""
     if not any(kind in row.verdicts for row in rows):
         return None
     heard = [row.verdicts[kind].heard[listener] if kind in row.verdicts else "" for row in rows]
@@ -125,7 +125,7 @@ def table(figures: dict[str, Figures]) -> str:
 
 
 def mismatch(recipe: Path, codec: Path) -> str | None:
-    """Why the codes of `recipe` cannot be spoken by `codec`; None where they can."""
+    """Why the codes of `recipe` cannot be spoken by `codec`; None if they can."""
     if not (recipe / "codes" / "coder.pt").exists():
         return f"{recipe} holds no codes/coder.pt: name the folder given to `python -m training --out`"
     made = codebook_size(len(codes.load(recipe)[0].fine.centres))

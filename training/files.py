@@ -1,7 +1,4 @@
-"""Bytes → a file that is either whole or not there. What makes every stage safe to stop at any moment.
-
-Knows nothing of what is stored.
-"""
+"""Writes files atomically: whole or not at all, which makes every stage safe to stop at any moment."""
 
 from __future__ import annotations
 

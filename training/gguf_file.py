@@ -1,6 +1,6 @@
-"""language.pt ↔ model.gguf: what llama.cpp loads, with the published vocabulary's names and habits.
+"""language.pt ↔ model.gguf, as llama.cpp loads it, with the published vocabulary's names and conventions.
 
-Knows nothing of training. Matrices are F16 or Q8_0, norms F32; the output is the embedding itself.
+Matrices are F16 or Q8_0, norms F32; the output matrix is the embedding itself.
 """
 
 from __future__ import annotations

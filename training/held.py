@@ -1,6 +1,6 @@
-"""Weights of a network's weight-normed layers, set by hand and held while the rest learns.
+"""Weights of a network's weight-normed layers that are set by hand and stay fixed while the rest is trained.
 
-Knows nothing of what they are for. Call within torch.no_grad().
+Call within torch.no_grad().
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass
 class Held:
-    """What learning must leave alone: a mask a parameter, True where it stays."""
+    """What learning must leave alone: a mask for each parameter, True for what stays."""
 
     masks: dict[Tensor, Tensor]
 
@@ -23,7 +23,7 @@ class Held:
         self.masks.setdefault(parameter, torch.zeros_like(parameter, dtype=torch.bool))[place] = True
 
     def guard(self) -> None:
-        """From now on no gradient reaches what is held."""
+        """From now on no gradient reaches the fixed weights."""
         for parameter, mask in self.masks.items():
             parameter.register_hook(_sparing(mask))
 

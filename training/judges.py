@@ -1,7 +1,7 @@
-"""A sentence, a speaker and what our voice made of it → what five judges say of it, of its teacher and of the codec.
+"""A sentence, a speaker and our voice's rendition → the verdicts of five judges on it, on its teacher and on the codec.
 
-The judges: pocketsphinx and Whisper (words), DNSMOS (how good it sounds, 1 to 5), resemblyzer (whose voice it is), and a clock.
-All their weights are in their packages. Knows nothing of tables; runs in processes of its own.
+The judges are pocketsphinx and Whisper (words), DNSMOS (quality, 1 to 5), resemblyzer (speaker identity), and a clock.
+Their weights come with their packages. Runs in separate processes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Task:
-    """One sentence by one voice. `ours` is what came of the pipeline, None where nothing did."""
+    """One sentence by one voice. `ours` is what came of the pipeline, None if nothing did."""
 
     speaker: int
     text: str

@@ -1,8 +1,10 @@
-"""codes/ → language.pt: a Llama that goes on from text to codes. Runs on CPU or CUDA; stops and goes on at any step.
+"""codes/ → language.pt: a Llama trained to continue text with codes.
 
-Knows nothing of audio. What each measure is for: attention is shown the letter being spoken (without it the text is
-hardly used for the first thousand steps), a phoneme is read out half-way up, in the later part whole stretches of what it
-goes on from are its own (so that one slip while speaking does not lead to the next), and the rate falls to nothing at the end.
+Runs on CPU or CUDA; can stop and resume at any step.
+
+Three measures: attention is guided to the letter being spoken (without that the text is hardly used for the first
+thousand steps); a phoneme is predicted from a middle layer; and in the later part, long stretches of the input are the
+model's own output, so that one slip does not lead to the next. The learning rate falls to zero at the end.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class LanguagePlan:
 
 
 def going_on(plan: LanguagePlan, origin: Path) -> LanguagePlan:
-    """`plan` for a model that can already speak: it hears itself from the start, at a fifth of the rate that falls throughout.
+    """`plan` for a trained model: scheduled sampling from the start, and a fifth of the learning rate, which falls throughout.
 
     A GGUF does not hold the phoneme read-out, so nothing is asked of it.
     """
@@ -301,7 +303,7 @@ def train(out: Path, samples: list[Sample], plan: LanguagePlan, seed: int) -> Pa
 
 @torch.no_grad()
 def validate(model: Llama, check: Batch, plan: LanguagePlan, precise: torch.autocast) -> str:
-    """The losses on unseen sentences, going on from the truth and from its own words."""
+    """The losses on unseen sentences, continuing the true codes and its own."""
     model.eval()
     with precise, torch.random.fork_rng():
         torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""What a voice says → the description of the teacher, had it said the same; and how far that is from what it did say.
+"""A voice's rendition of a sentence → how far it is from the teacher's.
 
-Knows nothing of words. A listener tells right from wrong and little between; this distance is small or large for every frame. Of tries
-of one sentence it agrees with either listener about as well as they agree with one another (benchmarks/LOG.md).
+A recognizer only tells right from wrong; this distance is graded and defined for every frame. Across tries of one
+sentence it agrees with either recognizer about as well as they agree with each other (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _HOPS = FRAME_SAMPLES // HOP_SAMPLES  # in a code frame
 
 
 def described(snac: SNAC, mute: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `features.describe` would return for the teacher, had it said `mute`, (n, 7) codes from 0 in every slot,
-    without a speaker."""
+    """What `features.describe` would return for the teacher saying `mute`: (n, 7) codes from 0 in every slot, without a
+    speaker."""
     return describe(codec.decode(snac, said_by(SPEAKER, mute, codes_a_slot(snac.codebook_size))))
 
 
@@ -38,7 +38,7 @@ def describe(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def away(said: np.ndarray, taught: np.ndarray) -> np.ndarray | None:
     """Bands (n, 80) and (m, 80) of one sentence → how far each code frame of the first is from what it stands for in the second,
-    (n / 8,); None where one takes twice as long as the other."""
+    (n / 8,); None if one takes twice as long as the other."""
     a, b = (codes.shapes(one, one.mean(axis=0))[:, :_SHAPES] for one in (said, taught))
     apart = np.sqrt((np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T).clip(0))
     path = align(apart)
@@ -51,7 +51,7 @@ def away(said: np.ndarray, taught: np.ndarray) -> np.ndarray | None:
 
 def align(apart: np.ndarray) -> np.ndarray | None:
     """Distances (n, m) → the nearest path from corner to corner, (steps, 2) rising, which takes every row and column and passes
-    nowhere more than twice as fast as elsewhere; None where there is none.
+    nowhere more than twice as fast as elsewhere; None if there is none.
 
     Dynamic time warping with Sakoe and Chiba's (1978) steps of slope one half, one and two.
     """

@@ -1,6 +1,6 @@
-"""Audio and the text it should say → the words heard and how many are wrong, by pocketsphinx: its model is in its wheel.
+"""Audio and its text → the words recognized and how many are wrong, by pocketsphinx, whose model is in its wheel.
 
-Knows nothing of how the audio was made. Mishears a clean teacher by 0.2 to 0.4: read differences, not levels.
+On clean speech of the teacher its word error rate is 0.2 to 0.4: read differences, not levels.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _listen(decoder: Any, samples: np.ndarray, rate_hz: int) -> Any:
 
 
 def hear(samples: np.ndarray, rate_hz: int = 24_000) -> str:
-    """The words in mono samples, int16 or float, in lower case; empty where nothing was understood."""
+    """The words in mono samples, int16 or float, in lower case; empty if nothing was understood."""
     hypothesis = _listen(_free(), samples, rate_hz)
     return hypothesis.hypstr if hypothesis else ""
 
@@ -67,7 +67,7 @@ def knows(text: str) -> bool:
 
 
 def when_said(samples: np.ndarray, text: str, rate_hz: int = 24_000) -> np.ndarray:
-    """(words, 2) seconds from and to which each word of `text`, all known, is said; (0, 2) where they cannot be found."""
+    """(words, 2): start and end in seconds of each word of `text`, all known; (0, 2) if they cannot be found."""
     _told().set_align_text(words(text))
     found = _told().seg() if _listen(_told(), samples, rate_hz) else None
     spans = [

@@ -1,6 +1,6 @@
-"""Token ids → logits: a Llama as llama.cpp reads it, with one head of each guided layer's attention laid open.
+"""Token ids → logits: a Llama as llama.cpp reads it, which also returns one attention head of each guided layer.
 
-Knows nothing of speech. Rotary pairs are neighbours, as in GGUF, so that weights are written out as they are.
+Rotary pairs are neighbours, as in GGUF, so weights are written to the file unchanged.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Melody codes → the pitch of every sample, with which the codec's lessons are sung and from which its decoder knows the phase.
+"""Melody codes → the pitch at every sample, from which the training audio is synthesized and the decoder knows the phase.
 
-A codec cannot say a phase that its codes do not tell. Left free, a convolutional one finds none that lasts and blurs all but
-the lowest harmonics into noise: the same codes give the same 512 samples again, and few pitches go into 512 evenly. So
-each code frame begins with a pulse and holds a whole number of periods, for which the pitch of its 85 ms moves by half a
-period or so: listeners hardly notice, and everything periodic follows from the frame's own code.
-
-Knows nothing of the teacher.
+A codec cannot render a phase that its codes do not determine. Left to itself, a convolutional one blurs all but the
+lowest harmonics into noise: the same codes give the same 512 samples, and few pitches divide 512 samples evenly. So each
+code frame begins with a pulse and holds a whole number of periods, for which the pitch of its 85 ms moves by about half a
+period: hardly audible, and everything periodic then follows from the frame's own code.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""language.pt, snac/ and texts.jsonl → preferred.pt: the language model, taught by what listeners understood of its own tries.
-Where there is no language.pt, it goes on from the embedded voice, which needs no teacher.
+"""language.pt, snac/ and texts.jsonl → preferred.pt: the language model, trained on what recognizers understood.
 
-Knows nothing of audio; runs on the CPU, as making the tries takes four fifths of the time. Learning from the teacher ends
-at the loss of the next code, in which a slip that loses a word counts no more than a vowel a shade brighter. Here the model
-says each sentence several times, and of any two tries the one better understood, and more like the teacher's saying of it
-where that is known (likeness.py), is to become likelier against the other
-(Rafailov and others 2023), as a whole and word by word: a word knows better than its sentence which codes were to blame.
+Without a language.pt it continues from the embedded voice, which needs no teacher. Runs on the CPU, since making the
+tries takes four fifths of the time.
+
+The loss of the next code weighs a slip that loses a word no more than a slightly brighter vowel. Here the model speaks
+each sentence several times, and of any two tries the one that was understood better, and is closer to the teacher's
+rendition if that is known (likeness.py), is made likelier than the other (Rafailov and others 2023), as a whole and word
+by word: a word shows better than its sentence which codes were to blame.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Likelihoods:
 
 
 def likelihoods(model: Llama, batch: list[Tries]) -> Likelihoods:
-    """What the model says of every try of every sentence."""
+    """The model's likelihoods of every try of every sentence."""
     prompts = [turns.prompt(one.text, one.voice) for said in batch for one in said]
     spoken = [
         np.append(turns.spoken_ids(one.frames, model.shape.codes), turns.CONTROL_ID[2])

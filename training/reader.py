@@ -1,7 +1,4 @@
-"""A GGUF and a text → codes, by llama.cpp, as the service samples them: legal codes of the slot only.
-
-Knows nothing of audio.
-"""
+"""A GGUF and a text → codes, by llama.cpp, sampled as the service does: only legal codes of the slot that is due."""
 
 from __future__ import annotations
 

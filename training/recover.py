@@ -1,9 +1,9 @@
-"""features/ and a finished voice → codes/coder.pt: the coder that goes with it, where its own is gone.
+"""features/ and a finished voice → codes/coder.pt: the voice's coder, if its own is lost.
 
-Nothing that speaks needs a coder, so a voice ships without one; to teach it more by its teacher, or to hear its codec alone, one is
-needed. The codec's codebooks began as the coder's centres and have hardly left them (`codec.begin`). The networks around the
-centres are learned anew: what a code means from what the codec makes of the codes the voice itself says; which code to
-choose from those and from the teacher's speech.
+Nothing that speaks needs a coder, so a voice ships without one; training it further on its teacher, or listening to its
+codec alone, does. The codec's codebooks started as the coder's centres and have hardly moved (`codec.begin`). The
+networks around the centres are trained anew: what a code means, from what the codec renders for the voice's own codes;
+which code to choose, from those and from the teacher's speech.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def fit(
 
 
 def surprise(coder: Coder, heard: Tensor, middle: Tensor, fine: Tensor, sharpness: Tensor) -> Tensor:
-    """Cross entropy in nats of the known codes, were a nearer centre the likelier by `sharpness` (2,)."""
+    """Cross entropy in nats of the known codes, with likelihoods from the distances to the centres by `sharpness` (2,)."""
     hidden = coder.encoder(heard)
     coarse = coder.from_middle(coder.middle.centres[middle].transpose(1, 2))
     latents = coder.to_middle(hidden), coder.to_fine(torch.cat([hidden, coarse], dim=1))
@@ -217,7 +217,7 @@ def _entropy(latent: Tensor, book: Codebook, said: Tensor, sharpness: Tensor) ->
 
 
 def make(out: Path, size: Size, plan: Recovery, seed: int) -> Path:
-    """Recover the coder of the voice in `out`, or, where there is none, of the embedded one, whose codec is then laid there."""
+    """Recover the coder of the voice in `out`, or of the embedded voice if there is none; its codec is then copied there."""
     target = out / "codes" / "coder.pt"
     if target.exists():
         return target

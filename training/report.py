@@ -1,7 +1,4 @@
-"""model.gguf and snac/ → report.json: word error by voice of the teacher, of the codec alone, of the whole path.
-
-Knows nothing of training.
-"""
+"""model.gguf and snac/ → report.json: word error rates by voice of the teacher, the codec alone, and the whole path."""
 
 from __future__ import annotations
 

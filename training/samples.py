@@ -1,6 +1,6 @@
-"""codes/*.npz → sentences as codes, with all that the learning stages need to know of them.
+"""codes/*.npz → sentences as codes, with everything that the training stages need to know about them.
 
-Knows nothing of the teacher: a folder of these files can be carried elsewhere and learned from there.
+The teacher is not needed: a folder of these files can be copied elsewhere and trained on there.
 """
 
 from __future__ import annotations

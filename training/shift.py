@@ -1,6 +1,6 @@
-"""The teacher's samples → pitch, envelope and breath (WORLD), and those → any of the eight speakers, 24 kHz.
+"""The teacher's samples → pitch, envelope and breath (WORLD); and those → any of the eight speakers, 24 kHz.
 
-Knows nothing of texts or codes. Time is kept to the sample: all speakers say a sentence at the same moments.
+Timing is kept to the sample: all speakers say a sentence at the same moments.
 """
 
 from __future__ import annotations

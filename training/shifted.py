@@ -1,8 +1,8 @@
-"""speech/ and codes/ → shifted/NNNNN.flac and .json: sentences as each speaker says them, what the codec learns from.
+"""speech/ and codes/ → shifted/NNNNN.flac and .json: the sentences as each speaker says them, the codec's training audio.
 
-One sentence serves one speaker of its rate, in turn, so any prefix is balanced. The melody is
-the codes': where the high harmonics of the true one lie they do not tell, so the codec could but learn noise there.
-Tone and breath are the two channels of a file.
+A sentence is spoken by one speaker of its rate, in turn, so any prefix of the set is balanced. Its melody is that of the
+codes: they do not determine the high harmonics of the original melody, which the codec could only learn as noise. Tone
+and breath are the two channels of a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.speakers import RATES, SPEAKERS
 
 
 def speakers_of(rate: int) -> list[int]:
-    """TokenChunk of the speakers who speak at RATES[rate]."""
+    """Numbers of the speakers who speak at RATES[rate]."""
     return [number for number, speaker in enumerate(SPEAKERS) if speaker.rate == rate]
 
 

@@ -1,6 +1,6 @@
-"""WORLD's three streams → tone and breath, 24 kHz, with the pulses of the tone where the melody (melody.py) puts them.
+"""WORLD's three streams → tone and breath, 24 kHz, with the pulses of the tone placed by the melody (melody.py).
 
-Knows nothing of codes. After WORLD (Morise 2016): a pulse is the minimum-phase response of the envelope at its place.
+After WORLD (Morise 2016): a pulse is the minimum-phase response of the envelope at its position.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sing(streams: Analysis, hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pulses(hz: np.ndarray) -> np.ndarray:
-    """Admission of the pulses, in samples and parts of one: the first at 0, then each a period on."""
+    """Positions of the pulses in samples, fractional: the first at 0, each a period after the one before."""
     cycles = np.concatenate([[-1e-9], np.cumsum(hz) / RATE_HZ + 1e-9])
     whole = np.arange(np.floor(cycles[-1]))
     return np.interp(whole, cycles, np.arange(len(cycles)))

@@ -1,7 +1,4 @@
-"""Two waveforms → how differently they sound: spectra at several resolutions; and discriminators for an adversarial loss.
-
-Knows nothing of codes or of the codec.
-"""
+"""Losses between two waveforms: spectra at several resolutions, and discriminators for an adversarial loss."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""texts.jsonl → speech/NNNNN.flac and .json: the teacher's audio, 22.05 kHz, and when each phoneme is said.
+"""texts.jsonl → speech/NNNNN.flac and .json: the teacher's audio, 22.05 kHz, and the timing of its phonemes.
 
-Knows nothing of speakers or codes: one teacher, Piper's joe, without randomness.
+The teacher is Piper's joe, without randomness.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A seeded random generator → sentences people say to voice agents: numbers, dates, prices, replies, names.
 
-Knows nothing of corpora or audio. All of it was written for this project and is CC0.
+All of them were written for this project and are CC0.
 """
 
 # ruff: noqa: SIM905 - word lists are easier to read and to extend as text

@@ -69,7 +69,7 @@ def test_one_speaker_under_two_names_is_no_better_than_chance() -> None:
     assert 0.3 < accuracy < 0.7
 
 
-def test_all_are_listened_to_in_the_same_quiet_room() -> None:
+def test_all_are_judged_in_the_same_quiet_room() -> None:
     cut = np.sin(np.arange(2400)).astype(np.float32)
     played = in_a_room(cut)
     before = round(SILENCE_S * 24_000)
@@ -87,7 +87,7 @@ def test_a_sentence_that_was_not_made_counts_every_word_as_missed() -> None:
     assert figures["runaway_rate"]["tara"] == 0.5
 
 
-def test_the_judges_understand_the_teacher_and_tell_its_voices_apart() -> None:
+def test_the_judges_understand_the_teacher_and_distinguish_its_voices() -> None:
     spoken, _ = speech.speak(speech.load_teacher(), TEXT, 1)
     names = [speaker.name for speaker in SPEAKERS]
     rows = {name: judge(Task(names.index(name), TEXT, None, None, embedded.CODEC)) for name in ("mia", "leo")}

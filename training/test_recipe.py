@@ -100,7 +100,7 @@ def test_a_stage_that_was_stopped_makes_only_what_is_missing(made: Path, tmp_pat
     ("stage", "loss"),
     [("language", "attention_miss"), ("codec", "spectral_loss"), ("codec", "discriminator_loss")],
 )
-def test_a_loss_that_is_no_number_spoils_no_weight(
+def test_a_loss_that_is_nan_changes_no_weight(
     made: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +132,7 @@ def test_frames_last_as_long_as_the_teacher_spoke(made: Path) -> None:
         assert len(one.places) == len(one.phones) == 4 * len(one.frames)
 
 
-def test_a_finished_voice_gives_its_coder_back(made: Path, tmp_path: Path) -> None:
+def test_the_coder_of_a_finished_voice_can_be_recovered(made: Path, tmp_path: Path) -> None:
     """Its centres and melodies exactly as its codec learned them; enough of the rest to code its teacher and go on."""
     for name in ("texts.jsonl", "speech", "features", "model.gguf", "snac"):
         (tmp_path / name).symlink_to(made / name)
@@ -182,7 +182,7 @@ def test_a_coder_is_not_recovered_from_nothing(tmp_path: Path) -> None:
         run("recover", SMOKE, tmp_path)
 
 
-def test_the_embedded_voice_is_ready_to_be_taught_more(made: Path, tmp_path: Path) -> None:
+def test_the_embedded_voice_can_be_trained_further(made: Path, tmp_path: Path) -> None:
     """Its coder, its codec, and the teacher's sentences in its codes."""
     for name in ("texts.jsonl", "speech", "features"):
         (tmp_path / name).symlink_to(made / name)
@@ -194,7 +194,7 @@ def test_the_embedded_voice_is_ready_to_be_taught_more(made: Path, tmp_path: Pat
     assert coded[:, 0].max() < 256
 
 
-def test_a_finished_voice_can_be_taught_more(made: Path, tmp_path: Path) -> None:
+def test_a_finished_voice_can_be_trained_further(made: Path, tmp_path: Path) -> None:
     """It begins as it is: a step of no size leaves what it says where it was."""
     (tmp_path / "codes").symlink_to(made / "codes")
     plan = language.going_on(replace(SMOKE.language, steps=1, rate=1e-9), made / "model.gguf")
@@ -205,7 +205,7 @@ def test_a_finished_voice_can_be_taught_more(made: Path, tmp_path: Path) -> None
             torch.testing.assert_close(after[name], values, msg=name)
 
 
-def test_a_finished_codec_can_be_taught_more(made: Path, tmp_path: Path) -> None:
+def test_a_finished_codec_can_be_trained_further(made: Path, tmp_path: Path) -> None:
     """It begins as it is, whatever the size of the recipe; its waves stay, and the rest learns."""
     for name in ("codes", "shifted"):
         (tmp_path / name).symlink_to(made / name)
@@ -238,7 +238,7 @@ def test_speakers_differ_in_pitch_and_say_a_sentence_at_the_same_moments(made: P
     assert min(b / a for a, b in pairwise(pitches)) > 1.08
 
 
-def test_the_lessons_sing_what_the_codes_tell(made: Path) -> None:
+def test_the_training_audio_has_the_melody_of_the_codes(made: Path) -> None:
     *_, melodies = codes.load(made)
     frames = {one.number: one.frames for one in samples.read(made / "codes")}
     audio, _ = soundfile.read(made / "shifted" / "00000.flac")
@@ -272,7 +272,7 @@ def test_a_frame_begins_with_a_pulse_and_the_pitch_stays_near() -> None:
         assert 0.005 < away.max() < 1.5 * 0.6 / fewest
 
 
-def test_the_decoder_is_born_knowing_the_phase_of_the_voice() -> None:
+def test_the_decoder_starts_with_the_phase_of_the_voice() -> None:
     plan = replace(SMOKE.codec, codes=128)  # sixteen melodies
     melodies = np.linspace(-0.15, 0.15, 16)[:, None] + np.linspace(-0.05, 0.05, 4)
     draw = np.random.default_rng(1)
@@ -300,7 +300,7 @@ def test_the_decoder_is_born_knowing_the_phase_of_the_voice() -> None:
                     assert likeness > np.exp(-0.02 * harmonic**2), (speaker.name, level, harmonic)
 
 
-def test_what_is_laid_is_not_learned(made: Path) -> None:
+def test_weights_set_by_hand_are_not_trained(made: Path) -> None:
     found = codec.pieces(made, SMOKE.coder.codes)
     torch.manual_seed(1)
     snac, held = codec.begin(SMOKE.codec, made, found)
@@ -330,7 +330,7 @@ def test_tone_and_breath_are_the_voice(made: Path) -> None:
     assert np.corrcoef(*loud)[0, 1] > 0.95
 
 
-def test_lessons_that_are_carried_keep_their_length_and_both_channels(made: Path, tmp_path: Path) -> None:
+def test_carried_audio_keeps_its_length_and_both_channels(made: Path, tmp_path: Path) -> None:
     carried = tmp_path / "carry"
     shutil.copytree(carry.pack(made, 1), carried)
     carry.unpack_audio(carried)
@@ -387,7 +387,7 @@ def test_texts_keep_their_tags_and_the_teacher_hears_sounds(made: Path) -> None:
         assert "<" not in json.loads(line)["spoken"]
 
 
-def test_the_model_goes_on_from_stretches_of_its_own_and_from_nothing_that_no_slot_allows(made: Path) -> None:
+def test_the_model_continues_its_own_codes_and_only_legal_ones(made: Path) -> None:
     codes, plan = SMOKE.coder.codes, replace(SMOKE.language, own=1.0)
     model = language.load(made / "language.pt")
     told = [turns.turn(one, codes, Random(1), vary=False) for one in samples.read(made / "codes")]
@@ -404,7 +404,7 @@ def test_the_model_goes_on_from_stretches_of_its_own_and_from_nothing_that_no_sl
     assert language.own_words(model, ids, replace(plan, own=0.0)).equal(ids)
 
 
-def test_only_what_is_legal_in_its_slot_is_weighed_and_its_level_told(made: Path) -> None:
+def test_only_legal_codes_of_the_slot_count_and_their_level_is_measured(made: Path) -> None:
     model = language.load(made / "language.pt")
     codes, stop = SMOKE.coder.codes, turns.CONTROL_ID[2]
     torch.manual_seed(2)
@@ -422,7 +422,7 @@ def test_only_what_is_legal_in_its_slot_is_weighed_and_its_level_told(made: Path
     torch.testing.assert_close(level, torch.stack(levels).mean())
 
 
-def test_a_plan_that_was_done_goes_on_with_more_steps(made: Path, tmp_path: Path) -> None:
+def test_a_finished_plan_continues_with_more_steps(made: Path, tmp_path: Path) -> None:
     (tmp_path / "codes").symlink_to(made / "codes")
     shutil.copy(made / "language.pt", tmp_path)
     run(
@@ -492,7 +492,7 @@ def test_distances_are_along_the_nearest_path() -> None:
     assert likeness.align(draw.random((10, 25))) is None
 
 
-def test_what_is_said_is_nearer_to_its_own_sentence_than_to_another(made: Path) -> None:
+def test_speech_is_nearer_to_its_own_sentence_than_to_another(made: Path) -> None:
     (name,) = features.shards(made)
     first, second, *_ = sorted(features.read(made, name), key=lambda one: abs(len(one.bands) - 240))
     slower = np.repeat(first.bands, np.arange(len(first.bands)) % 4 // 3 + 1, axis=0)
@@ -524,7 +524,7 @@ def test_tries_are_of_sentences_to_learn_from_and_read_as_they_were_written(
     assert torch.load(made / "preferred.pt", weights_only=True)["rounds"] == 1
 
 
-def test_a_word_is_found_where_it_is_said_and_known_to_be_understood(made: Path) -> None:
+def test_a_word_is_located_and_counted_as_understood(made: Path) -> None:
     text = "The road was closed because of the snow."
     audio, _ = speech.speak(speech.load_teacher(), text, 1)
     spans = listen.when_said(audio, text, TEACHER_HZ)
@@ -538,7 +538,7 @@ def test_a_word_is_found_where_it_is_said_and_known_to_be_understood(made: Path)
     assert not listen.knows("The road was xyzzyish.")
 
 
-def test_a_second_listener_is_surer_of_what_was_said() -> None:
+def test_a_second_recognizer_is_surer_of_the_right_words() -> None:
     said, other = "The boat drifted slowly - very slowly.", "The goat lifted slowly - very slowly."
     audio, _ = speech.speak(speech.load_teacher(), said, 1)
     assert {"boat", "slowly"} <= set(whisper.hear(audio, TEACHER_HZ).split())
@@ -584,7 +584,9 @@ def test_a_file_is_sharper_than_its_model(
     torch.testing.assert_close(gguf_file.read(tmp_path / "model.gguf").output_norm.weight.detach(), stored())
 
 
-def test_without_a_language_model_the_embedded_voice_goes_on(made: Path, tmp_path: Path) -> None:
+def test_without_a_language_model_training_continues_from_the_embedded_voice(
+    made: Path, tmp_path: Path
+) -> None:
     (tmp_path / "texts.jsonl").symlink_to(made / "texts.jsonl")
     run("preference", replace(SMOKE, preference=replace(SMOKE.preference, sentences=1)), tmp_path)
     run("gguf", SMOKE, tmp_path)

@@ -1,6 +1,6 @@
-"""Debian's wordnet-base and fortunes, and our templates → texts.jsonl, one sentence to speak a line.
+"""Debian's wordnet-base and fortunes, and our templates → texts.jsonl, one sentence to speak per line.
 
-Knows nothing of audio. The order is shuffled once from the seed, so any prefix is a balanced set.
+The order is shuffled once with the seed, so any prefix is a balanced set.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fetch(folder: Path) -> None:
 
 
 def clean(text: str) -> str | None:
-    """A sentence with a capital and an end mark, or None where it is no plain English prose."""
+    """A sentence with a capital and an end mark, or None if it is no plain English prose."""
     text = re.sub(r"\s+", " ", text.replace("`", "'").replace("--", ", ").replace(" ,", ",")).strip(" ;,:-")
     text = re.sub(r"\([^)]*\)", "", text).replace("  ", " ").strip()
     if (

@@ -1,8 +1,8 @@
-"""texts.jsonl, a language model and a codec → tries/ROUND/NNNNN.npz: sentences said several times each by the model itself, how
-well two listeners understood their words, and, where features/ tells how the teacher said them, how far they are from that.
+"""texts.jsonl, a language model and a codec → tries/ROUND/NNNNN.npz: sentences that the model speaks several times.
 
-Knows nothing of learning. The model is run by llama.cpp as the service runs it; it and the listeners want a core, so shards
-are made side by side, and only those that are missing.
+Each try records how well two recognizers understood its words and, if features/ has the teacher's rendition, how far it
+is from that. llama.cpp runs the model as the service does; it and the recognizers use one core, so shards are made in
+parallel, and only those that are missing.
 """
 
 from __future__ import annotations

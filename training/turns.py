@@ -1,6 +1,6 @@
-"""A sentence, its codes and a speaker → one turn of token ids as Orpheus is trained on, and what guides learning it.
+"""A sentence, its codes and a speaker → one turn of token ids as Orpheus is trained on, and the guides for training it.
 
-Knows nothing of networks. Token names and order are the published ones; text is bytes, codes are as many as exist.
+Token names and order are the published ones; text is encoded as bytes, and there are as many codes as the coder has.
 """
 
 from __future__ import annotations

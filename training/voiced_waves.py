@@ -1,16 +1,15 @@
-"""Weights of SNAC's decoder that turn the codes' melody into waves in step with the voice, laid once and not learned.
+"""Sets weights of SNAC's decoder that turn the codes' melody into waves in phase with the voice; they are not trained.
 
-Every code frame of the lessons holds a whole number of periods (melody.py), so its coarse code tells where in a period the voice
-is at any moment of it. But a decoder that must first find out how hardly ever does: what it cannot time, it blurs into noise.
-So the decoder begins with channels that hold the phase, and others that hold its cosine and sine and those of some harmonics:
-the excitation of a source-filter vocoder (Wang, Takaki and Yamagishi 2019), made of nothing but SNAC's own layers.
+Every code frame of the training audio holds a whole number of periods (melody.py), so its coarse code determines the
+phase at any moment in it. But a decoder hardly ever learns that by itself, and it blurs what it cannot time into noise.
+So the decoder begins with channels that hold the phase, and others with its cosine and sine and those of some harmonics:
+the excitation of a source-filter vocoder (Wang, Takaki and Yamagishi 2019), made of SNAC's own layers.
 
-    stem         start and slope of the phase in each latent, picked by the latent's place in its frame
-    levels 1, 2  the phase as a ramp in cycles, ever finer: 64 samples, 8 samples
+    stem         start and slope of the phase in each latent, picked by the latent's position in its frame
+    levels 1, 2  the phase as a ramp in cycles, at 64 and then 8 samples
     levels 2, 3  cosine and sine of it and of its multiples, which the rest of the decoder learns to use
 
-Where the latent stands in its frame the codes tell: those of the second of a pair are another half of the codebook.
-Knows nothing of audio or of the teacher.
+The codes show a latent's position in its frame: the second of a pair comes from the other half of the codebook.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Audio and the text it should say → the words heard, and how sure each of the text's is, by Whisper base (MIT).
+"""Audio and its text → the words recognized, and the confidence in each word of the text, by Whisper base (MIT).
 
-Its weights come in two packages. Knows nothing of how the audio was made. Of the teacher it mishears half as much as
-pocketsphinx, and other words: what both understand was not made for the ear of one.
+Its weights come in two packages. Of the teacher's words it mistakes half as many as pocketsphinx, and different ones:
+what both understand is not tuned to one recognizer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNHEARD = (
 
 
 def hear(samples: np.ndarray, rate_hz: int = 24_000) -> str:
-    """The words in up to 30 s of mono samples, int16 or float, in lower case; empty where nothing was understood."""
+    """The words in up to 30 s of mono samples, int16 or float, in lower case; empty if nothing was understood."""
     whisper, tokenizer = _whisper()
     (found,) = whisper.model.generate(
         _perceive(samples, rate_hz)[0],

@@ -26,12 +26,12 @@ from orpheus.playout import PlayoutClock
 from orpheus.settings import Settings
 from orpheus.vocabulary import SLOTS
 
-# Latents (21 ms each) known beyond the first frame before it leaves, which is approximated: 4 is 51 dB from exact and
-# lets sound start after 14 tokens. Everything after it is exact.
+# Latents (21 ms each) decoded beyond the first frame before it leaves. That frame is approximated, 44 dB SNR with 4
+# (embedded voice, 2026-11-22), so that audio starts after 14 tokens. Everything after it is exact.
 LOOKAHEAD = 4
 GATHER_S = 0.002  # longest a step waits for the other open streams; a lone stream never waits
-# While the listener has more audio than this, codes are held and decoded four frames at a time, for three quarters of
-# the cost of one by one.
+# While the listener has more audio than this, codes are held and decoded four frames at a time, at three quarters of the
+# cost of decoding them one by one.
 RESERVE_S = 0.5
 HOLD_FRAMES = 4
 CLOSED = "The codec is closed: the service is stopping."
@@ -152,7 +152,7 @@ class Codec:
         if state is None:
             request.end(EngineError(STREAM_CLOSED))
             return False
-        state.push(request.codes)
+        state.add_codes(request.codes)
         if request.last:
             state.finish()
             self._dropped += state.dropped
@@ -188,7 +188,7 @@ class Codec:
 
 
 class CodecStream:
-    """One stream of codes. Its methods belong to one event loop; one push or finish at a time."""
+    """One stream of codes. Its methods belong to one event loop; one decode or finish at a time."""
 
     def __init__(self, codec: Codec, seed: int) -> None:
         self._codec = codec
@@ -200,11 +200,11 @@ class CodecStream:
         self._unread: list[NDArray[np.float32]] = []  # samples, under the lock
         self._lock = threading.Lock()
 
-    async def push(self, codes: Codes) -> NDArray[np.float32]:
-        """Decode any number of flat codes in slot order, continuing the last push; half frames are welcome.
+    async def decode(self, codes: Codes) -> NDArray[np.float32]:
+        """Decode any number of flat codes in slot order, continuing where the last call ended; half frames are welcome.
 
         Returns the samples that became final, float32 (n,), mono, about [-1, 1]; often none. EngineError for a code
-        outside the codebook, a closed stream, or a decoding failure. A cancelled push loses nothing: its samples come
+        outside the codebook, a closed stream, or a decoding failure. A cancelled call loses nothing: its samples come
         with the next one. While the listener has more than `reserve_s` of audio, counting from the first sample
         returned, up to three frames are held back to be decoded with the fourth.
         """
@@ -220,7 +220,7 @@ class CodecStream:
         return rest
 
     def close(self) -> None:
-        """Free the memory now. Idempotent, from any thread; a pending push raises EngineError."""
+        """Free the memory now. Idempotent, from any thread; a pending call raises EngineError."""
         self._state = None
         self._codec._forget(self)
 
@@ -261,7 +261,7 @@ class CodecStream:
 
 @dataclass(eq=False)
 class DecodeRequest:
-    """A push or finish on its way to the decoding thread, to which all but `done` belongs once it is queued."""
+    """A decode or finish on its way to the decoding thread, to which all but `done` belongs once it is queued."""
 
     stream: CodecStream
     codes: NDArray[np.int64]

@@ -55,8 +55,8 @@ class StreamState:
     def finished(self) -> bool:
         return self.end != OPEN_END
 
-    def push(self, codes: Codes) -> None:
-        """Take any number of codes in slot order, continuing the last push. EngineError if one is out of range."""
+    def add_codes(self, codes: Codes) -> None:
+        """Take any number of codes in slot order, continuing where the last call ended. EngineError if one is out of range."""
         self._codes = np.concatenate([self._codes, checked(codes, self._codebook_size)])
         frames, rest = divmod(len(self._codes), SLOTS)
         complete = frames * LATENTS_PER_FRAME + (LATENTS_PER_FRAME // 2 if rest >= HALF_FRAME_SLOTS else 0)

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from orpheus import logs, vocabulary
 from orpheus.deploy.weights import in_volume
 from orpheus.errors import NotReady, OrpheusError
-from orpheus.http.child import ChildServer, wait_until_healthy
+from orpheus.ops.child import ChildServer, wait_until_healthy
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
@@ -74,17 +74,17 @@ class LlamaProcess:
 
 
 async def one_frame(settings: Settings) -> float:
-    """Ask a completions endpoint for the first frame of a word. Returns the seconds that took.
+    """Request the first frame of a word from a completions endpoint. Returns the seconds it took.
 
     Raises what a request to tier 2 would raise.
     """
     voice = voices_of(languages_of(model_name(settings)))[0]
     source = HttpTokenSource(settings)
-    segment = Generation(voice.id, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
+    generation = Generation(voice.id, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
     started = time.perf_counter()
     count = 0
     try:
-        async with aclosing(source.generate(segment)) as chunks:
+        async with aclosing(source.generate(generation)) as chunks:
             async for chunk in chunks:
                 count += len(chunk.numbers)
     finally:

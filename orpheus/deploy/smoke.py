@@ -1,6 +1,6 @@
-"""Try the URL of a deployed tier from here, cold and warm, and print how long it took.
+"""Send requests to a deployed tier from this machine, cold and warm, and print how long each took.
 
-Every failure is a SmokeFailed with the answer in it.
+Every failure is a SmokeFailed that quotes the answer.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ class ModalTokenSource(HttpTokenSource):
         self._settings = settings
         self._found = settings.llama_endpoint is not None
 
-    async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
         await self._look_up()
-        async with aclosing(super().generate(segment)) as chunks:
+        async with aclosing(super().generate(generation)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -101,7 +101,7 @@ class ModalTokenSource(HttpTokenSource):
 
 
 async def _wake_tier1(settings: Settings) -> None:
-    """A sleeping tier 1 starts because it is asked for its health."""
+    """A request to its /health starts a sleeping tier 1."""
     source = ModalTokenSource(settings)
     try:
         await source.check()

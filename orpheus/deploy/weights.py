@@ -36,7 +36,7 @@ def fetch_codec(settings: Settings) -> str:
 
 @contextmanager
 def in_volume(script: str) -> Iterator[None]:
-    """In a container that serves, where nothing is fetched: a WeightsError raised in here says how to fetch them."""
+    """For containers that serve and never fetch: a WeightsError raised in the body says how to fetch the weights."""
     try:
         yield
     except WeightsError as error:

@@ -1,7 +1,7 @@
-"""Request bodies no longer than MAX_BODY_BYTES, whatever their length claims to be.
+"""Rejects request bodies longer than MAX_BODY_BYTES with a 413, whatever their Content-Length claims.
 
-Knows nothing of what is in them. Pure ASGI: reads the body, which every route needs whole, before the route
-runs; the limit bounds that memory, and a route never sees half a body.
+Pure ASGI. The body is read before the route runs, since every route needs all of it: the limit bounds that memory, and
+a route never sees half a body.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class BodyLimit:
         await self._app(scope, replayed, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None where it is too long.
+        """The whole body; None if it is too long.
 
-        A little of what is too much is read and thrown away: closing a connection on bytes that were not read
-        resets it, and the client would never see the answer.
+        Up to THROWN_AWAY_BYTES beyond the limit are read and discarded: closing a connection with unread bytes resets
+        it, and the client would never see the answer.
         """
         claimed = Headers(scope=scope).get("content-length", "")
         most = self._max_bytes + THROWN_AWAY_BYTES

@@ -1,4 +1,4 @@
-"""Loading in the background, while the server already answers and can say what is missing."""
+"""Loads in the background, while the server already answers and can report what is still loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from orpheus.errors import EngineError, NotReady, OrpheusError
+from orpheus.errors import NotReady, OrpheusError, in_a_sentence
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class BackgroundLoad(Generic[T]):
-    """Something that takes long to load: on its way, loaded, or failed for a reason.
+    """Something that takes long to load: still loading, loaded, or failed for a reason.
 
     `async with` starts the load and at the end closes what was loaded, even if it arrives later. Things that need each
     other are loaded one after the other by one `load`.
@@ -76,12 +76,11 @@ class BackgroundLoad(Generic[T]):
     def _run(self) -> None:
         try:
             loaded = self._load()
-        except OrpheusError as error:
-            _log.error("The %s could not be loaded: %s", self._name, error)
-            self._future.set_exception(error)
         except Exception as error:
-            _log.exception("The %s could not be loaded", self._name)
-            self._future.set_exception(EngineError(f"{type(error).__name__}: {error}"))
+            failure = in_a_sentence(error)
+            unexpected = not isinstance(error, OrpheusError | ModuleNotFoundError)
+            _log.error("The %s could not be loaded: %s", self._name, failure, exc_info=unexpected)
+            self._future.set_exception(failure)
         else:
             with self._lock:
                 self._future.set_result(loaded)

@@ -19,11 +19,12 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from orpheus.errors import EngineError, OrpheusError, SetupError
+from orpheus.errors import OrpheusError, SetupError, in_a_sentence
 from orpheus.http.body_limit import MAX_BODY_BYTES
 from orpheus.settings import Settings
 
 ABORT_S = 12.0  # after our close, a little more than uvicorn gives the other side to answer it
+CLOSE_S = 0.7  # for clients to answer a close, once everything is drained
 STOP_S = 1.0  # from the end of draining to the end of the process
 Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # gets a function that says whether to hurry
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket; `setting` is how to choose another port. SetupError where the address cannot be used."""
+    """A listening socket; `setting` names what chooses another port. SetupError if the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # The protocol is named because asyncio disables Nagle's algorithm only then; with it, the first samples
@@ -57,7 +58,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
 
 
 def free_port(host: str = "127.0.0.1", port: int = 0, setting: str = "another address") -> int:
-    """`port` itself, or a free one for 0. SetupError as from `listen`."""
+    """`port` itself, or a free one if it is 0. SetupError as from `listen`."""
     with listen(host, port, setting) as bound:
         return int(bound.getsockname()[1])
 
@@ -76,11 +77,8 @@ class Process:
         def wrapped() -> T:
             try:
                 return load()
-            except OrpheusError as error:
-                self.end(error)
-                raise
             except Exception as error:
-                self.end(EngineError(f"Loading failed: {type(error).__name__}: {error}"))
+                self.end(in_a_sentence(error))
                 raise
 
         return wrapped
@@ -101,7 +99,7 @@ class Process:
             app,
             log_config=None,  # orpheus.logs has configured logging
             access_log=drain is None,
-            timeout_graceful_shutdown=1 if drain else self._settings.drain_s,
+            timeout_graceful_shutdown=CLOSE_S if drain else self._settings.drain_s,  # type: ignore[arg-type]  # a float will do
             ws=WebSocketProtocol,
             ws_max_size=MAX_BODY_BYTES,
             ws_per_message_deflate=False,  # compressing audio gains nothing and would cost a core

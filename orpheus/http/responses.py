@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
-UNFORESEEN = "The server failed on this request; its log has the reason."  # which may name what is private
+UNFORESEEN = "The server failed on this request; its log has the reason."  # which may be private
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 400:  # FastAPI's, of bytes that are no text or nested too deeply
+        if error.status_code == 400:  # FastAPI's, for a body that is not text or is nested too deeply
             return error_response(BadRequest("The body is not valid JSON.", code="invalid_json"))
         shaped = RequestError(f"{error.detail}: {request.method} {request.url.path}", code="unknown_url")
         return JSONResponse(shaped.body(), error.status_code, headers=dict(error.headers or {}))
@@ -53,13 +53,13 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def sane_request_id(headers: Headers) -> str | None:
-    """The X-Request-ID that a request came with, where it could break neither a header nor a log line."""
+    """The X-Request-ID that a request came with, if it is safe in a header and in a log line; otherwise None."""
     given = headers.get("x-request-id", "")
     return given if _SANE.fullmatch(given) else None
 
 
 class RequestIds:
-    """ASGI layer: what is logged while a request is served carries the X-Request-ID it came with."""
+    """ASGI layer: log lines written while a request is served carry its X-Request-ID."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -74,9 +74,9 @@ class RequestIds:
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of `work`; ClientDisconnect, and the work cancelled, where the client leaves first.
+    """The result of `work`. If the client leaves first, the work is cancelled and ClientDisconnect raised.
 
-    What the client still sends meanwhile is read and has no meaning.
+    Anything else the client sends meanwhile is read and ignored.
     """
     return await first_of(work, _disconnect(receive))
 
@@ -90,8 +90,8 @@ async def _disconnect(receive: Receive) -> NoReturn:
 class GeneratorResponse(StreamingResponse):
     """A streaming response that closes its generator at once when the client leaves.
 
-    Starlette only drops it; where the client left during a send, what the generator holds (a stream of tier
-    1, a codec state, a place) would wait for the garbage collector.
+    Starlette only drops it; if the client left during a send, what the generator holds (a stream in tier 1, a codec
+    stream, its admission) would wait for the garbage collector.
     """
 
     body_iterator: AsyncGenerator[str | bytes]
@@ -115,7 +115,7 @@ def error_response(error: OrpheusError) -> JSONResponse:
 
 
 def first_complaint(error: RequestValidationError | ValidationError) -> BadRequest:
-    """The first complaint of pydantic as OpenAI words it: a 400 that names the field."""
+    """Pydantic's first validation error as OpenAI reports it: a 400 that names the field."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":

@@ -1,7 +1,7 @@
-"""The native edge to llama.cpp: a GGUF's vocabulary and tokenizer, and a context that decodes many sequences at once.
+"""The interface to llama.cpp: a GGUF's vocabulary and tokenizer, and a context that decodes many sequences at once.
 
-The only file that touches llama_cpp's structures and pointers, which move with every release of llama-cpp-python:
-these are those of 0.3.36.
+The only file that touches llama_cpp's structures and pointers, which change with every release of llama-cpp-python;
+written for 0.3.36.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from orpheus import llamacpp
 from orpheus.errors import EngineError, SetupError, WeightsError
-from orpheus.llama.batches import NO_KV_SLOT, BatchRow
+from orpheus.llama.batches import NO_KV_ROOM, BatchRow
 from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
 from orpheus.weights import check_gguf
 
-_FLASH_ATTENTION_AUTO = -1  # wherever the backend has it
+_FLASH_ATTENTION_AUTO = -1  # used if the backend has it
 _KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 
 
@@ -169,7 +169,7 @@ class Context:
     def decode(self, rows: Sequence[BatchRow]) -> int:
         """One `llama_decode` of `rows`, sorted by sequence id. Releases the GIL meanwhile.
 
-        Returns 0, or NO_KV_SLOT if there was no room, in which case nothing was changed. Raises EngineError on any
+        Returns 0, or NO_KV_ROOM if there was no room, in which case nothing was changed. Raises EngineError on any
         other status: the context is lost.
         """
         tokens: list[int] = []
@@ -191,7 +191,7 @@ class Context:
         self._output[outputs] = 1
         self._batch.n_tokens = size
         status: int = llama_cpp.llama_decode(self._context, self._batch)
-        if status not in (0, NO_KV_SLOT):
+        if status not in (0, NO_KV_ROOM):
             raise EngineError(f"llama.cpp could not decode (status {status}).")
         return status
 

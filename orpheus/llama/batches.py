@@ -1,8 +1,8 @@
-"""Arithmetic of llama.cpp's batches: how sequence ids stay dense, and how many passes over the weights a batch costs.
+"""How llama.cpp splits a batch: keeping sequence ids dense, and counting the passes over the weights a batch costs.
 
 llama.cpp cuts a batch into one pass for each run of consecutive sequence ids (its `split_equal`), and every pass reads
-all weights again. So the sequences that decode are kept at the ids 0 … n-1. Two sequences more than there are streams
-leave room to swap a paused one out of the way, and for a padding row.
+all weights again. So the sequences that decode are kept at the ids 0 … n-1. Two sequences beyond the number of
+streams leave room to swap a paused one out of the way, and for a padding row.
 
 Batch invariance: llama.cpp's CPU kernels give a sequence the same logits in any batch, with one exception. Some weight
 types (F16, not Q8_0) use another kernel for a pass with one token or one output (AMD EPYC, 2026-11-21). Where a model
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NO_KV_SLOT = 1  # status of llama_decode: no room in the cache; nothing was changed, try fewer rows
+NO_KV_ROOM = 1  # status of llama_decode: no room in the cache; nothing was changed, try fewer rows
 SPARE = 2  # sequences beyond the streams
 
 
@@ -35,7 +35,7 @@ def packing_moves(
     """Moves (source, target) that bring the `ready` ids to 0 … n-1; each target is free when its turn comes.
 
     `ready` is a subset of `taken`. At least one of the `sequences` ids is free, or two if id n is to be kept free.
-    The moves are as few as possible: one per hole, two where a paused sequence sits in it.
+    The moves are as few as possible: one per hole, two if a paused sequence occupies it.
     """
     count = len(ready)
     above = sorted((seq_id for seq_id in ready if seq_id >= count), reverse=True)

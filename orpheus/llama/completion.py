@@ -1,4 +1,4 @@
-"""A checked completion and the chunks it is answered with: what the engine takes in and hands out."""
+"""The engine's input and output: a checked completion, and the chunks of tokens it produces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token chunks → the text they stand for, up to a stop string.
+"""Token chunks → text, up to a stop string.
 
 Audio tokens read `<custom_token_N>`. Text tokens may end inside a character, or inside what may become a stop string:
 such an ending is held back until it is clear what it is.
@@ -27,7 +27,7 @@ class IncrementalDetokenizer:
         self._held = ""
         self.stopped = False  # a stop string was found: nothing after it is wanted
 
-    def push(self, chunk: CompletionChunk) -> str:
+    def detokenize(self, chunk: CompletionChunk) -> str:
         """The text this chunk adds."""
         if self._constrained:
             return "".join(map(token_text, chunk.numbers))

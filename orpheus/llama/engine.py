@@ -75,7 +75,7 @@ class Engine:
     def load(
         cls, model_path: Path, settings: Settings, on_death: Callable[[OrpheusError], None] = lambda _: None
     ) -> Engine:
-        """Load a GGUF; blocks for seconds. WeightsError or SetupError with one sentence each."""
+        """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError."""
         from orpheus import llamacpp
 
         gpu = settings.gpu_layers != 0 and llamacpp.gpu_available()
@@ -90,7 +90,7 @@ class Engine:
         gpu_layers: int = 0,
         on_death: Callable[[OrpheusError], None] = lambda _: None,
     ) -> Engine:
-        """`load` with every size given."""
+        """Like `load`, with every size given in `config`."""
         from orpheus.llama import backend
 
         model = backend.Model(model_path, gpu_layers)
@@ -221,7 +221,7 @@ class Engine:
                 self._on_death(self._dead)
 
     def _wait_for_work(self) -> bool:
-        """Add what was submitted, take out what was cancelled, and sleep while nothing can run; False to end."""
+        """Add submitted sequences, take out cancelled ones, and sleep while nothing can run; False to end."""
         steps = self._steps
         while True:
             with self._changed:

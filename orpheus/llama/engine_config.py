@@ -1,4 +1,4 @@
-"""The sizes an engine runs with: from the settings, with what they leave open chosen for the machine."""
+"""The sizes an engine runs with: from the settings, with defaults chosen for the machine."""
 
 from __future__ import annotations
 

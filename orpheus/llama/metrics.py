@@ -1,6 +1,6 @@
-"""What the decode thread counts, and the same as Prometheus text. Each engine has its own registry.
+"""Counters of the decode thread, exposed as Prometheus text. Each engine has its own registry.
 
-The thread adds to plain numbers, which are only read when they are scraped.
+The thread adds to plain numbers; they are converted to metrics only when scraped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Stats:
     failed: int = 0
     dropped: int = 0  # readers that stopped reading
     reloads: int = 0
-    no_room: int = 0  # times llama.cpp had no KV slot
+    no_room: int = 0  # times llama.cpp had no room in the KV cache
     rejected: int = 0  # written by the event loop
     stream_s: float = 10.0  # running mean of how long a stream takes, for Retry-After
 

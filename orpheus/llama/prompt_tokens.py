@@ -1,4 +1,4 @@
-"""Prompts as token ids, safely: nothing in a text can become a control token. And how much a prompt leaves to generate."""
+"""Prompt text → token ids, such that nothing in the text can become a control token; and how many tokens may follow."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def generation_limit(completion: Completion, vocabulary: Vocabulary, context_tokens: int) -> tuple[int, int]:
-    """How many tokens to generate at most, in whole frames, and the slot of the first. BadRequest if none fits."""
+    """(most tokens to generate, in whole frames; slot of the first). BadRequest if not one frame fits."""
     prompt = completion.prompt
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")

@@ -55,7 +55,7 @@ class CompletionResponse(ABC):
     def add(self, chunk: CompletionChunk) -> tuple[str, list[int], str | None]:
         """Text, token ids and finish reason of the next chunk; a stop string ends the completion too."""
         self._completion_tokens += len(chunk.ids)
-        text = self._detokenizer.push(chunk)
+        text = self._detokenizer.detokenize(chunk)
         return text, list(chunk.ids), "stop" if self._detokenizer.stopped else chunk.finish_reason
 
     def body(self, text: str, ids: list[int], finish_reason: str | None) -> dict[str, Any]:

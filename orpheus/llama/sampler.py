@@ -64,7 +64,7 @@ class Sampler:
         self._history[row] = self._end + 1 if constrained else -1
 
     def gather(self, logits: Floats, logit_rows: Ints, rows: Ints) -> Floats:
-        """Copy what is legal from `logit_rows` (n,) of the logits, for the constrained sequences in `rows` (n,).
+        """Copy the legal logits from `logit_rows` (n,), for the constrained sequences in `rows` (n,).
 
         Returns (n, width). Column c is the c-th legal code of the slot that is due; then comes end-of-speech, legal
         at slot 0 alone; then padding.

@@ -13,7 +13,7 @@ from orpheus.errors import BadRequest
 from orpheus.llama.completion import Completion
 from orpheus.llama.engine import Engine
 from orpheus.llama.prompt_tokens import check_texts
-from orpheus.sampling import REPETITION_PENALTY_MAX, REPETITION_PENALTY_MIN, TEMPERATURE_MAX, Sampling
+from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.vocabulary import TokenTextParser
 
@@ -35,14 +35,12 @@ class CompletionRequest(BaseModel):
         validation_alias=AliasChoices("max_tokens", "n_predict", "max_completion_tokens"),
         description="lowered to what the context holds; the completion then ends with finish_reason length",
     )
-    temperature: float | None = Field(None, ge=0, le=TEMPERATURE_MAX)
-    top_p: float | None = Field(None, gt=0, le=1)
+    temperature: float | None = None  # bounded, like the rest of sampling, by Sampling
+    top_p: float | None = None
     top_k: int | None = None
-    min_p: float | None = Field(None, ge=0, le=1)
+    min_p: float | None = None
     repetition_penalty: float | None = Field(
         None,
-        ge=REPETITION_PENALTY_MIN,
-        le=REPETITION_PENALTY_MAX,
         validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"),
     )
     seed: int | None = None
@@ -73,7 +71,7 @@ class CompletionRequest(BaseModel):
             )
         stop_ids = set(self.stop_token_ids or ())
         for text in self.stops:
-            for number in TokenTextParser().push(text):
+            for number in TokenTextParser().parse(text):
                 try:
                     stop_ids.add(engine.vocabulary.id_of(number))
                 except KeyError:

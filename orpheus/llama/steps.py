@@ -1,6 +1,6 @@
-"""One step of all sequences: plan, decode, copy logits, sample, publish. The decode thread's work, without the thread.
+"""One step of all sequences: plan, decode, copy logits, sample, publish. The decode thread runs it in a loop.
 
-Goes from `TokenSequence`s to `CompletionChunk`s and the streams they are for.
+In: `TokenSequence`s. Out: `CompletionChunk`s, each with the stream it belongs to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orpheus.errors import EngineError, OrpheusError
 from orpheus.llama.batch_invariance import measure_batch_invariance
-from orpheus.llama.batches import NO_KV_SLOT, count_passes
+from orpheus.llama.batches import NO_KV_ROOM, count_passes
 from orpheus.llama.completion import CompletionChunk, FinishReason
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.metrics import EngineMetrics, Stats
@@ -135,7 +135,7 @@ class Steps:
             return []
         if plan.padding_row:
             batch = [*batch, plan.padding_row]
-        while context.decode(batch) == NO_KV_SLOT:
+        while context.decode(batch) == NO_KV_ROOM:
             stats.no_room += 1
             if len(batch) == 1:
                 return self._no_room(sequences[0])
@@ -187,7 +187,7 @@ class Steps:
         return chosen, copied_s
 
     def _take(self, sequence: TokenSequence, choice: int) -> Delivery | None:
-        """Add what was drawn to the sequence's frame; a delivery if the frame or the stream is complete."""
+        """Add the sampled token to the sequence's frame; a delivery if the frame or the stream is complete."""
         completion, vocabulary = sequence.stream.completion, self._vocabulary
         slot = (sequence.first_slot + sequence.generated) % SLOTS
         number: int | None

@@ -36,7 +36,7 @@ BUILD_INFO, BUILD_INFO_S = "/api/build_info", 1.5  # unmute waits 2 s, then cons
 MAX_MESSAGE_BYTES = 1 << 20  # unmute's own limit
 CLOSE_S = 1.0  # longest wait for the answer to a close
 COMPLETE, GONE, TOO_BIG, FAILED, TRY_AGAIN, BROKEN = 1000, 1001, 1009, 1011, 1013, 1014
-_UNSENDABLE = {1005: COMPLETE, 1006: GONE}  # closed without a code; gone without a close
+_UNSENDABLE = {1005: COMPLETE, 1006: GONE}  # closed without a code; disconnected without a close
 _EOS = (msgpack.packb({"type": "Eos"}), b"\0")
 # Headers of one connection (RFC 9110, 7.6.1), and those that each connection sets itself.
 _HOP = {"connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -59,7 +59,7 @@ def read_headers(lines: Sequence[str]) -> dict[str, str]:
 def create_app(url: str, headers: Mapping[str, str], *, connect_s: float = CONNECT_S) -> Starlette:
     """Relay everything to `url`, with `headers` in place of those with the same names.
 
-    `connect_s` is the longest wait for a connection. Raises SetupError where `url` cannot be relayed to.
+    `connect_s` is the longest wait for a connection, in seconds. Raises SetupError if `url` cannot be relayed to.
     """
     at = urlsplit(url)
     if at.scheme not in ("http", "https") or not at.hostname or at.query or at.fragment:
@@ -84,11 +84,12 @@ def create_app(url: str, headers: Mapping[str, str], *, connect_s: float = CONNE
 
 class _Relay:
     def __init__(self, url: str, headers: Mapping[str, str], connect_s: float) -> None:
-        self._url, self._headers, self._connect_s = url, headers, connect_s
+        self._url, self._connect_s = url, connect_s
+        self._headers = {name.lower(): value for name, value in headers.items()}
         self.client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
 
     async def http(self, request: Request) -> Response:
-        """The response as it arrives; 502 or 503 with our error body where none comes."""
+        """The response as it arrives; 502 or 503 with our error body if none comes."""
         try:
             body = await request.body()
             asked = httpx.Request(

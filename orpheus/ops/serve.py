@@ -13,14 +13,14 @@ from types import FrameType
 from rich.console import Console
 
 from orpheus import weights
-from orpheus.http.child import POLL_S, ChildEnded, ChildServer, wait_until_healthy
 from orpheus.http.process import free_port, url_of
+from orpheus.ops.child import POLL_S, ChildEnded, ChildServer, wait_until_healthy
 from orpheus.settings import Settings
 from orpheus.voices import languages_of, voices_of
 
-KILL_S = 1.5  # after ORPHEUS_DRAIN_S a tier is killed: by default `orpheus serve` is gone within 5 s
+KILL_S = 1.5  # after ORPHEUS_DRAIN_S a tier is killed: by default `orpheus serve` exits within 5 s
 IDLE_S = 0.4  # for a tier without streams to end, when the other has used up the time
-REPORT_EVERY_S = 5.0  # while waiting, where there is no terminal
+REPORT_EVERY_S = 5.0  # while waiting, without a terminal
 START_S = 600.0  # gigabytes from a slow disk
 LOCAL = "127.0.0.1"  # tier 1 serves tier 2 alone
 
@@ -31,7 +31,7 @@ class Pair:
     def __init__(
         self, settings: Settings, *, environment: Mapping[str, str] | None = None, capture: bool = False
     ) -> None:
-        """Choose the ports; SetupError where one is taken.
+        """Choose the ports; SetupError if one is taken.
 
         `environment` and `capture` are those of `ChildServer`.
         """
@@ -92,7 +92,7 @@ class Pair:
 def running_pair(settings: Settings, **environment: str) -> Iterator[Pair]:
     """A ready pair on free ports of this machine, stopped at the end; its output shows only in errors.
 
-    Raises ChildEnded where a tier ends before it is ready, and NotReady after START_S.
+    Raises ChildEnded if a tier ends before it is ready, and NotReady after START_S.
     """
     local = settings.model_copy(update={"host": LOCAL, "port": 0, "llama_port": 0})
     pair = Pair(local, environment={"ORPHEUS_LOG_LEVEL": "warning", **environment}, capture=True)
@@ -128,7 +128,7 @@ def supervise(settings: Settings, console: Console) -> int:
 
 
 def announce(settings: Settings, host: str, port: int, console: Console) -> None:
-    """Print where the pair is, what it speaks with, and a command to try."""
+    """Print the address of the pair, its model and codec, and a command to try."""
     url = url_of(host, port)
     voices = [voice.id for voice in voices_of(languages_of(weights.model_name(settings)))]
     # The key by the name of its setting: what is printed may end up in a log.
@@ -148,7 +148,7 @@ def announce(settings: Settings, host: str, port: int, console: Console) -> None
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """Shows what is waited for: all the time on a terminal, now and then elsewhere."""
+    """Shows what is being waited for: continuously on a terminal, now and then elsewhere."""
     reported_s = time.monotonic()
     with console.status("Starting both tiers") as status:
 

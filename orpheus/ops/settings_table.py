@@ -45,7 +45,6 @@ REPLACED = {
     "RELAY_PORT": "use `orpheus relay --port`",
     "REPETITION_FRAMES": "it is always 64",
     "REPETITION_PENALTY": "it is 1.1 unless a request sets repetition_penalty",
-    "SEGMENT_CHARS": "segments always have up to 280 characters, with the embedded voice 110",
     "SILENCE_DB": "it is always -45",
     "SLOT_TOKENS": "use ORPHEUS_CONTEXT_TOKENS",
     "SOCKET_FIRST_TEXT_S": "it is always 60",

@@ -33,7 +33,7 @@ class Admission:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Counts one utterance while the body runs. AtCapacity where the limit is reached."""
+        """Counts one utterance while the body runs. AtCapacity if the limit is reached."""
         if self.full:
             raise AtCapacity(f"The server is at its limit of {self.limit} requests; try again in a moment.")
         self.active += 1
@@ -53,14 +53,15 @@ class Admission:
             raise NotReady(INTERRUPTED)
 
     async def drain(self, hurry: Callable[[], bool]) -> None:
-        """Admit nothing new; interrupt what is in progress after `drain_s` seconds, or once `hurry` returns True."""
+        """Admit nothing new; interrupt utterances in progress after `drain_s` seconds, or once `hurry` returns True."""
         self._draining = True
         if self.active:
             log.info("shutting down: %d in progress get %g s to finish", self.active, self._drain_s)
             await self._wait_until_idle(self._drain_s, hurry)
             self._drained = True
             await self._wait_until_idle(BREAK_S, hurry)
-            await asyncio.sleep(SEND_S)
+            if not hurry():
+                await asyncio.sleep(SEND_S)
 
     async def _wait_until_idle(self, limit_s: float, hurry: Callable[[], bool]) -> None:
         ends_s = time.monotonic() + limit_s

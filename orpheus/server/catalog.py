@@ -57,7 +57,7 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/v1/test")
     async def test() -> dict[str, str]:
-        """`{"status": "ok"}`: tells some clients that voices can be listed."""
+        """`{"status": "ok"}`: some clients take it as a sign that voices can be listed."""
         return {"status": "ok"}
 
     @router.get("/v1/")

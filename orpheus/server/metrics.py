@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from orpheus.server import request_context
+from orpheus.tts.params import SpeechParams
 from orpheus.tts.usage import Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -85,9 +86,9 @@ class SpeechMetrics:
         return generate_latest(self._registry)
 
     @contextmanager
-    def utterance(self, usage: Usage, format: str, samples_per_s: float) -> Iterator[UtteranceTimer]:
-        """Measures one utterance while the body runs; `samples_per_s` as they will be heard, speed included."""
-        sent_bytes = self._bytes.labels(format)
+    def utterance(self, usage: Usage, params: SpeechParams, samples_per_s: float) -> Iterator[UtteranceTimer]:
+        """Measures one utterance while the body runs; `samples_per_s` is the rate of playout, speed included."""
+        sent_bytes = self._bytes.labels(params.format)
 
         def sent(audio_s: float, size: int) -> None:
             self._audio_s.inc(audio_s)
@@ -103,6 +104,9 @@ class SpeechMetrics:
             if timer.first_byte_s is None:
                 self._waiting.dec()
             self._add(timer, usage)
+            if not params.whole_file:  # a file is not played while it is made
+                self._underruns.inc(usage.playout.underruns)
+                self._underrun_s.inc(usage.playout.underrun_s)
 
     def _first_byte(self, seconds: float) -> None:
         self._waiting.dec()
@@ -116,8 +120,6 @@ class SpeechMetrics:
             self._first_audio_s.observe(usage.first_audio_s)
         if audio_s:
             self._factor.observe(timer.work_s / audio_s)
-        self._underruns.inc(usage.playout.underruns)
-        self._underrun_s.inc(usage.playout.underrun_s)
         self._segments.inc(len(usage.segments))
         self._regenerated.inc(usage.regenerated_segments)
         self._truncated.inc(usage.truncated_segments)
@@ -128,7 +130,7 @@ class SpeechMetrics:
 
 
 class UtteranceTimer:
-    """Tells the time spent on an utterance from the time spent waiting for its client."""
+    """Separates the time spent on an utterance from the time spent waiting for its client."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ log = logging.getLogger("orpheus.server.request")
 
 _PROBES = ("/health", "/ready", "/live", "/metrics")
 _AT_CAPACITY = (429, 1013)
-# Close codes with a label of their own in the metrics.
+# Close codes that get their own label in the metrics.
 _CLOSE_CODES = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013)
 _SEND_ERROR_S = 1.0  # how long a client may take to accept an error
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orpheus.sampling import REPETITION_PENALTY_MAX, REPETITION_PENALTY_MIN, TEMPERATURE_MAX
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN, Format
 from orpheus.voices import DEFAULT_VOICE
 
@@ -38,9 +39,11 @@ class SpeechRequest(BaseModel):
 
     # Extensions to OpenAI's API. Unset: the defaults of the service.
     seed: Annotated[int | None, Field(ge=0, lt=2**63, description="makes a request sound the same")] = None
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=TEMPERATURE_MAX)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    repetition_penalty: Annotated[float | None, Field(ge=0.1, le=10)] = None
+    repetition_penalty: Annotated[
+        float | None, Field(ge=REPETITION_PENALTY_MIN, le=REPETITION_PENALTY_MAX)
+    ] = None
     max_tokens: Annotated[int | None, Field(ge=7, lt=2**31, description="per segment of the text")] = None
     sample_rate: Annotated[
         int | None,

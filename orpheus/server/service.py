@@ -32,7 +32,7 @@ from orpheus.tts.usage import Usage
 from orpheus.voices import find_voice, languages_of
 
 MAX_STREAMED_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
-LEAD_SILENCE_MS = 30.0  # before the first word, where Orpheus itself leaves 400 to 600
+LEAD_SILENCE_MS = 30.0  # before the first word; Orpheus itself leaves 400 to 600
 
 Load = Callable[[], Any]
 Guard = Callable[[Load], Load]  # wraps a load, to learn of its failure
@@ -128,9 +128,9 @@ class SpeechService:
         return self._loading.ready()
 
     async def problem(self) -> str | None:
-        """What keeps a request from being served now, in a sentence; None where nothing does."""
+        """What keeps a request from being served now, in a sentence; None if nothing does."""
         try:
-            await self.pipeline.source.check()
+            await self.pipeline.token_source.check()
         except OrpheusError as error:
             return str(error)
         return None
@@ -147,7 +147,7 @@ class SpeechService:
     def params(self, request: SpeechRequest, *, patient: bool = False) -> SpeechParams:
         """Check everything about a request but its text, before any work. BadRequest names the field.
 
-        `patient`: wait where tier 1 is full instead of failing at once, as a conversation should.
+        `patient`: wait if tier 1 is full instead of failing at once, as a conversation should.
         """
         settings = self.settings
         voice = find_voice(request.voice_name, self.languages)
@@ -172,7 +172,7 @@ class SpeechService:
         return params
 
     def segment(self, text: str, params: SpeechParams) -> SegmentSource:
-        """A complete text, checked and cut into segments. BadRequest where it is too long or says nothing."""
+        """A complete text, checked and cut into segments. BadRequest if it is too long or has nothing to say."""
         limit = self.settings.max_input_chars
         if len(text) > limit:
             raise BadRequest(
@@ -189,7 +189,7 @@ class SpeechService:
     async def encoded(
         self, source: SegmentSource, params: SpeechParams, usage: Usage
     ) -> AsyncGenerator[bytes]:
-        """The encoded stream, as it is made; every chunk holds whole 16-bit samples where it is PCM."""
+        """The encoded stream as it is generated; a chunk of PCM holds whole 16-bit samples."""
         async with aclosing(self.encoded_parts(source, params, usage)) as parts:
             async for _, chunk in parts:
                 yield chunk
@@ -197,10 +197,10 @@ class SpeechService:
     async def encoded_parts(
         self, source: SegmentSource, params: SpeechParams, usage: Usage
     ) -> AsyncGenerator[tuple[int, bytes]]:
-        """The same with the number of the part a chunk belongs to: its segment if `per_segment`, else 0."""
+        """The same, each chunk with the number of its part: its segment if `per_segment`, otherwise 0."""
         pipeline = self.pipeline
         heard_rate = pipeline.sample_rate * params.speed
-        with self.admission.admitted(), self.metrics.utterance(usage, params.format, heard_rate) as timer:
+        with self.admission.admitted(), self.metrics.utterance(usage, params, heard_rate) as timer:
             async with aclosing(self._encode(pipeline, source, params, usage)) as parts:
                 async for part, chunk in parts:
                     timer.sending(chunk)
@@ -226,7 +226,7 @@ class SpeechService:
 
 
 class _Part:
-    """One file, or one stream, of encoded audio."""
+    """One encoded file, or one encoded stream."""
 
     def __init__(self, source_rate: int, params: SpeechParams) -> None:
         self._encoder = open_encoder(
@@ -250,7 +250,7 @@ class _Part:
 
 
 async def _close(pipeline: SpeechPipeline) -> None:
-    await pipeline.source.aclose()
+    await pipeline.token_source.aclose()
     await asyncio.to_thread(pipeline.codec.close)
 
 

@@ -41,7 +41,7 @@ class PartStarted:
 @dataclass(frozen=True)
 class Audio:
     data: bytes
-    duration_s: float  # as it is heard
+    duration_s: float  # of playout, speed included
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Utterance:
     """One utterance: its text arrives while it is spoken."""
 
     def __init__(self, service: SpeechService, request: SpeechRequest, number: int) -> None:
-        """BadRequest where the request is wrong, NotReady while the service loads."""
+        """BadRequest if the request is wrong, NotReady while the service loads."""
         self.number = number
         self.request = request
         self.params = service.params(request, patient=True)
@@ -100,8 +100,8 @@ class Utterance:
         self._service = service
         self._has_text = False
 
-    def push(self, text: str, *, word: bool = False) -> None:
-        """Add text. TooLarge where it gets too long."""
+    def add_text(self, text: str, *, word: bool = False) -> None:
+        """Add text. TooLarge if it gets too long."""
         if not self._has_text and text.strip():
             self._has_text = True
             self.usage.started_s = time.monotonic()  # latencies count from the first text
@@ -113,9 +113,9 @@ class Utterance:
             context.add_text(text)
 
     async def speak(self, emit: Emit, lead_s: float) -> None:
-        """Emit all of it; `lead_s` bounds how far audio runs ahead of real time, 0 is no bound.
+        """Emit all of its events; `lead_s` bounds how far audio runs ahead of real time, 0 is no bound.
 
-        Errors are raised after the events of whatever went well.
+        Errors are raised after the events of what was spoken before them.
         """
         rate = self._service.pipeline.sample_rate * self.params.speed
         words = WordTimer(self.text, self.usage, rate)
@@ -155,7 +155,7 @@ class Utterance:
 
 
 class UtteranceQueue:
-    """The utterances of one connection. `run` speaks them while the other methods take what its client sends."""
+    """The utterances of one connection. `run` speaks them; the other methods are called as its client sends messages."""
 
     def __init__(self, service: SpeechService, emit: Emit, lead_s: float | None = None) -> None:
         self.lead_s = LEAD_S if lead_s is None else lead_s
@@ -181,7 +181,7 @@ class UtteranceQueue:
         if self._refusing:
             return  # reported already; the rest must not be spoken from its middle
         if self.writing is not None:
-            self.writing.push(text, word=word)
+            self.writing.add_text(text, word=word)
         elif text.strip():  # an utterance does not start with nothing
             self._refusing = True
             self._begin(text, request, word, may_join)
@@ -192,17 +192,17 @@ class UtteranceQueue:
             last = self._pending[-1]
             if not may_join or last.request != request:
                 raise BadRequest(f"{MAX_PENDING} utterances are already waiting; send this one later.")
-            last.push(f"\n\n{text}")
+            last.add_text(f"\n\n{text}")
             return
         utterance = Utterance(self._service, request, self._count)
-        utterance.push(text, word=word)
+        utterance.add_text(text, word=word)
         self._count += 1
         self.writing = utterance
         self._pending.append(utterance)
         self._changed.set()
 
     def end_text(self) -> bool:
-        """Complete the current utterance; False where there is none."""
+        """Complete the current utterance; False if there is none."""
         writing, self.writing = self.writing, None
         refused, self._refusing = self._refusing, False
         if writing is not None:
@@ -210,7 +210,7 @@ class UtteranceQueue:
         return writing is not None or refused
 
     async def cancel(self) -> bool:
-        """Stop at once and drop what waits; False where there was nothing. No more of it is emitted afterwards."""
+        """Stop at once and drop what is waiting; False if there was nothing. No more of it is emitted afterwards."""
         dropped, speaking = list(self._pending), self.speaking
         self._pending.clear()
         self.writing, self._refusing = None, False
@@ -260,7 +260,7 @@ class UtteranceQueue:
             await self._emit(UtteranceDone(utterance.number, len(utterance.usage.segments)))
 
     async def _wait_for_admission(self) -> None:
-        """Wait a little where the server is full: a listener prefers a late word to none."""
+        """Wait a little if the server is full: a listener prefers a late reply to none."""
         gives_up_s = time.monotonic() + ADMISSION_S
         while self._service.admission.full and time.monotonic() < gives_up_s:  # noqa: ASYNC110 - others leave
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Text → segments: what a person would read aloud of it, in parts short enough for one generation each.
+"""Text → segments: the text as a person would read it aloud, in parts short enough for one generation each.
 
 `segment_text` takes a complete text, `StreamingSegmenter` one that is still being written.
 """

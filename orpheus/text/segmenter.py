@@ -36,9 +36,9 @@ _FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script 
 
 @dataclass(eq=False)
 class Segment:
-    """A piece of text that is generated in one go, and what became of it.
+    """A part of the text that is generated in one go, and the result.
 
-    The text is cut here; the counts are filled in while it is spoken, in samples at the codec's rate.
+    The text is cut here; the pipeline fills in the counts while it is spoken, in samples at the codec's rate.
     """
 
     text: str
@@ -51,13 +51,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentedText:
-    """A complete text in segments, to be spoken once: the segments record what becomes of them."""
+    """A complete text in segments, to be spoken once: the segments record their own results."""
 
     segments: tuple[Segment, ...]
     removed_tags: int  # <tags> that the model does not know
 
     def source(self) -> SegmentSource:
-        """Its segments, one after another."""
+        """The segments, one after another."""
         return _CompleteSource(self)
 
 
@@ -104,7 +104,7 @@ def segment_text(
     """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
     Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers.
-    Raises BadRequest where the text contains nothing to say.
+    Raises BadRequest if the text contains nothing to say.
     """
     text, removed_tags = _clean(text, language, normalize)
     if not _SPEAKABLE.search(text):
@@ -204,7 +204,7 @@ def _resplit(part: _Part, max_chars: int) -> Iterator[_Part]:
 
 
 def pause_ms(text: str) -> int:
-    """The pause after `text`, by its last punctuation mark; 0 where it ends within a clause."""
+    """The pause after `text` in milliseconds, by its last punctuation mark; 0 if it ends within a clause."""
     text = text.rstrip()
     inner = text.rstrip(_CLOSING) if text.endswith(tuple(_CLOSING)) else text
     return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(text[-1:], 0)

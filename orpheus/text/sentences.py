@@ -141,7 +141,7 @@ def _longest_end(text: str, start: int, max_chars: int) -> int:
 
 
 def _character_boundary(text: str, start: int, end: int) -> int:
-    """`end`, or a little less where that would separate a letter from its combining marks (a Hindi vowel sign)."""
+    """`end`, or a little less if that would separate a letter from its combining marks (a Hindi vowel sign)."""
     for index in range(end, max(start, end - 8), -1):
         if not unicodedata.category(text[index]).startswith("M") and text[index] not in "\u200c\u200d":
             return index

@@ -104,7 +104,7 @@ class StreamingSegmenter:
 
     @property
     def unsaid(self) -> str:
-        """The end of the text, if no voice can say it: an emoji, a row of stars."""
+        """The end of the text as received, if it cannot be spoken: an emoji, a row of stars."""
         return self._unsaid
 
     @property
@@ -222,7 +222,7 @@ def _last_space_end(text: str) -> int:
 
 
 def _words_end(text: str, count: int) -> int:
-    """The end of the first `count` words; of the whole text where there are no spaces."""
+    """The end of the first `count` words; of the whole text if it has no spaces."""
     ends = [match.end() for match in islice(_WORD.finditer(text), count)]
     return ends[-1] if len(ends) == count else len(text)
 

@@ -84,7 +84,7 @@ def to_int16(pcm: Pcm) -> NDArray[np.int16]:
 
 
 def wav_header(sample_rate: int, data_bytes: int = STREAMING_SIZE) -> bytes:
-    """The 44 bytes before mono 16-bit samples; `data_bytes` where the length is known."""
+    """The 44 bytes before mono 16-bit samples; `data_bytes` is their length, if known."""
     riff = STREAMING_SIZE if data_bytes == STREAMING_SIZE else 36 + data_bytes
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE",

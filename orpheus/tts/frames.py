@@ -25,7 +25,7 @@ class FrameAssembler:
         # A broken frame counts once, not for every token skipped on the way to the next slot 0.
         self._in_sync = True
 
-    def push(self, numbers: Iterable[int]) -> list[int]:
+    def assemble(self, numbers: Iterable[int]) -> list[int]:
         """The codes of the frames that became complete, seven each. Numbers of other tokens are ignored."""
         complete: list[int] = []
         for number in numbers:
@@ -54,8 +54,8 @@ class RepetitionDetector:
     def __init__(self) -> None:
         self._latest: deque[tuple[int, ...]] = deque(maxlen=LOOP_FRAMES)
 
-    def push(self, codes: list[int]) -> bool:
-        """Take the codes of whole frames; True where the latest frames are a loop."""
+    def detect(self, codes: list[int]) -> bool:
+        """Take the codes of whole frames; True if the latest frames are a loop."""
         for start in range(0, len(codes), SLOTS):
             self._latest.append(tuple(codes[start : start + SLOTS]))
         if len(self._latest) < LOOP_FRAMES:

@@ -1,4 +1,4 @@
-"""How a text is to be spoken, with everything about it checked: the one form of a speech request inside tier 2."""
+"""The checked parameters of a speech request: its only form inside tier 2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SpeechParams:
     max_tokens: int  # per segment
     lead_silence_s: float = 0.0  # before the first word
     normalize: bool = False  # numbers are written out before they reach the model
-    patient: bool = False  # waits where tier 1 is full instead of failing at once
+    patient: bool = False  # waits if tier 1 is full instead of failing at once
     format: Format = "pcm"
     speed: float = 1.0
     sample_rate: int = 24_000  # Hz, as encoded

@@ -2,9 +2,9 @@
 
     segments ─▶ token source ─▶ frames ─▶ codec ─▶ trim ─▶ prebuffer ─▶ level ─▶ samples
 
-A text is spoken segment by segment: the next is generated as soon as one is complete, while that one is heard. Order is
-kept, and closing the generator cancels everything that is running. Text that is still being written is spoken the
-same way: its segmenter hands out a segment once there is one.
+A text is spoken segment by segment: as soon as one is complete the next is generated, while the listener plays the
+first. Segments keep their order, and closing the generator cancels everything that is running. Text that is still being
+written is spoken the same way, as its segmenter yields segments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from orpheus.tts.params import SpeechParams
 from orpheus.tts.postprocess import LEVEL_S, LoudnessLeveler, SilenceTrimmer
 from orpheus.tts.prebuffer import PrebufferEstimator
 from orpheus.tts.prefetch import Prefetch
-from orpheus.tts.token_source import STALL_TIMEOUT_S, Generation, TokenChunk, TokenSource
+from orpheus.tts.token_source import Generation, TokenChunk, TokenSource
 from orpheus.tts.usage import Usage
 from orpheus.vocabulary import SLOTS
 
@@ -43,6 +43,7 @@ TOKENS_EXTRA = 330
 FAST_CHARS_PER_S = 18  # hardly any speech is faster than this
 SILENCE_RMS = 10 ** (-45 / 20)  # of full scale: quieter blocks count as silence
 RESERVE_S = 1.0  # of audio the listener keeps when a segment is held back
+CAPACITY_WAIT_S = 30.0  # how long a patient request waits for a full tier 1: later its listener would be gone
 RETRY_S = 0.05  # between two requests to a full tier 1; meanwhile a listener runs dry
 RETRY_SEED = 1 << 40  # added to the seed of a segment that is generated again
 
@@ -50,9 +51,9 @@ RETRY_SEED = 1 << 40  # added to the seed of a segment that is generated again
 class SpeechPipeline:
     """The stages over one token source and one codec."""
 
-    def __init__(self, source: TokenSource, codec: Codec, settings: Settings) -> None:
+    def __init__(self, token_source: TokenSource, codec: Codec, settings: Settings) -> None:
         self.sample_rate = codec.sample_rate  # Hz, of the samples that `speak` yields
-        self.source = source
+        self.token_source = token_source
         self.codec = codec
         self.postprocess = settings.postprocess
         embedded = weights.codec_name(settings) == EMBEDDED
@@ -61,7 +62,7 @@ class SpeechPipeline:
         self.prebuffer = PrebufferEstimator(LEVEL_S if settings.postprocess else 0.0)
 
     def segment(self, text: str, params: SpeechParams) -> SegmentedText:
-        """Cut a complete text into segments. BadRequest where there is nothing to say."""
+        """Cut a complete text into segments. BadRequest if nothing in it can be spoken."""
         return segment_text(
             text,
             params.voice.language,
@@ -80,35 +81,35 @@ class SpeechPipeline:
             normalize=params.normalize,
         )
 
-    async def speak(self, source: SegmentSource, params: SpeechParams, usage: Usage) -> AsyncGenerator[Pcm]:
+    async def speak(self, segments: SegmentSource, params: SpeechParams, usage: Usage) -> AsyncGenerator[Pcm]:
         """Samples of all segments in order: mono float32 at `sample_rate`, as soon as they are final.
 
         Segment n is sampled with seed + n, so a request with a seed sounds the same every time.
         """
-        utterance = _Utterance(self, source, params, usage)
+        run = _SpeakRun(self, segments, params, usage)
         leveler = LoudnessLeveler(self.sample_rate, SILENCE_RMS)
         heard_rate = self.sample_rate * params.speed
         try:
-            current = await usage.waiting(utterance.begin_after(None))
+            current = await usage.waiting(run.begin_after(None))
             while current is not None:
-                # While the listener has enough in hand, a segment is held until it is known to be good.
+                # While the listener has enough audio in hand, a segment is held until its generation has succeeded.
                 await current.audio.settled(max(0.0, usage.playout.buffered_s() - RESERVE_S))
                 current.segment.start = usage.samples
-                following = utterance.begin_after(current)
+                following = run.begin_after(current)
                 if not usage.playout.buffered_s():
-                    await utterance.fill_prebuffer(current)
+                    await run.fill_prebuffer(current)
                 async for pcm in current.audio:
                     if pcm is None:
                         leveler.reset()
-                    elif len(out := leveler.push(pcm) if self.postprocess else pcm):
+                    elif len(out := leveler.level(pcm) if self.postprocess else pcm):
                         current.audio.sent = True
                         yield usage.count(out, heard_rate)
                 if self.postprocess and len(out := leveler.finish()):
                     yield usage.count(out, heard_rate)
                 current = await usage.waiting(following)
         finally:
-            usage.removed_tags = source.removed_tags
-            await utterance.close()
+            usage.removed_tags = segments.removed_tags
+            await run.close()
 
 
 class _Generating(NamedTuple):
@@ -118,17 +119,17 @@ class _Generating(NamedTuple):
     audio: Prefetch[Pcm]
 
 
-class _Utterance:
-    """The segments of one text, one generated ahead of the one that is heard.
+class _SpeakRun:
+    """The segments of one text, each generated while the one before it plays.
 
-    Not two: they would share what tier 1 has for this listener, and the one that is heard would come too late.
+    Never two at once: they would share the listener's part of tier 1, and the one that is due would come too late.
     """
 
     def __init__(
-        self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
+        self, pipeline: SpeechPipeline, segments: SegmentSource, params: SpeechParams, usage: Usage
     ) -> None:
         self._pipeline = pipeline
-        self._source = source
+        self._segments = segments
         self._params = params
         self._usage = usage
         seed = params.sampling.seed
@@ -136,16 +137,16 @@ class _Utterance:
         self._tasks: list[asyncio.Future[Any]] = []
 
     def begin_after(self, previous: _Generating | None) -> asyncio.Task[_Generating | None]:
-        """The next segment, begun once `previous` is complete; None after the last, or where `previous` failed.
+        """The next segment, begun once `previous` is complete; None after the last, or if `previous` failed.
 
-        Raises what the source refuses: BadRequest, TooLarge.
+        Raises what the source raises: BadRequest, TooLarge.
         """
         task = asyncio.create_task(self._begin(previous))
         self._tasks.append(task)
         return task
 
     async def close(self) -> None:
-        """Cancel everything that runs, down to tier 1, and wait until it is gone."""
+        """Cancel everything that runs, down to tier 1, and wait until it has ended."""
         await cancel_and_wait(self._tasks)
 
     async def _begin(self, previous: _Generating | None) -> _Generating | None:
@@ -153,7 +154,7 @@ class _Utterance:
             await previous.audio.settled()
             if not previous.audio.made:
                 return None  # whoever reads it learns why
-        segment = await self._source.next(self._left_s)
+        segment = await self._segments.next(self._left_s)
         if segment is None:
             return None
         number = len(self._usage.segments)
@@ -168,25 +169,25 @@ class _Utterance:
         return max(0.0, generated_s - self._pipeline.prebuffer.start_s())
 
     async def fill_prebuffer(self, current: _Generating) -> None:
-        """Wait until what there is of a segment outlasts the wait for what a busy tier 1 generates next."""
+        """Wait until the audio in hand outlasts the expected wait for the next, which grows while tier 1 is busy."""
         estimator, rate = self._pipeline.prebuffer, self._pipeline.sample_rate
-        last = self._source.exhausted
+        last = self._segments.exhausted
         segment_s = None if last else len(current.segment.text) / FAST_CHARS_PER_S
 
         def seconds(generated: Collection[Pcm | None]) -> float:
             return sum(len(pcm) for pcm in generated if pcm is not None) / rate
 
         await current.audio.gathered(lambda generated: seconds(generated) > 0)
-        # No longer than that: a tier 1 that stops is no reason to keep what there is.
+        # No longer than that: if tier 1 stops, holding the audio back gains nothing.
         await current.audio.gathered(
             lambda generated: seconds(generated) >= estimator.prebuffer_s(segment_s),
             estimator.prebuffer_s(segment_s),
         )
 
     async def _generate(self, segment: Segment, number: int, attempt: int) -> AsyncGenerator[Pcm]:
-        """One segment's samples, trimmed; generated again with another seed where `attempt` is not 0.
+        """One segment's samples, trimmed; generated with another seed if `attempt` is not 0.
 
-        GenerationFailed where what came is not the speech of its text.
+        GenerationFailed if the model looped, stayed silent or did not finish.
         """
         pipeline, params, usage = self._pipeline, self._params, self._usage
         usage.regenerated_segments += attempt > 0
@@ -194,7 +195,7 @@ class _Utterance:
         trimmer = SilenceTrimmer(
             pipeline.sample_rate,
             threshold=SILENCE_RMS,
-            lead_s=0.0 if number else params.lead_silence_s,
+            lead_silence_s=0.0 if number else params.lead_silence_s,
             pause_s=self._pause_s(segment),
         )
         generation = Generation(
@@ -207,7 +208,7 @@ class _Utterance:
         async with aclosing(self._decode(generation, patient=params.patient or number > 0)) as samples:
             async for pcm in samples:
                 decoded += len(pcm)
-                trimmed = trimmer.push(pcm)
+                trimmed = trimmer.trim(pcm)
                 out = trimmed if pipeline.postprocess else pcm
                 if len(out):
                     segment.samples += len(out)
@@ -225,10 +226,10 @@ class _Utterance:
 
     def _pause_s(self, segment: Segment) -> float:
         """Silence after a segment: none after the last."""
-        return 0.0 if self._source.exhausted else segment.pause_ms / 1000
+        return 0.0 if self._segments.exhausted else segment.pause_ms / 1000
 
     async def _decode(self, generation: Generation, *, patient: bool) -> AsyncGenerator[Pcm]:
-        """Tokens → frames → samples, and how long each took."""
+        """Tokens → frames → samples; reports their delays to the prebuffer estimator."""
         usage, estimator = self._usage, self._pipeline.prebuffer
         assembler, repetition = FrameAssembler(), RepetitionDetector()
         decoder = self._pipeline.codec.open(generation.sampling.seed or 0)
@@ -238,13 +239,13 @@ class _Utterance:
             async with aclosing(self._tokens(generation, patient=patient)) as tokens:
                 async for chunk in tokens:
                     usage.audio_tokens += len(chunk.numbers)
-                    if codes := assembler.push(chunk.numbers):
-                        if repetition.push(codes):
+                    if codes := assembler.assemble(chunk.numbers):
+                        if repetition.detect(codes):
                             raise GenerationFailed(
                                 f"The model repeats itself in {_named(generation.text)}. Try again, with another seed."
                             )
                         frames += len(codes) // SLOTS
-                        pcm = await decoder.push(codes)
+                        pcm = await decoder.decode(codes)
                         if len(pcm):
                             now_s = time.monotonic()
                             if samples_s:
@@ -270,10 +271,10 @@ class _Utterance:
 
     async def _tokens(self, generation: Generation, *, patient: bool) -> AsyncGenerator[TokenChunk]:
         """A segment's tokens. If `patient`, a full tier 1 is asked again instead of failing the whole request."""
-        gives_up_s = time.monotonic() + STALL_TIMEOUT_S
+        gives_up_s = time.monotonic() + CAPACITY_WAIT_S
         while True:
             try:
-                async with aclosing(self._pipeline.source.generate(generation)) as tokens:
+                async with aclosing(self._pipeline.token_source.generate(generation)) as tokens:
                     async for chunk in tokens:
                         yield chunk
                 return

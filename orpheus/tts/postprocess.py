@@ -30,23 +30,23 @@ MAX_GAIN = 10 ** (3 / 20)  # a segment is never changed by more than 3 dB, so th
 
 
 class SilenceTrimmer:
-    """One segment: leading silence cut to `lead_s`, trailing silence to the pause after it, both faded.
+    """One segment: leading silence cut to `lead_silence_s`, trailing silence to the pause after it, both faded.
 
     `threshold` is the RMS below which a block is silence, except for soft sound next to voice. Silence within the
     segment is kept. Up to `pause_s` of it, the pause expected at the end, is released at once: the listener may have
     nothing else to play.
     """
 
-    def __init__(self, rate: int, *, threshold: float, lead_s: float, pause_s: float = 0.0) -> None:
+    def __init__(self, rate: int, *, threshold: float, lead_silence_s: float, pause_s: float = 0.0) -> None:
         self._block = max(1, round(BLOCK_S * rate))
         self._fade = round(FADE_S * rate)
         self._threshold = threshold
-        self._lead = round(lead_s * rate)
+        self._lead = round(lead_silence_s * rate)
         self._after = round(AFTER_VOICE_S * rate)
         self._rate = rate
         self._most_held = round(HELD_S * rate)
         self._released = round(pause_s * rate) - self._block  # the last block is kept to be faded
-        self._before = round(max(BEFORE_VOICE_S, lead_s) * rate)
+        self._before = round(max(BEFORE_VOICE_S, lead_silence_s) * rate)
         # Samples from the last voice to the end of the soft sound after it, or of soft sound so far before the first.
         self._soft = 0
         self._closure = round(CLOSURE_S * rate)
@@ -56,7 +56,7 @@ class SilenceTrimmer:
         self.quiet = 0  # samples of silence already released since the last voice
         self.heard = False  # whether there was any voice
 
-    def push(self, pcm: Pcm) -> Pcm:
+    def trim(self, pcm: Pcm) -> Pcm:
         """Take samples; return those that are certain to be kept."""
         self._rest = np.concatenate([self._rest, pcm])
         whole = len(self._rest) // self._block * self._block
@@ -70,7 +70,7 @@ class SilenceTrimmer:
         return np.concatenate(out) if out else self._rest[:0]
 
     def finish(self, pause_s: float) -> Pcm:
-        """The rest of the segment and the pause after it, of `pause_s` seconds."""
+        """The rest of the segment, followed by a pause of `pause_s` seconds; empty if there was no voice."""
         if not self.heard:
             return self._held[:0]
         pause = round(pause_s * self._rate)
@@ -89,7 +89,7 @@ class SilenceTrimmer:
             self.heard = True
             out = out[-(len(block) + self._soft + self._before) :].copy()
             _fade_in(out, self._fade)
-            # Padded to exactly `lead` where the model left less.
+            # Padded to exactly `lead` if the model left less.
             out = np.concatenate([np.zeros(max(0, self._lead + len(block) - len(out)), np.float32), out])
         self._soft = 0
         return out
@@ -114,7 +114,7 @@ class SilenceTrimmer:
 
 
 class LoudnessLeveler:
-    """Makes every segment as loud as the first: `push` its samples, `finish` it, go on with the next."""
+    """Makes every segment as loud as the first: `level` its samples, `finish` it, then level the next."""
 
     def __init__(self, rate: int, threshold: float) -> None:
         self._block = max(1, round(BLOCK_S * rate))
@@ -125,7 +125,7 @@ class LoudnessLeveler:
         self._held: list[Pcm] = []
         self._measure = _VoicedRms(self._block, threshold)
 
-    def push(self, pcm: Pcm) -> Pcm:
+    def level(self, pcm: Pcm) -> Pcm:
         self._measure.add(pcm)
         if self._gain is None:
             self._held.append(pcm)
@@ -135,7 +135,7 @@ class LoudnessLeveler:
         return pcm if self._gain == 1.0 else pcm * np.float32(self._gain)
 
     def finish(self) -> Pcm:
-        """The rest of this segment; the next push starts another."""
+        """The rest of this segment; the next `level` starts another."""
         rest = self._release() if self._gain is None else np.zeros(0, np.float32)
         rest = rest * np.float32(self._gain)
         if self._reference is None and self._measure.blocks:
@@ -144,7 +144,7 @@ class LoudnessLeveler:
         return rest
 
     def reset(self) -> None:
-        """Drop a segment of which nothing was returned yet; the next push starts it anew."""
+        """Drop a segment of which nothing was returned yet; the next `level` starts it anew."""
         self._held.clear()
         self._gain = None if self._reference else 1.0
         self._measure = _VoicedRms(self._block, self._threshold)

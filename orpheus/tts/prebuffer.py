@@ -12,7 +12,7 @@ import time
 from orpheus.vocabulary import FRAME_S
 
 PREBUFFER_FRAMES = 6  # frames that may be late without a gap
-STALE_S = 1.0  # without a frame from anybody, the measurements say nothing any more
+STALE_S = 1.0  # without a frame of any stream, the measurements no longer apply
 MEMORY_S = 1.0  # older delays hardly count: a burst of new streams is over
 LONGEST_S = 0.5  # a longer delay is a reader that paused or a broken tier 1, not the pace of the machine
 DEVIATIONS = 4  # above the mean: delays beyond that are rare. As TCP estimates its round trips, RFC 6298
@@ -28,7 +28,7 @@ class DelayEstimator:
         self._latest_s = 0.0
 
     def add(self, delay_s: float, now_s: float, count: int = 1) -> None:
-        """One delay, which covered `count` of what is waited for."""
+        """One delay in seconds, which covered `count` items at once."""
         delay_s = min(delay_s, LONGEST_S)
         self._count += 1
         # Weighted by time, not by number: with many streams it would forget within milliseconds.
@@ -74,8 +74,8 @@ class PrebufferEstimator:
     def prebuffer_s(self, segment_s: float | None = None) -> float:
         """Seconds of audio to hold before the first of it is sent.
 
-        Where the segment lasts `segment_s` seconds and another will be requested once it is complete, the start of
-        that one must be outlasted too, with what is gained until then: a segment is generated faster than it plays.
+        With `segment_s`, the segment lasts that long and another is requested once it is complete: its start must be
+        outlasted too, less what is gained meanwhile, since a segment is generated faster than it plays.
         """
         if self._stale:
             return 0.0

@@ -1,6 +1,6 @@
-"""Runs an async generator ahead of its reader, and once more where the first attempt fails.
+"""Runs an async generator ahead of its reader, and runs it once more if the first attempt fails.
 
-Holds no more than what one generator yields; the pipeline prefetches one segment at a time.
+The buffer is unbounded, so a generator must be finite: the pipeline prefetches one segment at a time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ATTEMPTS = 2
 class Prefetch(Generic[T]):
     """Starts `attempt(0)` at once, in a task of its own; iterate over it to read the items.
 
-    Where it raises GenerationFailed before the reader has set `sent`, `attempt(1)` replaces it, and the reader gets
-    a None: everything it read so far is void. Other errors are raised to the reader.
+    If it raises GenerationFailed before the reader has set `sent`, `attempt(1)` replaces it and the reader gets a None:
+    everything it read so far is void. Other errors are raised to the reader.
     """
 
     def __init__(self, attempt: Callable[[int], AsyncGenerator[T]]) -> None:

@@ -52,10 +52,13 @@ class TokenChunk:
 
 
 class TokenSource(Protocol):
-    """What tier 2 needs of tier 1."""
+    """What tier 2 needs from tier 1."""
 
-    def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
-        """The tokens of one segment; the last chunk has a finish reason. Raises OrpheusError."""
+    def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
+        """The tokens of one segment; the last chunk has a finish reason.
+
+        Raises OrpheusError; AtCapacity only before the first token.
+        """
 
     async def check(self) -> None:
         """Raise NotReady with the reason unless a request would be served now."""
@@ -69,11 +72,11 @@ class EngineTokenSource:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
         from orpheus.llama.engine import Completion
 
-        prompt = self._engine.tokenize_prompt(turn_text(segment.voice, segment.text))
-        completion = Completion(prompt=prompt, max_tokens=segment.max_tokens, sampling=segment.sampling)
+        prompt = self._engine.tokenize_prompt(turn_text(generation.voice, generation.text))
+        completion = Completion(prompt=prompt, max_tokens=generation.max_tokens, sampling=generation.sampling)
         async with aclosing(self._engine.submit(completion)) as stream:
             async for chunk in stream:
                 yield TokenChunk(chunk.numbers, chunk.finish_reason, len(prompt))
@@ -101,8 +104,8 @@ class HttpTokenSource:
         )
         self._cold_wait_s = settings.cold_wait_s
 
-    async def generate(self, segment: Generation) -> AsyncGenerator[TokenChunk]:
-        body = completion_body(segment, self._model)
+    async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
+        body = completion_body(generation, self._model)
         headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
         request = self._client.build_request("POST", self._url, json=body, headers=headers)
         try:
@@ -135,7 +138,7 @@ class HttpTokenSource:
                 break
             chunk = read_event(data)
             if chunk is not None:
-                numbers = tuple(parser.push(chunk.text)) or tuple(
+                numbers = tuple(parser.parse(chunk.text)) or tuple(
                     vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
                 )
                 ended = vocabulary.END_OF_SPEECH in numbers
@@ -190,14 +193,14 @@ class HttpTokenSource:
                 return UpstreamError(f"Tier 1 at {self._url} answered {status}: {said}")
 
 
-def completion_body(segment: Generation, model: str) -> dict[str, Any]:
-    """The request that every completions server gets."""
+def completion_body(generation: Generation, model: str) -> dict[str, Any]:
+    """The JSON body of the request, the same for every completions server."""
     return {
         "model": model,
-        "prompt": turn_text(segment.voice, segment.text),
+        "prompt": turn_text(generation.voice, generation.text),
         "stream": True,
-        "max_tokens": segment.max_tokens,
-        **_sampling_fields(segment.sampling),
+        "max_tokens": generation.max_tokens,
+        **_sampling_fields(generation.sampling),
         "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
         "return_token_ids": True,
         # vLLM and SGLang: the prompt has its own begin-of-text, and special tokens must be rendered.

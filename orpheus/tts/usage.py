@@ -1,4 +1,4 @@
-"""What one utterance cost, and what became of it: filled in by the pipeline, read by metrics, word timing and the API."""
+"""The counts of one utterance: tokens, samples, segments, playout. Filled in by the pipeline, read by metrics and API."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Usage:
     started_s: float = field(default_factory=time.monotonic)
     first_audio_s: float | None = None  # from `started_s` to the first samples
     waited_s: float = 0.0  # for text to arrive: time in which there was nothing to speak
-    _excused_s: float = 0.0  # of `waited_s`, already told to the clock
+    _excused_s: float = 0.0  # of `waited_s`, already passed to the playout clock
 
     @property
     def segment_starts(self) -> list[int]:
@@ -46,7 +46,7 @@ class Usage:
             self.waited_s += time.monotonic() - since_s
 
     def count(self, pcm: Pcm, samples_per_s: float) -> Pcm:
-        """Count samples on their way out; `samples_per_s` as they will be heard, speed included."""
+        """Count samples on their way out and return them; `samples_per_s` is the rate of playout, speed included."""
         now_s = time.monotonic()
         if self.first_audio_s is None:
             self.first_audio_s = now_s - self.started_s

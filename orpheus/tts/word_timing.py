@@ -1,4 +1,4 @@
-"""When each word of a text is heard, from the lengths of its segments.
+"""When each word of a text begins and ends, estimated from the lengths of its segments.
 
 In: the text as it was received (the streaming segmenter's spans) and the samples of its segments so far. Out: words in
 order with start and stop in seconds from the utterance's first sample. A word's position within its segment is its
@@ -44,7 +44,7 @@ class WordTimer:
     """The words of one utterance, each given out once, in order."""
 
     def __init__(self, text: StreamingSegmenter, usage: Usage, samples_per_s: float) -> None:
-        """`samples_per_s` converts `usage.samples` to seconds as they are heard, speed included."""
+        """`samples_per_s` converts `usage.samples` to seconds of playout, speed included."""
         self._text = text
         self._usage = usage
         self._rate = samples_per_s

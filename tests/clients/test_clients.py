@@ -51,7 +51,7 @@ def test_every_client_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("client", COMMANDS)
-def test_it_writes_a_spoken_text_to_a_file(client: str, pair: Pair, tmp_path: Path) -> None:
+def test_it_writes_speech_to_a_file(client: str, pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     done = run(client, pair.url, *arguments(client, "It's \"so\" <sigh> easy, isn't it?", "tara", out))
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def test_it_writes_a_spoken_text_to_a_file(client: str, pair: Pair, tmp_path: Pa
 
 # unmute's protocol has no error for an unknown voice: the default one speaks.
 @pytest.mark.parametrize("client", sorted(set(COMMANDS) - {"unmute_tts.py"}))
-def test_an_error_is_printed_and_is_an_exit_code(client: str, pair: Pair, tmp_path: Path) -> None:
+def test_an_error_is_printed_and_sets_the_exit_code(client: str, pair: Pair, tmp_path: Path) -> None:
     done = run(client, pair.url, *arguments(client, "Hello.", "bob", tmp_path / "x.wav"))
     assert done.returncode != 0
     assert "no voice 'bob'" in done.stderr
@@ -80,7 +80,7 @@ def test_a_server_that_cannot_be_reached_is_an_error(client: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("client", ["curl.sh", "openai_sdk.py"])
-def test_an_answer_that_breaks_off_is_an_error_and_leaves_no_file(client: str, tmp_path: Path) -> None:
+def test_a_response_that_breaks_off_is_an_error_and_leaves_no_file(client: str, tmp_path: Path) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield b"RIFF" * 100
         raise ConnectionResetError
@@ -96,7 +96,7 @@ def test_an_answer_that_breaks_off_is_an_error_and_leaves_no_file(client: str, t
     assert not out.exists()
 
 
-def test_a_voice_of_unmute_is_spoken_by_one_of_ours(pair: Pair, tmp_path: Path) -> None:
+def test_a_voice_of_unmute_maps_to_one_of_ours(pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "said.wav"
     voice = "unmute-prod-website/p329_022.wav"
     text = "Well, hello there. The boat drifted slowly down the river, and nobody was in a hurry."

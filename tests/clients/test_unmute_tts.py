@@ -210,7 +210,7 @@ async def test_the_error_of_a_refused_handshake_gives_its_reason(status: int, ki
     assert type(caught.value) is kind
 
 
-async def test_a_server_that_never_gets_ready_is_disconnected() -> None:
+async def test_a_server_that_never_becomes_ready_is_disconnected() -> None:
     left = asyncio.Event()
 
     async def script(socket: ServerConnection) -> None:

@@ -246,7 +246,7 @@ def sounddevice(kind: str, tmp_path: Path) -> dict[str, str]:
     return {"PATH": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 
 
-async def test_sounddevice_plays_where_no_player_is_installed(tmp_path: Path) -> None:
+async def test_sounddevice_plays_if_no_player_is_installed(tmp_path: Path) -> None:
     async with scripted(Session(speech(0.5))) as url:
         code, out, errors = await run(url, "Hello, you.", "--play", **sounddevice("plays", tmp_path))
     assert (code, errors) == (0, "")
@@ -259,7 +259,7 @@ async def test_sounddevice_plays_where_no_player_is_installed(tmp_path: Path) ->
     ("kind", "message"),
     [("no PortAudio", "install ffplay"), ("no device", "no audio device can be used here")],
 )
-async def test_where_nothing_can_play_the_audio_goes_to_the_file_and_one_sentence_says_why(
+async def test_if_nothing_can_play_the_audio_goes_to_the_file_and_one_sentence_says_why(
     kind: str, message: str, to_file: bool, tmp_path: Path
 ) -> None:
     out = ("--out", str(tmp_path / "x.wav")) if to_file else ()

@@ -60,7 +60,7 @@ def stream(
     state = StreamState(decoder, seed, lookahead)
     samples, start = [], 0
     for cut in [*sorted(cuts), len(codes)]:
-        state.push(codes[start : max(start, cut)])
+        state.add_codes(codes[start : max(start, cut)])
         start = max(start, cut)
         samples += decode_all(decoder, [state])
     state.finish()
@@ -133,7 +133,7 @@ def test_streams_decoded_together_do_not_affect_each_other(
             if state.finished or dice.random() < 0.3:
                 continue
             count = dice.randint(1, 30)
-            state.push(codes[row][fed[row] : fed[row] + count])
+            state.add_codes(codes[row][fed[row] : fed[row] + count])
             fed[row] += count
             if fed[row] >= lengths[row]:
                 state.finish()
@@ -173,7 +173,7 @@ def test_the_same_codes_give_the_same_s16_samples_however_chunked_and_batched(
     by_frame = np.round(stream(decoder, codes, list(range(0, 84, 7)), seed=1, lookahead=lookahead) * 32767)
     states = [StreamState(decoder, 1, lookahead) for _ in range(3)]
     for state in states:
-        state.push(codes)
+        state.add_codes(codes)
         state.finish()
     batched = np.round(decode_all(decoder, states)[1] * 32767)
     # Bytes are equal where MKL and oneDNN are as measured in the benchmark; one step in 65,536 elsewhere.
@@ -204,9 +204,9 @@ def test_the_first_frame_leaves_after_two_at_44_db(
         frames[:, [3, 4, 6]] += decoder.config.codes // 2
         codes = frames.reshape(-1)
         state = StreamState(decoder, 0, 4)
-        state.push(codes[:7])
+        state.add_codes(codes[:7])
         assert [len(pcm) for pcm in decode_all(decoder, [state])] == [0]
-        state.push(codes[7:14])
+        state.add_codes(codes[7:14])
         (early,) = decode_all(decoder, [state])
         exact = offline.decode(codes)[:2048]
         assert len(early) == 2048
@@ -220,9 +220,9 @@ def test_with_a_lookahead_of_ten_the_first_exact_samples_leave_after_18_tokens(
     decoder, offline = embedded_pair
     codes = random_codes(decoder, 28)
     state = StreamState(decoder, 0, 10)
-    state.push(codes[:14])
+    state.add_codes(codes[:14])
     assert [len(pcm) for pcm in decode_all(decoder, [state])] == [0]
-    state.push(codes[14:18])
+    state.add_codes(codes[14:18])
     (first,) = decode_all(decoder, [state])
     assert len(first) == 363
     assert np.abs(first - offline.decode(codes)[:363]).max() < 1e-5
@@ -234,7 +234,7 @@ def test_a_half_frame_at_the_end_is_decoded_and_anything_less_is_counted(
     decoder, _ = tiny_pair
     for extra, latents, dropped in ((0, 4, 0), (3, 4, 3), (4, 6, 0), (6, 6, 2)):
         state = StreamState(decoder, 0, 10)
-        state.push(random_codes(decoder, 7 + extra))
+        state.add_codes(random_codes(decoder, 7 + extra))
         state.finish()
         assert [len(pcm) for pcm in decode_all(decoder, [state])] == [latents * decoder.hop]
         assert state.dropped == dropped
@@ -244,14 +244,14 @@ def test_a_code_that_the_codec_lacks_is_named(tiny_pair: tuple[Decoder, OfflineD
     decoder, _ = tiny_pair
     for wrong in (16, -1, 4095):
         with pytest.raises(EngineError, match=f"Code {wrong} .*ORPHEUS_CODEC"):
-            StreamState(decoder, 0, 4).push([0, wrong])
+            StreamState(decoder, 0, 4).add_codes([0, wrong])
 
 
 def test_a_streams_memory_is_fixed(embedded_pair: tuple[Decoder, OfflineDecoder]) -> None:
     decoder, _ = embedded_pair
     state = StreamState(decoder, 0, 4)
     for _ in range(5):
-        state.push(random_codes(decoder, 70))
+        state.add_codes(random_codes(decoder, 70))
         decode_all(decoder, [state])
         assert state.memory.nbytes == decoder.floats * 4 < 150_000
         assert state.ready == 0

@@ -43,7 +43,7 @@ def test_streams_through_fixed_shapes_equal_the_offline_decode(tmp_path: Path, l
     for start in range(0, 210, 21):
         for row, state in enumerate(states):
             if not state.finished:
-                state.push(codes[row][start : start + 21])
+                state.add_codes(codes[row][start : start + 21])
                 if start + 21 >= lengths[row]:
                     state.finish()
         for row, samples in enumerate(decode_all(decoder, states)):
@@ -63,7 +63,7 @@ def test_graphs_on_a_gpu_equal_the_offline_decode(tmp_path: Path) -> None:
     decoder.warm_up()
     codes = random_codes(decoder, 140)
     state = StreamState(decoder, 1, EXACT)
-    state.push(codes)
+    state.add_codes(codes)
     state.finish()
     (pcm,) = decode_all(decoder, [state])
     assert np.abs(pcm - offline.decode(codes, seed=1)).max() < 1e-4

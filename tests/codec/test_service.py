@@ -54,14 +54,14 @@ def test_sixteen_streams_at_once_each_get_their_own_offline_samples(
     assert float(str(codec.report()["streams_per_step"])) > 1
 
 
-def test_streams_of_no_one_and_two_frames_end_with_all_their_samples(codec: Codec) -> None:
+def test_streams_of_zero_one_and_two_frames_end_with_all_their_samples(codec: Codec) -> None:
     for frames in (0, 1, 2):
         pcm = asyncio.run(speak(codec, codes_of(7 * frames, 0), 0))
         assert pcm.dtype == np.float32
         assert pcm.shape == (frames * codec.samples_per_frame,)
 
 
-def test_while_the_listener_has_audio_frames_wait_for_the_fourth(
+def test_while_the_listener_has_audio_frames_are_decoded_four_at_a_time(
     folder: Path, offline: OfflineDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = load(folder, reserve_s=0.001)
@@ -73,7 +73,7 @@ def test_while_the_listener_has_audio_frames_wait_for_the_fourth(
         )  # for the playout clock alone: nothing is ever played
         monkeypatch.setattr("orpheus.playout.time", stopped)
         stream = codec.open(0)
-        chunks = [await stream.push(codes[start : start + 7]) for start in range(0, len(codes), 7)]
+        chunks = [await stream.decode(codes[start : start + 7]) for start in range(0, len(codes), 7)]
         return [len(chunk) for chunk in chunks], np.concatenate([*chunks, await stream.finish()])
 
     sizes, pcm = asyncio.run(run())
@@ -84,7 +84,7 @@ def test_while_the_listener_has_audio_frames_wait_for_the_fourth(
 
 def test_a_push_of_nothing_returns_an_empty_array(codec: Codec) -> None:
     async def push_nothing() -> NDArray[np.float32]:
-        return await codec.open(0).push([])
+        return await codec.open(0).decode([])
 
     assert asyncio.run(push_nothing()).shape == (0,)
 
@@ -99,14 +99,14 @@ def test_a_cancelled_push_loses_no_sample(
     async def run() -> NDArray[np.float32]:
         stream, chunks, start = codec.open(seed), [], 0
         for action in plan:
-            push = asyncio.ensure_future(stream.push(codes[start : start + 5]))
+            push = asyncio.ensure_future(stream.decode(codes[start : start + 5]))
             start += 5
             await asyncio.sleep(0 if action == "cancel" else 0.001)
             if action == "cancel":
                 push.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 chunks.append(await push)
-        chunks.append(await stream.push(codes[start:]))
+        chunks.append(await stream.decode(codes[start:]))
         return np.concatenate([*chunks, await stream.finish()])
 
     pcm = asyncio.run(run())
@@ -123,15 +123,15 @@ def test_streams_that_close_at_any_moment_do_not_touch_the_others(
     async def leave() -> None:
         stream = codec.open(1)
         for _ in range(dice.randint(0, 4)):
-            await stream.push(codes_of(7, 1))
-        push = asyncio.ensure_future(stream.push(codes_of(70, 1)))
+            await stream.decode(codes_of(7, 1))
+        push = asyncio.ensure_future(stream.decode(codes_of(70, 1)))
         await asyncio.sleep(dice.random() * 0.002)
         stream.close()
         stream.close()
         with contextlib.suppress(EngineError):  # or it was done before
             await push
         with pytest.raises(EngineError, match="closed"):
-            await stream.push([1])
+            await stream.decode([1])
 
     async def run() -> list[NDArray[np.float32]]:
         stayers = [speak(codec, codes_of(105, row), row) for row in range(3)]
@@ -147,7 +147,7 @@ def test_closing_a_stream_frees_its_memory(codec: Codec) -> None:
     async def open_and_close() -> list[weakref.ref[torch.Tensor]]:
         streams = [codec.open(0) for _ in range(8)]
         for stream in streams:
-            await stream.push(codes_of(21, 0))
+            await stream.decode(codes_of(21, 0))
         memories = [weakref.ref(stream._state.memory) for stream in streams if stream._state]
         assert len(memories) == codec.report()["open_streams"] == 8
         for stream in streams:
@@ -164,8 +164,8 @@ def test_a_wrong_code_names_the_setting_and_leaves_the_stream_usable(codec: Code
     async def run() -> int:
         stream = codec.open(0)
         with pytest.raises(EngineError, match=r"Code 16 .*do not fit this codec: set ORPHEUS_CODEC"):
-            await stream.push([0, 16])
-        first = await stream.push(codes_of(7, 0))
+            await stream.decode([0, 16])
+        first = await stream.decode(codes_of(7, 0))
         return len(first) + len(await stream.finish())
 
     assert asyncio.run(run()) == codec.samples_per_frame

@@ -14,7 +14,7 @@ from orpheus.errors import EngineError
 from tests.support.random_snac import codes_of, load, speak
 
 
-def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(
+def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_keeps_running(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = load(folder)
@@ -27,16 +27,16 @@ def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_serves_on(
         with monkeypatch.context() as patch:
             patch.setattr(codec.decoder, "step", broken)
             with pytest.raises(EngineError, match="out of memory"):
-                await stream.push(codes_of(14, 0))
+                await stream.decode(codes_of(14, 0))
         with pytest.raises(EngineError, match="out of memory"):
-            await stream.push(codes_of(14, 0))
+            await stream.decode(codes_of(14, 0))
         assert len(await speak(codec, codes_of(14, 0), 0)) == 2 * codec.samples_per_frame
 
     asyncio.run(run())
     codec.close()
 
 
-def test_the_event_loop_runs_on_while_a_step_is_decoded(
+def test_the_event_loop_keeps_running_while_a_step_is_decoded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = load(folder)
@@ -49,7 +49,7 @@ def test_the_event_loop_runs_on_while_a_step_is_decoded(
     monkeypatch.setattr(codec.decoder, "step", slow)
 
     async def run() -> int:
-        push = asyncio.ensure_future(codec.open(0).push(codes_of(7, 0)))
+        push = asyncio.ensure_future(codec.open(0).decode(codes_of(7, 0)))
         turns = 0
         while not push.done():
             await asyncio.sleep(0.001)
@@ -60,20 +60,20 @@ def test_the_event_loop_runs_on_while_a_step_is_decoded(
     codec.close()
 
 
-def test_closing_the_codec_ends_what_is_pending_and_its_thread(folder: Path) -> None:
+def test_closing_the_codec_ends_pending_requests_and_its_thread(folder: Path) -> None:
     threads = threading.active_count()
     codec = load(folder, gather_s=0.05)
 
     async def run() -> None:
         codec.open(1)
         other = codec.open(1)
-        push = asyncio.ensure_future(codec.open(0).push(codes_of(7, 0)))
+        push = asyncio.ensure_future(codec.open(0).decode(codes_of(7, 0)))
         await asyncio.sleep(0)
         await asyncio.to_thread(codec.close)
         with contextlib.suppress(EngineError):  # or it was done before
             await push
         with pytest.raises(EngineError, match="closed"):
-            await other.push([0])
+            await other.decode([0])
         with pytest.raises(EngineError, match="closed"):
             codec.open(0)
 

@@ -129,7 +129,7 @@ def test_the_environment_is_used_for_everything_and_recreating_waits_for_the_old
     assert set(asked) == {(name, "staging") for name in named}
 
 
-def test_an_environment_that_does_not_exist(plane: ControlPlane) -> None:
+def test_an_environment_that_does_not_exist_is_an_error(plane: ControlPlane) -> None:
     done = deploy(plane, "--env", "nowhere", code=14, **EMBEDDED)
     assert "Environment 'nowhere' not found" in done.stderr
     assert plane.published == []
@@ -139,7 +139,9 @@ def test_an_environment_that_does_not_exist(plane: ControlPlane) -> None:
     ("token", "code", "says"),
     [("", 10, "run `modal setup` once"), ("ak-wrong", 11, "refused the token")],
 )
-def test_a_machine_that_may_not_deploy(plane: ControlPlane, token: str, code: int, says: str) -> None:
+def test_a_machine_without_permission_to_deploy_gets_an_exit_code(
+    plane: ControlPlane, token: str, code: int, says: str
+) -> None:
     done = deploy(plane, code=code, MODAL_TOKEN_ID=token, MODAL_TOKEN_SECRET=token and "as-wrong")
     assert says in done.stderr
 
@@ -160,7 +162,7 @@ def test_each_of_modals_errors_is_one_of_ours(raised: Exception, error: type[Exc
     assert caught.value.__cause__ is raised
 
 
-def test_a_modal_that_does_not_answer_is_given_up_in_time(plane: ControlPlane) -> None:
+def test_the_deploy_gives_up_in_time_on_a_modal_that_does_not_answer(plane: ControlPlane) -> None:
     plane.slow_s["ClientHello"] = 30
     started = time.monotonic()
     done = run(plane, "-c", "from orpheus.deploy import modal_api; modal_api.check_token(0.2)")
@@ -186,13 +188,13 @@ def test_the_secret_is_created_with_the_proxy_token_that_is_set_here(plane: Cont
     assert not any(secret in done.stdout + done.stderr for secret in ("ws-1", "k1"))
 
 
-def test_a_deployment_that_modal_refuses(plane: ControlPlane) -> None:
+def test_a_deployment_that_modal_refuses_is_an_error(plane: ControlPlane) -> None:
     plane.refuse["FunctionCreate"] = (Status.INVALID_ARGUMENT, "no capacity for that")
     done = deploy(plane, code=14, **EMBEDDED)
     assert done.stderr == "orpheus: orpheus-llama-cpp was not deployed: no capacity for that\n"
 
 
-def test_weights_that_do_not_arrive(plane: ControlPlane) -> None:
+def test_weights_that_do_not_arrive_are_an_error(plane: ControlPlane) -> None:
     plane.results = {LLAMA_APP: WeightsError("it is gated: set HF_TOKEN")}
     done = deploy(plane, code=15)
     assert "it is gated: set HF_TOKEN" in done.stderr

@@ -98,7 +98,7 @@ def test_it_speaks_over_a_websocket(speech: Speech) -> None:
     assert socket.close_code == 1000
 
 
-def test_a_client_that_leaves_takes_up_nothing(speech: Speech) -> None:
+def test_a_client_that_leaves_holds_no_capacity(speech: Speech) -> None:
     long = BODY | {"input": "The boat drifted slowly down the river, and nobody said a word. " * 20}
     with speech.client.stream("POST", "/v1/audio/speech", json=long) as answer:
         next(answer.iter_raw())
@@ -124,7 +124,7 @@ def test_its_log_is_one_object_per_line_without_secrets(speech: Speech) -> None:
     assert "wk-1" not in log
 
 
-def test_scaled_down_it_finishes_what_it_has_begun(speech: Speech, deployed: ControlPlane) -> None:
+def test_when_scaled_down_it_finishes_running_streams(speech: Speech, deployed: ControlPlane) -> None:
     """The last test of that container."""
     with speech.client.stream("POST", "/v1/audio/speech", json=SSE) as answer:
         lines = (line for line in answer.iter_lines() if line.startswith("data:"))

@@ -26,12 +26,12 @@ def speech(deployed: ControlPlane) -> dict[str, Any]:
     return deployed.function(SPEECH_APP, "Speech.*")
 
 
-def test_nothing_was_asked_that_the_control_plane_does_not_know(deployed: ControlPlane) -> None:
+def test_the_control_plane_knows_every_call(deployed: ControlPlane) -> None:
     assert deployed.published == [LLAMA_APP, SPEECH_APP] == ["orpheus-llama-cpp", "orpheus-fastapi-tts"]
     assert deployed.unknown == []
 
 
-def test_containers_have_a_gpu_four_cores_and_8_gib_and_scale_to_none(
+def test_containers_have_a_gpu_four_cores_and_8_gib_and_scale_to_zero(
     llama: dict[str, Any], speech: dict[str, Any]
 ) -> None:
     for tier, gpu in ((llama, "L40S"), (speech, "L4")):
@@ -43,7 +43,7 @@ def test_containers_have_a_gpu_four_cores_and_8_gib_and_scale_to_none(
         assert tier["startup_timeout_secs"] == 600
 
 
-def test_tier_1_is_a_server_behind_a_proxy_token_that_takes_its_streams_and_some_more(
+def test_tier_1_is_a_server_behind_a_proxy_token_that_takes_its_streams_and_those_that_wait(
     llama: dict[str, Any],
 ) -> None:
     http = llama["http_config"]
@@ -129,7 +129,9 @@ def test_all_of_our_sources_are_shipped_with_the_embedded_voice(
         assert shipped == {path.relative_to(ROOT) for path in ours} | {Path(script), Path("pyproject.toml")}
 
 
-def test_what_is_set_where_it_is_deployed_is_set_in_the_containers_but_no_secret(plane: ControlPlane) -> None:
+def test_settings_of_the_deploying_machine_reach_the_containers_but_secrets_do_not(
+    plane: ControlPlane,
+) -> None:
     modal_deploy(
         plane,
         "orpheus_fastapi_modal.py",

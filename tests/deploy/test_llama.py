@@ -10,7 +10,7 @@ import pytest
 
 from orpheus.deploy.llama import LlamaProcess, one_frame
 from orpheus.errors import NotReady
-from orpheus.http.child import ChildEnded
+from orpheus.ops.child import ChildEnded
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
@@ -35,7 +35,7 @@ def test_a_child_that_ends_while_it_starts_is_reported_with_its_exit_code(tmp_pa
         process.start(60)
 
 
-def test_a_start_that_takes_too_long_is_given_up_and_leaves_nothing_behind() -> None:
+def test_a_start_that_takes_too_long_is_abandoned_and_leaves_nothing_behind() -> None:
     process = LlamaProcess(load_settings(model="embedded", llama_port=free_port()))
     with pytest.raises(NotReady, match=r"Tier 1 was not ready within 0\.3 s"):
         process.start(0.3)
@@ -44,7 +44,7 @@ def test_a_start_that_takes_too_long_is_given_up_and_leaves_nothing_behind() -> 
 
 
 @pytest.mark.anyio
-async def test_stopping_lets_a_running_stream_end() -> None:
+async def test_stopping_lets_a_running_stream_finish() -> None:
     settings = load_settings(model="embedded", llama_port=free_port(), drain_s=20)
     process = LlamaProcess(settings)
     await asyncio.to_thread(process.start, 60)

@@ -42,7 +42,7 @@ def audio(seconds: float, loudness: int) -> dict[str, object]:
         (Response("data: {\n\n"), "does not speak"),
     ],
 )
-def test_an_answer_that_is_no_speech_is_a_failure_that_says_why(
+def test_a_response_without_speech_is_a_failure_that_says_why(
     answer: Response, says: str, tmp_path: Path
 ) -> None:
     async def speech(request: Request) -> Response:

@@ -71,7 +71,7 @@ async def test_a_sleeping_tier_1_is_waited_for(upstream: tuple[Upstream, str], s
     assert {request["prompt"] for request in behaviour.requests} == {behaviour.requests[0]["prompt"]}
 
 
-async def test_a_refused_connection_is_waited_out() -> None:
+async def test_a_refused_connection_is_retried() -> None:
     port = free_port()
     behaviour = Upstream()
     asked = asyncio.create_task(count(f"http://127.0.0.1:{port}"))
@@ -81,7 +81,7 @@ async def test_a_refused_connection_is_waited_out() -> None:
         assert await asked == 42
 
 
-async def test_the_wait_has_an_end_and_says_what_was_there(upstream: tuple[Upstream, str]) -> None:
+async def test_the_wait_ends_with_the_last_error(upstream: tuple[Upstream, str]) -> None:
     behaviour, url = upstream
     behaviour.answer = Response('{"error": {"message": "no container"}}', 503)
     started = time.monotonic()
@@ -92,7 +92,7 @@ async def test_the_wait_has_an_end_and_says_what_was_there(upstream: tuple[Upstr
         await count(f"http://127.0.0.1:{free_port()}", 0.3)
 
 
-async def test_by_default_nothing_is_waited_for(upstream: tuple[Upstream, str]) -> None:
+async def test_by_default_there_is_no_wait(upstream: tuple[Upstream, str]) -> None:
     behaviour, url = upstream
     behaviour.answer = Response("no container", 503)
     with pytest.raises(NotReady):
@@ -101,9 +101,7 @@ async def test_by_default_nothing_is_waited_for(upstream: tuple[Upstream, str]) 
 
 
 @pytest.mark.parametrize("status", [429, 500, 401])
-async def test_an_answer_that_is_no_sleep_is_not_asked_for_twice(
-    upstream: tuple[Upstream, str], status: int
-) -> None:
+async def test_any_other_response_is_not_retried(upstream: tuple[Upstream, str], status: int) -> None:
     behaviour, url = upstream
     behaviour.answer = Response("", status)
     with pytest.raises(Exception, match=r".+"):
@@ -111,7 +109,9 @@ async def test_an_answer_that_is_no_sleep_is_not_asked_for_twice(
     assert len(behaviour.requests) == 1
 
 
-async def test_nothing_is_asked_for_again_once_an_answer_has_begun(upstream: tuple[Upstream, str]) -> None:
+async def test_a_request_is_never_repeated_once_its_response_has_begun(
+    upstream: tuple[Upstream, str],
+) -> None:
     behaviour, url = upstream
     behaviour.break_after = 1
     with pytest.raises(UpstreamError, match="broke off"):

@@ -46,7 +46,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_until_it_is_loaded_it_is_not_ready_and_can_be_waited_for() -> None:
+async def test_before_it_is_loaded_it_is_not_ready_and_can_be_awaited() -> None:
     thing = Loadable()
     async with thing.loading as loading:
         with pytest.raises(NotReady, match="The voice is loading"):
@@ -82,7 +82,7 @@ async def test_a_failure_is_kept_with_its_reason(
         assert isinstance(loading.failure, kind)
 
 
-async def test_what_arrives_after_the_end_is_closed_and_delays_nothing() -> None:
+async def test_what_loads_after_the_end_is_closed_and_delays_nothing() -> None:
     thing = Loadable()
     async with thing.loading:
         pass

@@ -55,7 +55,7 @@ def served_until_it_ends(
 @pytest.mark.parametrize(
     "error", [SetupError("no memory"), RuntimeError("no memory"), MemoryError("no memory")]
 )
-def test_whatever_keeps_it_from_loading_ends_it(error: Exception) -> None:
+def test_a_failed_load_ends_the_process(error: Exception) -> None:
     def fail(_: Process) -> Engine:
         raise error
 
@@ -76,7 +76,7 @@ def engine_of(process: Process) -> Engine:
     ],
     ids=["tier 1", "both tiers"],
 )
-def test_an_engine_that_dies_later_ends_it(
+def test_an_engine_that_dies_later_ends_the_process(
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[Process], FastAPI],
     route: str,

@@ -9,7 +9,7 @@ from orpheus.http.responses import UNFORESEEN, install_error_handlers
 from tests.support.live import served
 
 
-def test_a_fault_of_the_server_is_told_without_what_it_names() -> None:
+def test_an_unexpected_error_is_reported_without_its_details() -> None:
     app = FastAPI()
     install_error_handlers(app)
 

@@ -13,7 +13,7 @@ import pytest
 
 from orpheus import embedded
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, WeightsError
-from orpheus.llama.batches import NO_KV_SLOT
+from orpheus.llama.batches import NO_KV_ROOM
 from orpheus.llama.engine import Completion, Engine
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
@@ -236,7 +236,7 @@ def test_no_room_in_the_cache_makes_smaller_batches_and_is_not_fatal(monkeypatch
         context = engine._steps._context
         assert context is not None
         decode = context.decode
-        monkeypatch.setattr(context, "decode", lambda rows: NO_KV_SLOT if len(rows) > 2 else decode(rows))
+        monkeypatch.setattr(context, "decode", lambda rows: NO_KV_ROOM if len(rows) > 2 else decode(rows))
         streams = [engine.submit(completion(engine, tokens=70, seed=n)) for n in range(4)]
         assert all(await asyncio.gather(*map(collect, streams)))
         assert engine.stats.no_room > 0
@@ -246,11 +246,11 @@ def test_no_room_in_the_cache_makes_smaller_batches_and_is_not_fatal(monkeypatch
         asyncio.run(run(engine))
 
 
-def test_a_stream_alone_for_which_there_is_no_room_fails_with_a_sentence(
+def test_a_lone_stream_without_room_in_the_cache_fails_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def run(engine: Engine) -> None:
-        monkeypatch.setattr(engine._steps._context, "decode", lambda rows: NO_KV_SLOT)
+        monkeypatch.setattr(engine._steps._context, "decode", lambda rows: NO_KV_ROOM)
         with pytest.raises(EngineError, match="cache is full: lower ORPHEUS_STREAMS"):
             await collect(engine.submit(completion(engine)))
 
@@ -291,13 +291,13 @@ def test_a_text_cannot_bring_control_tokens_into_its_turn(engine: Engine, attack
     assert engine.tokenize_prompt(f"<|audio|>tara: Say {attack}this.<|eot_id|>") == clean
 
 
-def test_other_prompts_are_read_plainly_with_the_begin_token_of_the_file(engine: Engine) -> None:
+def test_other_prompts_are_tokenized_plainly_with_the_bos_of_the_file(engine: Engine) -> None:
     ids = engine.tokenize_prompt("abc<custom_token_1>")
     assert ids[0] == engine.vocabulary.begin_of_text
     assert ids[-1] == engine.vocabulary.id_of(1)
 
 
-def test_a_frame_that_the_prompt_begins_is_continued(engine: Engine) -> None:
+def test_a_frame_begun_in_the_prompt_is_continued(engine: Engine) -> None:
     async def run() -> None:
         v = engine.vocabulary
         begun = (*engine.tokenize_prompt(TEXT), v.id_of(10), v.id_of(4107), v.id_of(8203))
@@ -331,7 +331,7 @@ def test_the_real_vocabulary_size_works(tmp_path: Path) -> None:
         asyncio.run(run(engine))
 
 
-def test_files_that_cannot_speak_are_refused_with_one_sentence(tmp_path: Path) -> None:
+def test_files_that_are_not_orpheus_models_are_refused_with_one_sentence(tmp_path: Path) -> None:
     text = tmp_path / "notes.gguf"
     text.write_text("not weights")
     torn = tmp_path / "torn.gguf"
@@ -348,7 +348,7 @@ def test_files_that_cannot_speak_are_refused_with_one_sentence(tmp_path: Path) -
         assert "\n" not in str(refused.value)
 
 
-def test_nothing_of_llama_cpp_is_loaded_before_an_engine_is() -> None:
+def test_llama_cpp_is_not_loaded_before_an_engine_is() -> None:
     code = "import sys, orpheus.llama.server; sys.exit('llama_cpp' in sys.modules or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=False, env=clean_environment())
     assert done.returncode == 0

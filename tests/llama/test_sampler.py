@@ -70,7 +70,7 @@ def reference(values: np.ndarray, sampling: Sampling, repeated: set[int] = froze
         {"seed": 2**64 - 1},
     ],
 )
-def test_whatever_a_request_may_ask_for_can_be_drawn_with(extreme: dict[str, float]) -> None:
+def test_every_sampling_a_request_may_ask_for_can_be_drawn(extreme: dict[str, float]) -> None:
     """An error here would end every stream of the context."""
     made = sampler(Sampling(**{"seed": 1, **extreme}))  # type: ignore[arg-type]
     for step in range(2 * SLOTS):
@@ -182,7 +182,7 @@ def test_unconstrained_rows_draw_from_the_whole_vocabulary() -> None:
     assert [made.draw_any(values, 0), made.draw_any(values, 0)] == [VOCABULARY.begin_of_text, 5]
 
 
-def test_logits_that_are_no_numbers_are_an_error_not_a_hang() -> None:
+def test_logits_that_are_nan_are_an_error_not_a_hang() -> None:
     made = sampler(Sampling(seed=0))
     with pytest.raises(EngineError, match="not a number"):
         draw(made, np.full((1, VOCABULARY.size), np.nan, np.float32), [0])

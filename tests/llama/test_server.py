@@ -85,8 +85,8 @@ def test_ids_and_text_and_a_batch_of_one_and_a_mixture_give_the_same_tokens(
         assert choice_of(client, prompt=prompt)["token_ids"] == by_text
 
 
-def test_options_of_other_front_ends_that_mean_nothing_here_change_nothing(client: httpx.Client) -> None:
-    """ApiKeyAuth of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
+def test_options_of_other_front_ends_that_do_not_apply_are_ignored(client: httpx.Client) -> None:
+    """Keys of vLLM and llama.cpp, a token's name as a stop, an unknown stop token."""
     extra = {
         "add_special_tokens": False,
         "cache_prompt": True,
@@ -323,7 +323,7 @@ def test_while_loading_and_after_a_failed_load_health_says_why() -> None:
         assert "not a GGUF" in client.post("/v1/completions", json=BODY).json()["error"]["message"]
 
 
-def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
+def test_a_slow_load_does_not_delay_shutdown() -> None:
     release = threading.Event()
     loaded: list[Engine] = []
 
@@ -342,13 +342,13 @@ def test_a_load_that_takes_long_does_not_hold_up_the_end() -> None:
         time.sleep(0.01)
 
 
-def test_a_stop_string_split_over_chunks_is_found_and_nothing_of_it_leaks() -> None:
+def test_a_stop_string_split_over_chunks_is_found_and_no_part_of_it_is_sent() -> None:
     words = {n: character.encode() for n, character in enumerate("one two é END three")}
     words[8], words[9] = b"\xc3", b"\xa9 "  # é in two tokens
     text = IncrementalDetokenizer(words.__getitem__, ["END"], constrained=False)
     out = ""
     for ids in ((0, 1, 2, 3, 4, 5, 6), (7, 8), (9, 10), (11, 12), (13, 14)):
-        out += text.push(CompletionChunk(ids, (), None))
+        out += text.detokenize(CompletionChunk(ids, (), None))
         if text.stopped:
             break
     assert (out, text.stopped) == ("one two é ", True)

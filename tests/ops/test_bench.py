@@ -76,7 +76,7 @@ def test_a_rival_that_is_not_installed_is_a_line_that_says_how_to_get_it(
 
 
 @pytest.mark.slow
-def test_a_rival_that_answers_nothing_is_a_line_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rival_that_answers_nothing_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that dies of its first request: zero tokens a second would look measured."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -115,7 +115,7 @@ RESULT = {
 }
 
 
-def test_results_are_written_and_drawn_or_the_line_says_how(
+def test_results_are_written_and_drawn_or_a_line_says_how_to_draw_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -127,7 +127,7 @@ def test_results_are_written_and_drawn_or_the_line_says_how(
     assert "full" in capsys.readouterr().out
 
 
-def test_a_picture_is_drawn_where_matplotlib_is(tmp_path: Path) -> None:
+def test_a_picture_is_drawn_if_matplotlib_is_installed(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert "bench.png" in show.save(RESULT, tmp_path / "bench.json")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
@@ -143,7 +143,7 @@ def test_a_picture_is_drawn_where_matplotlib_is(tmp_path: Path) -> None:
         (["--model", "/no/such.gguf"], "is not a file here"),
     ],
 )
-def test_what_cannot_be_measured_is_told_in_a_sentence(arguments: list[str], says: str) -> None:
+def test_what_cannot_be_measured_is_reported_in_a_sentence(arguments: list[str], says: str) -> None:
     done = orpheus("bench", *arguments)
     assert done.returncode in (1, 2), done.stdout
     assert says in done.stderr
@@ -156,7 +156,7 @@ def test_a_server_that_is_gone_is_an_error() -> None:
         wait_until_ready("http://127.0.0.1:1", {}, 0, lambda what: None)
 
 
-def test_a_pair_that_sleeps_is_waited_for() -> None:
+def test_a_pair_that_is_asleep_is_waited_for() -> None:
     said: list[str] = []
     with served(asleep([Response(status_code=503)] * 2)) as url:
         wait_until_ready(url, {}, 30, said.append)

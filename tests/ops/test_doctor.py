@@ -66,7 +66,7 @@ def test_a_taken_port_is_named_with_what_to_do() -> None:
     assert "ORPHEUS_PORT" in said
 
 
-def test_a_port_with_orpheus_on_it_is_no_failure(pair: Pair) -> None:
+def test_a_port_with_orpheus_on_it_is_not_a_failure(pair: Pair) -> None:
     llama_port, port = (int(url.rsplit(":", 1)[1]) for url in (pair.llama_url, pair.url))
     findings = list(machine.ports(settings(port=port, llama_port=llama_port)))
     assert [finding.status for finding in findings] == ["passed", "passed"]
@@ -89,7 +89,7 @@ def test_a_package_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert any("httpx is not installed: pip install httpx==" in said for said in failures)
 
 
-def test_an_installed_package_is_looked_at_without_a_checkout(
+def test_an_installed_package_is_checked_without_a_checkout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -171,7 +171,7 @@ def hub_environment(tmp_path: Path) -> Iterator[tuple[Hub, dict[str, str]]]:
 
 
 @pytest.mark.slow
-def test_real_fetches_the_published_names_and_looks_at_what_came(
+def test_real_fetches_the_published_weights_and_checks_them(
     hub_environment: tuple[Hub, dict[str, str]],
 ) -> None:
     hub, environment = hub_environment
@@ -190,7 +190,7 @@ def test_real_fetches_the_published_names_and_looks_at_what_came(
 
 
 @pytest.mark.slow
-def test_real_without_the_repository_fails_and_looks_at_the_rest(
+def test_real_without_the_repository_fails_and_checks_the_rest(
     hub_environment: tuple[Hub, dict[str, str]],
 ) -> None:
     hub, environment = hub_environment
@@ -202,7 +202,7 @@ def test_real_without_the_repository_fails_and_looks_at_the_rest(
     assert "passed   python" in done.stdout
 
 
-def test_a_damaged_copy_from_the_hub_is_told_by_its_hash(tmp_path: Path) -> None:
+def test_a_damaged_copy_from_the_hub_is_recognized_by_its_hash(tmp_path: Path) -> None:
     blob = tmp_path / ("ab" * 32)
     blob.write_bytes(embedded.MODEL.read_bytes()[:-1] + b"?")
     model = tmp_path / "model.gguf"
@@ -280,7 +280,7 @@ def test_a_tier_1_without_special_tokens_fails(upstream: tuple[Upstream, Setting
     assert "sends no audio tokens" in said
 
 
-def test_a_tier_1_that_says_nothing_fails_in_time(
+def test_a_silent_tier_1_fails_in_time(
     upstream: tuple[Upstream, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tier1, "STALL_TIMEOUT_S", 0.3)
@@ -299,7 +299,7 @@ def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream
     assert "ORPHEUS_MODEL_NAME" in finding.text
 
 
-def test_frames_out_of_order_and_blindness_are_warned_about(upstream: tuple[Upstream, Settings]) -> None:
+def test_frames_out_of_order_and_missing_metrics_are_warnings(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.events = [event(token_text(12)), *whole()]
     warnings = of(tier1.seam(at), "warning")
@@ -307,7 +307,7 @@ def test_frames_out_of_order_and_blindness_are_warned_about(upstream: tuple[Upst
     assert "cannot see whether leaving cancels" in warnings[1]
 
 
-def test_a_tier_1_that_goes_on_without_its_client_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tier_1_that_keeps_generating_without_its_client_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     running = 0
 
     async def complete(request: Request) -> Response:
@@ -354,7 +354,7 @@ def test_a_running_pair_passes_from_outside(pair: Pair) -> None:
         ("http://127.0.0.1:notaport", "cannot be asked"),
     ],
 )
-def test_a_dead_or_senseless_url_fails_and_skips_the_rest(url: str, says: str) -> None:
+def test_a_dead_or_invalid_url_fails_and_skips_the_rest(url: str, says: str) -> None:
     done = doctor("--url", url)
     assert done.returncode == 1, done.stdout
     assert says in done.stdout
@@ -362,7 +362,7 @@ def test_a_dead_or_senseless_url_fails_and_skips_the_rest(url: str, says: str) -
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_url_that_is_no_orpheus_fails(pair: Pair) -> None:
+def test_a_url_that_is_not_orpheus_fails(pair: Pair) -> None:
     async def page(request: Request) -> Response:
         return Response("<html>Welcome</html>")
 
@@ -395,13 +395,13 @@ def test_a_proxy_without_websockets_fails(pair: Pair) -> None:
     assert all("proxy_set_header Upgrade" in said for said in failures)
 
 
-def test_a_proxy_that_holds_answers_back_fails(pair: Pair) -> None:
+def test_a_proxy_that_buffers_responses_fails(pair: Pair) -> None:
     with served(_proxy(pair.url)) as url:
         (said,) = of(remote.speech(url, {}), "failed")
     assert "proxy_buffering off" in said
 
 
-def test_a_missing_key_is_told_and_a_given_one_is_used() -> None:
+def test_a_missing_key_is_reported_and_a_given_one_is_used() -> None:
     async def voices(request: Request) -> Response:
         known = request.headers.get("x-api-key") == "secret"
         return JSONResponse({"voices": []}, 200 if known else 401)
@@ -419,7 +419,7 @@ def _not_ready(state: str) -> Response:
 
 
 @pytest.mark.slow
-def test_a_service_that_sleeps_is_waited_for() -> None:
+def test_a_service_that_is_asleep_is_waited_for() -> None:
     empty, later = Response(status_code=503), Response(status_code=503, headers={"retry-after": "1"})
     with served(asleep([empty, later, Response(status_code=502), _not_ready("not ready")])) as url:
         waiting, ready, voices = remote.server(url, {}, cold_wait_s=30)
@@ -443,7 +443,7 @@ def test_a_service_that_is_silent_while_it_starts_is_waited_for(monkeypatch: pyt
         assert "does not answer within 0 s: is a firewall" in said
 
 
-def test_connections_are_refused_for_a_while() -> None:
+def test_refused_connections_are_retried_for_a_while() -> None:
     port = free_port()
     findings = remote.server(f"http://127.0.0.1:{port}", {}, cold_wait_s=30)
     waiting = next(findings)
@@ -453,7 +453,7 @@ def test_connections_are_refused_for_a_while() -> None:
         assert [getattr(finding, "status", None) for finding in findings] == ["passed", "passed"]
 
 
-def test_a_service_that_never_wakes_or_cannot_is_no_endless_wait() -> None:
+def test_the_wait_for_a_service_that_never_wakes_ends() -> None:
     with served(asleep([Response(status_code=503)] * 100)) as url:
         (said,) = of(remote.server(url, {}, cold_wait_s=0.5), "failed")
         assert "answers 503 to /health" in said
@@ -496,7 +496,7 @@ def _raises() -> Iterator[Finding]:
 
 
 @pytest.mark.slow
-def test_a_check_that_hangs_is_ended_in_time() -> None:
+def test_a_check_that_hangs_is_stopped_in_time() -> None:
     began = time.monotonic()
     findings = check_lines(_hangs, 12)
     assert [finding.status for finding in findings] == ["passed", "failed"]

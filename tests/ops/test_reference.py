@@ -12,7 +12,7 @@ from tests.support.live import ROOT
 PAGE = ROOT / "docs" / "reference.md"
 
 
-def test_the_page_is_what_the_code_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_matches_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("ORPHEUS_PORT", "1")
     monkeypatch.setenv("ORPHEUS_STREAMS", "3")

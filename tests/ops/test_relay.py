@@ -79,14 +79,14 @@ def dial(address: str, path: str = "/any", **options: Any) -> connect:
     return connect(address + path, proxy=None, **options)
 
 
-async def test_the_unmodified_orchestrator_speaks_through_it() -> None:
+async def test_an_unmodified_unmute_speaks_through_it() -> None:
     async with relayed(speaking) as address:
         turn = await Orchestrator(address, "unmute-prod-website/p329_022.wav").turn(at_pace(WORDS))
     assert (turn.words, turn.close_code, turn.player.underruns) == (WORDS, 1000, 0)
     assert turn.played_s == pytest.approx(0.8)
 
 
-async def test_text_and_binary_stay_what_they_are() -> None:
+async def test_text_and_binary_frames_keep_their_type() -> None:
     async with relayed(echo) as address, dial(address) as socket:
         for message in ("text", "käse", b"\0\xff", b"", "", b"x" * (1 << 20)):
             await socket.send(message)
@@ -148,7 +148,7 @@ async def test_closes_pass_both_ways(code: int, reason: str) -> None:
         await until(lambda: seen == [(code, reason)])
 
 
-async def test_a_client_that_is_gone_is_gone_at_the_server() -> None:
+async def test_a_client_that_disconnects_is_disconnected_at_the_server() -> None:
     """While the server is in the middle of sending, too."""
     left = []
 
@@ -166,7 +166,7 @@ async def test_a_client_that_is_gone_is_gone_at_the_server() -> None:
         await until(lambda: bool(left), 3)
 
 
-async def test_a_broken_line_is_no_clean_end() -> None:
+async def test_a_broken_connection_is_not_a_clean_close() -> None:
     async def script(socket: ServerConnection) -> None:
         await socket.send("half")
         socket.transport.abort()
@@ -177,7 +177,7 @@ async def test_a_broken_line_is_no_clean_end() -> None:
         assert socket.close_code == 1014
 
 
-async def test_a_broken_line_leaves_the_orchestrators_session_alive() -> None:
+async def test_a_broken_connection_leaves_the_session_of_unmute_alive() -> None:
     """Neither the words still coming nor what it has to play are cut off."""
 
     async def script(socket: ServerConnection) -> None:
@@ -193,7 +193,7 @@ async def test_a_broken_line_leaves_the_orchestrators_session_alive() -> None:
     assert any(message["type"] == "Error" for _, message in turn.received)
 
 
-async def test_an_absent_server_is_told_as_the_orchestrator_wants_it() -> None:
+async def test_an_absent_server_is_reported_as_unmute_expects() -> None:
     with relay(f"http://127.0.0.1:{free_port()}") as address:
         with pytest.raises(SessionKilled, match="Too many people"):
             await Orchestrator(address).find()
@@ -216,7 +216,7 @@ async def test_a_refusal_keeps_its_status_and_words() -> None:
     assert b"missing credentials" in refused.value.response.body
 
 
-async def test_a_server_that_does_not_answer_the_dial_is_given_up() -> None:
+async def test_connecting_to_a_server_that_does_not_answer_times_out() -> None:
     with sockets.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -228,7 +228,7 @@ async def test_a_server_that_does_not_answer_the_dial_is_given_up() -> None:
             assert time.monotonic() - started < 3
 
 
-async def test_a_client_that_leaves_while_it_is_dialled_leaves_no_line() -> None:
+async def test_a_client_that_leaves_while_connecting_leaves_no_connection_open() -> None:
     with sockets.socket() as slow:
         slow.bind(("127.0.0.1", 0))
         slow.listen()
@@ -397,12 +397,12 @@ def test_http_streams_and_a_client_that_leaves_ends_it(web: tuple[Web, httpx.Cli
     assert server.left
 
 
-def test_an_answer_that_breaks_is_no_whole_one(web: tuple[Web, httpx.Client]) -> None:
+def test_a_response_that_breaks_off_is_not_complete(web: tuple[Web, httpx.Client]) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         web[1].get("/v1/broken")
 
 
-def test_build_info_is_answered_before_the_orchestrator_gives_up(web: tuple[Web, httpx.Client]) -> None:
+def test_build_info_is_answered_before_unmute_gives_up(web: tuple[Web, httpx.Client]) -> None:
     started = time.monotonic()
     answer = web[1].get("/api/build_info")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
@@ -436,13 +436,13 @@ def test_http_to_an_absent_server_is_503_and_to_another_kind_502() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "Name", "Name:", ": x", "Na me: x", "N: ä", "N: a\r\nM: b"])
-def test_a_header_that_is_none_is_told_without_its_value(line: str) -> None:
+def test_an_invalid_header_is_reported_without_its_value(line: str) -> None:
     with pytest.raises(SetupError, match="Name: value"):
         read_headers([line])
 
 
 @pytest.mark.parametrize("url", ["x.modal.run", "ws://x", "https://", "https://x?y=1", ""])
-def test_an_address_that_is_none_is_told(url: str) -> None:
+def test_an_invalid_address_is_reported(url: str) -> None:
     with pytest.raises(SetupError, match="https://HOST"):
         create_app(url, {}, connect_s=1)
 
@@ -462,7 +462,7 @@ def program(log: Path, *options: str, **environment: str) -> Iterator[subprocess
         process.wait(10)
 
 
-async def test_as_a_program(tmp_path: Path) -> None:
+async def test_it_runs_as_a_program(tmp_path: Path) -> None:
     log, port = tmp_path / "relay.log", free_port()
     options = ["--port", str(port), "--header", "X-Mine: wk-1"]
     async with scripted(speaking) as url:
@@ -499,7 +499,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
-async def test_a_server_behind_https_is_called_by_its_name(certificate: Path, tmp_path: Path) -> None:
+async def test_the_tls_handshake_names_the_server(certificate: Path, tmp_path: Path) -> None:
     """Whose certificate and routing are by name, which is what the orchestrator cannot do."""
     log, port = tmp_path / "relay.log", free_port()
     names: list[str | None] = []

@@ -16,7 +16,7 @@ from tests.support.live import served
 
 
 @pytest.mark.anyio
-async def test_a_server_is_shown_the_proxy_token_and_the_first_key(tmp_path: Path) -> None:
+async def test_a_server_is_sent_the_proxy_token_and_the_first_key(tmp_path: Path) -> None:
     seen: list[dict[str, str]] = []
 
     async def speech(request: Request) -> Response:

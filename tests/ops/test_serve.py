@@ -46,7 +46,7 @@ def own_pair(tmp_path: Path):  # type: ignore[no-untyped-def]
         yield pair
 
 
-def test_it_says_the_address_the_voice_and_what_to_try(pair: Pair) -> None:
+def test_it_prints_the_address_the_voice_and_a_command_to_try(pair: Pair) -> None:
     assert pair.url in pair.output
     assert "tara" in pair.output
     command = next(line for line in pair.output.splitlines() if "curl" in line).split("try", 1)[1]
@@ -65,7 +65,7 @@ def test_it_says_the_address_the_voice_and_what_to_try(pair: Pair) -> None:
     assert int(size) > 4000
 
 
-def test_the_command_to_try_names_the_key_where_one_is_needed_and_shows_none() -> None:
+def test_the_command_to_try_sends_a_key_if_one_is_needed_and_shows_none() -> None:
     for keys in (None, "k-secret, k-other"):
         out = io.StringIO()
         announce(load_settings(model="embedded", api_keys=keys), "127.0.0.1", 5005, Console(file=out))
@@ -86,7 +86,7 @@ def test_a_signal_stops_both_within_five_seconds(own_pair: Pair, number: int) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
-def test_if_one_dies_the_other_is_stopped_and_the_exit_code_tells(own_pair: Pair, which: int) -> None:
+def test_if_one_dies_the_other_is_stopped_and_the_exit_code_is_set(own_pair: Pair, which: int) -> None:
     tiers = children(own_pair.process.pid)
     os.kill(tiers[which], signal.SIGKILL)
     assert own_pair.process.wait(10) != 0
@@ -94,7 +94,7 @@ def test_if_one_dies_the_other_is_stopped_and_the_exit_code_tells(own_pair: Pair
 
 
 @pytest.mark.slow
-def test_a_signal_while_the_other_is_stopped_breaks_nothing_off(own_pair: Pair) -> None:
+def test_a_signal_while_the_other_tier_stops_does_not_interrupt_it(own_pair: Pair) -> None:
     """A tier died, the other is being stopped and takes its time: then somebody presses Ctrl-C."""
     llama, speech = children(own_pair.process.pid)
     os.kill(speech, signal.SIGSTOP)  # so that only SIGKILL ends it

@@ -100,7 +100,7 @@ def test_an_invalid_request_closes_with_1008_and_the_reason(
 def test_a_full_tier_1_closes_with_1013(
     speech: Start, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpheus.tts.pipeline.STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("orpheus.tts.pipeline.CAPACITY_WAIT_S", 0.5)
     upstream.answer = JSONResponse({"error": {"message": "full"}}, 429)
     with open_socket(speech()) as socket:
         socket.send("Hello.")

@@ -267,9 +267,7 @@ async def test_build_info_reports_whether_speech_can_be_served(speech: Start, up
 
 
 @pytest.mark.parametrize("opened", [False, True])
-async def test_the_orchestrators_key_is_accepted_only_if_the_route_is_open(
-    speech: Start, opened: bool
-) -> None:
+async def test_the_key_of_unmute_is_accepted_only_if_the_route_is_open(speech: Start, opened: bool) -> None:
     client = speech(api_keys="secret", unmute_open=opened)
     assert client.get("/api/build_info").status_code == 200
     headers = {"kyutai-api-key": "public_token"}

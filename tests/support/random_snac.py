@@ -65,5 +65,5 @@ async def speak(codec: Codec, codes: NDArray[np.int64], seed: int, step: int = 7
     stream = codec.open(seed)
     chunks = []
     for start in range(0, len(codes), step):
-        chunks.append(await stream.push(codes[start : start + step]))
+        chunks.append(await stream.decode(codes[start : start + step]))
     return np.concatenate([*chunks, await stream.finish()])

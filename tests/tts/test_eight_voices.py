@@ -23,7 +23,7 @@ def words_missed(text: str, heard: str) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("voice", NAMES)
-def test_a_stranger_understands_it(pair: Pair, voice: str) -> None:
+def test_a_recognizer_understands_it(pair: Pair, voice: str) -> None:
     """pocketsphinx, which knows nothing of our texts, hears most words, and of ten sentences knows which it was."""
     heard = [
         hear(np.frombuffer(spoken(pair.url, text, seed, voice=voice), "<i2"))
@@ -40,7 +40,7 @@ def test_a_stranger_understands_it(pair: Pair, voice: str) -> None:
 
 
 @pytest.mark.slow
-def test_no_one_else_speaks_within_a_paragraph(pair: Pair) -> None:
+def test_the_speaker_does_not_change_within_a_paragraph(pair: Pair) -> None:
     """The coarse code of every frame names its speaker."""
     for place, voice in enumerate(NAMES):
         codes = codes_of(pair.llama_url, PARAGRAPH[:100], seed=1, voice=voice)
@@ -53,7 +53,7 @@ def frames_of(pair: Pair, text: str) -> float:
     return float(np.median([len(codes_of(pair.llama_url, text, seed)) // SLOTS for seed in range(5)]))
 
 
-def test_a_laugh_is_heard_and_other_tags_are_passed_over(pair: Pair) -> None:
+def test_a_laugh_is_audible_and_other_tags_are_skipped(pair: Pair) -> None:
     plain = frames_of(pair, "That was a good day.")
     assert frames_of(pair, "<laugh> That was a good day.") > plain + 6, "half a second of ha ha"
     assert frames_of(pair, "That was <cough> a good day.") < plain + 4, "the tag is not read out"

@@ -47,7 +47,7 @@ def test_no_sample_is_lost(format: Format, pad: int, samples: int) -> None:
 
 
 @pytest.mark.parametrize("format", ["wav", "flac"])
-def test_lossless_formats_give_back_the_very_samples(format: Format) -> None:
+def test_lossless_formats_return_the_exact_samples(format: Format) -> None:
     pcm = tone(1)
     decoded, _ = decode(b"".join(encode(format, pcm)))
     assert np.array_equal(np.rint(decoded * 32768).astype(np.int16), to_int16(pcm))
@@ -85,7 +85,7 @@ def test_a_second_decoder_reads_the_same(format: Format, whole: bool) -> None:
     assert peak == pytest.approx(440, abs=2)
 
 
-def test_mp3_frames_stand_for_themselves() -> None:
+def test_mp3_frames_are_self_contained() -> None:
     data = b"".join(encode("mp3", tone(1)))
     assert data[0] == 0xFF
     assert data[1] & 0xE0 == 0xE0

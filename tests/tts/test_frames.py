@@ -13,23 +13,23 @@ def frame(*codes: int) -> list[int]:
     return [number_of(slot, code) for slot, code in enumerate(codes)]
 
 
-def test_a_frame_leaves_when_its_seventh_token_is_there() -> None:
+def test_a_frame_is_complete_with_its_seventh_token() -> None:
     assembler = FrameAssembler()
     numbers = frame(5, 1, 2, 3, 4, 9, 4095)
-    assert assembler.push(numbers[:6]) == []
-    assert assembler.push(numbers[6:]) == [5, 1, 2, 3, 4, 9, 4095]
+    assert assembler.assemble(numbers[:6]) == []
+    assert assembler.assemble(numbers[6:]) == [5, 1, 2, 3, 4, 9, 4095]
     assert (assembler.frames, assembler.resyncs) == (1, 0)
 
 
 def test_code_zero_is_sound_like_any_other() -> None:
-    assert FrameAssembler().push(frame(0, 0, 0, 0, 0, 0, 0) * 2) == [0] * 14
+    assert FrameAssembler().assemble(frame(0, 0, 0, 0, 0, 0, 0) * 2) == [0] * 14
 
 
-def test_control_tokens_and_numbers_out_of_range_are_passed_over() -> None:
+def test_control_tokens_and_numbers_out_of_range_are_skipped() -> None:
     numbers = frame(1, 2, 3, 4, 5, 6, 7)
     noisy = [END_OF_SPEECH, numbers[0], FIRST_CODE - 1, *numbers[1:4], LAST_CODE + 1, -3, *numbers[4:]]
     assembler = FrameAssembler()
-    assert assembler.push(noisy) == [1, 2, 3, 4, 5, 6, 7]
+    assert assembler.assemble(noisy) == [1, 2, 3, 4, 5, 6, 7]
     assert assembler.resyncs == 0
 
 
@@ -38,20 +38,21 @@ def test_a_missing_token_costs_its_own_frame_only() -> None:
     del broken[3]
     assembler = FrameAssembler()
     assert (
-        assembler.push(frame(7, 7, 7, 7, 7, 7, 7) + broken + frame(9, 9, 9, 9, 9, 9, 9)) == [7] * 7 + [9] * 7
+        assembler.assemble(frame(7, 7, 7, 7, 7, 7, 7) + broken + frame(9, 9, 9, 9, 9, 9, 9))
+        == [7] * 7 + [9] * 7
     )
     assert (assembler.frames, assembler.resyncs) == (2, 1)
 
 
-def test_a_frame_that_starts_anew_in_the_middle_is_kept() -> None:
+def test_a_frame_that_starts_again_in_the_middle_is_kept() -> None:
     assembler = FrameAssembler()
-    assert assembler.push(frame(1, 1, 1, 1, 1, 1, 1)[:4] + frame(2, 2, 2, 2, 2, 2, 2)) == [2] * 7
+    assert assembler.assemble(frame(1, 1, 1, 1, 1, 1, 1)[:4] + frame(2, 2, 2, 2, 2, 2, 2)) == [2] * 7
     assert assembler.resyncs == 1
 
 
 def test_a_start_in_the_middle_of_a_frame_waits_for_slot_zero() -> None:
     assembler = FrameAssembler()
-    assert assembler.push(frame(1, 1, 1, 1, 1, 1, 1)[3:] + frame(2, 2, 2, 2, 2, 2, 2)) == [2] * 7
+    assert assembler.assemble(frame(1, 1, 1, 1, 1, 1, 1)[3:] + frame(2, 2, 2, 2, 2, 2, 2)) == [2] * 7
     assert assembler.resyncs == 1
 
 
@@ -63,19 +64,19 @@ def test_how_tokens_are_split_changes_nothing(frames: list[tuple[int, ...]], cut
     numbers = [number for codes in frames for number in frame(*codes)]
     assembler, out, start = FrameAssembler(), [], 0
     for cut in [*sorted(cuts), len(numbers)]:
-        out += assembler.push(numbers[start:cut])
+        out += assembler.assemble(numbers[start:cut])
         start = max(start, cut)
     assert out == [code for codes in frames for code in codes]
     assert assembler.frames == len(frames)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 7), st.integers(0, 4095)), max_size=20))
-def test_what_is_given_out_is_every_frame_without_a_gap(runs: list[tuple[int, int, int]]) -> None:
+def test_every_frame_is_returned_once_and_in_order(runs: list[tuple[int, int, int]]) -> None:
     tokens = [(slot, code) for first, last, code in runs for slot in range(first, last)]
     windows = [tokens[start : start + 7] for start in range(len(tokens))]
     whole = [window for window in windows if [slot for slot, _ in window] == list(range(7))]
     assembler = FrameAssembler()
-    out = assembler.push(number_of(slot, code) for slot, code in tokens)
+    out = assembler.assemble(number_of(slot, code) for slot, code in tokens)
     assert out == [code for window in whole for _, code in window]
     assert assembler.frames == len(whole)
 
@@ -85,10 +86,10 @@ def test_four_seconds_of_the_same_few_frames_are_a_loop_and_speech_is_not() -> N
 
     for period in (1, 3, 8):
         watch = RepetitionDetector()
-        loops = [watch.push([frame % period] * 7) for frame in range(60)]
+        loops = [watch.detect([frame % period] * 7) for frame in range(60)]
         assert loops.index(True) >= 47
         assert loops[-1]
     watch = RepetitionDetector()
-    assert not any(watch.push([frame % 9] * 7) for frame in range(200))
+    assert not any(watch.detect([frame % 9] * 7) for frame in range(200))
     watch = RepetitionDetector()
-    assert not any(watch.push([7] * 7 * 40 + [8] * 7) for _ in range(5))
+    assert not any(watch.detect([7] * 7 * 40 + [8] * 7) for _ in range(5))

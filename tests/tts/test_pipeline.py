@@ -78,7 +78,7 @@ async def speak(
     return np.concatenate(parts)
 
 
-async def test_segments_are_heard_in_order_with_a_seed_each(codec: Codec) -> None:
+async def test_segments_are_spoken_in_order_with_a_seed_each(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(4, shift=int(text)))
     usage = Usage()
     together = await speak(codec, source, ["1", "2", "3"], usage)
@@ -89,7 +89,7 @@ async def test_segments_are_heard_in_order_with_a_seed_each(codec: Codec) -> Non
     assert np.allclose(together[4 * 2048 : 8 * 2048], alone, atol=1e-5)
 
 
-async def test_the_next_segment_is_generated_while_one_is_heard_and_no_more(codec: Codec) -> None:
+async def test_only_the_next_segment_is_generated_while_one_plays(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(4))
     pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
     params = SpeechParams(VOICES["tara"], Sampling(), 900, 0)
@@ -112,7 +112,7 @@ async def test_the_next_segment_is_generated_while_one_is_heard_and_no_more(code
         [*(TokenChunk(frame(VOICED)) for _ in range(60)), TokenChunk((), "stop")],  # a loop
     ],
 )
-async def test_a_bad_segment_is_made_again_with_another_seed(codec: Codec, bad: list[Any]) -> None:
+async def test_a_bad_segment_is_generated_again_with_another_seed(codec: Codec, bad: list[Any]) -> None:
     def script(text: str, attempt: int) -> list[Any]:
         return bad if text == "b" and attempt == 0 else speech(30)
 
@@ -125,7 +125,7 @@ async def test_a_bad_segment_is_made_again_with_another_seed(codec: Codec, bad: 
     assert len(set(seeds)) == 2
 
 
-async def test_a_segment_that_stays_bad_is_an_error_after_what_went_well(codec: Codec) -> None:
+async def test_a_segment_that_fails_twice_is_an_error_after_the_audio_before_it(codec: Codec) -> None:
     source = Scripted(lambda text, attempt: speech(0) if text == "b" else speech(4))
     with pytest.raises(GenerationFailed, match="stayed silent"):
         await speak(codec, source, ["a", "b"])
@@ -139,7 +139,7 @@ async def test_a_first_segment_without_an_end_is_an_error_not_a_clean_one(codec:
         await speak(codec, source, ["a"])
 
 
-async def test_a_bad_segment_that_was_held_for_its_start_is_made_again(
+async def test_a_bad_segment_held_by_the_prebuffer_is_generated_again(
     codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -151,7 +151,7 @@ async def test_a_bad_segment_that_was_held_for_its_start_is_made_again(
     assert usage.regenerated_segments == 1
 
 
-async def test_a_bad_segment_whose_loudness_was_not_judged_yet_is_made_again(codec: Codec) -> None:
+async def test_a_bad_segment_held_by_the_leveler_is_generated_again(codec: Codec) -> None:
     async def heard(first: list[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
         def script(text: str, attempt: int) -> list[Any]:
             return speech(12) if text == "One." or attempt else first

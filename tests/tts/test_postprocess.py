@@ -22,9 +22,11 @@ def silence(seconds: float) -> Pcm:
     return np.full(round(seconds * RATE), 1e-4, np.float32)
 
 
-def trimmed(pcm: Pcm, cuts: list[int] | None = None, lead_s: float = 0.03, pause_s: float = 0.25) -> Pcm:
-    trim = SilenceTrimmer(RATE, threshold=QUIET, lead_s=lead_s)
-    parts = [trim.push(part) for part in np.split(pcm, cuts or [])]
+def trimmed(
+    pcm: Pcm, cuts: list[int] | None = None, lead_silence_s: float = 0.03, pause_s: float = 0.25
+) -> Pcm:
+    trim = SilenceTrimmer(RATE, threshold=QUIET, lead_silence_s=lead_silence_s)
+    parts = [trim.trim(part) for part in np.split(pcm, cuts or [])]
     return np.concatenate([*parts, trim.finish(pause_s)])
 
 
@@ -32,7 +34,7 @@ def level(*segments: Pcm, step: int = 2048) -> list[Pcm]:
     evener = LoudnessLeveler(RATE, QUIET)
     out = []
     for segment in segments:
-        parts = [evener.push(segment[start : start + step]) for start in range(0, len(segment), step)]
+        parts = [evener.level(segment[start : start + step]) for start in range(0, len(segment), step)]
         out.append(np.concatenate([*parts, evener.finish()]))
     return out
 
@@ -41,7 +43,7 @@ def rms(pcm: Pcm) -> float:
     return float(np.sqrt(np.mean(pcm.astype(np.float64) ** 2)))
 
 
-def test_leading_and_trailing_silence_become_what_was_asked_for() -> None:
+def test_leading_and_trailing_silence_get_the_requested_length() -> None:
     out = trimmed(np.concatenate([silence(0.6), voice(1.0), silence(0.2)]))
     assert len(out) == pytest.approx((0.03 + 1.0 + 0.25) * RATE, abs=RATE * 0.02)
 
@@ -67,21 +69,21 @@ def test_a_soft_consonant_after_a_closed_mouth_is_kept_whole() -> None:
         assert len(out) == pytest.approx((0.03 + 0.5 + kept_s) * RATE, abs=RATE * 0.001)
 
 
-def test_noise_in_the_models_silence_is_not_taken_for_a_consonant_without_end() -> None:
+def test_noise_in_the_models_silence_is_not_taken_for_an_endless_consonant() -> None:
     noise = 0.004 * np.random.default_rng(1).standard_normal(RATE).astype(np.float32)
     out = trimmed(np.concatenate([noise, voice(0.5), noise[: round(0.29 * RATE)]]), pause_s=0.0)
     assert len(out) == pytest.approx((0.03 + 0.08 + 0.5 + 0.25 + 0.04) * RATE, abs=RATE * 0.001)
 
 
 def test_a_short_pause_is_lengthened_and_a_long_lead_given() -> None:
-    out = trimmed(voice(1.0), lead_s=0.4, pause_s=0.5)
+    out = trimmed(voice(1.0), lead_silence_s=0.4, pause_s=0.5)
     assert len(out) == pytest.approx(1.9 * RATE, abs=RATE * 0.02)
     assert not out[: round(0.39 * RATE)].any()
 
 
 def test_a_pause_within_a_segment_stays_as_it_is() -> None:
     pcm = np.concatenate([voice(0.5), silence(0.7), voice(0.5)])
-    out = trimmed(pcm, lead_s=0, pause_s=0)
+    out = trimmed(pcm, lead_silence_s=0, pause_s=0)
     assert len(out) >= len(pcm)
     assert np.array_equal(out[300 : len(pcm) - 300], pcm[300:-300])
 
@@ -89,29 +91,29 @@ def test_a_pause_within_a_segment_stays_as_it_is() -> None:
 def test_as_much_silence_as_the_pause_is_not_held_back() -> None:
     whole = np.concatenate([voice(0.5), silence(0.2)])
     held, free = (
-        SilenceTrimmer(RATE, threshold=QUIET, lead_s=0),
-        SilenceTrimmer(RATE, threshold=QUIET, lead_s=0, pause_s=0.25),
+        SilenceTrimmer(RATE, threshold=QUIET, lead_silence_s=0),
+        SilenceTrimmer(RATE, threshold=QUIET, lead_silence_s=0, pause_s=0.25),
     )
-    assert len(held.push(whole)) <= 0.5 * RATE, "it may be the end"
-    assert len(free.push(whole)) == pytest.approx(0.7 * RATE, abs=0.01 * RATE)
+    assert len(held.trim(whole)) <= 0.5 * RATE, "it may be the end"
+    assert len(free.trim(whole)) == pytest.approx(0.7 * RATE, abs=0.01 * RATE)
     more = np.concatenate([silence(0.2), voice(0.5)])
-    assert len(free.push(more)) == pytest.approx(0.7 * RATE, abs=0.01 * RATE), (
+    assert len(free.trim(more)) == pytest.approx(0.7 * RATE, abs=0.01 * RATE), (
         "a voice again: nothing is lost"
     )
 
 
 @given(natural_s=st.floats(0.02, 0.8), pause_s=st.floats(0, 0.5), given_s=st.floats(0, 0.5))
-def test_the_pause_at_the_end_is_as_long_however_early_it_was_let_go(
+def test_the_pause_at_the_end_is_as_long_however_early_it_was_released(
     natural_s: float, pause_s: float, given_s: float
 ) -> None:
     pcm = np.concatenate([voice(0.4), silence(natural_s)])
     outs = []
     for expected_s in (0.0, pause_s):
-        trim = SilenceTrimmer(RATE, threshold=QUIET, lead_s=0, pause_s=expected_s)
-        outs.append(np.concatenate([trim.push(pcm), trim.finish(pause_s)]))
+        trim = SilenceTrimmer(RATE, threshold=QUIET, lead_silence_s=0, pause_s=expected_s)
+        outs.append(np.concatenate([trim.trim(pcm), trim.finish(pause_s)]))
     assert abs(len(outs[0]) - len(outs[1])) <= max(0.01, natural_s - 0.3) * RATE
-    trim = SilenceTrimmer(RATE, threshold=QUIET, lead_s=0, pause_s=given_s)
-    out = np.concatenate([trim.push(pcm), trim.finish(0.0)])  # the text came to its end meanwhile
+    trim = SilenceTrimmer(RATE, threshold=QUIET, lead_silence_s=0, pause_s=given_s)
+    out = np.concatenate([trim.trim(pcm), trim.finish(0.0)])  # the text came to its end meanwhile
     assert abs(out[-1]) < 2e-4
     assert len(out) <= (0.4 + max(0.06, given_s, natural_s - 0.3) + 0.02) * RATE
 
@@ -123,9 +125,9 @@ def test_the_cuts_do_not_click() -> None:
     assert np.max(np.abs(np.diff(out))) < 0.03
 
 
-def test_a_segment_without_a_voice_is_nothing() -> None:
-    trim = SilenceTrimmer(RATE, threshold=QUIET, lead_s=0.1)
-    assert len(trim.push(silence(3))) == 0
+def test_a_segment_without_voice_is_empty() -> None:
+    trim = SilenceTrimmer(RATE, threshold=QUIET, lead_silence_s=0.1)
+    assert len(trim.trim(silence(3))) == 0
     assert len(trim.finish(0.3)) == 0
     assert not trim.heard
 

@@ -22,23 +22,23 @@ def frames(measured: PrebufferEstimator, clock: list[float], count: int, every_s
         measured.frames(1, every_s)
 
 
-def test_with_nobody_else_a_listener_starts_at_once(clock: list[float]) -> None:
+def test_a_lone_listener_starts_at_once(clock: list[float]) -> None:
     assert PrebufferEstimator().prebuffer_s() == 0
 
 
-def test_a_fast_tier_1_asks_for_less_than_the_first_frame_holds(clock: list[float]) -> None:
+def test_a_fast_tier_1_needs_less_than_the_first_frame(clock: list[float]) -> None:
     measured = PrebufferEstimator()
     frames(measured, clock, 100, 0.008)
     assert measured.prebuffer_s() < FRAME_S
 
 
-def test_a_loaded_one_asks_for_some_frames_in_hand(clock: list[float]) -> None:
+def test_a_loaded_tier_1_needs_some_frames_in_hand(clock: list[float]) -> None:
     measured = PrebufferEstimator()
     frames(measured, clock, 100, 0.07)
     assert measured.prebuffer_s() == pytest.approx(PREBUFFER_FRAMES * 0.07, rel=0.01)
 
 
-def test_an_uneven_one_asks_for_more(clock: list[float]) -> None:
+def test_an_uneven_tier_1_needs_more(clock: list[float]) -> None:
     even, uneven = PrebufferEstimator(), PrebufferEstimator()
     for n in range(200):
         clock[0] += 0.01
@@ -58,7 +58,7 @@ def test_frames_that_come_four_at_a_time_are_not_uneven(clock: list[float]) -> N
     assert four.prebuffer_s() == pytest.approx(single.prebuffer_s(), rel=0.1)
 
 
-def test_many_streams_do_not_make_it_forget_a_slow_moment(clock: list[float]) -> None:
+def test_a_slow_moment_is_remembered_with_many_streams(clock: list[float]) -> None:
     measured = PrebufferEstimator()
     frames(measured, clock, 100, 0.06)
     before_s = measured.prebuffer_s()
@@ -78,7 +78,7 @@ def test_a_short_first_segment_waits_for_the_start_of_the_next(clock: list[float
     assert measured.prebuffer_s(0.1) >= 0.1
 
 
-def test_where_segments_are_judged_first_the_next_starts_that_much_later(clock: list[float]) -> None:
+def test_with_leveling_the_next_segment_starts_that_much_later(clock: list[float]) -> None:
     plain, judged = PrebufferEstimator(), PrebufferEstimator(0.5)
     for measured in (plain, judged):
         measured.started(0.2)
@@ -86,7 +86,7 @@ def test_where_segments_are_judged_first_the_next_starts_that_much_later(clock: 
     assert judged.start_s() - plain.start_s() == pytest.approx(0.25, rel=0.01)
 
 
-def test_what_was_measured_long_ago_says_nothing(clock: list[float]) -> None:
+def test_old_measurements_are_dropped(clock: list[float]) -> None:
     measured = PrebufferEstimator()
     measured.started(0.5)
     frames(measured, clock, 100, 0.07)
@@ -96,7 +96,7 @@ def test_what_was_measured_long_ago_says_nothing(clock: list[float]) -> None:
     assert measured.prebuffer_s() < FRAME_S
 
 
-def test_a_reader_who_pauses_is_not_the_pace_of_the_machine(clock: list[float]) -> None:
+def test_a_paused_reader_does_not_count_as_a_slow_machine(clock: list[float]) -> None:
     measured = PrebufferEstimator()
     measured.frames(1, 60.0)
     assert measured.prebuffer_s() <= (PREBUFFER_FRAMES + DEVIATIONS / 2) * LONGEST_S

@@ -29,18 +29,18 @@ async def test_items_come_in_order_and_ahead_of_the_reader() -> None:
     assert [item async for item in ahead] == [1, 2, 3]
 
 
-async def test_a_bad_segment_nobody_read_is_made_again_without_a_trace() -> None:
+async def test_a_failed_attempt_nobody_read_is_replaced_without_a_trace() -> None:
     ahead = Prefetch(scripted([1, 2, GenerationFailed("no")], [7, 8]))
     await asyncio.sleep(0.01)
     assert [item async for item in ahead] == [None, 7, 8]
 
 
-async def test_a_bad_segment_nobody_heard_is_void_and_made_again() -> None:
+async def test_a_failed_attempt_that_was_not_sent_is_void_and_replaced() -> None:
     ahead = Prefetch(scripted([1, 2, GenerationFailed("no")], [7, 8]))
     assert [item async for item in ahead][-3:] == [None, 7, 8]
 
 
-async def test_a_bad_segment_somebody_heard_is_an_error() -> None:
+async def test_a_failed_attempt_that_was_sent_is_an_error() -> None:
     ahead = Prefetch(scripted([1, 2, GenerationFailed("no")], [7, 8]))
     heard = []
     with pytest.raises(GenerationFailed):
@@ -51,13 +51,13 @@ async def test_a_bad_segment_somebody_heard_is_an_error() -> None:
     assert 7 not in heard
 
 
-async def test_what_is_gathered_is_not_read_and_can_be_made_again() -> None:
+async def test_gathered_items_are_unread_and_can_be_replaced() -> None:
     ahead = Prefetch(scripted([1, 2, GenerationFailed("no")], [7, 8, 9]))
     await ahead.gathered(lambda items: len(items) >= 4)
     assert [item async for item in ahead] == [None, 7, 8, 9]
 
 
-async def test_gathering_ends_with_the_items_and_with_patience() -> None:
+async def test_gathering_ends_with_the_items_or_the_time_limit() -> None:
     short = Prefetch(scripted([1, 2]))
     await short.gathered(lambda items: len(items) >= 3)
     assert [item async for item in short] == [1, 2]
@@ -79,13 +79,13 @@ async def test_two_bad_attempts_are_an_error() -> None:
         _ = [item async for item in ahead]
 
 
-async def test_other_errors_are_not_tried_again() -> None:
+async def test_other_errors_are_not_retried() -> None:
     ahead = Prefetch(scripted([EngineError("broken")], [1]))
     with pytest.raises(EngineError):
         _ = [item async for item in ahead]
 
 
-async def test_cancelling_closes_what_runs() -> None:
+async def test_cancelling_closes_the_running_attempt() -> None:
     closed = []
 
     async def endless(number: int) -> AsyncGenerator[int]:

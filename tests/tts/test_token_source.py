@@ -61,7 +61,7 @@ async def test_ids_alone_are_read_in_the_published_numbering(upstream: tuple[Ups
     assert await read(url) == FRAME
 
 
-async def test_the_request_says_all_that_engines_need_to_hear(upstream: tuple[Upstream, str]) -> None:
+async def test_the_request_has_every_field_that_engines_need(upstream: tuple[Upstream, str]) -> None:
     behaviour, url = upstream
     await read(url, llama_api_key="secret", model_name="m")
     sent = behaviour.requests[0]
@@ -73,7 +73,7 @@ async def test_the_request_says_all_that_engines_need_to_hear(upstream: tuple[Up
     assert sent["headers"]["authorization"] == "Bearer secret"
 
 
-async def test_no_seed_is_sent_where_none_is_wanted(upstream: tuple[Upstream, str]) -> None:
+async def test_no_seed_is_sent_unless_one_is_set(upstream: tuple[Upstream, str]) -> None:
     behaviour, url = upstream
     async with tokens(url) as source:
         segment = dataclasses.replace(SEGMENT, sampling=Sampling())
@@ -82,7 +82,7 @@ async def test_no_seed_is_sent_where_none_is_wanted(upstream: tuple[Upstream, st
     assert "seed" not in behaviour.requests[0]
 
 
-async def test_the_end_of_speech_ends_it_even_where_the_server_runs_on(
+async def test_the_end_of_speech_ends_it_even_if_the_server_continues(
     upstream: tuple[Upstream, str],
 ) -> None:
     behaviour, url = upstream
@@ -90,7 +90,7 @@ async def test_the_end_of_speech_ends_it_even_where_the_server_runs_on(
     assert await read(url) == FRAME
 
 
-async def test_the_token_limit_is_told_apart_from_the_end(upstream: tuple[Upstream, str]) -> None:
+async def test_the_token_limit_is_distinguished_from_the_end(upstream: tuple[Upstream, str]) -> None:
     behaviour, url = upstream
     behaviour.events = [event(frame_text()), event(reason="length"), "data: [DONE]\n\n"]
     async with tokens(url) as source:
@@ -119,7 +119,7 @@ async def test_each_refusal_is_an_error_of_its_own(
         assert caught.value.retry_after_s == 3
 
 
-async def test_a_tier_that_is_not_there_is_named_with_what_to_do() -> None:
+async def test_an_unreachable_tier_1_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(NotReady, match="ORPHEUS_LLAMA_ENDPOINT"):
         await read(f"http://127.0.0.1:{free_port()}")
 
@@ -163,7 +163,9 @@ async def test_an_error_event_is_passed_on(upstream: tuple[Upstream, str], line:
 @pytest.mark.parametrize(
     "line", ["data: {", "data: []", 'data: {"choices": [3]}', 'data: {"choices": [{"token_ids": ["x"]}]}']
 )
-async def test_an_event_that_is_no_completion_is_an_error(upstream: tuple[Upstream, str], line: str) -> None:
+async def test_an_event_that_is_not_a_completion_is_an_error(
+    upstream: tuple[Upstream, str], line: str
+) -> None:
     behaviour, url = upstream
     behaviour.events = [f"{line}\n\n"]
     with pytest.raises(UpstreamError, match="not a completion"):

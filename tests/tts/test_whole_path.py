@@ -37,7 +37,7 @@ def _offline() -> OfflineDecoder:
 
 
 @pytest.mark.slow
-def test_ten_sentences_are_heard_sample_for_sample_as_snac_decodes_them(exact_pair: Pair) -> None:
+def test_ten_sentences_arrive_sample_for_sample_as_snac_decodes_them(exact_pair: Pair) -> None:
     heard, heard_offline = [], []
     for seed, sentence in enumerate(SENTENCES):
         samples = np.frombuffer(spoken(exact_pair.url, sentence, seed), "<i2")

@@ -26,7 +26,7 @@ async def begun(*texts: str) -> tuple[StreamingSegmenter, Usage, WordTimer]:
     return live, usage, WordTimer(live, usage, RATE)
 
 
-async def test_words_come_with_their_audio_by_their_place_in_the_segment() -> None:
+async def test_words_come_with_their_audio_by_their_position_in_the_segment() -> None:
     _, usage, words = await begun("one two three four.")
     segment = usage.segments[0]
     assert list(words.due(10**9)) == []  # nothing is heard yet
@@ -53,7 +53,7 @@ async def test_an_estimate_is_corrected_without_going_back() -> None:
     assert [word.text for word in half + rest] == ["one", "two", "three", "four", "five", "six."]
 
 
-async def test_the_words_of_a_segment_that_is_over_are_not_kept_back() -> None:
+async def test_the_words_of_a_finished_segment_are_not_held_back() -> None:
     _, usage, words = await begun("One two three, ", "four five six.")
     first, second = usage.segments
     first.start, first.samples = 0, 2048
@@ -69,7 +69,7 @@ async def test_the_pause_after_a_segment_belongs_to_no_word() -> None:
     assert list(words.due(48_000))[-1].stop_s == pytest.approx(1.0)
 
 
-async def test_what_no_voice_can_say_is_echoed_at_the_end() -> None:
+async def test_unspeakable_text_is_echoed_at_the_end() -> None:
     live, usage, words = await begun("One two three, ", "😀")
     usage.samples = 24_000
     usage.segments[0].start, usage.segments[0].samples, usage.segments[0].complete = 0, 24_000, True

@@ -1,7 +1,7 @@
 """Everything `orpheus bench` measures, as one dictionary that becomes the table, the JSON and the picture.
 
-On this machine it starts the pair as `orpheus serve` does, and asks it over HTTP like any other; what no URL tells is
-measured here: steps of tier 1, what tier 2 adds to it, the codec alone, the rivals of tier 1.
+On this machine it starts the pair as `orpheus serve` does and measures it over HTTP like any other, and then what cannot
+be measured over HTTP: steps of tier 1, what tier 2 adds to it, the codec alone, the rivals of tier 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from orpheus.settings import Settings
 STREAMS = (1, 4, 8, 16)
 LEVEL_S = 8.0  # of asking, at each number of streams
 ROUNDS = 8  # of asking tier 1 and tier 2 in turn
-LOAD = 0.8  # of what was found to be possible, for listeners in real time
+LOAD = 0.8  # of the measured capacity, for listeners in real time
 LOAD_CHARS = 600
 MOST_LISTENERS = 64
 Progress = Callable[[str], None]
@@ -165,7 +165,7 @@ def _step_ms(before: dict[str, tuple[float, float]], after: dict[str, tuple[floa
 async def _first_bytes_s(
     url: str, headers: dict[str, str], llama_url: str, rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Tier 2's first byte, and the two frames of tier 1 it needs: in turn, so that both meet the same noise."""
+    """Tier 2's first byte, and the two frames of tier 1 it needs: in turn, so that noise affects both."""
     ours, theirs = [], []
     async with client(llama_url) as tier_1, client(url, headers) as tier_2:
         for seed in range(rounds + 1):

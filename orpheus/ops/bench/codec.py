@@ -1,4 +1,4 @@
-"""The codec alone: seconds of processor time for a second of audio, and streams to hold against the offline decode."""
+"""The codec alone: seconds of processor time per second of audio, and streams to compare with the offline decode."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CodecTimer:
 
 
 def step_run(decoder: Decoder, streams: int, latents: int, steps: int) -> Run:
-    """`steps` steps of so many latents of each stream."""
+    """A run of `steps` steps, each of `latents` latents of every stream."""
     memory = decoder.new_memory(streams)
     codes = torch.randint(0, decoder.config.codes, (streams, latents, 3))
 
@@ -81,7 +81,7 @@ def streamed(
     lookahead: int | None = None,
     streams: int = 1,
 ) -> NDArray[np.float32]:
-    """The samples of one of so many equal streams, whose codes come in parts that are cut at `cuts`.
+    """The samples of one of several equal streams, whose codes arrive in parts cut at `cuts`.
 
     Without a lookahead the first frame waits until it is exact, too.
     """
@@ -91,7 +91,7 @@ def streamed(
     pcm = []
     for part in np.split(codes.reshape(-1), list(cuts)):
         for state in states:
-            state.push(part)
+            state.add_codes(part)
         pcm.append(decode_all(decoder, states)[-1])
     for state in states:
         state.finish()

@@ -1,6 +1,6 @@
-"""Listeners over HTTP: ask a running pair, or its tier 1, for speech and report when what arrived.
+"""Listeners over HTTP: request speech from a running pair, or tokens from its tier 1, and record when what arrives.
 
-Times are seconds since the request. OrpheusError, with a sentence, where no speech comes.
+Times are seconds since the request. Raises OrpheusError if no speech comes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STUCK_S = 60.0  # longest silence of a server
 
 @dataclass
 class PlaybackReport:
-    """One response as its listener had it."""
+    """One response as its listener received it."""
 
     first_byte_s: float
     first_sound_s: float  # the first audible sample
@@ -44,7 +44,7 @@ class PlaybackReport:
 
 
 def is_here(url: str) -> bool:
-    """Whether a URL is of this machine, which no proxy is meant for."""
+    """Whether a URL names this machine, which is never reached through a proxy."""
     return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
@@ -60,7 +60,7 @@ def client(url: str, headers: dict[str, str] | None = None) -> httpx.AsyncClient
 
 
 def read_metrics(text: str) -> dict[str, float]:
-    """The samples of a `/metrics` page, by name and labels as they stand there."""
+    """The values of a `/metrics` page, by name and labels as written there."""
     found = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")

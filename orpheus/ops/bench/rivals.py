@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from orpheus.errors import OrpheusError
-from orpheus.http.child import ChildServer, wait_until_healthy
 from orpheus.http.process import free_port
 from orpheus.ops.bench.listening import SENTENCE
+from orpheus.ops.child import ChildServer, wait_until_healthy
 from orpheus.prompt import turn_text
 from orpheus.vocabulary import SLOTS
 
@@ -131,7 +131,7 @@ def tier_1(model: Path, name: str = "tier 1", **environment: str) -> ChildServer
 
 @contextlib.contextmanager
 def completions_server(name: str, model: Path, streams: int, threads: int) -> Iterator[ChildServer]:
-    """The server by its name, once it answers. MissingRival where it cannot be had."""
+    """The server by its name, once it answers. MissingRival if it is not installed or does not start."""
     if any(importlib.util.find_spec(module) is None for module in NEEDS[name]):
         raise MissingRival(
             f"{name} is left out: pip install 'orpheus-tts-pair[bench]' (in a checkout '.[bench]') installs it."
@@ -167,7 +167,7 @@ def measure(
 ) -> CompletionLoad:
     """Load the server's completions endpoint for WARM_S, then count for `seconds`.
 
-    Counting waits, for `all_within_s` at the most, until every stream has begun.
+    Counting starts once every stream has begun, or after `all_within_s` seconds.
     """
     return asyncio.run(_measure(server, body, streams, seconds, all_within_s))
 
@@ -190,7 +190,7 @@ async def _measure(
 
 
 async def _client(url: str, body: Mapping[str, Any], number: int, load: CompletionLoad) -> None:
-    """Ask again as soon as there is an answer."""
+    """One client: sends a request as soon as the previous one is answered."""
     seed = number
     while True:
         seed += 1000
@@ -235,7 +235,7 @@ async def _one(url: str, body: Mapping[str, Any], number: int, load: CompletionL
 
 
 def _cpu_s(server: ChildServer) -> float:
-    """Processor seconds used so far by all its threads; 0 where there is no /proc."""
+    """Processor seconds used so far by all its threads; 0 without /proc."""
     try:
         fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

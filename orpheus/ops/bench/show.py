@@ -1,4 +1,4 @@
-"""What was measured as a table on the console, a JSON file, and a picture where matplotlib is installed."""
+"""Results as a table on the console, a JSON file, and a picture if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def save(result: dict[str, Any], path: Path) -> str:
 
 
 def save_picture(path: Path, draw: Callable[[Any], Any]) -> bool:
-    """Write the figure that `draw` makes with matplotlib's pyplot; False where matplotlib is not installed."""
+    """Write the figure that `draw` makes with matplotlib's pyplot; False if matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""What can be wrong with a set-up, checked on a machine or at a URL: a line for each finding, with what to do.
+"""Checks a set-up, on this machine or at a URL: one line per finding, with what to do.
 
 The checks come in the order in which a set-up is built; each runs in its own process, so that none can hang or crash
 the others.

@@ -28,7 +28,7 @@ Status = Literal["passed", "warning", "failed", "skipped"]
 COLOURS: dict[Status, str] = {"passed": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 TICK_S = 0.1
 EXIT_S = 2.0  # for a process that is done to end by itself
-REPORT_EVERY_S = 10.0  # while a check runs, where there is no terminal
+REPORT_EVERY_S = 10.0  # while a check runs, without a terminal
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Not a finding: what the check waits for, shown beside its time."""
+    """Not a finding: what the check is waiting for, shown beside its time."""
 
     for_what: str
 

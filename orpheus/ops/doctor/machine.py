@@ -1,4 +1,4 @@
-"""What this machine lacks: Python, llama.cpp and a compiler, packages, ports, memory, a GPU, the hub."""
+"""Checks of this machine: Python, llama.cpp and a compiler, packages, ports, memory, a GPU, access to the hub."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
 
 
 def health(url: str) -> dict[str, object]:
-    """What a tier reports at /health; empty where nothing of that kind answers."""
+    """What a tier reports at /health; empty if nothing of that kind answers."""
     try:
         body = httpx.get(f"{url}/health", timeout=3, trust_env=False).json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):

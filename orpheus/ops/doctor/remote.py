@@ -1,6 +1,6 @@
-"""Whether a running pair answers at its URL, speaks as it generates, and can be reached by WebSockets.
+"""Checks of a running pair: it answers at its URL, streams speech as it generates it, and accepts WebSockets.
 
-Everything is seen as a client sees it, through whatever stands in between.
+Everything is checked as a client sees it, through any proxies in between.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def server(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> Iterato
 
 
 async def _asleep(url: str, headers: dict[str, str], *, patient: bool) -> str | None:
-    """What comes instead of an answer where a service may have to start first; None where an answer comes."""
+    """What a service that has to start first answers with; None if it answers properly."""
     try:
         answer = await _health(url, headers, 0)
     except httpx.ReadTimeout:

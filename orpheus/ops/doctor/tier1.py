@@ -1,6 +1,6 @@
-"""Whether tier 1 is fast enough, and whether it gives tier 2 what it needs: at ORPHEUS_LLAMA_ENDPOINT, or started here.
+"""Checks of tier 1, at ORPHEUS_LLAMA_ENDPOINT or started here: it is fast enough, and gives tier 2 what it needs.
 
-The second asks exactly what tier 2 asks, so that any completions server can be checked.
+The second check sends exactly what tier 2 sends, so any completions server can be checked.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import httpx
 
 from orpheus import weights
 from orpheus.errors import EngineError
-from orpheus.http.child import ChildServer, wait_until_healthy
 from orpheus.ops.bench import rivals
 from orpheus.ops.bench.listening import SENTENCE, read_metrics
+from orpheus.ops.child import ChildServer, wait_until_healthy
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.ops.doctor.machine import health
 from orpheus.sampling import Sampling
@@ -68,7 +68,7 @@ def _started(settings: Settings) -> Iterator[ChildServer]:
 
 
 def engine(settings: Settings) -> Iterator[Finding]:
-    """Tokens per second of one stream, and of as many as are allowed."""
+    """Tokens per second of one stream, and of ORPHEUS_STREAMS together."""
     with _started(settings) as server:
         streams = int(str(health(server.url)["streams"]))
         alone = _tokens_per_s(server, 1)
@@ -97,7 +97,7 @@ def _tokens_per_s(server: ChildServer, streams: int) -> float:
 
 
 def seam(settings: Settings) -> Iterator[Finding]:
-    """The completions that tier 2 lives on. Where no tier 1 runs and none is named, one is started."""
+    """The completions that tier 2 depends on. If no tier 1 is running and none is named, one is started."""
     url = settings.completions_url
     if settings.llama_endpoint or "streams" in health(url.removesuffix("/v1/completions")):
         yield from _examined(url, settings)
@@ -152,7 +152,7 @@ def _tokens(client: httpx.Client, url: str, body: dict[str, object]) -> Iterator
     forms = [name for name, found in (("text", report.from_text), ("ids", report.from_ids)) if found]
     yield passed(f"{url} sends tokens as {' and '.join(forms)}")
     frames = FrameAssembler()
-    frames.push(report.numbers)
+    frames.assemble(report.numbers)
     if frames.resyncs:
         yield warning(
             f"{frames.resyncs} of {frames.frames + frames.resyncs} frames were out of order, and each is a click: "
@@ -183,7 +183,7 @@ def _completed(client: httpx.Client, url: str, body: dict[str, object]) -> Compl
     ended = False
     deadline_s = time.monotonic() + LIMIT_S
     for event in _events(client, url, body):
-        from_text, from_ids = parser.push(event.text), numbers_from_published_ids(event.ids)
+        from_text, from_ids = parser.parse(event.text), numbers_from_published_ids(event.ids)
         report.from_text += from_text
         report.from_ids += from_ids
         for number in from_text or from_ids:
@@ -231,7 +231,7 @@ def _leaving(client: httpx.Client, url: str, body: dict[str, object]) -> Iterato
 
 
 def _events(client: httpx.Client, url: str, body: dict[str, object]) -> Generator[CompletionEvent]:
-    """The events of one completion. EngineError where it is refused."""
+    """The events of one completion. EngineError if it is refused."""
     with client.stream("POST", url, json=body) as response:
         if response.status_code != 200:
             response.read()
@@ -251,11 +251,11 @@ class Generations:
     """What a server counts of its generations."""
 
     running: float
-    cancelled: float  # since it started; 0 where it does not count them
+    cancelled: float  # since it started; 0 if it does not count them
 
 
 def _counted(client: httpx.Client, base: str) -> Generations | None:
-    """None where the server counts nothing."""
+    """None if the server counts nothing."""
     try:
         response = client.get(f"{base}/metrics", timeout=3)
     except httpx.HTTPError:

@@ -1,4 +1,4 @@
-"""Whether the weights in use are whole, are an Orpheus and its SNAC, fit each other, and decode exactly."""
+"""Checks of the weights in use: intact, an Orpheus and its SNAC, matching each other, and decoded exactly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FRAMES = 40
 
 
 def fetch(settings: Settings) -> Iterator[Finding]:
-    """Fetch both where they are not on this disk yet, with the hub's own progress bar."""
+    """Fetch whichever is not on this disk yet, with the hub's own progress bar."""
     yield passed(f"model at {weights.find_model(settings)}")
     yield passed(f"codec at {weights.find_codec(settings)}")
 
@@ -77,7 +77,7 @@ def codec(settings: Settings) -> Iterator[Finding]:
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         yield _hashed(folder / file)
     shape = read_config(folder)
-    Decoder.load(folder)  # WeightsError where a tensor is missing or misshapen
+    Decoder.load(folder)  # WeightsError if a tensor is missing or misshapen
     summary = f"{shape.sample_rate} Hz, {shape.codes} codes, {4 * shape.hop} samples a frame"
     if shape.sample_rate != 24000:
         yield warning(f"{summary}: Orpheus was trained on 24000 Hz; set ORPHEUS_CODEC to {REAL_CODEC}.")
@@ -104,7 +104,7 @@ def fit(settings: Settings) -> Iterator[Finding]:
 
 
 def exactness(settings: Settings) -> Iterator[Finding]:
-    """Codes in odd portions through the streaming decoder, against all at once through the snac package."""
+    """Codes in odd portions through the streaming decoder, compared with the snac package decoding all at once."""
     from orpheus.codec import Codec
     from orpheus.codec.offline import OfflineDecoder
     from orpheus.ops.bench.codec import streamed
@@ -145,7 +145,7 @@ def _load(path: Path) -> Model:
 
 
 def _hashed(path: Path) -> Finding:
-    """The file's SHA-256, compared with the hub's where the file came from there."""
+    """The file's SHA-256, compared with the hub's if the file came from there."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     summary = f"{path.name}, {path.stat().st_size:,} bytes, sha256 {found[:16]}"

@@ -17,9 +17,9 @@ from orpheus.errors import AtCapacity, NotReady, OrpheusError, RequestError, Too
 
 log = logging.getLogger(__name__)
 
-SAMPLE_RATE = 24_000  # Hz, where a protocol cannot announce another
+SAMPLE_RATE = 24_000  # Hz, of protocols that cannot announce another
 MAX_UNREAD_BYTES = 64 * 1024  # the next frame waits until the client has no more than this left to read
-POLL_S = 0.02  # between two looks at what is unread
+POLL_S = 0.02  # between two checks of the unread bytes
 STALL_S = 20.0  # a client that reads nothing for this long is dropped
 FIRST_TEXT_S = 60.0  # a socket that sends no text within this time is closed: unmute leaks them
 IDLE_S = 300.0  # longest silence of a client between texts
@@ -45,12 +45,12 @@ class Connection:
         self.sent_s = time.monotonic()  # of the last frame
         self.has_text = False  # set by the protocol at the client's first text
         self._active_s = self.sent_s  # of the last message received or audio sent
-        # Bytes the client has yet to read, where the server reports them: orpheus.http.process does, Modal's does not.
+        # Bytes the client has yet to read, if the server reports them: orpheus.http.process does, Modal's does not.
         extension = (socket.scope.get("extensions") or {}).get("orpheus.unread", {})
         self._unread: Callable[[], int] = extension.get("bytes", lambda: 0)
 
     async def send(self, data: bytes | str) -> None:
-        """Send one frame. ClientStalled where the client reads nothing for STALL_S."""
+        """Send one frame. ClientStalled if the client reads nothing for STALL_S."""
         send = self.socket.send_bytes if isinstance(data, bytes) else self.socket.send_text
         async with self._flow_control():
             await send(data)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ class Connection:
         self._active_s = self.sent_s
 
     async def receive(self) -> str | bytes:
-        """The next message. WebSocketDisconnect where the client left, ClientIdle where neither side is active."""
+        """The next message. WebSocketDisconnect if the client left, ClientIdle if neither side is active."""
         while True:
             limit_s = IDLE_S if self.has_text else FIRST_TEXT_S
             try:

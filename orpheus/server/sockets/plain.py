@@ -69,7 +69,8 @@ class _PlainStream:
     def __init__(
         self, service: SpeechService, connection: Connection, query: _PlainQuery, events: bool
     ) -> None:
-        service.params(query.request)  # reports an error in the query before any text
+        service.params(query.request)  # reports an error in the query before any text,
+        _ = service.pipeline  # and a service that is not ready
         self.utterances = UtteranceQueue(service, self._emit, query.lead_s)
         self._connection = connection
         self._query = query

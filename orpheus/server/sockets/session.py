@@ -96,7 +96,8 @@ class _Session:
             config = SessionConfig.model_validate(message)
         except ValidationError as error:
             raise first_complaint(error) from None
-        self._service.params(config)  # reports an unknown voice now, not with the first text
+        self._service.params(config)  # reports an unknown voice now, not with the first text,
+        _ = self._service.pipeline  # and a service that is not ready
         self._config = config
         self._set_lead()
 

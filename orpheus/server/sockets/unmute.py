@@ -1,4 +1,4 @@
-"""`WS /api/tts_streaming`: moshi-server's protocol, as the TTS client of unmute's orchestrator speaks it.
+"""`WS /api/tts_streaming`: moshi-server's protocol, as unmute's TTS client speaks it.
 
 msgpack maps in binary frames, both ways, in the PcmMessagePack format:
 
@@ -41,10 +41,10 @@ from orpheus.voices import unmute_voice
 
 log = logging.getLogger(__name__)
 
-CHUNK_SAMPLES = 1920  # 80 ms: one page of the orchestrator's Opus encoder
+CHUNK_SAMPLES = 1920  # 80 ms: one page of unmute's Opus encoder
 CHUNK_BYTES = 2 * CHUNK_SAMPLES
 TICK_S = CHUNK_SAMPLES / SAMPLE_RATE
-CHECK_S = 1.0  # the orchestrator waits 2 s for build_info
+CHECK_S = 1.0  # unmute waits 2 s for build_info
 PATH = "/api/tts_streaming"
 
 
@@ -61,7 +61,7 @@ def routes(service: SpeechService) -> APIRouter:
 
     @router.get("/build_info", responses=errors(503))
     async def build_info() -> dict[str, str]:
-        """200 while speech can be served: the orchestrator checks before each conversation."""
+        """200 while speech can be served: unmute checks before each conversation."""
         try:
             async with asyncio.timeout(CHECK_S):
                 problem = await service.problem()
@@ -82,7 +82,7 @@ def routes(service: SpeechService) -> APIRouter:
 
 
 class _Turn:
-    """One turn of the bot: the orchestrator opens a connection for each."""
+    """One turn of the bot: unmute opens a connection for each."""
 
     def __init__(self, service: SpeechService, connection: Connection) -> None:
         self._service = service

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from orpheus.errors import NotReady
-from orpheus.http.child import ChildEnded, ChildServer, wait_until_healthy
+from orpheus.ops.child import ChildEnded, ChildServer, wait_until_healthy
 from tests.support.live import free_port
 
 SERVER = """
@@ -42,7 +42,7 @@ def child(kind: str) -> ChildServer:
     return ChildServer("tier 0", command, f"http://127.0.0.1:{port}", capture=True)
 
 
-def test_a_server_is_awaited_with_its_own_words_and_stopped() -> None:
+def test_a_server_is_awaited_with_its_own_reason_and_stopped() -> None:
     server, said = child("usual"), []
     wait_until_healthy([server], 30, said.append)
     assert said[-2:] == ["tier 0: still loading"] * 2
@@ -51,7 +51,7 @@ def test_a_server_is_awaited_with_its_own_words_and_stopped() -> None:
     assert server.exit_code == -signal.SIGTERM
 
 
-def test_a_server_that_ends_is_noticed_at_once_with_its_code_and_its_last_words() -> None:
+def test_a_server_that_exits_is_noticed_at_once_with_its_exit_code_and_last_output() -> None:
     healthy, broken = child("usual"), child("broken")
     with pytest.raises(ChildEnded, match=r"tier 0 ended with exit code 1 .*output: started\nno weights"):
         wait_until_healthy([healthy, broken], 30)
@@ -59,7 +59,7 @@ def test_a_server_that_ends_is_noticed_at_once_with_its_code_and_its_last_words(
     healthy.stop(5)
 
 
-def test_a_server_that_is_never_healthy_is_given_up() -> None:
+def test_a_server_that_never_becomes_healthy_is_not_ready() -> None:
     with (
         child("orphan") as server,
         pytest.raises(NotReady, match=r"tier 0 was not ready within 0\.3 s: starting"),

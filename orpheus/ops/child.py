@@ -25,7 +25,7 @@ TAIL_CHARS = 1000
 
 
 class ChildEnded(EngineError):
-    """A server ended before it was healthy; the sentence has its exit code and the end of its output."""
+    """A server exited before it was healthy; the message has its exit code and the end of its output."""
 
 
 class ChildServer:
@@ -74,7 +74,7 @@ class ChildServer:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative where a signal ended it."""
+        """None while it runs; negative if a signal ended it."""
         return self.process.poll()
 
     def output(self) -> str:
@@ -85,7 +85,7 @@ class ChildServer:
         return self._said
 
     def unhealthy(self, client: httpx.Client) -> str | None:
-        """Why it cannot serve yet, in its own words where it says so; None once it can."""
+        """Why it cannot serve yet, in its own words if it gives a reason; None once it can."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
             answer = client.get(self._health_url, timeout=2.0)
             if answer.status_code == 200:
@@ -95,7 +95,7 @@ class ChildServer:
         return "starting"
 
     def stop(self, grace_s: float, number: int = signal.SIGTERM) -> int:
-        """Send the signal, and SIGKILL where it has not ended within `grace_s`. Returns the exit code."""
+        """Send the signal, then SIGKILL if it is still running after `grace_s` seconds. Returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:

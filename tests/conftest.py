@@ -32,9 +32,12 @@ def quiet_settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def codec() -> Iterator[Codec]:
+def codec(quiet_settings: Settings) -> Iterator[Codec]:
+    import torch
+
     from orpheus import embedded
 
+    torch.set_num_threads(quiet_settings.cpu_threads)  # as Codec.load does; more of them do not round alike
     loaded = Codec(Decoder.load(embedded.CODEC, noise=False))  # so that samples can be compared
     yield loaded
     loaded.close()

@@ -103,7 +103,7 @@ def run(stage: str, recipe: Recipe, out: Path) -> None:
 
         shifted.make(out, recipe.shifted_shards)
     elif stage == "codec":
-        codec.train(out, codec.pieces(out, recipe.codec.codes), recipe.codec, SEED)
+        codec.train(out, codec.utterances(out, recipe.codec.codes), recipe.codec, SEED)
     elif stage == "language":
         language.train(out, samples.read(out / "codes"), recipe.language, SEED)
     elif stage == "preference":
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, help="of the language model; a multiple of 64")
     parser.add_argument("--layers", type=int, help="of the language model")
     parser.add_argument("--batch-tokens", type=int, help="tokens a step of the language model")
-    parser.add_argument("--batch", type=int, help="pieces a step of the codec")
+    parser.add_argument("--batch", type=int, help="crops per step of the codec")
     parser.add_argument(
         "--stop-after", type=float, default=0, help="minutes after which a learning stage saves and ends"
     )

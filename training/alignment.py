@@ -42,7 +42,7 @@ def letter_of_phonemes(text: str, phonemes: list[str]) -> np.ndarray:
     return share / max(sum(spoken), 1) * len(text)
 
 
-def place_and_phone(line: dict[str, Any], latents: int) -> tuple[np.ndarray, np.ndarray]:
+def position_and_phone(line: dict[str, Any], latents: int) -> tuple[np.ndarray, np.ndarray]:
     """(latents,) letter of line["text"], and (latents,) number of the phoneme, at each latent's middle."""
     phonemes = [phone for phone, _ in line["phonemes"]]
     ends = np.cumsum([units for _, units in line["phonemes"]]) * UNIT_SAMPLES / TEACHER_HZ
@@ -50,6 +50,6 @@ def place_and_phone(line: dict[str, Any], latents: int) -> tuple[np.ndarray, np.
     at = np.minimum(np.searchsorted(ends, middles), len(phonemes) - 1)
     letters = letter_of_phonemes(line["text"], phonemes)
     numbers = np.array([phone_ids().get(phone, 0) for phone in phonemes])
-    places = np.clip(letters[at], 0, len(line["text"]) - 1)
+    positions = np.clip(letters[at], 0, len(line["text"]) - 1)
     phones = np.where(middles < ends[-1], numbers[at], 0)
-    return places.astype(np.uint8), phones.astype(np.uint8)
+    return positions.astype(np.uint8), phones.astype(np.uint8)

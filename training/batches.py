@@ -24,11 +24,11 @@ from training.turns import Turn
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded turns. ids, weight, place, phone (b, t); text_start, text_end (b,)."""
+    """Padded turns. ids, weight, position, phone (b, t); text_start, text_end (b,)."""
 
     ids: Tensor
     weight: Tensor
-    place: Tensor
+    position: Tensor
     phone: Tensor
     text_start: Tensor
     text_end: Tensor
@@ -40,14 +40,14 @@ def collate(batch: list[Turn], device: str) -> Batch:
 
     def pad(rows: list[np.ndarray], value: float) -> Tensor:
         out = np.full((len(rows), length), value, rows[0].dtype)
-        for place, row in enumerate(rows):
-            out[place, : len(row)] = row
+        for position, row in enumerate(rows):
+            out[position, : len(row)] = row
         return torch.from_numpy(out).to(device, non_blocking=True)
 
     return Batch(
         ids=pad([one.ids for one in batch], turns.CONTROL_ID[7]),
         weight=pad([one.weight for one in batch], 0),
-        place=pad([one.place for one in batch], turns.NO_PLACE),
+        position=pad([one.position for one in batch], turns.NO_POSITION),
         phone=pad([one.phone for one in batch], -1),
         text_start=torch.tensor([one.text_start for one in batch], device=device),
         text_end=torch.tensor([one.text_end for one in batch], device=device),

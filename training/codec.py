@@ -44,7 +44,7 @@ class CodecPlan:
     steps: int = 60000
     minutes: float = 0.0
     batch: int = 6
-    frames: int = 8  # of a training piece, 85 ms each
+    frames: int = 8  # of a crop, 85 ms each
     rate: float = 1e-3
     phase: float = 2.0  # weight of the tone's phase
     discriminator_rate: float = 6e-4
@@ -87,14 +87,14 @@ def going_on(plan: CodecPlan, origin: Path) -> CodecPlan:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Utterance:
     """One sentence said by one speaker: frames (n, 7) with the speaker in them; int16 (n · 2048, 2), tone and breath."""
 
     frames: np.ndarray
     audio: np.ndarray
 
 
-def pieces(out: Path, codes: int) -> list[Piece]:
+def utterances(out: Path, codes: int) -> list[Utterance]:
     """All shifted sentences whose codes exist."""
     by_number = {sample.number: sample for sample in samples.read(out / "codes")}
     found = []
@@ -108,7 +108,7 @@ def pieces(out: Path, codes: int) -> list[Piece]:
             if line["id"] in by_number:
                 frames = samples.said_by(line["speaker"], by_number[line["id"]].frames, codes)
                 said = audio[line["start"] : line["start"] + line["samples"]]
-                found.append(Piece(frames, said[: len(frames) * FRAME_SAMPLES]))
+                found.append(Utterance(frames, said[: len(frames) * FRAME_SAMPLES]))
     return found
 
 
@@ -123,7 +123,7 @@ def pitch_columns(melodies: np.ndarray, speaker: Speaker) -> np.ndarray:
     return _PITCH_SCALE * ratios
 
 
-def begin(plan: CodecPlan, out: Path, found: list[Piece]) -> tuple[SNAC, Held]:
+def begin(plan: CodecPlan, out: Path, found: list[Utterance]) -> tuple[SNAC, Held]:
     """A SNAC in which the voice's waves are laid, and what of it they are. A new one's codebooks start from what the codes mean: the
     coder's centres, each speaker's pitches."""
     snac = SNAC(**plan.config())
@@ -179,23 +179,23 @@ def compiled(snac: SNAC) -> Callable[[Tensor], Tensor]:
 
 
 def draw_batch(
-    found: list[Piece], plan: CodecPlan, draw: np.random.Generator, device: str
+    found: list[Utterance], plan: CodecPlan, draw: np.random.Generator, device: str
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """SNAC's three code rows (b, n·…), the audio (b, samples) and its tone alone, of random excerpts of equal length."""
     frames, audio = [], []
-    weights = np.array([len(piece.frames) for piece in found], float)
+    weights = np.array([len(utterance.frames) for utterance in found], float)
     for choice in draw.choice(len(found), plan.batch, p=weights / weights.sum()):
-        piece = found[choice]
-        start = int(draw.integers(0, len(piece.frames) - plan.frames + 1))
-        frames.append(piece.frames[start : start + plan.frames])
-        audio.append(piece.audio[start * FRAME_SAMPLES : (start + plan.frames) * FRAME_SAMPLES])
+        utterance = found[choice]
+        start = int(draw.integers(0, len(utterance.frames) - plan.frames + 1))
+        frames.append(utterance.frames[start : start + plan.frames])
+        audio.append(utterance.audio[start * FRAME_SAMPLES : (start + plan.frames) * FRAME_SAMPLES])
     rows = [frame_to_layers(one) for one in frames]
     layers = [torch.from_numpy(np.stack(level)).to(device) for level in zip(*rows, strict=True)]
     tone, breath = torch.from_numpy(np.stack(audio).astype(np.float32) / 32768).to(device).unbind(-1)
     return layers, tone + breath, tone
 
 
-def train(out: Path, found: list[Piece], plan: CodecPlan, seed: int) -> Path:
+def train(out: Path, found: list[Utterance], plan: CodecPlan, seed: int) -> Path:
     """Train until the plan is done; `out`/codec.pt is the state at any moment, `out`/snac the checkpoint."""
     target = out / "codec.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -24,7 +24,7 @@ class Size:
     dim: int = 32
     steps: int = 8000
     batch: int = 24
-    latents: int = 96  # of a training piece
+    latents: int = 96  # of a crop
     shards: int = 40  # trained on: two hours are plenty for a network this small
 
     @property
@@ -40,7 +40,7 @@ class Recovery:
     meaning_steps: int = 2500
     choosing_steps: int = 4000
     batch: int = 24
-    latents: int = 64  # of a training piece
+    latents: int = 64  # of a crop
     rate: float = 2e-3
 
 

@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor
 
 from training import features, samples
-from training.alignment import place_and_phone
+from training.alignment import position_and_phone
 from training.bands import BANDS
 from training.clock import LATENTS
 from training.coder import Coder, Size
@@ -115,7 +115,7 @@ def train(out: Path, size: Size, seed: int) -> Path:
         schedule.load_state_dict(state["schedule"])
         first = state["step"]
     for step in track(range(first, size.steps), "coder"):
-        torch.manual_seed(seed * 1_000_003 + step)  # stopped and gone on or not, a step sees the same pieces
+        torch.manual_seed(seed * 1_000_003 + step)  # stopped and gone on or not, a step sees the same crops
         starts = torch.randint(stream.shape[1] - size.latents, (size.batch,)) // 2 * 2
         batch = torch.stack([stream[:, at : at + size.latents] for at in starts.tolist()]).to(device)
         rebuilt, _, _, distance = coder(batch)
@@ -183,6 +183,6 @@ def make(out: Path, size: Size, seed: int) -> None:
                 Sample(one.line["id"], one.line["text"], one.line["rate"], one.line["test"], said, *aligned)
                 for one in sentences
                 for said in [encode(one, coder, mean, melodies)]
-                for aligned in [place_and_phone(one.line, LATENTS * len(said))]
+                for aligned in [position_and_phone(one.line, LATENTS * len(said))]
             ],
         )

@@ -19,8 +19,8 @@ class Held:
 
     masks: dict[Tensor, Tensor]
 
-    def hold(self, parameter: Tensor, *place: int | slice) -> None:
-        self.masks.setdefault(parameter, torch.zeros_like(parameter, dtype=torch.bool))[place] = True
+    def hold(self, parameter: Tensor, *position: int | slice) -> None:
+        self.masks.setdefault(parameter, torch.zeros_like(parameter, dtype=torch.bool))[position] = True
 
     def guard(self) -> None:
         """From now on no gradient reaches the fixed weights."""
@@ -45,12 +45,12 @@ def set_rows(layer: Any, weight: Tensor, rows: int, held: Held) -> None:
 def set_inputs(up: Any, kernels: dict[int, Tensor], held: Held) -> None:
     """The same for inputs of a transposed convolution, whose norms are by input."""
     norm, direction = up.parametrizations.weight.original0, up.parametrizations.weight.original1
-    for place, kernel in kernels.items():
-        norm[place] = kernel.norm()
+    for position, kernel in kernels.items():
+        norm[position] = kernel.norm()
         if kernel.any():
-            direction[place] = kernel
-        held.hold(norm, place)
-        held.hold(direction, place)
+            direction[position] = kernel
+        held.hold(norm, position)
+        held.hold(direction, position)
 
 
 def clear_outputs(up: Any, after: int, outputs: int, held: Held) -> None:

@@ -73,8 +73,8 @@ class Row:
 
 def sound_s(samples: Audio) -> float:
     """Seconds from the first to the last audible sample at 24 kHz; 0 for silence."""
-    places = np.flatnonzero(np.abs(samples) > AUDIBLE)
-    return float(places[-1] - places[0] + 1) / RATE_HZ if len(places) else 0.0
+    positions = np.flatnonzero(np.abs(samples) > AUDIBLE)
+    return float(positions[-1] - positions[0] + 1) / RATE_HZ if len(positions) else 0.0
 
 
 def in_a_room(samples: Audio) -> Audio:

@@ -80,8 +80,8 @@ def going_on(plan: LanguagePlan, origin: Path) -> LanguagePlan:
 
 def slots_and_codes(ids: Tensor, codes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of token ids: whether each is a code, and if so its slot and its code in it."""
-    place = ids - turns.FIRST_CODE_ID
-    return (place >= 0) & (place < SLOTS * codes), place // codes, place % codes
+    position = ids - turns.FIRST_CODE_ID
+    return (position >= 0) & (position < SLOTS * codes), position // codes, position % codes
 
 
 def corrupt(ids: Tensor, codes: int, share: float) -> Tensor:
@@ -127,7 +127,7 @@ def own_words(model: Llama, ids: Tensor, plan: LanguagePlan) -> Tensor:
 
 def attention_miss(guided: list[tuple[Tensor, Tensor]], batch: Batch, window: float) -> Tensor:
     """How much of the guided heads' gaze on the text falls away from the letter of the next code, 0 … 1."""
-    target = batch.place[:, 1:]  # the position before a code predicts it
+    target = batch.position[:, 1:]  # the position before a code predicts it
     spoken = (target >= 0).float()
     longest = int(batch.text_end.max())
     letters = torch.arange(longest, device=target.device)
@@ -143,7 +143,7 @@ def attention_miss(guided: list[tuple[Tensor, Tensor]], batch: Batch, window: fl
 
 def legal_logits(model: Llama, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Codes and ends (n,) and the states (n, width) they follow → slot by slot: which of the n stand in it, their logits over
-    what is legal there, and the place of the right one among these."""
+    what is legal there, and the position of the right one among these."""
     codes, stop = model.shape.codes, turns.CONTROL_ID[2]
     rows = model.rows().to(hidden.dtype)
     slots = (targets - turns.FIRST_CODE_ID).div(codes, rounding_mode="floor")

@@ -41,8 +41,8 @@ LEARNING = torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """Sentences one after another, to cut training pieces from: features (latents, 66); their codes where these are known."""
+class Corpus:
+    """Sentences one after another, to cut crops from: features (latents, 66); their codes where these are known."""
 
     features: np.ndarray
     middle: np.ndarray
@@ -57,14 +57,14 @@ class Pieces:
         return tuple(torch.from_numpy(np.ascontiguousarray(one)) for one in found)  # type: ignore[return-value]
 
 
-def pieces(sentences: list[Sentence], frames: list[np.ndarray]) -> Pieces:
+def corpus(sentences: list[Sentence], frames: list[np.ndarray]) -> Corpus:
     """`frames` are the codes of `sentences`, (n, 7) each; where they are unknown, of any value.
 
     Either side is measured from its own mean: the codec's bands lie a little off the teacher's, which is not for a code to tell.
     """
     mean = codes.mean_bands(sentences)
     told = np.concatenate(frames).astype(np.int64)
-    return Pieces(
+    return Corpus(
         np.concatenate([codes.latent_features(one, mean) for one in sentences]),
         told[:, [1, 4]].reshape(-1),
         told[:, [2, 3, 5, 6]].reshape(-1),
@@ -142,7 +142,7 @@ def _snac(folder: Path) -> SNAC:
     return SNAC.from_pretrained(str(folder)).eval()
 
 
-def learn(coder: Coder, known: Pieces, teacher: Pieces, plan: Recovery, seed: int) -> None:
+def learn(coder: Coder, known: Corpus, teacher: Corpus, plan: Recovery, seed: int) -> None:
     """Fit the networks around the coder's centres, which stay where they are."""
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
@@ -235,7 +235,7 @@ def make(out: Path, size: Size, plan: Recovery, seed: int) -> Path:
     coder = Coder(2 * codes.SHAPES + 2, codes_here, size.width, size.dim)
     coder.middle.centres, coder.fine.centres = centres(network, size.dim)
     unknown = [np.zeros((len(one.bands) // 8, 7), np.int64) for one in taught]
-    learn(coder, pieces(heard, frames), pieces(taught, unknown), plan, seed)
+    learn(coder, corpus(heard, frames), corpus(taught, unknown), plan, seed)
     save_checkpoint(
         target,
         {

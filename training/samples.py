@@ -26,7 +26,7 @@ class Sample:
     rate: int
     test: bool
     frames: np.ndarray
-    places: np.ndarray
+    positions: np.ndarray
     phones: np.ndarray
 
 
@@ -77,7 +77,7 @@ def write(target: Path, samples: list[Sample]) -> None:
         tests=np.array([one.test for one in samples], bool),
         lengths=np.array([len(one.frames) for one in samples], np.int32),
         frames=np.concatenate([one.frames for one in samples]),
-        places=np.concatenate([one.places for one in samples]),
+        positions=np.concatenate([one.positions for one in samples]),
         phones=np.concatenate([one.phones for one in samples]),
     )
 
@@ -90,16 +90,16 @@ def read(folder: Path) -> list[Sample]:
             part = {name: stored[name] for name in stored.files}
         texts = part["texts"].tobytes().decode().split("\n")
         ends = np.cumsum(part["lengths"])
-        for place, (end, length) in enumerate(zip(ends, part["lengths"], strict=True)):
+        for position, (end, length) in enumerate(zip(ends, part["lengths"], strict=True)):
             latents = slice((end - length) * LATENTS, end * LATENTS)
             samples.append(
                 Sample(
-                    number=int(part["numbers"][place]),
-                    text=texts[place],
-                    rate=int(part["rates"][place]),
-                    test=bool(part["tests"][place]),
+                    number=int(part["numbers"][position]),
+                    text=texts[position],
+                    rate=int(part["rates"][position]),
+                    test=bool(part["tests"][position]),
                     frames=part["frames"][end - length : end],
-                    places=part["places"][latents],
+                    positions=part["positions"][latents],
                     phones=part["phones"][latents],
                 )
             )

@@ -94,16 +94,16 @@ def melody(f0: np.ndarray) -> np.ndarray:
         return np.zeros_like(f0)
     low = np.median(f0[voiced]) * _CREAK_RATIO
     lifted = np.where(f0 < low, low, f0)
-    places = np.flatnonzero(voiced)
-    return np.log(np.interp(np.arange(len(f0)), places, lifted[places]) / TEACHER_PITCH_HZ)
+    positions = np.flatnonzero(voiced)
+    return np.log(np.interp(np.arange(len(f0)), positions, lifted[positions]) / TEACHER_PITCH_HZ)
 
 
 def move(analysis: Analysis, speaker: Speaker) -> Analysis:
     """The streams of `speaker` saying the same."""
     bins = analysis.envelope.shape[1]
-    place = np.minimum(np.arange(bins) / speaker.formants, bins - 1)
-    below = np.minimum(place.astype(int), bins - 2)
-    part = place - below
+    position = np.minimum(np.arange(bins) / speaker.formants, bins - 1)
+    below = np.minimum(position.astype(int), bins - 2)
+    part = position - below
 
     def warp(spectrum: np.ndarray) -> np.ndarray:
         return spectrum[:, below] * (1 - part) + spectrum[:, below + 1] * part

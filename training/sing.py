@@ -27,10 +27,10 @@ def sing(streams: Analysis, hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         1000 * HOP_SAMPLES / RATE_HZ,
     )
     sounding = np.interp(np.arange(len(hz)) / HOP_SAMPLES, np.arange(len(voiced)), voiced) > 0.5
-    places = pulses(hz)
-    places = places[sounding[places.astype(int)]]
-    periods = RATE_HZ / hz[places.astype(int)]
-    return _tone(streams.envelope * (1 - noise), places, periods, len(hz)), breath[: len(hz)]
+    positions = pulses(hz)
+    positions = positions[sounding[positions.astype(int)]]
+    periods = RATE_HZ / hz[positions.astype(int)]
+    return _tone(streams.envelope * (1 - noise), positions, periods, len(hz)), breath[: len(hz)]
 
 
 def pulses(hz: np.ndarray) -> np.ndarray:
@@ -40,20 +40,20 @@ def pulses(hz: np.ndarray) -> np.ndarray:
     return np.interp(whole, cycles, np.arange(len(cycles)))
 
 
-def _tone(power: np.ndarray, places: np.ndarray, periods: np.ndarray, count: int) -> np.ndarray:
-    """Pulses through the envelope `power` (hops, bins) at their places, (count,)."""
+def _tone(power: np.ndarray, positions: np.ndarray, periods: np.ndarray, count: int) -> np.ndarray:
+    """Pulses through the envelope `power` (hops, bins) at their positions, (count,)."""
     size = (power.shape[1] - 1) * 2
-    hops = places / HOP_SAMPLES
+    hops = positions / HOP_SAMPLES
     below = np.minimum(hops.astype(int), len(power) - 2)
     upper = (hops - below)[:, None]
     there = power[below] * (1 - upper) + power[below + 1] * upper
     cepstrum = np.fft.irfft(np.log(np.maximum(there, _LEAST_POWER)) / 2, size, axis=1)
     cepstrum[:, 1 : size // 2] *= 2  # minimum phase: all of it after the pulse
     cepstrum[:, size // 2 + 1 :] = 0
-    late = np.exp(-2j * np.pi * np.arange(power.shape[1]) / size * (places % 1)[:, None])
+    late = np.exp(-2j * np.pi * np.arange(power.shape[1]) / size * (positions % 1)[:, None])
     responses = np.fft.irfft(np.exp(np.fft.rfft(cepstrum, size, axis=1)) * late, size, axis=1)
     responses = (responses - responses.mean(axis=1, keepdims=True)) * np.sqrt(periods)[:, None]
     tone = np.zeros(count + size)
-    for response, place in zip(responses, places.astype(int), strict=True):
-        tone[place : place + size] += response
+    for response, position in zip(responses, positions.astype(int), strict=True):
+        tone[position : position + size] += response
     return tone[:count]

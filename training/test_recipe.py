@@ -129,7 +129,7 @@ def test_frames_last_as_long_as_the_teacher_spoke(made: Path) -> None:
     for one in samples.read(made / "codes"):
         spoken_s = lines[one.number]["samples"] / TEACHER_HZ
         assert 0 <= len(one.frames) * 2048 / 24000 - spoken_s < 2048 / 24000 + 0.001
-        assert len(one.places) == len(one.phones) == 4 * len(one.frames)
+        assert len(one.positions) == len(one.phones) == 4 * len(one.frames)
 
 
 def test_the_coder_of_a_finished_voice_can_be_recovered(made: Path, tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ def test_a_coder_is_recovered_from_what_its_codes_mean() -> None:
         middle, fine = torch.randint(16, (1, 2000)), torch.randint(16, (1, 4000))
         heard = true.rebuild(middle, fine)
         heard = (heard - heard.mean(dim=2, keepdim=True)) / heard.std(dim=2, keepdim=True)
-    pieces = recover.Pieces(heard[0].T.numpy(), middle[0].numpy(), fine[0].numpy())
+    corpus = recover.Corpus(heard[0].T.numpy(), middle[0].numpy(), fine[0].numpy())
     found = Coder(66, 16, 32, 8)
     found.middle.centres, found.fine.centres = true.middle.centres, true.fine.centres
     plan = Recovery(meaning_steps=400, choosing_steps=800, latents=32)
-    recover.learn(found, pieces, pieces, plan, 1)
+    recover.learn(found, corpus, corpus, plan, 1)
     with torch.no_grad():
         _, chosen_middle, chosen_fine, _ = found(heard)
     assert (chosen_middle == middle).float().mean() > 0.8
@@ -211,7 +211,7 @@ def test_a_finished_codec_can_be_trained_further(made: Path, tmp_path: Path) -> 
         (tmp_path / name).symlink_to(made / name)
     plan = codec.going_on(replace(SMOKE.codec, codes=8, width=64, rate=0.02), made / "snac")
     assert (plan.codes, plan.width) == (SMOKE.codec.codes, SMOKE.codec.width)
-    found = codec.pieces(tmp_path, plan.codes)
+    found = codec.utterances(tmp_path, plan.codes)
     before = SNAC.from_pretrained(str(made / "snac")).state_dict()
     begun, held = codec.begin(plan, tmp_path, found)
     for name, values in begun.state_dict().items():
@@ -261,10 +261,10 @@ def test_a_frame_begins_with_a_pulse_and_the_pitch_stays_near() -> None:
     coarse = np.array([3, 4, 6, 9, 13, 15, 12, 8, 5, 2, 0, 0])
     for speaker in SPEAKERS:
         hz = melody.pitch(coarse, melodies, speaker)
-        places = sing.pulses(hz)
-        assert places[0] == pytest.approx(0, abs=1e-3)
+        positions = sing.pulses(hz)
+        assert positions[0] == pytest.approx(0, abs=1e-3)
         starts = np.arange(0, len(hz), 2048)
-        assert np.abs(places[:, None] - starts).min(axis=0).max() < 0.01
+        assert np.abs(positions[:, None] - starts).min(axis=0).max() < 0.01
         told = speaker.pitch(melody.told(coarse, melodies))
         away = np.abs(np.log(hz / np.interp(np.arange(len(hz)) / 256, np.arange(len(told)), told)))
         fewest = told.min() * 2048 / 24000
@@ -289,11 +289,11 @@ def test_the_decoder_starts_with_the_phase_of_the_voice() -> None:
         spoken = samples.said_by(number, frames, 128)
         codec.decode(snac, spoken)
         cycles = np.cumsum(melody.pitch(frames[:, 0], melodies, speaker)) / 24000
-        for level, samples_a_place, first in ((2, 8, 2), (3, 2, 1)):
-            inner = slice(2 * 2048 // samples_a_place, -2 * 2048 // samples_a_place)
-            for place, harmonic in enumerate(voiced_waves.HARMONICS[level]):
-                angle = 2 * np.pi * harmonic * cycles[samples_a_place // 2 - 1 :: samples_a_place]
-                channel = first + 2 * place
+        for level, samples_a_position, first in ((2, 8, 2), (3, 2, 1)):
+            inner = slice(2 * 2048 // samples_a_position, -2 * 2048 // samples_a_position)
+            for position, harmonic in enumerate(voiced_waves.HARMONICS[level]):
+                angle = 2 * np.pi * harmonic * cycles[samples_a_position // 2 - 1 :: samples_a_position]
+                channel = first + 2 * position
                 for offset, wave in enumerate((np.cos(angle), np.sin(angle))):
                     made_wave = seen[level][channel + offset].numpy()
                     likeness = np.corrcoef(made_wave[inner], wave[inner])[0, 1]
@@ -301,7 +301,7 @@ def test_the_decoder_starts_with_the_phase_of_the_voice() -> None:
 
 
 def test_weights_set_by_hand_are_not_trained(made: Path) -> None:
-    found = codec.pieces(made, SMOKE.coder.codes)
+    found = codec.utterances(made, SMOKE.coder.codes)
     torch.manual_seed(1)
     snac, held = codec.begin(SMOKE.codec, made, found)
     held.guard()
@@ -352,8 +352,8 @@ def test_a_turn_is_the_published_prompt_with_codes_of_one_speaker_in_slot_order(
     assert [names[token] for token in turn.ids[:2]] == ["<custom_token_3>", "<|begin_of_text|>"]
     assert vocabulary.number_of_id(int(turn.ids[-1])) == 2
     spoken = turn.ids[len(turn.ids) - 1 - 7 * len(sample.frames) : -1]
-    for place, token in enumerate(spoken):
-        assert int(token) in vocabulary.code_ids[place % 7]
+    for position, token in enumerate(spoken):
+        assert int(token) in vocabulary.code_ids[position % 7]
     coarse = (spoken[::7] - vocabulary.code_ids[0].start) // (codes // len(SPEAKERS))
     assert len(set(coarse.tolist())) == 1
     assert SPEAKERS[coarse[0]].rate == sample.rate

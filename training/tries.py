@@ -76,7 +76,7 @@ def sentences(out: Path, first: int, count: int) -> list[str]:
         and is_plain(line["text"])
         and knows(line["text"])
     )
-    return [text for place, text in enumerate(judged) if first <= place < first + count]
+    return [text for position, text in enumerate(judged) if first <= position < first + count]
 
 
 def teachers_bands(out: Path, said: list[str]) -> dict[str, np.ndarray]:
@@ -104,7 +104,7 @@ def make(out: Path, model: Llama, snac: Path, number: int, said: list[str], trie
         gguf_file.write(model, unfinished, "Q8_0")
         os.replace(unfinished, folder / "model.gguf")
     shards = [said[first : first + SENTENCES_PER_SHARD] for first in range(0, len(said), SENTENCES_PER_SHARD)]
-    names = [folder / f"{place:05d}.npz" for place in range(len(shards))]
+    names = [folder / f"{position:05d}.npz" for position in range(len(shards))]
     missing = [(name, shard) for name, shard in zip(names, shards, strict=True) if not name.exists()]
     taught = teachers_bands(out, [text for _, shard in missing for text in shard])
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
@@ -197,9 +197,9 @@ def read(file: Path) -> list[Tries]:
     ends = np.cumsum(part["counts"])[:-1]
     right, sure, spans = (np.split(part[name], ends) for name in ("right", "sure", "spans"))
     made = []
-    for place, line in enumerate(part["lines"].tobytes().decode().split("\n")):
+    for position, line in enumerate(part["lines"].tobytes().decode().split("\n")):
         voice, text = line.split("\t")
-        ended, wrong = bool(part["ended"][place]), float(part["wrong"][place])
-        heard = right[place], sure[place], spans[place].astype(int)
-        made.append(Try(text, voice, frames[place], ended, wrong, *heard, away[place]))
+        ended, wrong = bool(part["ended"][position]), float(part["wrong"][position])
+        heard = right[position], sure[position], spans[position].astype(int)
+        made.append(Try(text, voice, frames[position], ended, wrong, *heard, away[position]))
     return [list(group) for _, group in groupby(made, key=lambda one: one.text)]

@@ -18,12 +18,12 @@ from training.speakers import SPEAKERS
 BYTES = 256
 BEGIN, END_TURN = BYTES, BYTES + 1
 CONTROLS = (3, 4, 5, 1, 2, 7)  # numbers of the control tokens, in id order
-CONTROL_ID = {number: BYTES + 2 + place for place, number in enumerate(CONTROLS)}
+CONTROL_ID = {number: BYTES + 2 + position for position, number in enumerate(CONTROLS)}
 FIRST_CODE_ID = BYTES + 2 + len(CONTROLS)
 SLOT_LATENT = np.array([0, 0, 0, 1, 2, 2, 3])  # the latent a slot is about
 SLOT_LEVEL = np.array([0, 1, 2, 2, 1, 2, 2])  # coarse, middle, fine
 UNHEARD_TAGS = ("<cough>", "<sniffle>", "<yawn>", "<gasp>")  # accepted and passed over in silence
-NO_PLACE = -1.0
+NO_POSITION = -1.0
 
 
 def vocabulary_size(codes: int) -> int:
@@ -40,7 +40,7 @@ def token_texts(codes: int) -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(BYTES) if byte not in printable]
     letters = {byte: chr(byte) for byte in printable} | {
-        byte: chr(256 + place) for place, byte in enumerate(hidden)
+        byte: chr(256 + position) for position, byte in enumerate(hidden)
     }
     first_codes = in_codebooks(np.zeros((1, SLOTS), int), codes)[0]
     return [
@@ -63,7 +63,7 @@ class Turn:
 
     ids: np.ndarray
     weight: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     phone: np.ndarray
     text_start: int
     text_end: int
@@ -83,13 +83,16 @@ def spoken_ids(frames: np.ndarray, codes: int) -> np.ndarray:
 
 def turn(sample: Sample, codes: int, draw: Random, vary: bool = True) -> Turn:
     """`sample` said by one of the speakers of its rate. With `vary`, as other front ends write prompts too."""
-    speakers = [place for place, one in enumerate(SPEAKERS) if one.rate == sample.rate]
+    speakers = [position for position, one in enumerate(SPEAKERS) if one.rate == sample.rate]
     speaker = draw.choice(speakers)
-    text, places = sample.text, sample.places.astype(np.float32)
+    text, positions = sample.text, sample.positions.astype(np.float32)
     if vary and draw.random() < 0.03:
-        spaces = [place for place, letter in enumerate(text) if letter == " "] or [0]
+        spaces = [position for position, letter in enumerate(text) if letter == " "] or [0]
         at, tag = draw.choice(spaces), f" {draw.choice(UNHEARD_TAGS)}"
-        text, places = text[:at] + tag + text[at:], np.where(places >= at, places + len(tag), places)
+        text, positions = (
+            text[:at] + tag + text[at:],
+            np.where(positions >= at, positions + len(tag), positions),
+        )
     ids = prompt(text, SPEAKERS[speaker].name)
     text_start = 2 + len(SPEAKERS[speaker].name) + 2
     form = draw.random() if vary else 1.0
@@ -102,12 +105,12 @@ def turn(sample: Sample, codes: int, draw: Random, vary: bool = True) -> Turn:
     frames = as_speaker(sample.frames, speaker, codes)
     spoken = spoken_ids(frames, codes)
     latents = (np.arange(len(frames))[:, None] * LATENTS + SLOT_LATENT).reshape(-1)
-    none = np.full(len(ids), NO_PLACE, np.float32)
+    none = np.full(len(ids), NO_POSITION, np.float32)
     return Turn(
         ids=np.concatenate([ids, spoken, [CONTROL_ID[2]]]).astype(np.int64),
         weight=np.concatenate([weight, np.ones(len(spoken) + 1, np.float32)]),
-        place=np.concatenate([none, places[latents] + text_start, [NO_PLACE]]).astype(np.float32),
-        phone=np.concatenate([none, sample.phones[latents], [NO_PLACE]]).astype(np.int64),
+        position=np.concatenate([none, positions[latents] + text_start, [NO_POSITION]]).astype(np.float32),
+        phone=np.concatenate([none, sample.phones[latents], [NO_POSITION]]).astype(np.int64),
         text_start=text_start,
         text_end=text_start + len(text.encode()),
     )

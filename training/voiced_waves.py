@@ -61,7 +61,7 @@ def _latents(hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def neighbours_part(sequences: list[np.ndarray], melodies: np.ndarray) -> np.ndarray:
-    """(4 places, 2 of start and slope, 13): what the pitches of the frame before, the frame itself and the frame after, and 1,
+    """(4 positions, 2 of start and slope, 13): what the pitches of the frame before, the frame itself and the frame after, and 1,
     add to what a code tells by itself, by ridge regression over melodies as they come. A latent near one end of its frame cannot see
     past the other: the kernel of the stem ends there."""
     seen, missing = [], []
@@ -78,13 +78,13 @@ def neighbours_part(sequences: list[np.ndarray], melodies: np.ndarray) -> np.nda
             missing.append(np.stack([starts_off, slopes - own[:, 3:7]], axis=2)[1:-1])
     inputs, wanted = np.concatenate(seen), np.concatenate(missing)
     found = np.zeros((LATENTS, 2, inputs.shape[1]))
-    for place in range(LATENTS):
+    for position in range(LATENTS):
         visible = np.ones(inputs.shape[1], bool)
-        visible[8:12] = place > 0
-        visible[0:4] = place < LATENTS - 1
+        visible[8:12] = position > 0
+        visible[0:4] = position < LATENTS - 1
         there = inputs[:, visible]
         square = there.T @ there / len(there) + _CALM * np.eye(there.shape[1])
-        found[place][:, visible] = np.linalg.solve(square, there.T @ wanted[:, place] / len(there)).T
+        found[position][:, visible] = np.linalg.solve(square, there.T @ wanted[:, position] / len(there)).T
     return found
 
 
@@ -93,7 +93,7 @@ def lay(snac: SNAC, melodies: np.ndarray, sequences: list[np.ndarray]) -> Held:
     held = Held({})
     with torch.no_grad():
         _lay_codes(snac, melodies, held)
-        stem, *blocks = [snac.decoder.model[place] for place in range(4)]
+        stem, *blocks = [snac.decoder.model[position] for position in range(4)]
         _lay_stem(stem, neighbours_part(sequences, melodies), held)
         _lay_first_block(blocks[0].block, held)
         _lay_finer(blocks[1].block, 8, 2, HARMONICS[2], held)
@@ -119,8 +119,8 @@ def _lay_codes(snac: SNAC, melodies: np.ndarray, held: Held) -> None:
         weight[: COLUMNS + 2] = 0
         weight[COLUMNS + 2 :, FIRST:] = 0
         first = (0, _HALF, _ODD)[number]
-        for place in range(values.shape[1]):
-            weight[first + place, FIRST + place] = 1
+        for position in range(values.shape[1]):
+            weight[first + position, FIRST + position] = 1
         set_rows(quantizer.out_proj, weight, COLUMNS + 2, held)
         quantizer.out_proj.bias[: COLUMNS + 2] = 0
         held.hold(quantizer.out_proj.bias, slice(0, COLUMNS + 2))
@@ -134,16 +134,16 @@ def _second_half(quantizer: Any) -> np.ndarray:
 def _lay_stem(stem: Any, part: np.ndarray, held: Held) -> None:
     """Channels 0 to 6 for the start of the phase in the latent, 7 to 13 for its slope.
 
-    Which of four values holds is a matter of the latent's place, a product, which a snake of frequency a can form:
+    Which of four values holds is a matter of the latent's position, a product, which a snake of frequency a can form:
     snake(x + s) - snake(-x + s) = 2 x + sin(2 a x) sin(2 a s) / a, and for small a x the second part is 2 x sin(2 a s). With s from
     the flags (neither, one or both) so that 2 a s is a quarter turn a flag, the sine is 1 for one flag and 0 for none or
-    two of them. So three pairs, of the odd flag, the half flag and both together, pick what each place adds to place 0;
-    the seventh channel of a group is the 2 x of its pairs, to be taken off again, and the value of place 0.
+    two of them. So three pairs, of the odd flag, the half flag and both together, pick what each position adds to position 0;
+    the seventh channel of a group is the 2 x of its pairs, to be taken off again, and the value of position 0.
     """
     weight, bias = stem.weight.clone(), stem.bias
     weight[:14], bias[:14] = 0, 0
     for group in range(2):
-        value = [_value(group, place, part) for place in range(LATENTS)]
+        value = [_value(group, position, part) for position in range(LATENTS)]
         off = [one - value[0] for one in value]
         pairs = (
             (off[1] + off[3] - off[2]) / 2,
@@ -164,20 +164,20 @@ def _lay_stem(stem: Any, part: np.ndarray, held: Held) -> None:
     held.hold(bias, slice(0, 14))
 
 
-def _value(group: int, place: int, part: np.ndarray) -> Tensor:
-    """(8, 11): start (0) or slope (1) of a latent at `place` as taps of the stem over the coarse code's columns; the last row's
+def _value(group: int, position: int, part: np.ndarray) -> Tensor:
+    """(8, 11): start (0) or slope (1) of a latent at `position` as taps of the stem over the coarse code's columns; the last row's
     first is the bias."""
     taps = torch.zeros(8, COLUMNS)
     if group == 1:
-        taps[3, 3 + place] = 1
-    elif place > 0:
-        taps[3, place - 1] = 1
-    before, own, after, one = np.split(part[place, group], [4, 8, 12])
-    if place < LATENTS - 1:
-        taps[3 - place - 1, 7:] += torch.from_numpy(before)
+        taps[3, 3 + position] = 1
+    elif position > 0:
+        taps[3, position - 1] = 1
+    before, own, after, one = np.split(part[position, group], [4, 8, 12])
+    if position < LATENTS - 1:
+        taps[3 - position - 1, 7:] += torch.from_numpy(before)
     taps[3, 7:] += torch.from_numpy(own)
-    if place > 0:
-        taps[3 + LATENTS - place, 7:] += torch.from_numpy(after)
+    if position > 0:
+        taps[3 + LATENTS - position, 7:] += torch.from_numpy(after)
     taps[7, 0] = float(one[0])
     return taps
 
@@ -239,13 +239,13 @@ def _lay_units(block: Any, ramps: int, harmonics: tuple[int, ...], held: Held) -
         kept = laid if number == 0 else ramps
         back[:kept], back_bias[:kept] = 0, 0
         back[:, :hidden] = 0
-        for place, harmonic in enumerate(harmonics if number == 0 else ()):
+        for position, harmonic in enumerate(harmonics if number == 0 else ()):
             for row in range(4):  # ± the angle; ± the angle and an eighth of a turn
                 sign, late = 1 - 2 * (row % 2), row // 2
-                weight[4 * place + row, 0, 3] = sign * np.pi * harmonic
-                bias[4 * place + row] = sign * late * np.pi / 4
-                target = ramps + 2 * place + late
-                back[target, 4 * place + row] = 2 * late - 1
+                weight[4 * position + row, 0, 3] = sign * np.pi * harmonic
+                bias[4 * position + row] = sign * late * np.pi / 4
+                target = ramps + 2 * position + late
+                back[target, 4 * position + row] = 2 * late - 1
                 back_bias[target] = 1 - 2 * late
         inner.alpha[0, :hidden] = 1
         snake.alpha[0, :ramps] = _STRAIGHT

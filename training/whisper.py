@@ -43,7 +43,7 @@ def hear(samples: np.ndarray, rate_hz: int = 24_000) -> str:
 def sure(samples: np.ndarray, text: str, rate_hz: int = 24_000) -> np.ndarray:
     """(words,) log probability, `UNHEARD` to 0, of each word of `text` as `words` counts them, given those before it.
 
-    A text of more than 440 tokens, some 1,500 characters, has no place in the network: RuntimeError.
+    A text of more than 440 tokens, some 1,500 characters, does not fit the network: RuntimeError.
     """
     whisper, tokenizer = _whisper()
     pieces = text.split()

@@ -18,7 +18,8 @@ from torch import Tensor
 from orpheus.codec.checkpoint import DILATIONS, KERNEL, VQ_STRIDES, Checkpoint, CodecConfig
 
 # MKL's matrix product rounds a row the same way among 4 rows as among 4,000, but differently among fewer (x86 with
-# AVX-512, 2026-11-21). So with 4 or more the same codes give the same bytes however they are chunked and batched.
+# AVX-512, 2026-11-21). So with 4 or more the same codes give the same bytes however they are chunked and batched, on one
+# thread: two share the rows, and samples differ by up to 6e-7, unless MKL_CBWR=AVX2,STRICT is set (2026-11-30).
 MIN_ROWS = 4
 _SMALLEST_ALPHA = 1e-6  # α divides; below this snake(x) - x = αx² is under float32's resolution for |x| < 1
 _Part = TypeVar("_Part")

@@ -51,7 +51,7 @@ def main() -> None:
         known = in_a_sentence(error)
         if not isinstance(known, SetupError) and isinstance(error, ModuleNotFoundError):
             raise  # not a missing extra but a fault of ours
-        console.print(f"orpheus: {known}", soft_wrap=True, highlight=False, markup=False)
+        _tell(f"orpheus: {known}")
         sys.exit(known.exit_code)
 
 
@@ -139,7 +139,7 @@ def relay(
     relay_app = create_app(settings.fastapi_url, headers)
     bound = listen(host, port, "--port")
     here = url_of(host, bound.getsockname()[1]).replace("http", "ws", 1)
-    console.print(f"{here} relays to {settings.fastapi_url}", soft_wrap=True, highlight=False, markup=False)
+    _tell(f"{here} relays to {settings.fastapi_url}")
     Process(settings).serve(relay_app, bound)
 
 
@@ -259,6 +259,11 @@ def version() -> None:
     print(__version__)
 
 
+def _tell(sentence: str) -> None:
+    """Print to standard error as it is, on one line."""
+    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
 def _check_writable(out: Path) -> None:
     """Raise BadRequest before the work begins if its result could not be written."""
     if not out.parent.is_dir():
@@ -280,7 +285,7 @@ def _settings(**options: object) -> Settings:
     settings = load_settings(**options)
     logs.configure(settings)
     for sentence in unknown_names(Settings, Deployment):
-        console.print(f"orpheus: {sentence}", soft_wrap=True, highlight=False, markup=False)
+        _tell(f"orpheus: {sentence}")
     return settings
 
 

@@ -35,10 +35,6 @@ class BackgroundLoad(Generic[T]):
         self._future: Future[T] = Future()
         self._future.set_running_or_notify_cancel()  # so that who stops waiting for it does not cancel it
 
-    def start(self) -> None:
-        # A thread that does not delay the end of the process: a load may be a download of gigabytes.
-        threading.Thread(target=self._run, name="orpheus-load", daemon=True).start()
-
     @property
     def failure(self) -> OrpheusError | None:
         """Why loading failed for good, if it did."""
@@ -67,7 +63,8 @@ class BackgroundLoad(Generic[T]):
             await self._close(self._future.result())
 
     async def __aenter__(self) -> BackgroundLoad[T]:
-        self.start()
+        # A thread that does not delay the end of the process: a load may be a download of gigabytes.
+        threading.Thread(target=self._run, name="orpheus-load", daemon=True).start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -79,8 +79,8 @@ class _SpeechEndpoint:
             return Response(first, media_type=CONTENT_TYPES[params.format], headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
-            heard_rate = self._service.pipeline.sample_rate * params.speed
-            events = _events(stream, usage, heard_rate)
+            playout_rate = self._service.pipeline.playout_rate(params)
+            events = _events(stream, usage, playout_rate)
             return GeneratorResponse(events, media_type="text/event-stream", headers=headers)
         return GeneratorResponse(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
 
@@ -111,7 +111,7 @@ async def _with_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerat
             yield chunk
 
 
-async def _events(chunks: AsyncGenerator[bytes], usage: Usage, heard_rate: float) -> AsyncGenerator[str]:
+async def _events(chunks: AsyncGenerator[bytes], usage: Usage, playout_rate: float) -> AsyncGenerator[str]:
     """OpenAI's speech events; each delta carries a slice of the encoded stream.
 
     Extension: `segments_s` lists when, in seconds of audio, the segments that begin in a delta start.
@@ -122,7 +122,7 @@ async def _events(chunks: AsyncGenerator[bytes], usage: Usage, heard_rate: float
             async for chunk in chunks:
                 begun = usage.segment_starts[listed:]
                 listed += len(begun)
-                yield _delta(chunk, [round(sample / heard_rate, 4) for sample in begun])
+                yield _delta(chunk, [round(sample / playout_rate, 4) for sample in begun])
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
         raise  # breaks the body: a client that ignores events must not take this for the end

@@ -27,7 +27,7 @@ from orpheus.text import SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.pipeline import SpeechPipeline
-from orpheus.tts.token_source import TokenSource
+from orpheus.tts.token_source import EngineTokenSource, HttpTokenSource, TokenSource
 from orpheus.tts.usage import Usage
 from orpheus.voices import find_voice, languages_of
 
@@ -73,8 +73,6 @@ class SpeechService:
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
         """Tier 2 in front of `ORPHEUS_LLAMA_ENDPOINT`."""
-        from orpheus.tts.token_source import HttpTokenSource
-
         return cls(settings, lambda: HttpTokenSource(settings), guard(lambda: _load_codec(settings)))
 
     @classmethod
@@ -88,7 +86,6 @@ class SpeechService:
 
         `on_death` is called with the reason once the engine can never answer again.
         """
-        from orpheus.tts.token_source import EngineTokenSource
 
         def open_engine() -> TokenSource:
             from orpheus.llama.engine import Engine
@@ -199,8 +196,8 @@ class SpeechService:
     ) -> AsyncGenerator[tuple[int, bytes]]:
         """The same, each chunk with the number of its part: its segment if `per_segment`, otherwise 0."""
         pipeline = self.pipeline
-        heard_rate = pipeline.sample_rate * params.speed
-        with self.admission.admitted(), self.metrics.utterance(usage, params, heard_rate) as timer:
+        playout_rate = pipeline.playout_rate(params)
+        with self.admission.admitted(), self.metrics.utterance(usage, params, playout_rate) as timer:
             async with aclosing(self._encode(pipeline, source, params, usage)) as parts:
                 async for part, chunk in parts:
                     timer.sending(chunk)

@@ -117,16 +117,20 @@ class Utterance:
 
         Errors are raised after the events of what was spoken before them.
         """
-        rate = self._service.pipeline.sample_rate * self.params.speed
+        rate = self._service.pipeline.playout_rate(self.params)
         words = WordTimer(self.text, self.usage, rate)
         part, size, sent = -1, 0, 0
         part_start_s = 0.0
+
+        async def end_part(*, failed: bool = False) -> None:
+            if part >= 0:
+                await emit(PartDone(self.number, part, size, self.sent_s - part_start_s, failed))
+
         try:
             async with aclosing(self._service.encoded_parts(self.text, self.params, self.usage)) as parts:
                 async for number, chunk in parts:
                     if number != part:
-                        if part >= 0:
-                            await emit(PartDone(self.number, part, size, self.sent_s - part_start_s))
+                        await end_part()
                         part, size, part_start_s = number, 0, self.sent_s
                         text = self._text_of(part)
                         await emit(PartStarted(self.number, part, text, self.params.sample_rate))
@@ -141,11 +145,9 @@ class Utterance:
             for word in words.rest():
                 await emit(WordStarted(self.number, word))
         except OrpheusError:
-            if part >= 0:
-                await emit(PartDone(self.number, part, size, self.sent_s - part_start_s, failed=True))
+            await end_part(failed=True)
             raise
-        if part >= 0:
-            await emit(PartDone(self.number, part, size, self.sent_s - part_start_s))
+        await end_part()
         await emit(UtteranceDone(self.number, part + 1))
 
     def _text_of(self, part: int) -> str:

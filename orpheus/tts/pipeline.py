@@ -81,6 +81,10 @@ class SpeechPipeline:
             normalize=params.normalize,
         )
 
+    def playout_rate(self, params: SpeechParams) -> float:
+        """Of the samples that `speak` yields, those that a second of playout takes."""
+        return self.sample_rate * params.speed
+
     async def speak(self, segments: SegmentSource, params: SpeechParams, usage: Usage) -> AsyncGenerator[Pcm]:
         """Samples of all segments in order: mono float32 at `sample_rate`, as soon as they are final.
 
@@ -88,7 +92,7 @@ class SpeechPipeline:
         """
         run = _SpeakRun(self, segments, params, usage)
         leveler = LoudnessLeveler(self.sample_rate, SILENCE_RMS)
-        heard_rate = self.sample_rate * params.speed
+        playout_rate = self.playout_rate(params)
         try:
             current = await usage.waiting(run.begin_after(None))
             while current is not None:
@@ -103,9 +107,9 @@ class SpeechPipeline:
                         leveler.reset()
                     elif len(out := leveler.level(pcm) if self.postprocess else pcm):
                         current.audio.sent = True
-                        yield usage.count(out, heard_rate)
+                        yield usage.count(out, playout_rate)
                 if self.postprocess and len(out := leveler.finish()):
-                    yield usage.count(out, heard_rate)
+                    yield usage.count(out, playout_rate)
                 current = await usage.waiting(following)
         finally:
             usage.removed_tags = segments.removed_tags
@@ -165,7 +169,7 @@ class _SpeakRun:
 
     def _left_s(self) -> float:
         """Seconds of audio the listener will still have when a segment begun now starts to sound."""
-        generated_s = self._usage.generated_s(self._pipeline.sample_rate * self._params.speed)
+        generated_s = self._usage.generated_s(self._pipeline.playout_rate(self._params))
         return max(0.0, generated_s - self._pipeline.prebuffer.start_s())
 
     async def fill_prebuffer(self, current: _Generating) -> None:

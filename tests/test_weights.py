@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from orpheus import embedded, weights
+from orpheus import hub as hub_module
 from orpheus.errors import WeightsError
 from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
 from tests.support.hub import COMMIT, GGUF, TOKEN, Hub, use_hub
@@ -134,6 +136,32 @@ def test_a_hub_that_cannot_be_reached_says_so_and_what_to_do(
             model(name)
     with pytest.raises(WeightsError, match="ORPHEUS_CODEC"):
         weights.find_codec(load_settings(codec="some/snac"))
+
+
+@pytest.mark.parametrize("name", ["some/one", "some/one:only.gguf", "lex-au/Orpheus-3b-FT-Q8_0.gguf"])
+def test_a_hub_that_accepts_and_never_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setattr(hub_module, "STALL_S", 0.6)
+    monkeypatch.setattr(hub_module, "REPORT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_hub(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+        with pytest.raises(WeightsError, match=r"sent nothing for 0\.6 s.*(some|lex-au).*'embedded'"):
+            model(name)
+    assert "nothing from the Hugging Face hub" in caplog.text
+
+
+def test_a_download_that_stops_in_the_middle_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "STALL_S", 0.6)
+    hub.hangs.add("only.gguf")
+    with pytest.raises(WeightsError, match="start again, which resumes"):
+        model("some/one")
+
+
+def test_a_slow_download_that_goes_on_is_not(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "STALL_S", 0.6)
+    hub.drips, hub.drip_s = {"only.gguf"}, 0.15  # longer than the limit in all
+    assert model("some/one").read_bytes() == GGUF
 
 
 def test_a_cached_copy_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

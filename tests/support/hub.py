@@ -33,7 +33,8 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
 class Hub:
     """`files[repo][name]` are the contents, `gated` repositories require TOKEN.
 
-    The first download of a file in `breaks` breaks off in the middle. `asked` lists the downloads, `ranges` the ranges
+    The first download of a file in `breaks` breaks off in the middle, a file in `drips` arrives in ten parts `drip_s`
+    apart, and nothing follows the first half of one in `hangs`. `asked` lists the downloads, `ranges` the ranges
     requested.
     """
 
@@ -42,6 +43,9 @@ class Hub:
         self.gated: set[str] = set()
         self.asked: list[str] = []
         self.breaks: set[str] = set()
+        self.drips: set[str] = set()
+        self.drip_s = 0.1
+        self.hangs: set[str] = set()
         self.ranges: list[str] = []
         self.app = Starlette(
             routes=[
@@ -86,6 +90,10 @@ class Hub:
         if request.method == "GET" and request.path_params["file"] in self.breaks:
             self.breaks.remove(request.path_params["file"])
             return StreamingResponse(_half(content), headers=headers)
+        if request.method == "GET" and request.path_params["file"] in self.drips:
+            return StreamingResponse(_parts(content, self.drip_s), headers=headers)
+        if request.method == "GET" and request.path_params["file"] in self.hangs:
+            return StreamingResponse(_half_and_hang(content), headers=headers)
         return Response(content, headers=headers)
 
 
@@ -93,3 +101,15 @@ async def _half(content: bytes) -> AsyncIterator[bytes]:
     yield content[: len(content) // 2]
     await asyncio.sleep(0.1)  # so that it is sent
     raise ConnectionResetError("as scripted")
+
+
+async def _parts(content: bytes, apart_s: float) -> AsyncIterator[bytes]:
+    size = len(content) // 10 + 1
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+        await asyncio.sleep(apart_s)
+
+
+async def _half_and_hang(content: bytes) -> AsyncIterator[bytes]:
+    yield content[: len(content) // 2]
+    await asyncio.sleep(3600)

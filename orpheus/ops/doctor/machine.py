@@ -19,6 +19,7 @@ import httpx
 from orpheus import embedded, weights
 from orpheus.errors import SetupError, WeightsError
 from orpheus.http.process import free_port, url_of
+from orpheus.hub import commit_of, is_kept
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.settings import EMBEDDED, Settings
 
@@ -155,19 +156,21 @@ def _gpu(size: int, used: bool) -> Iterator[Finding]:
 def hub(settings: Settings) -> Iterator[Finding]:
     """The repositories that the settings name, if any, can be reached."""
     named = {"ORPHEUS_MODEL": weights.model_name(settings), "ORPHEUS_CODEC": weights.codec_name(settings)}
-    named = {setting: name for setting, name in named.items() if weights.is_repository(name)}
-    if not named:
+    repositories = {
+        setting: found for setting, name in named.items() if (found := weights.repository_of(name))
+    }
+    if not repositories:
         yield passed("not needed: the weights are on this machine")
-    for setting, name in named.items():
+    for setting, repository in repositories.items():
         try:
-            commit = weights.commit_of(name, setting, settings)
+            commit = commit_of(repository, settings, setting)
         except WeightsError as error:
-            if weights.is_kept(name):
+            if is_kept(repository):
                 yield warning(f"{error} Until then the copy that is kept here is used.")
             else:
                 yield failed(str(error))
         else:
-            yield passed(f"{name} can be fetched, at commit {commit[:12]}")
+            yield passed(f"{named[setting]} can be fetched, at commit {commit[:12]}")
 
 
 def _requirements() -> list[str]:

@@ -6,7 +6,9 @@ An OrpheusError is one sentence on standard error, and sets the exit code.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +46,8 @@ Key = Annotated[str | None, typer.Option(help="API key of the running pair [ORPH
 
 
 def main() -> None:
-    """Entry point of `orpheus` and of `python -m orpheus`."""
+    """Run the command that `sys.argv` names, and exit with its code."""
+    sys.stderr = logs.Unbreakable(sys.stderr)  # a server goes on without whoever read its log
     try:
         app()
     except (OrpheusError, ModuleNotFoundError) as error:
@@ -53,6 +56,16 @@ def main() -> None:
             raise  # not a missing extra but a fault of ours
         _tell(f"orpheus: {known}")
         sys.exit(known.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _tell(f"orpheus: {error.strerror}: free some, or write to another place.")
+        sys.exit(1)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # nobody reads it any more; Python would complain of it at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command()

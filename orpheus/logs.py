@@ -5,10 +5,12 @@ Further fields are passed as `extra={"fields": {...}}`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
 from contextvars import ContextVar
+from typing import Any, TextIO
 
 from orpheus.settings import Settings
 
@@ -67,3 +69,22 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
     """
     message = str(record.msg)
     return "WebSocket %s" not in message and message != "ASGI callable returned without completing response."
+
+
+class Unbreakable:
+    """A text stream whose reader may go away (`| head`) and whose disk may be full: what cannot be written is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -23,6 +23,10 @@ ENV_FILE = Path(".env")
 REAL_MODEL = "lex-au/Orpheus-3b-FT-Q8_0.gguf"  # a repository: its name does end in .gguf
 REAL_CODEC = "hubertsiuzdak/snac_24khz"
 EMBEDDED = "embedded"
+MAX_CONTEXT_TOKENS = (
+    131_072  # of Llama 3.2, which Orpheus-3B is; llama.cpp counts all streams together in 32 bits
+)
+DAY_S = 86_400  # a bound that no wait needs, so that no clock overflows
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -60,11 +64,15 @@ class Shared(Environment):
     )
     top_p: float = Field(Sampling.top_p, gt=0, le=1, description="nucleus sampling over the legal codes")
     max_tokens: int = Field(
-        8192, ge=7, description="most tokens generated per segment of text (82 per second of speech)"
+        8192,
+        ge=7,
+        le=MAX_CONTEXT_TOKENS,
+        description="most tokens generated per segment of text (82 per second of speech)",
     )
     drain_s: int = Field(
         3,
         ge=0,
+        le=DAY_S,
         description="on SIGTERM, how long running streams may finish before they are cut off; 3 lets `orpheus serve` "
         "exit within 5",
     )
@@ -77,7 +85,10 @@ class Shared(Environment):
         description="address to listen on; `orpheus serve` always keeps tier 1 on 127.0.0.1",
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of llama.cpp and of the codec, each. Unset: half of the cores"
+        None,
+        ge=1,
+        le=512,  # llama.cpp's limit, GGML_MAX_N_THREADS
+        description="CPU threads of llama.cpp and of the codec, each, at most the cores there are. Unset: half of them",
     )
 
 
@@ -91,9 +102,10 @@ class Tier1(Environment):
     context_tokens: int | None = Field(
         None,
         ge=256,
+        le=MAX_CONTEXT_TOKENS,
         description="context of one stream, prompt and speech, in tokens. Unset: 2048, 25 s of speech",
     )
-    gpu_layers: int = Field(-1, ge=-1, description="layers offloaded to the GPU; -1 is all, 0 none")
+    gpu_layers: int = Field(-1, ge=-1, le=1000, description="layers offloaded to the GPU; -1 is all, 0 none")
     kv_type: Literal["f16", "q8_0"] = Field(
         "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )
@@ -111,6 +123,7 @@ class Tier2(Environment):
     cold_wait_s: float = Field(
         0,
         ge=0,
+        le=DAY_S,
         description="how long a request waits for a completions endpoint that is asleep or starting (503, 502, "
         "refused connections); 0 fails at once",
     )
@@ -206,7 +219,7 @@ class Settings(Clients, Tier2, Tier1, Shared):
         (llama.cpp, 2 threads on 2 busy cores: 45 ms a step against 3.5 ms with 1, AMD EPYC, 2026-11-21).
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads or max(1, cores // 2)
+        return min(self.threads, cores) if self.threads else max(1, cores // 2)
 
     @property
     def proxy_headers(self) -> dict[str, str]:

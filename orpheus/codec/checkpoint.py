@@ -5,14 +5,13 @@ The encoder's half of the file is mapped, never read into memory.
 
 from __future__ import annotations
 
-import json
 import math
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from orpheus.errors import WeightsError
@@ -48,50 +47,73 @@ class CodecConfig:
         return self.channels >> blocks
 
 
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+Rates = Annotated[list[Size], Field(max_length=16)]
+
+
+class _ConfigFile(BaseModel):
+    """config.json, as the snac package writes it."""
+
+    sampling_rate: Annotated[int, Field(ge=8_000, le=192_000)]
+    latent_dim: Size | None = None  # by default what the encoder's sizes make it
+    encoder_dim: Size | None = None
+    encoder_rates: Rates = []
+    decoder_dim: Size
+    decoder_rates: Rates
+    codebook_size: Size
+    codebook_dim: Size
+    noise: bool = True
+    depthwise: bool = True
+    attn_window_size: int | None = 32  # the snac package's default, so a missing key means attention too
+    vq_strides: list[int] = []
+
+
 def read_config(folder: Path) -> CodecConfig:
     """Read config.json of `folder`. WeightsError if it is missing, damaged, or of a codec that cannot be streamed."""
     path = folder / CONFIG_FILE
     try:
-        given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(given, dict):
-            raise ValueError("not an object")
-        strides = tuple(int(rate) for rate in given["decoder_rates"])
-        latent = given.get("latent_dim") or given["encoder_dim"] * 2 ** len(given["encoder_rates"])
-        config = CodecConfig(
-            sample_rate=int(given["sampling_rate"]),
-            latent_channels=int(latent),
-            channels=int(given["decoder_dim"]),
-            strides=strides,
-            codes=int(given["codebook_size"]),
-            code_channels=int(given["codebook_dim"]),
-            noise=bool(given.get("noise", True)),
-            depthwise=bool(given.get("depthwise", True)),
-        )
+        given = _ConfigFile.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise WeightsError(
             f"No {CONFIG_FILE} in {folder}. Set ORPHEUS_CODEC to a SNAC folder or to 'embedded'."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise WeightsError(
-            f"{path} is no SNAC configuration ({type(error).__name__}: {error}). Fetch it again."
+            f"{path} is no SNAC configuration ({where + ': ' if where else ''}{first['msg']}). Fetch it again."
         ) from error
-    # The snac package's default is a window of 32, so a missing key means attention too.
-    if (window := given.get("attn_window_size", 32)) is not None:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+    if given.attn_window_size is not None:
         raise WeightsError(
-            f"{path} asks for attention (attn_window_size {window}), which this decoder cannot stream. Set "
+            f"{path} asks for attention (attn_window_size {given.attn_window_size}), which this decoder cannot stream. Set "
             f"ORPHEUS_CODEC to a SNAC without attention, such as {REAL_CODEC}."
         )
-    if tuple(given.get("vq_strides", ())) != VQ_STRIDES:
+    if tuple(given.vq_strides) != VQ_STRIDES:
         raise WeightsError(
-            f"{path} has vq_strides {given.get('vq_strides')}, but Orpheus' seven tokens per frame need "
+            f"{path} has vq_strides {given.vq_strides[:8]}, but Orpheus' seven tokens per frame need "
             f"{list(VQ_STRIDES)}. Set ORPHEUS_CODEC to {REAL_CODEC}."
         )
-    if not strides or min(strides) < 2 or config.channels % 2 ** len(strides) or config.channels <= 0:
+    strides = tuple(given.decoder_rates)
+    if not strides or min(strides) < 2 or given.decoder_dim % 2 ** len(strides):
         raise WeightsError(
             f"{path} cannot be run: decoder_rates {list(strides)} must be 2 or more each, and decoder_dim "
-            f"{config.channels} must be divisible by 2 once for each. Set ORPHEUS_CODEC to {REAL_CODEC}."
+            f"{given.decoder_dim} must be divisible by 2 once for each. Set ORPHEUS_CODEC to {REAL_CODEC}."
         )
-    return config
+    latent = given.latent_dim or (given.encoder_dim or 0) * 2 ** len(given.encoder_rates)
+    if not latent:
+        raise WeightsError(f"{path} has neither latent_dim nor encoder_dim. Fetch it again.")
+    return CodecConfig(
+        sample_rate=given.sampling_rate,
+        latent_channels=latent,
+        channels=given.decoder_dim,
+        strides=strides,
+        codes=given.codebook_size,
+        code_channels=given.codebook_dim,
+        noise=given.noise,
+        depthwise=given.depthwise,
+    )
 
 
 class Checkpoint:
@@ -106,7 +128,7 @@ class Checkpoint:
             raise WeightsError(
                 f"No {WEIGHTS_FILE} in {folder}. Set ORPHEUS_CODEC to a SNAC folder or to 'embedded'."
             ) from error
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged pickles raise anything
             reason = str(error).strip().split("\n", 1)[0]
             raise WeightsError(f"{self.path} cannot be read ({reason:.120}). Fetch it again.") from error
         if not isinstance(self._tensors, dict):
@@ -123,12 +145,16 @@ class Checkpoint:
     def take(self, name: str, *shape: int) -> Tensor:
         """A float32 copy of one tensor. WeightsError if it is missing or not of `shape`."""
         tensor = self._tensors.get(name)
-        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "nothing"
+        if not (isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_floating_point()):
+            tensor = None
+        if tensor is None or tuple(tensor.shape) != shape:
+            found = "nothing" if tensor is None else tuple(tensor.shape)
             raise WeightsError(
                 f"{self.path} does not fit its {CONFIG_FILE}: {name} should be {shape}, found {found}. "
                 "Fetch both files again."
             )
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{self.path} is damaged: {name} holds infinities. Fetch it again.")
         return tensor.to(torch.float32, copy=True)
 
     def take_normed(self, name: str, *shape: int) -> Tensor:

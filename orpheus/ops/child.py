@@ -58,7 +58,8 @@ class ChildServer:
         self._output = tempfile.TemporaryFile() if capture else None  # noqa: SIM115 - closed by `stop`
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, **(environment or {})},
+            # A file in the working directory must not be run in place of a module of the same name.
+            env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
             cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=self._output,

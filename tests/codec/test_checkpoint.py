@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def edit_weights(folder: Path, edit: Callable[[torch.Tensor], object]) -> None:
+    path = folder / "pytorch_model.bin"
+    tensors = torch.load(path, weights_only=True)
+    torch.save({name: edit(tensor) for name, tensor in tensors.items()}, path)
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -45,6 +52,22 @@ def edit_config(folder: Path, **changes: object) -> None:
         (lambda folder: (folder / "pytorch_model.bin").write_bytes(b""), "cannot be read .*Fetch it again"),
         (lambda folder: torch.save([1], folder / "pytorch_model.bin"), "holds no weights by name"),
         (lambda folder: torch.save({}, folder / "pytorch_model.bin"), "should be .* found nothing"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "no SNAC configuration"),
+        (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"), "no SNAC configuration"),
+        (lambda folder: edit_config(folder, sampling_rate=0), "sampling_rate: .*greater"),
+        (lambda folder: edit_config(folder, sampling_rate=float("inf")), "no SNAC configuration"),
+        (lambda folder: edit_config(folder, codebook_size=1e400), "no SNAC configuration"),
+        (lambda folder: edit_config(folder, decoder_dim=2**70), "no SNAC configuration"),
+        (lambda folder: edit_config(folder, decoder_rates="8842"), "no SNAC configuration"),
+        (lambda folder: edit_config(folder, decoder_rates=[2] * 10_000), "no SNAC configuration"),
+        (lambda folder: edit_config(folder, latent_dim=None, encoder_dim=None), "neither latent_dim"),
+        (lambda folder: (folder / "pytorch_model.bin").write_text("cbuiltins\nprint\n."), "cannot be read"),
+        (lambda folder: (folder / "pytorch_model.bin").write_text("(" * 10_000), "cannot be read"),
+        (lambda folder: (folder / "pytorch_model.bin").write_text("weights, they said"), "cannot be read"),
+        (lambda folder: edit_weights(folder, lambda tensor: "text"), "should be .* found nothing"),
+        (lambda folder: edit_weights(folder, lambda tensor: tensor.to(torch.int32)), "found nothing"),
+        (lambda folder: edit_weights(folder, lambda tensor: tensor.to_sparse()), "found nothing"),
+        (lambda folder: edit_weights(folder, lambda tensor: tensor / 0), "holds infinities"),
         (lambda folder: edit_config(folder, attn_window_size=32), "attention .*attn_window_size 32"),
         (lambda folder: edit_config(folder, vq_strides=[8, 4, 2, 1]), "vq_strides .*seven tokens"),
         (lambda folder: edit_config(folder, decoder_rates=[4, 1]), "decoder_rates .* must be 2 or more"),

@@ -46,7 +46,7 @@ def python() -> Iterator[Finding]:
 def compiler() -> Iterator[Finding]:
     """llama.cpp loads, and what would build it again is there."""
     loads = "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())"
-    done = _run([sys.executable, "-c", loads], 50)
+    done = _run([sys.executable, "-P", "-c", loads], 50)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         yield failed(f"llama.cpp does not load: {reason[:200]}. Build it here: {REBUILD}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import wave
@@ -123,6 +124,37 @@ def test_an_error_is_reported_at_once_and_leaves_no_file(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(Path.cwd().glob("*"))
+
+
+@pytest.mark.parametrize("name", ["version", "settings"])
+def test_an_output_that_cannot_be_written_is_one_sentence(name: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "orpheus", name],
+            env=clean_environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_not_complained_to() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "orpheus", "version"],
+        env=clean_environment(),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == b""
 
 
 def test_settings_are_listed_with_their_source(

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -132,3 +133,29 @@ def test_there_are_few_settings() -> None:
 def test_clients_send_their_own_key_or_the_first_of_the_servers() -> None:
     assert load_settings(api_keys="one,two").client_headers == {"x-api-key": "one"}
     assert load_settings(api_keys="one,two", api_key="mine").client_headers == {"x-api-key": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("context_tokens", 2**30),
+        ("context_tokens", 2**31 + 256),
+        ("threads", 99_999),
+        ("gpu_layers", 2**40),
+        ("max_tokens", 2**40),
+        ("drain_s", 10**20),
+        ("cold_wait_s", "inf"),
+        ("cold_wait_s", "nan"),
+        ("streams", 2**32 + 1),
+    ],
+)
+def test_a_number_that_the_engine_cannot_count_to_is_refused(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: object
+) -> None:
+    monkeypatch.setenv(PREFIX + field.upper(), str(value))
+    with pytest.raises(SetupError, match=f"{PREFIX}{field.upper()}=.*cannot be used"):
+        load_settings()
+
+
+def test_more_threads_than_cores_are_not_started() -> None:
+    assert load_settings(threads=512).cpu_threads <= (os.cpu_count() or 1)

@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -17,7 +19,8 @@ from orpheus.http.process import listen
 from orpheus.ops.serve import announce
 from orpheus.settings import load_settings
 from tests.support.command import orpheus
-from tests.support.live import ROOT, Pair, healthy, running_pair
+from tests.support.live import ROOT, Pair, clean_environment, free_port, healthy, running_pair
+from tests.support.waiting import eventually
 
 
 def children(pid: int) -> list[int]:
@@ -128,6 +131,47 @@ def test_a_taken_port_is_one_sentence(option: str, tmp_path: Path) -> None:
     assert port in done.stderr
     assert option in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_files_in_the_working_directory_do_not_stand_in_for_modules(tmp_path: Path) -> None:
+    for name in ("orpheus", "numpy", "fastapi", "typing"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this file was run')")
+    with running_pair(tmp_path) as pair:
+        assert "this file was run" not in pair.output
+
+
+@pytest.mark.parametrize("lost", ["reader", "disk"])
+def test_it_goes_on_when_its_log_cannot_be_written(lost: str, tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "orpheus", "serve", "--port", str(port), "--llama-port", "0"]
+    read, write = os.pipe()
+    with Path("/dev/full").open("w") as full:
+        output = full if lost == "disk" else write
+        process = subprocess.Popen(command, env=clean_environment(), stdout=output, stderr=output)
+    os.close(read)
+    os.close(write)
+    try:
+        eventually(lambda: healthy(f"http://127.0.0.1:{port}"), 60)
+        for _ in range(3):
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/v1/audio/speech", json={"input": "Hello."}, trust_env=False
+            )
+            assert answer.status_code == 200
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("after_s", [0.08, 0.2, 0.4, 0.8])
+def test_an_early_interrupt_ends_it_without_a_traceback(after_s: float) -> None:
+    command = [sys.executable, "-m", "orpheus", "serve", "--port", "0", "--llama-port", "0"]
+    process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=20)
+    assert process.returncode in (0, 130, -signal.SIGINT)
+    assert "Traceback" not in printed
 
 
 def test_weights_that_cannot_be_used_end_it_with_their_sentence(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 def running_pair(tmp_path: Path, *options: str, **environment: str) -> Iterator[Pair]:
     """Both tiers as processes on free ports, ready; stopped at the end."""
     port, llama_port = free_port(), free_port()
-    command = [sys.executable, "-m", "orpheus", "serve", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "orpheus", "serve", "--port", str(port)]
     command += ["--llama-port", str(llama_port), *options]
     log = tmp_path / "serve.log"
     with log.open("w") as output:

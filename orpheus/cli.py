@@ -161,8 +161,14 @@ def say(
     text: Annotated[str, typer.Argument(help="The text to speak; '-' reads standard input.")],
     voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
     out: Annotated[
-        Path, typer.Option(help="File to write; its ending sets the format: wav mp3 opus aac flac pcm.")
+        Path,
+        typer.Option(
+            help="File to write, '-' for standard output; its ending sets the format: wav mp3 opus aac flac pcm."
+        ),
     ] = Path("hello.wav"),
+    format: Annotated[
+        str | None, typer.Option("--format", help="Format, where the name of the file does not tell.")
+    ] = None,
     speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="1 is the voice's own.")] = 1.0,
     url: Annotated[
         str | None,
@@ -170,26 +176,36 @@ def say(
     ] = None,
     key: Key = None,
 ) -> None:
-    """Write the speech of a text to a file, and print how fast that was."""
+    """Write the speech of a text to a file, and print how fast that was. A text may be as long as a book."""
+    from orpheus.ops.say import STDOUT, format_called
     from orpheus.ops.say import say as say_to_file
 
     settings = _settings(fastapi_url=url, api_key=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
-    if text == "-":
-        text = sys.stdin.read()
-    _check_writable(out)
+    text = _read_text(text)
+    if out == STDOUT:
+        if sys.stdout.isatty():
+            raise BadRequest(
+                "Audio would garble the terminal: pipe it to a player, or name a file with --out."
+            )
+    else:
+        _check_writable(out)
     timing = asyncio.run(
         say_to_file(
             text,
             voice=voice,
             out=out,
+            format=format_called(format, out),
             speed=speed,
             url=settings.fastapi_url,
             settings=settings,
             console=console,
         )
     )
-    print(f"{out}: {timing}")
+    if out == STDOUT:
+        _tell(str(timing))
+    else:
+        print(f"{out}: {timing}")
 
 
 @app.command()
@@ -275,6 +291,17 @@ def version() -> None:
 def _tell(sentence: str) -> None:
     """Print to standard error as it is, on one line."""
     console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def _read_text(argument: str) -> str:
+    """The text to speak: the argument, or standard input if that is '-'. BadRequest if it is not UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode() if argument == "-" else os.fsencode(argument).decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"The text is not UTF-8 ({error.reason} at byte {error.start}): convert it first, for example with "
+            "`iconv -f latin1 -t utf-8`."
+        ) from error
 
 
 def _check_writable(out: Path) -> None:

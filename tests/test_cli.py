@@ -97,6 +97,7 @@ def test_say_reads_standard_input(pair: Pair, tmp_path: Path) -> None:
     ("arguments", "says", "code"),
     [
         (["say", ""], "nothing to say", 1),
+        (["say", "Hi.", "--format", "midi"], "no format 'midi'", 1),
         (["say", "Hi.", "--voice", "bob"], "no voice 'bob'", 1),
         (["say", "Hi.", "--out", "x.docx"], ".mp3", 1),
         (["say", "Hi.", "--out", "/no/such/x.wav"], "no folder", 1),
@@ -124,6 +125,54 @@ def test_an_error_is_reported_at_once_and_leaves_no_file(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(Path.cwd().glob("*"))
+
+
+def test_say_writes_to_standard_output(pair: Pair) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "orpheus",
+            "say",
+            "Hello.",
+            "--url",
+            pair.url,
+            "--out",
+            "-",
+            "--format",
+            "mp3",
+        ],
+        env=clean_environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert len(decode(done.stdout)[0]) > 5000
+    assert b"first audio after" in done.stderr
+    assert not Path("-").exists()
+
+
+def test_a_text_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    for given, text in ((["-"], b"Caf\xe9"), ([b"Caf\xe9"], b"")):
+        done = subprocess.run(
+            [sys.executable, "-m", "orpheus", "say", *given, "--out", str(tmp_path / "x.wav")],
+            input=text,
+            env=clean_environment(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1), done.stderr
+        assert b"not UTF-8" in done.stderr
+
+
+def test_say_speaks_a_text_longer_than_a_request_may_be(tmp_path: Path) -> None:
+    out = tmp_path / "long.wav"
+    text = "The boat drifted slowly down the river. Nobody knew where it went."
+    done = orpheus("say", text, "--out", str(out), ORPHEUS_MAX_INPUT_CHARS="20")
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size > 100_000
 
 
 @pytest.mark.parametrize("name", ["version", "settings"])

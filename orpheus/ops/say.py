@@ -5,21 +5,32 @@ The speech comes from a running server, or from both tiers in this process.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import httpx
+import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from orpheus.errors import BadRequest, EngineError, NotReady
 from orpheus.settings import Settings
-from orpheus.tts.encode import FORMATS, Format, wav_header
+from orpheus.text.segmenter import PARAGRAPH_PAUSE_MS, pause_ms
+from orpheus.text.sentences import split_long, split_sentences
+from orpheus.tts.encode import FORMATS, Format, open_encoder, wav_header
 
 WAV_HEADER_BYTES = 44
+STDOUT = Path("-")
+# A longer text goes to a server in parts: by default it takes 4,096 characters, as OpenAI's does.
+MAX_PART_CHARS = 3_000
+REPORT_EVERY = 0.1  # of a long text, without a terminal
 
 
 @dataclass(frozen=True)
@@ -37,43 +48,62 @@ class SpeechTiming:
         )
 
 
-def format_of(out: Path) -> Format:
-    """The format a file's name asks for."""
-    ending = out.suffix.lower().removeprefix(".") or "wav"
+def format_called(name: str | None, out: Path) -> Format:
+    """The format with this name, or else the one that the file's name asks for: WAV without an ending."""
+    ending = (name or out.suffix.removeprefix(".") or "wav").lower()
     for format in FORMATS:
         if ending in (format, {"opus": "ogg", "pcm": "raw"}.get(format)):
             return format
+    if name:
+        raise BadRequest(f"There is no format {name!r}: use one of {', '.join(FORMATS)}.")
     raise BadRequest(f"{out.name}: use a name ending in one of {', '.join('.' + f for f in FORMATS)}.")
 
 
 async def say(
-    text: str, *, voice: str, out: Path, speed: float, url: str | None, settings: Settings, console: Console
+    text: str,
+    *,
+    voice: str,
+    out: Path,
+    format: Format,
+    speed: float,
+    url: str | None,
+    settings: Settings,
+    console: Console,
 ) -> SpeechTiming:
-    """Write the speech of `text` to `out`. Raises OrpheusError, and then leaves no file behind."""
-    format = format_of(out)
+    """Write the speech of a text of any length to `out`, or to standard output if that is `-`.
+
+    Raises OrpheusError, and then leaves no file behind.
+    """
     source = (
         _from_server(url, settings.client_headers, text, voice, format, speed)
         if url
         else _in_process(settings, text, voice, format, speed, console)
     )
-    partial = out.with_name(out.name + ".part")
     first_audio_s, size = None, 0
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with _writing(out) as file, _progress(console) as report:
+        async with source as speech:
+            async for chunk in speech.chunks:
+                first_audio_s = first_audio_s or time.perf_counter() - speech.requested_s
+                size += file.write(chunk)
+                file.flush()
+                report(speech.spoken(), size)
+            took_s = time.perf_counter() - speech.requested_s
+        if format == "wav" and out != STDOUT:  # the length is known now
+            file.seek(0)
+            file.write(wav_header(speech.sample_rate, size - WAV_HEADER_BYTES))
+    return SpeechTiming(first_audio_s or took_s, speech.audio_s(), took_s)
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[BinaryIO]:
+    """Where the audio goes. A file gets its name once it is complete."""
+    if out == STDOUT:
+        yield sys.stdout.buffer
+        return
+    partial = out.with_name(out.name + ".part")
     try:
-        with (
-            partial.open("wb") as file,
-            Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-        ):
-            task = bar.add_task("Speaking")
-            async with source as speech:
-                async for chunk in speech.chunks:
-                    first_audio_s = first_audio_s or time.perf_counter() - speech.requested_s
-                    size += file.write(chunk)
-                    bar.update(task, description=f"Speaking, {size // 1024} KiB")
-                took_s = time.perf_counter() - speech.requested_s
-            if format == "wav":  # the length is known now
-                file.seek(0)
-                file.write(wav_header(speech.sample_rate, size - WAV_HEADER_BYTES))
+        with partial.open("wb") as file:
+            yield file
         partial.replace(out)
     except OSError as error:
         raise BadRequest(
@@ -82,7 +112,24 @@ async def say(
     finally:
         with suppress(OSError):
             partial.unlink()
-    return SpeechTiming(first_audio_s or took_s, _duration_s(out, format, speech.sample_rate), took_s)
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Callable[[float, int], None]]:
+    """Shows how much of the text is spoken, from 0 to 1, and how many bytes that are."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    reported = 0.0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Speaking", total=1.0)
+
+        def report(spoken: float, size: int) -> None:
+            nonlocal reported
+            bar.update(task, completed=spoken, description=f"Speaking, {size // 1024} KiB")
+            if not console.is_terminal and reported + REPORT_EVERY <= spoken < 1:
+                console.print(f"Speaking: {spoken:.0%}, {size // 1024} KiB", highlight=False)
+                reported = spoken
+
+        yield report
 
 
 @dataclass(frozen=True)
@@ -90,6 +137,8 @@ class _Speech:
     sample_rate: int  # Hz
     requested_s: float  # of time.perf_counter
     chunks: AsyncIterator[bytes]  # encoded
+    spoken: Callable[[], float]  # of the text, from 0 to 1
+    audio_s: Callable[[], float]  # in the chunks so far
 
 
 @asynccontextmanager
@@ -107,41 +156,123 @@ async def _in_process(
             await service.loaded()
         requested_s = time.perf_counter()
         params = service.params(SpeechRequest(input=text, voice=voice, response_format=format, speed=speed))
-        segments = service.segment(text, params)
-        async with aclosing(service.encoded(segments, params, Usage())) as chunks:
-            yield _Speech(params.sample_rate, requested_s, chunks)
+        segmented = service.pipeline.segment(text, params)  # of any length, which service.segment would limit
+        chars = sum(len(segment.text) for segment in segmented.segments)
+        usage = Usage()
+        async with aclosing(service.encoded(segmented.source(), params, usage)) as chunks:
+            yield _Speech(
+                params.sample_rate,
+                requested_s,
+                chunks,
+                lambda: sum(len(segment.text) for segment in usage.segments if segment.complete) / chars,
+                lambda: usage.samples / service.pipeline.playout_rate(params),
+            )
 
 
 @asynccontextmanager
 async def _from_server(
     url: str, headers: dict[str, str], text: str, voice: str, format: Format, speed: float
 ) -> AsyncIterator[_Speech]:
-    body = {"input": text, "voice": voice, "response_format": format, "speed": speed}
-    requested_s = time.perf_counter()
-    try:
-        async with (
-            httpx.AsyncClient(timeout=httpx.Timeout(120, connect=5), headers=headers) as client,
-            client.stream("POST", f"{url.rstrip('/')}/v1/audio/speech", json=body) as response,
-        ):
-            if response.status_code != 200:
-                await response.aread()
-                raise EngineError(f"{url} answered {response.status_code}: {response.text[:300]}")
-            sample_rate = int(response.headers.get("x-sample-rate", 24000))
-            yield _Speech(sample_rate, requested_s, response.aiter_raw())
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise NotReady(
-            f"Nothing answers at {url}: start a server with `orpheus serve`, or leave --url and "
-            "ORPHEUS_FASTAPI_URL out to speak without one."
-        ) from error
-    except httpx.HTTPError as error:
-        raise EngineError(f"{url} broke off ({type(error).__name__}): its log says why.") from error
+    """Samples are fetched and encoded here, so that the parts of a long text become one stream."""
+    parts = split_text(text, MAX_PART_CHARS)
+    timeout = httpx.Timeout(120, connect=5)
+    async with httpx.AsyncClient(base_url=url.rstrip("/"), timeout=timeout, headers=headers) as client:
+        remote = _RemoteSpeech(client, parts, {"voice": voice, "response_format": "pcm", "speed": speed})
+        requested_s = time.perf_counter()
+        async with aclosing(remote.samples()) as samples:
+            first = await anext(samples, b"")  # raises what is wrong with the request
+            encoder = open_encoder(format, source_rate=remote.sample_rate)
+
+            async def encoded() -> AsyncGenerator[bytes]:
+                yield encoder.write(_floats(first))
+                async for chunk in samples:
+                    yield encoder.write(_floats(chunk))
+                yield encoder.flush()
+
+            async with aclosing(encoded()) as chunks:
+                yield _Speech(
+                    remote.sample_rate,
+                    requested_s,
+                    (chunk async for chunk in chunks if chunk),
+                    lambda: remote.spoken_chars / max(1, len(text)),
+                    lambda: remote.bytes / 2 / remote.sample_rate,
+                )
 
 
-def _duration_s(path: Path, format: Format, sample_rate: int) -> float:
-    if format in ("wav", "pcm"):
-        header_bytes = WAV_HEADER_BYTES if format == "wav" else 0
-        return (path.stat().st_size - header_bytes) / 2 / sample_rate
-    import av
+class Part(NamedTuple):
+    text: str
+    pause_ms: int  # after it
 
-    with av.open(str(path)) as container:
-        return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+
+def split_text(text: str, max_chars: int) -> list[Part]:
+    """`text` in parts of at most `max_chars`, each as many whole paragraphs as fit, else sentences, else words."""
+    if len(text) <= max_chars:
+        return [Part(text, 0)]
+    pieces: list[tuple[str, bool]] = []  # text, and whether a paragraph ends with it
+    for empty, lines in groupby(text.splitlines(keepends=True), lambda line: not line.strip()):
+        paragraph = "".join(lines)
+        if empty or len(paragraph) <= max_chars:
+            pieces.append((paragraph, True))
+            continue
+        sentences = split_sentences(paragraph, "en")
+        cut = [part for sentence in sentences for part in split_long(sentence, max_chars)]
+        pieces += [(part, part is cut[-1]) for part in cut]
+    joined: list[tuple[str, bool]] = []
+    for piece, ends in pieces:
+        if joined and len(joined[-1][0]) + len(piece) <= max_chars:
+            joined[-1] = (joined[-1][0] + piece, ends)
+        else:
+            joined.append((piece, ends))
+    parts = [
+        Part(part, PARAGRAPH_PAUSE_MS if ends else pause_ms(part)) for part, ends in joined if part.strip()
+    ]
+    return [*parts[:-1], parts[-1]._replace(pause_ms=0)] if parts else [Part(text, 0)]
+
+
+class _RemoteSpeech:
+    """The parts of a text, spoken by a server one after another."""
+
+    def __init__(self, client: httpx.AsyncClient, parts: Sequence[Part], request: dict[str, Any]) -> None:
+        self.sample_rate = 0  # Hz, once there are samples
+        self.bytes = 0  # of samples
+        self.spoken_chars = 0
+        self._client = client
+        self._parts = parts
+        self._request = request
+
+    async def samples(self) -> AsyncGenerator[bytes]:
+        """Whole 16-bit samples, as they come."""
+        for part in self._parts:
+            async with aclosing(self._speak(part)) as chunks:
+                async for chunk in chunks:
+                    self.bytes += len(chunk)
+                    yield chunk
+            self.spoken_chars += len(part.text)
+
+    async def _speak(self, part: Part) -> AsyncGenerator[bytes]:
+        url = self._client.base_url
+        try:
+            async with self._client.stream(
+                "POST", "/v1/audio/speech", json={**self._request, "input": part.text}
+            ) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise EngineError(f"{url} answered {response.status_code}: {response.text[:300]}")
+                self.sample_rate = int(response.headers.get("x-sample-rate", 24000))
+                rest = b""
+                async for chunk in response.aiter_raw():
+                    whole = len(rest + chunk) // 2 * 2
+                    samples, rest = (rest + chunk)[:whole], (rest + chunk)[whole:]
+                    yield samples
+                yield bytes(2 * (self.sample_rate * part.pause_ms // 1000))
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotReady(
+                f"Nothing answers at {url}: start a server with `orpheus serve`, or leave --url and "
+                "ORPHEUS_FASTAPI_URL out to speak without one."
+            ) from error
+        except httpx.HTTPError as error:
+            raise EngineError(f"{url} broke off ({type(error).__name__}): its log says why.") from error
+
+
+def _floats(samples: bytes) -> Any:
+    return np.frombuffer(samples, "<i2").astype(np.float32) / 32768

@@ -13,7 +13,7 @@ from orpheus.text import entities
 
 # Punctuation that the model was not trained on makes it skip words (Orpheus-FastAPI #71).
 _LOOK_ALIKES = {
-    "'": "‘’‚‛‹›´ʹʻʼʽʾʿˈ′‵❛❜❟＇ꞌ՚",
+    "'": "‘’‚‛´ʹʻʼʽʾʿˈ′‵❛❜❟＇ꞌ՚",
     '"': "“”„‟″‶‴⁗ʺ˝〝〞〟❝❞❠＂",
     "...": "…⋯︙",
     "..": "‥",
@@ -60,7 +60,7 @@ MAX_COMBINING_MARKS = 4
 
 _JOINER_RUN = re.compile(f"([{_JOINERS}])[{_JOINERS}]+")
 _STRAY_JOINER = re.compile(rf"(?<![^\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?![^\x00-\x7f])")
-_GUILLEMETS = re.compile("« ?| ?»")
+_GUILLEMETS, _SINGLE_GUILLEMETS = re.compile("« ?| ?»"), re.compile("‹ ?| ?›")
 # "don`t", but not the ticks around code.
 _BACKTICK_APOSTROPHE = re.compile(r"(?<![\w`])([^\W\d_]{1,30})`(?=[^\W\d_]{1,30}(?![\w`]))")
 _HTML_BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
@@ -116,7 +116,7 @@ def normalize(text: str) -> str:
         text = _BACKTICK_APOSTROPHE.sub(r"\1'", text)
     text = _HTML_BREAK.sub("\n", text)
     text = _SPACES_AROUND_BREAK.sub("\n", _GAP.sub(_gap, text)).strip()
-    return _GUILLEMETS.sub('"', text)
+    return _SINGLE_GUILLEMETS.sub("'", _GUILLEMETS.sub('"', text))
 
 
 def _gap(gap: re.Match[str]) -> str:

@@ -201,12 +201,13 @@ def _close_gaps(line: str) -> str | None:
     for gaps in _GAPS.finditer(line):
         piece = line[end : gaps.start()]
         before = piece.rstrip(_GLUE_CHARS)
+        unnumbered = before.rstrip("0123456789").rstrip(" ")
+        if before == piece and (last + unnumbered)[-1:] in ("", *_STOPS):
+            before = unnumbered  # "3月": the number at the beginning of a sentence goes with its word
         end = gaps.end()
-        if not _STOP.search(last[-1:]) or before.strip("0123456789"):  # "3月": the number goes with its word
-            kept.append(before)
         last = (last + before)[-2:]
         joint = _joint(last, piece[len(before) :] + gaps[0], line[end : end + 1])
-        kept.append(joint)
+        kept += before, joint
         last = (last + joint.rstrip())[-2:]
     kept.append(line[end:])
     text = "".join(kept)

@@ -55,7 +55,7 @@ class SegmentedText:
 
     segments: tuple[Segment, ...]  # none if there was nothing to say
     removed_tags: int  # <tags> that the model does not know
-    left_out_chars: int  # letters that the model cannot speak
+    left_out_chars: int = 0  # letters that the model cannot speak
 
     def source(self) -> SegmentSource:
         """The segments, one after another."""

@@ -62,6 +62,7 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
             expose_headers=[
                 "x-request-id",
                 "x-sample-rate",
+                "x-left-out-chars",
                 "x-cache",
                 "retry-after",
                 "openai-processing-ms",

@@ -62,12 +62,14 @@ class _SpeechEndpoint:
         segments = self._service.segment(text, params)
         usage = Usage()
         headers = _headers(params)
+        if left_out_chars := segments.left_out_chars:
+            headers["X-Left-Out-Chars"] = str(left_out_chars)
         chunks = self._service.encoded(segments, params, usage)
         if self._cache.accepts(params):
             cached = self._cache.find(text, params)
             self._count_lookup("miss" if cached is None else "hit", headers)
             if cached is not None:
-                return _from_cache(cached, params, body, headers)
+                return _from_cache(cached, left_out_chars, params, body, headers)
             chunks = self._cache.keep(text, params, usage, chunks)
         try:
             first = await while_connected(request.receive, anext(chunks))
@@ -96,11 +98,15 @@ def _headers(params: SpeechParams) -> dict[str, str]:
 
 
 def _from_cache(
-    cached: CachedResponse, params: SpeechParams, body: SpeechRequest, headers: dict[str, str]
+    cached: CachedResponse,
+    left_out_chars: int,
+    params: SpeechParams,
+    body: SpeechRequest,
+    headers: dict[str, str],
 ) -> Response:
     if body.stream_format == "audio":
         return Response(cached.body, media_type=CONTENT_TYPES[params.format], headers=headers)
-    content = _delta(cached.body) + _done(cached.prompt_tokens, cached.audio_tokens)
+    content = _delta(cached.body) + _done(cached.prompt_tokens, cached.audio_tokens, left_out_chars)
     return Response(content, media_type="text/event-stream", headers=headers)
 
 
@@ -126,7 +132,7 @@ async def _events(chunks: AsyncGenerator[bytes], usage: Usage, playout_rate: flo
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
         raise  # breaks the body: a client that ignores events must not take this for the end
-    yield _done(usage.prompt_tokens, usage.audio_tokens)
+    yield _done(usage.prompt_tokens, usage.audio_tokens, usage.left_out_chars)
 
 
 def _delta(chunk: bytes, segments_s: Sequence[float] = ()) -> str:
@@ -134,11 +140,13 @@ def _delta(chunk: bytes, segments_s: Sequence[float] = ()) -> str:
     return _event({"type": "speech.audio.delta", "audio": base64.b64encode(chunk).decode(), **begun})
 
 
-def _done(prompt_tokens: int, audio_tokens: int) -> str:
+def _done(prompt_tokens: int, audio_tokens: int, left_out_chars: int) -> str:
+    """Extension: `left_out_chars` counts letters of the text that the voice cannot speak, if there are any."""
     counts = {
         "input_tokens": prompt_tokens,
         "output_tokens": audio_tokens,
         "total_tokens": prompt_tokens + audio_tokens,
+        **({"left_out_chars": left_out_chars} if left_out_chars else {}),
     }
     return _event({"type": "speech.audio.done", "usage": counts})
 

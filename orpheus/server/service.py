@@ -207,18 +207,19 @@ class SpeechService:
     async def _encode(
         self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
     ) -> AsyncGenerator[tuple[int, bytes]]:
-        part = _Part(pipeline.sample_rate, params)
+        part: _Part | None = None  # none for a text with nothing to say: not even a file
         number = 0
         async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
                 self.admission.check_not_drained()
-                if params.per_segment and len(usage.segment_starts) - 1 > number:
+                if part and params.per_segment and len(usage.segment_starts) - 1 > number:
                     if chunk := await asyncio.to_thread(part.end):
                         yield number, chunk
-                    part, number = _Part(pipeline.sample_rate, params), len(usage.segment_starts) - 1
+                    part, number = None, len(usage.segment_starts) - 1
+                part = part or _Part(pipeline.sample_rate, params)
                 if chunk := await asyncio.to_thread(part.add, pcm):
                     yield number, chunk
-        if chunk := await asyncio.to_thread(part.end):
+        if part and (chunk := await asyncio.to_thread(part.end)):
             yield number, chunk
 
 

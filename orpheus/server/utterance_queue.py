@@ -63,10 +63,11 @@ class PartDone:
 
 @dataclass(frozen=True)
 class UtteranceDone:
-    """The utterance was spoken, or failed; nothing more of it follows."""
+    """The utterance was spoken, or failed, or had nothing to say; nothing more of it follows."""
 
     utterance: int
     parts: int
+    left_out_chars: int = 0  # letters that the voice cannot speak
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Utterance:
             await end_part(failed=True)
             raise
         await end_part()
-        await emit(UtteranceDone(self.number, part + 1))
+        await emit(UtteranceDone(self.number, part + 1, self.usage.left_out_chars))
 
     def _text_of(self, part: int) -> str:
         if self.params.per_segment:
@@ -259,7 +260,8 @@ class UtteranceQueue:
             await utterance.speak(self._emit, self.lead_s)
         except OrpheusError as error:  # text of it that still arrives is accepted and not spoken
             await self._emit(UtteranceFailed(utterance.number, error, partial=utterance.sent_s > 0))
-            await self._emit(UtteranceDone(utterance.number, len(utterance.usage.segments)))
+            usage = utterance.usage
+            await self._emit(UtteranceDone(utterance.number, len(usage.segments), usage.left_out_chars))
 
     async def _wait_for_admission(self) -> None:
         """Wait a little if the server is full: a listener prefers a late reply to none."""

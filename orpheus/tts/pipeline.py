@@ -112,7 +112,7 @@ class SpeechPipeline:
                     yield usage.count(out, playout_rate)
                 current = await usage.waiting(following)
         finally:
-            usage.removed_tags = segments.removed_tags
+            usage.removed_tags, usage.left_out_chars = segments.removed_tags, segments.left_out_chars
             await run.close()
 
 

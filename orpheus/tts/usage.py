@@ -25,6 +25,7 @@ class Usage:
     regenerated_segments: int = 0
     truncated_segments: int = 0
     removed_tags: int = 0
+    left_out_chars: int = 0  # letters that the voice cannot speak
     resyncs: int = 0
     playout: PlayoutClock = field(default_factory=PlayoutClock)  # of the listener
     started_s: float = field(default_factory=time.monotonic)

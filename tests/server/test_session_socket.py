@@ -303,15 +303,6 @@ def test_a_refused_utterance_is_not_begun_in_its_middle(session: Begin, upstream
     assert not any("middle" in prompt for prompt in prompts)
 
 
-def test_text_without_words_fails_only_its_own_utterance(session: Begin) -> None:
-    one = session()
-    one.say("***")
-    events = one.until("session.done")
-    assert (events[0]["code"], events[0]["partial_audio"]) == ("empty_input", False)
-    one.say("Words.")
-    assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
-
-
 def test_a_tier_1_that_dies_is_reported_and_the_next_utterance_is_spoken(
     session: Begin, upstream: Upstream
 ) -> None:

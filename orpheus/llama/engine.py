@@ -139,7 +139,7 @@ class Engine:
                 raise EngineError("The engine is closed.")
             if len(self._sequences) >= config.streams + config.waiting:
                 self.stats.rejected += 1
-                held_s = (stream.submitted_s - other.submitted_s for other in self._sequences)
+                held_s = [stream.submitted_s - other.submitted_s for other in self._sequences]
                 # Our own tier 2 asks many times a second for a text that is being spoken, with one seed.
                 seed = completion.sampling.seed
                 who = None if seed is None else (hash(completion.prompt), seed)
@@ -254,9 +254,9 @@ class Engine:
             by_loop[stream.loop].append((stream, item))
             if isinstance(item, OrpheusError) or item.finish_reason:
                 with self._changed:
-                    self._sequences.pop(stream, None)
                     if not isinstance(item, OrpheusError):
-                        self._bookings.usual.add(time.monotonic() - stream.submitted_s)
+                        self._bookings.returned(time.monotonic() - stream.submitted_s, len(self._sequences))
+                    self._sequences.pop(stream, None)
         for loop, batch in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_put_all, batch)

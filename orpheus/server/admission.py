@@ -24,9 +24,9 @@ class Admission:
     def __init__(self, limit: int, drain_s: float) -> None:
         """At most `limit` utterances at once; when draining, they get `drain_s` seconds to finish."""
         self.limit = limit
-        self.usual = UsualTime()  # of an utterance
+        self.usual = UsualTime()  # of an utterance, busy or not
         self._since_s: list[float] = []  # when the utterances in progress began
-        self._bookings = Bookings(limit, self.usual)
+        self._bookings = Bookings(limit)
         self._drain_s = drain_s
         self._draining = self._drained = False
 
@@ -50,9 +50,10 @@ class Admission:
         self._since_s.append(began_s)
         try:
             yield
-            self.usual.add(
-                time.monotonic() - began_s
-            )  # not if it failed at once, which says nothing of the pace
+            # Not if it failed, which says nothing of the pace.
+            took_s = time.monotonic() - began_s
+            self.usual.add(took_s)
+            self._bookings.returned(took_s, self.active)
         finally:
             self._since_s.remove(began_s)
 
@@ -62,7 +63,7 @@ class Admission:
             now_s = time.monotonic()
             raise AtCapacity(
                 f"The server is at its limit of {self.limit} requests; try again in a moment.",
-                retry_after_s=self._bookings.book(now_s - since_s for since_s in self._since_s),
+                retry_after_s=self._bookings.book([now_s - since_s for since_s in self._since_s]),
             )
 
     def check_open(self) -> None:

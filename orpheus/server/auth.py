@@ -74,7 +74,7 @@ class ApiKeyAuth:
         if self._limit is not None and _is_work(scope) and len(active_s) >= self._limit:
             error = AtCapacity(
                 f"This API key is at its limit of {self._limit} requests; try again in a moment.",
-                retry_after_s=self._bookings[key].book(now_s - since_s for since_s in active_s),
+                retry_after_s=self._bookings[key].book([now_s - since_s for since_s in active_s]),
             )
             await error_response(error)(scope, receive, send)
             return

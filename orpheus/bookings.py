@@ -15,8 +15,8 @@ FIRST_GUESS_S = 8.0  # how long a place is held, before it is known
 LATEST_S = 60.0  # OpenAI's SDKs before 3.0 ignore a longer wait
 MEMORY = 10  # the mean follows about so many
 # Between two bookings, relative to the usual pace, as some places are held for longer than usual. Of 32 clients at once
-# that retry twice, with 8 places held for 0.5 to 1.5 times the mean, 1 in 90 fails with 1, 1 in 1,000 with 1.25 and none
-# of 1,920 with 1.5 (simulated, 60 runs each, 2026-11-30).
+# that retry twice, with 8 places held for 0.5 to 1.5 times the mean, 1 in 100 fails with 1, 1 in 1,000 with 1.25, and
+# none of 1,920 with 1.5 (simulated, 60 runs each, 2026-11-30).
 SLACK = 1.5
 # Places that are held for x on average, and counting, will in the end be held for at least about so many times x.
 IN_THE_END = 1.5
@@ -51,7 +51,7 @@ class Bookings:
     def book(self, held_s: Sequence[float], who: Hashable = None) -> float:
         """Seconds until a client that was turned away should ask again, at most LATEST_S.
 
-        `held_s` says for how long each place has been held. A client that has a name, `who`, and asks before its time
+        `held_s` says for how long each place has been held; there is at least one. A client that has a name, `who`, and asks before its time
         keeps its booking.
         """
         now_s = time.monotonic()

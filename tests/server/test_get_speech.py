@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.audio import decode
+from tests.support.browser import chromium
 from tests.support.speech import PATH, SAMPLES, ask, error_of
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
@@ -232,6 +233,25 @@ def test_its_own_page_a_listed_page_and_every_player_can(speech: Start) -> None:
     assert speech(cors_origins="*").get(at(), headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
     keyed = speech(keep=True, api_keys=KEYS)  # who knows a key may use it on any page
     assert keyed.get(at(api_key="first-key"), headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+def test_a_browser_plays_it_but_not_for_another_site(speech: Start, upstream: Upstream) -> None:
+    play = """(url) => new Promise((end) => {
+        const audio = new Audio(url);
+        audio.muted = true;
+        audio.onended = () => end(audio.duration);
+        audio.onerror = () => end("refused");
+        audio.play().catch(() => {});
+    })"""
+    base = str(speech().base_url).rstrip("/")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(f"{base}/live")
+        assert page.evaluate(play, base + at()) == pytest.approx(SAMPLES / 24_000, abs=0.15)
+        upstream.requests.clear()
+        page.goto(base.replace("127.0.0.1", "localhost") + "/live")
+        assert page.evaluate(play, base + at()) == "refused"
+    assert upstream.requests == []
 
 
 def test_a_setting_turns_it_off(speech: Start, upstream: Upstream) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Hashable, Sequence
 
 FIRST_GUESS_S = 8.0  # how long a place is held, before it is known
-LATEST_S = 60.0  # OpenAI's SDKs before 3.0 ignore a longer wait
+LATEST_S = 60.0  # OpenAI's older SDKs ignore a longer wait
 MEMORY = 10  # the mean follows about so many
 # Between two bookings, relative to the usual pace, as some places are held for longer than usual. Of 32 clients at once
 # that retry twice, with 8 places held for 0.5 to 1.5 times the mean, 1 in 100 fails with 1, 1 in 1,000 with 1.25, and
@@ -51,8 +51,8 @@ class Bookings:
     def book(self, held_s: Sequence[float], who: Hashable = None) -> float:
         """Seconds until a client that was turned away should ask again, at most LATEST_S.
 
-        `held_s` says for how long each place has been held; there is at least one. A client that has a name, `who`, and asks before its time
-        keeps its booking.
+        `held_s` says for how long each place has been held; there is at least one. A client that has a name, `who`, and
+        asks before its time keeps its booking.
         """
         now_s = time.monotonic()
         self._booked = {name: at_s for name, at_s in self._booked.items() if at_s > now_s}

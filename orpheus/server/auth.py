@@ -1,8 +1,8 @@
 """API keys: requests without one of ORPHEUS_API_KEYS get a 401, keys with too many requests at once a 429.
 
 A key is read from `Authorization: Bearer`, `x-api-key` or `kyutai-api-key`, and for WebSockets and speech by GET, which
-browsers ask for without headers, also from `?api_key=` or moshi's `?auth_id=`. One valid key among them is enough, so a proxy's token
-(Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`. Pure ASGI.
+browsers ask for without headers, also from `?api_key=` or moshi's `?auth_id=`. One valid key among them is enough, so a
+proxy's token (Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`. Pure ASGI.
 """
 
 from __future__ import annotations

@@ -23,9 +23,12 @@ def from_foreign_page(headers: Mapping[str, str], allowed: list[str]) -> bool:
     """
     site = headers.get("sec-fetch-site")
     address = headers.get("origin") or headers.get("referer")
-    page = urlsplit(address or "")
-    if site in ("same-origin", "none"):
+    if site in ("same-origin", "none") or (site is None and address is None):
         return False
-    if site is None and (address is None or page.netloc == headers.get("host")):
+    try:
+        page = urlsplit(address or "")
+    except ValueError:
+        return True
+    if site is None and page.netloc == headers.get("host"):
         return False
     return "*" not in allowed and f"{page.scheme}://{page.netloc}" not in allowed

@@ -204,6 +204,7 @@ def test_it_counts_towards_the_limit_of_its_key(speech: Start, upstream: Upstrea
         {"Origin": "https://evil.example"},
         {"Referer": "http://evil.example/page"},
         {"Origin": "null"},
+        {"Referer": "http://[evil"},
     ],
 )
 def test_a_foreign_page_cannot_make_an_open_server_speak(

@@ -164,6 +164,10 @@ class Tier2(Environment):
         None,
         description="origins whose web pages may call this server, comma separated, or '*'. Unset: none",
     )
+    get_speech: bool = Field(
+        True,
+        description="GET /v1/audio/speech speaks the `input` of its query, for players that take only a URL",
+    )
     page: bool = Field(
         True, description="a web page at / to speak and listen; it needs no key, speaking there does"
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import suppress
 from typing import NoReturn, TypeVar
 
 from fastapi import FastAPI, Request
@@ -103,10 +105,21 @@ class GeneratorResponse(StreamingResponse):
             await self.body_iterator.aclose()
 
 
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds until a server that answered 429 wants to be asked again; 1 if it does not say."""
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        with suppress(ValueError):  # not given, or a date
+            asked_s = float(headers.get(name, "")) * unit_s
+            if 0 <= asked_s < math.inf:
+                return asked_s
+    return 1.0
+
+
 def error_response(error: OrpheusError) -> JSONResponse:
     headers = {}
     if isinstance(error, AtCapacity):
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After-Ms"] = str(max(1, round(error.retry_after_s * 1000)))  # OpenAI's SDK prefers it
     elif isinstance(error, NotReady):
         headers["Retry-After"] = "2"
     if error.status >= 500:
@@ -117,7 +130,7 @@ def error_response(error: OrpheusError) -> JSONResponse:
 def first_complaint(error: RequestValidationError | ValidationError) -> BadRequest:
     """Pydantic's first validation error as OpenAI reports it: a 400 that names the field."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
+    path = [str(part) for part in first["loc"] if part not in ("body", "query")]
     if first["type"] == "json_invalid":
         return BadRequest("The body is not valid JSON.", code="invalid_json")
     if isinstance(first["input"], bytes):

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from orpheus import __version__
 from orpheus.errors import NotFound, NotReady
 from orpheus.http.body_limit import BodyLimit
+from orpheus.http.leniency import Leniency
 from orpheus.http.loading import BackgroundLoad
 from orpheus.http.responses import RequestIds, install_error_handlers
 from orpheus.llama.engine import Engine
@@ -35,6 +36,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestIds)
+    app.add_middleware(Leniency)
 
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:

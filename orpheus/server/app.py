@@ -14,11 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from orpheus import __version__
 from orpheus.http.body_limit import BodyLimit
+from orpheus.http.leniency import Leniency
 from orpheus.http.responses import install_error_handlers
 from orpheus.server import catalog, health, openai, page
-from orpheus.server.aliases import Aliases
 from orpheus.server.auth import ApiKeyAuth
 from orpheus.server.openapi import describe
+from orpheus.server.origins import listed
 from orpheus.server.request_log import RequestLog
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets import plain, session, unmute
@@ -50,13 +51,12 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
     """The layer added last is the outermost."""
     settings = service.settings
     app.add_middleware(BodyLimit)
-    app.add_middleware(ApiKeyAuth, settings=settings)
+    app.add_middleware(ApiKeyAuth, settings=settings, usual=service.admission.usual)
     if settings.cors_origins:
-        origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
         # Outside ApiKeyAuth: a preflight request carries no key, and a page must be able to read a 401.
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=origins,
+            allow_origins=listed(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=[
@@ -65,8 +65,9 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
                 "x-left-out-chars",
                 "x-cache",
                 "retry-after",
+                "retry-after-ms",
                 "openai-processing-ms",
             ],
         )
-    app.add_middleware(RequestLog, metrics=service.metrics)
-    app.add_middleware(Aliases)
+    app.add_middleware(RequestLog, metrics=service.metrics, draining=lambda: service.admission.draining)
+    app.add_middleware(Leniency)

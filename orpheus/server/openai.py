@@ -1,4 +1,4 @@
-"""OpenAI's speech API, `POST /v1/audio/speech`, and its streaming variant: text in, encoded audio out.
+"""OpenAI's speech API, `POST /v1/audio/speech`, its streaming variant, and the same by GET: text in, encoded audio out.
 
 A 200 is sent only once the first audio exists; a failure after that breaks the body off instead of ending it cleanly.
 """
@@ -9,19 +9,21 @@ import base64
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from orpheus import weights
-from orpheus.errors import OrpheusError
+from orpheus.errors import Forbidden, OrpheusError
+from orpheus.http.leniency import is_head
 from orpheus.http.responses import GeneratorResponse, while_connected
 from orpheus.server import request_context
 from orpheus.server.cache import CachedResponse, ResponseCache
-from orpheus.server.openapi import audio
-from orpheus.server.schema import SpeechRequest, StreamRequest
+from orpheus.server.openapi import audio, errors
+from orpheus.server.origins import from_foreign_page, listed
+from orpheus.server.schema import SpeechQuery, SpeechRequest, StreamRequest
 from orpheus.server.service import SpeechService
 from orpheus.tts.encode import CONTENT_TYPES
 from orpheus.tts.params import SpeechParams
@@ -47,6 +49,20 @@ def routes(service: SpeechService) -> APIRouter:
         """The same, with raw 16-bit mono samples by default."""
         return await speak(request, body)
 
+    if settings.get_speech:
+        open_to_all, origins = settings.api_keys is None, listed(settings.cors_origins)
+
+        @router.get("/v1/audio/speech", response_class=Response, responses=audio() | errors(403))
+        async def speech_at_url(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
+            """The same at a URL, for players and `<audio>` elements; the API key may be its `api_key`."""
+            if open_to_all and from_foreign_page(request.headers, origins):
+                raise Forbidden(
+                    "A web page of another origin asked for speech: add its origin to ORPHEUS_CORS_ORIGINS, or "
+                    "set ORPHEUS_API_KEYS and give the page a key.",
+                    code="foreign_page",
+                )
+            return await speak(request, query)
+
     return router
 
 
@@ -71,6 +87,12 @@ class _SpeechEndpoint:
             if cached is not None:
                 return _from_cache(cached, left_out_chars, params, body, headers)
             chunks = self._cache.keep(text, params, usage, chunks)
+        media_type = "text/event-stream" if body.stream_format == "sse" else CONTENT_TYPES[params.format]
+        if is_head(request.scope):
+            self._service.admission.check_room()
+            head = Response(media_type=media_type, headers=headers)
+            del head.headers["content-length"]  # nobody knows it yet
+            return head
         try:
             first = await while_connected(request.receive, anext(chunks))
         except ClientDisconnect:
@@ -78,13 +100,13 @@ class _SpeechEndpoint:
             return Response(status_code=499)  # never sent: the client is gone
         if params.whole_file:
             await anext(chunks, None)  # it was the only chunk; run the generator to its end
-            return Response(first, media_type=CONTENT_TYPES[params.format], headers=headers)
+            return Response(first, media_type=media_type, headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
             playout_rate = self._service.pipeline.playout_rate(params)
             events = _events(stream, usage, playout_rate)
-            return GeneratorResponse(events, media_type="text/event-stream", headers=headers)
-        return GeneratorResponse(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
+            return GeneratorResponse(events, media_type=media_type, headers=headers)
+        return GeneratorResponse(stream, media_type=media_type, headers=headers)
 
     def _count_lookup(self, result: str, headers: dict[str, str]) -> None:
         headers["X-Cache"] = result

@@ -11,6 +11,7 @@ from orpheus.tts.encode import CONTENT_TYPES
 _REASONS = {
     400: "The request is invalid; `param` names the field",
     401: "The API key is missing or not valid",
+    403: "A web page of another origin asked for it",
     404: "There is no such resource",
     413: "The body is longer than 1 MiB",
     429: "At capacity; try again after `Retry-After` seconds",

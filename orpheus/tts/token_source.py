@@ -18,6 +18,7 @@ import httpx
 from orpheus import vocabulary
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, UpstreamError
 from orpheus.http.cold_start import send_when_awake
+from orpheus.http.responses import retry_after_s
 from orpheus.logs import request_id
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
@@ -174,8 +175,7 @@ class HttpTokenSource:
         said = _message(response)
         match response.status_code:
             case 429:
-                wait = response.headers.get("retry-after", "1")
-                return AtCapacity(said or "Tier 1 is full.", retry_after_s=int(wait) if wait.isdigit() else 1)
+                return AtCapacity(said or "Tier 1 is full.", retry_after_s=retry_after_s(response.headers))
             case 503:
                 return NotReady(said or "Tier 1 is not ready.")
             case 400 | 422:

@@ -108,8 +108,8 @@ class _PlainStream:
 
 
 def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
-    format = query.get("response_format", "pcm")
-    if format != "pcm":
+    format = query.get("response_format", "pcm").strip().lower()
+    if format not in ("pcm", ""):
         raise BadRequest(
             "This WebSocket sends only pcm: omit response_format, or use /v1/audio/speech.",
             param="response_format",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from orpheus.sampling import REPETITION_PENALTY_MAX, REPETITION_PENALTY_MIN, TEMPERATURE_MAX
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN, Format
+from orpheus.tts.params import Split
 from orpheus.voices import DEFAULT_VOICE
 
 
@@ -97,9 +98,9 @@ class SpeechRequest(BaseModel):
         return not self.stream and self.stream_format == "audio"
 
     @property
-    def per_segment(self) -> bool:
-        """Every segment is a file, or a stream, of its own."""
-        return False
+    def split(self) -> Split:
+        """What is a file, or a stream, of its own."""
+        return "none"
 
 
 class StreamRequest(SpeechRequest):
@@ -114,7 +115,7 @@ class SessionConfig(SpeechRequest):
     input: str = ""
     response_format: Format = "wav"
     stream_audio: bool = False  # false: every part in one frame, in a container with its true length
-    split_granularity: Literal["none", "sentence", "clause"] = "none"
+    split_granularity: Split | None = None  # unset: sentence for files, none for a stream
     word_timestamps: bool = False
     lead_s: Annotated[float | None, Field(ge=0)] = None
 
@@ -123,5 +124,5 @@ class SessionConfig(SpeechRequest):
         return not self.stream_audio
 
     @property
-    def per_segment(self) -> bool:
-        return self.split_granularity != "none"
+    def split(self) -> Split:
+        return self.split_granularity or ("none" if self.stream_audio else "sentence")

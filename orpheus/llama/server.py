@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -22,9 +23,14 @@ from orpheus.llama.responses import BufferedCompletion, StreamedCompletion
 from orpheus.llama.schema import CompletionRequest
 from orpheus.settings import Settings
 
+# Tokenizing 4,096 characters of the worst kind takes half a second: in threads, so that the event loop goes on, and
+# in few, so that the processors are left to the decode thread.
+TOKENIZED_AT_ONCE = 2
+
 
 def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     """The application. `load` makes the engine, in a thread after startup."""
+    tokenizing = CapacityLimiter(TOKENIZED_AT_ONCE)
     loading = BackgroundLoad(load, lambda engine: asyncio.to_thread(engine.close), "model")
 
     @asynccontextmanager
@@ -41,7 +47,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         engine = loading.ready()
-        completion = body.completion(engine, settings)
+        completion = await to_thread.run_sync(body.completion, engine, settings, limiter=tokenizing)
         kind = StreamedCompletion if body.stream else BufferedCompletion
         return await kind(body, completion, engine, settings.model_name).start(request.receive)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from orpheus.sampling import REPETITION_PENALTY_MAX, REPETITION_PENALTY_MIN, TEMPERATURE_MAX
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN, Format
+from orpheus.tts.params import Split
 from orpheus.voices import DEFAULT_VOICE
 
 # Other names of the formats, of which clients also send the media type.
@@ -107,9 +108,9 @@ class SpeechRequest(BaseModel):
         return not self.stream and self.stream_format == "audio"
 
     @property
-    def per_segment(self) -> bool:
-        """Every segment is a file, or a stream, of its own."""
-        return False
+    def split(self) -> Split:
+        """What is a file, or a stream, of its own."""
+        return "none"
 
 
 class StreamRequest(SpeechRequest):
@@ -124,7 +125,7 @@ class SessionConfig(SpeechRequest):
     input: str = ""
     response_format: Format = "wav"
     stream_audio: bool = False  # false: every part in one frame, in a container with its true length
-    split_granularity: Literal["none", "sentence", "clause"] = "none"
+    split_granularity: Split | None = None  # unset: sentence for files, none for a stream
     word_timestamps: bool = False
     lead_s: Annotated[float | None, Field(ge=0)] = None
 
@@ -133,8 +134,8 @@ class SessionConfig(SpeechRequest):
         return not self.stream_audio
 
     @property
-    def per_segment(self) -> bool:
-        return self.split_granularity != "none"
+    def split(self) -> Split:
+        return self.split_granularity or ("none" if self.stream_audio else "sentence")
 
 
 class SpeechQuery(SpeechRequest):

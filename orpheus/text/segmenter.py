@@ -48,6 +48,11 @@ class Segment:
     pause_samples: int = 0  # silence at its end, once it is complete
     complete: bool = False
 
+    @property
+    def ends_sentence(self) -> bool:
+        """Whether it ends where a sentence does, by the pause after it."""
+        return self.pause_ms >= PAUSE_MS["."]
+
 
 @dataclass(frozen=True)
 class SegmentedText:

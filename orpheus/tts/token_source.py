@@ -21,7 +21,7 @@ from orpheus.http.cold_start import send_when_awake
 from orpheus.http.responses import retry_after_s
 from orpheus.logs import request_id
 from orpheus.prompt import turn_text
-from orpheus.sampling import Sampling
+from orpheus.sampling import LLAMA_CPP_ANY_SEED, Sampling
 from orpheus.settings import Settings
 
 if TYPE_CHECKING:
@@ -195,14 +195,17 @@ class HttpTokenSource:
 
 def completion_body(generation: Generation, model: str) -> dict[str, Any]:
     """The JSON body of the request, the same for every completions server."""
+    sampling = generation.sampling
+    if sampling.seed == LLAMA_CPP_ANY_SEED:
+        sampling = sampling.with_seed(sampling.seed + 1)  # a seed that is given sounds the same every time
     return {
         "model": model,
         "prompt": turn_text(generation.voice, generation.text),
         "stream": True,
         "max_tokens": generation.max_tokens,
-        **_sampling_fields(generation.sampling),
+        **_sampling_fields(sampling),
         "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
-        "return_token_ids": True,
+        "return_token_ids": True,  # our own tier 1 then sends an event a frame, not a token
         # vLLM and SGLang: the prompt has its own begin-of-text, and special tokens must be rendered.
         "add_special_tokens": False,
         "skip_special_tokens": False,

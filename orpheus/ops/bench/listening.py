@@ -118,6 +118,7 @@ def pauses_s(pcm: NDArray[np.float64], starts_s: list[float]) -> list[float]:
 async def frames_from_tier_1(client: httpx.AsyncClient, text: str, frames: int, seed: int) -> float:
     """Seconds until tier 1, at the client's URL, has sent so many frames of `text`."""
     body = {"prompt": turn_text("tara", text), "stream": True, "max_tokens": 900, "seed": seed}
+    body["return_token_ids"] = True  # an event a frame
     started_s = time.perf_counter()
     async with client.stream("POST", "/v1/completions", json=body) as events:
         async for line in events.aiter_lines():

@@ -213,13 +213,12 @@ class SpeechService:
             async for pcm in samples:
                 self.admission.check_not_drained()
                 before, segment = segment, len(usage.segment_starts) - 1
-                if part and segment > before and _splits(params.split, usage.segments[before]):
-                    if chunk := await asyncio.to_thread(part.end):
-                        yield len(usage.part_starts) - 1, chunk
-                    part = None
-                if part is None:
+                ended = part
+                if part is None or (segment > before and _splits(params.split, usage.segments[before])):
                     part = _Part(pipeline.sample_rate, params)
                     usage.part_starts.append(segment)
+                if ended and ended is not part and (chunk := await asyncio.to_thread(ended.end)):
+                    yield len(usage.part_starts) - 2, chunk
                 if chunk := await asyncio.to_thread(part.add, pcm):
                     yield len(usage.part_starts) - 1, chunk
         if part and (chunk := await asyncio.to_thread(part.end)):

@@ -11,11 +11,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpheus.errors import SetupError
+from orpheus.redaction import HIDDEN
 from orpheus.sampling import TEMPERATURE_MAX, Sampling
 
 PREFIX = "ORPHEUS_"
@@ -23,6 +25,7 @@ ENV_FILE = Path(".env")
 REAL_MODEL = "lex-au/Orpheus-3b-FT-Q8_0.gguf"  # a repository: its name does end in .gguf
 REAL_CODEC = "hubertsiuzdak/snac_24khz"
 EMBEDDED = "embedded"
+ADDRESSES = ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL")
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -209,6 +212,16 @@ class Settings(Clients, Tier2, Tier1, Shared):
         return self.threads or max(1, cores // 2)
 
     @property
+    def secrets(self) -> list[str]:
+        """Every key and password in these settings: what no log may show."""
+        given = [
+            value for field in type(self).model_fields if isinstance(value := getattr(self, field), SecretStr)
+        ]
+        keys = [key for secret in given for key in keys_in(secret)]
+        passwords = [urlsplit(url).password for url in (self.llama_endpoint, self.fastapi_url) if url]
+        return keys + [form for password in passwords if password for form in (password, unquote(password))]
+
+    @property
     def proxy_headers(self) -> dict[str, str]:
         """The headers Modal's proxy requires; empty without a proxy token."""
         if self.proxy_key is None or self.proxy_secret is None:
@@ -262,7 +275,9 @@ def load(kind: type[T], options: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         name = setting_name(str(first["loc"][0])) if first["loc"] else PREFIX + "…"
         reason = first["msg"].removeprefix("Value error, ")
-        raise SetupError(f"{name}={first['input']!r} cannot be used: {reason}.") from error
+        # An address that cannot be read may still hold a password.
+        shown = HIDDEN if name in ADDRESSES else repr(first["input"])
+        raise SetupError(f"{name}={shown} cannot be used: {reason}.") from error
 
 
 def setting_name(field: str) -> str:

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from orpheus import __version__
 from orpheus.http.body_limit import BodyLimit
+from orpheus.http.origins import OriginCheck, allowed_origins
 from orpheus.http.responses import install_error_handlers
 from orpheus.server import catalog, health, openai, page
 from orpheus.server.aliases import Aliases
@@ -51,8 +52,9 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
     settings = service.settings
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyAuth, settings=settings)
-    if settings.cors_origins:
-        origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    origins = allowed_origins(settings)
+    app.add_middleware(OriginCheck, allowed=origins, keyed=settings.api_keys is not None)
+    if origins:
         # Outside ApiKeyAuth: a preflight request carries no key, and a page must be able to read a 401.
         app.add_middleware(
             CORSMiddleware,

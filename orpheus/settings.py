@@ -240,12 +240,11 @@ class Settings(Clients, Tier2, Tier1, Shared):
     @property
     def completions_url(self) -> str:
         """The completions URL of tier 1, whichever way the endpoint was written."""
-        url = self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}"
-        url = url.rstrip("/")
-        for ending in ("/v1/completions", "/completions"):
-            if url.endswith(ending):
-                return url
-        return f"{url}/completions" if url.endswith("/v1") else f"{url}/v1/completions"
+        at = urlsplit(self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}")
+        path = at.path.rstrip("/")
+        if not path.endswith("/completions"):
+            path += "/completions" if path.endswith("/v1") else "/v1/completions"
+        return at._replace(path=path, fragment="").geturl()
 
 
 def keys_in(given: SecretStr | None) -> list[str]:

@@ -114,7 +114,8 @@ class HttpTokenSource:
     """A completions server, over one pooled client. A request is never repeated once its response has started."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.completions_url
+        at = httpx.URL(settings.completions_url)
+        self._url = str(at.copy_with(userinfo=b""))  # nobody who shows it can show the password
         self._model = settings.model_name
         key = settings.llama_api_key
         self._client = httpx.AsyncClient(
@@ -122,6 +123,7 @@ class HttpTokenSource:
             # Compressed tokens would arrive late, and a small answer could unpack to gigabytes.
             | {"Accept-Encoding": "identity"}
             | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
+            auth=httpx.BasicAuth(at.username, at.password) if at.userinfo else None,
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # reading has bounds of its own
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,  # tier 1 is ours: a proxy for the outside would only be in the way
@@ -170,11 +172,12 @@ class HttpTokenSource:
         self._problem = None
 
     async def _check(self) -> None:
-        url = self._url.removesuffix("/completions").removesuffix("/v1")
+        at = httpx.URL(self._url)
+        url = at.copy_with(path=at.path.removesuffix("/completions").removesuffix("/v1") + "/health")
         try:
             async with (
                 asyncio.timeout(HEALTH_TIMEOUT_S),
-                self._client.stream("GET", f"{url}/health") as response,
+                self._client.stream("GET", url) as response,
             ):
                 said = await self._said(response) if response.status_code == 503 else ""
         except (httpx.HTTPError, TimeoutError) as error:
@@ -188,7 +191,9 @@ class HttpTokenSource:
         await self._client.aclose()
 
     def _log(self, problem: str) -> None:
-        log.warning("tier 1 at %s: %s", address(self._url), problem)
+        log.info(
+            "tier 1 at %s: %s", address(self._url), problem
+        )  # the failure itself is logged once, elsewhere
 
     async def _refusal(self, response: httpx.Response) -> OrpheusError:
         said = await self._said(response)
@@ -379,7 +384,7 @@ def read_event(data: str) -> CompletionEvent | None:
             raise TypeError
         return CompletionEvent(text, ids, _finish_reason(choice.get("finish_reason")), prompt_tokens)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        log.warning("tier 1 sent %r", data[:MAX_SAID_CHARS])
+        log.info("tier 1 sent %r", data[:MAX_SAID_CHARS])
         raise UpstreamError("Tier 1 sent an event that is not a completion; the log shows it.") from error
 
 

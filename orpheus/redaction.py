@@ -23,9 +23,18 @@ _RULES = (
     # the values of a query: any name in it may be one that carries a key, percent-encoded or not
     (re.compile(r"([?&][^\s?&=#\"'<>]{1,256}=)[^\s&#\"'<>]+"), rf"\1{HIDDEN}"),
     # name: value to the end of the line, as headers are written, or to the end of the quoted string
-    (re.compile(rf"\b({_NAMES})(\s*:\s*)(?![\s\"'{HIDDEN}])[^\r\n\"']+", re.IGNORECASE), rf"\1\2{HIDDEN}"),
-    (re.compile(rf"\b({_NAMES})(\s*=\s*)(?![\s\"'])[^\s&,;\"'\\]+", re.IGNORECASE), rf"\1\2{HIDDEN}"),
-    (re.compile(r"\b(key|token|secret)(=)(?![\s\"'])[^\s&,;\"'\\]+", re.IGNORECASE), rf"\1\2{HIDDEN}"),
+    (
+        re.compile(rf"(?<![a-z0-9])({_NAMES})(\s*:\s*)(?![\s\"'{HIDDEN}])[^\r\n\"']+", re.IGNORECASE),
+        rf"\1\2{HIDDEN}",
+    ),
+    (
+        re.compile(rf"(?<![a-z0-9])({_NAMES})(\s*=\s*)(?![\s\"'])[^\s&,;\"'\\]+", re.IGNORECASE),
+        rf"\1\2{HIDDEN}",
+    ),
+    (
+        re.compile(r"(?<![a-z0-9])(key|token|secret)(=)(?![\s\"'])[^\s&,;\"'\\]+", re.IGNORECASE),
+        rf"\1\2{HIDDEN}",
+    ),
     # 'name': 'value', "name": "value" and (b'name', b'value'), as Python and JSON write them
     (
         re.compile(

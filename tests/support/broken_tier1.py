@@ -169,6 +169,7 @@ def _endless_audio(tokens_per_event: int) -> Play:
             ]
             for start in range(0, 7, tokens_per_event):
                 await peer.chunk(event("".join(tokens[start : start + tokens_per_event])))
+            await asyncio.sleep(0.001)  # fast, yet the other side gets its share of this process
 
     return play
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from orpheus.tts import pipeline, token_source
-from tests.support.broken_tier1 import FAULTS, BrokenTier1, Fault, sends
+from tests.support.broken_tier1 import ENDS, FAULTS, HANGS, BrokenTier1, Fault, sends
 from tests.support.fronts import FRONTS, HTTP_FRONTS
 from tests.support.upstream import whole
 from tests.support.waiting import eventually
@@ -35,7 +35,14 @@ def broken(_server: BrokenTier1, monkeypatch: pytest.MonkeyPatch) -> BrokenTier1
     return _server
 
 
-@pytest.mark.parametrize("name", FAULTS)
+NAMED = ("deep JSON", "a numeric text", "text in usage", "bad gzip", "a proxy's page")
+NAMED += ("429 with Retry-After: ²", "429 with Retry-After: 5,000 digits")
+QUICK = {*ENDS, *HANGS, *NAMED}  # the others differ from these only before they reach a front
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in FAULTS]
+)
 def test_every_front_fails_visibly_and_soon(speech: Start, broken: BrokenTier1, name: str) -> None:
     client = speech(
         keep=True, llama_endpoint=broken.url, max_tokens=140

@@ -178,10 +178,12 @@ class _Relay:
 
 
 class _Dial(connect):
-    """Follows no redirect: to another server it would take our keys along."""
+    """Follows a redirect within the same server only: to another one it would take our keys along."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
+        other = super().process_redirect(exc)
+        elsewhere = isinstance(other, str) and urlsplit(other)[:2] != urlsplit(self.uri)[:2]
+        return exc if elsewhere else other
 
 
 async def _body(answer: httpx.Response) -> AsyncGenerator[bytes]:

@@ -223,11 +223,8 @@ class HttpTokenSource:
         message = _message(body)
         if message is None:
             if body:
-                self._log(
-                    f"{response.status_code}, {' '.join(body.decode(errors='replace').split())!r}"[
-                        :MAX_SAID_CHARS
-                    ]
-                )
+                shown = " ".join(body.decode(errors="replace").split())[:MAX_SAID_CHARS]
+                self._log(f"{response.status_code}, {shown!r}")
             return ""
         return self._for_clients(message)
 
@@ -288,9 +285,7 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
                 vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
             )
             reason = chunk.finish_reason
-            if (
-                vocabulary.END_OF_SPEECH in numbers
-            ):  # a server that ignores `stop`: closing the stream cancels it
+            if vocabulary.END_OF_SPEECH in numbers:  # it ignores `stop`: closing the stream cancels it
                 numbers, reason = numbers[: numbers.index(vocabulary.END_OF_SPEECH)], "stop"
             if numbers:
                 silent_s = 0.0

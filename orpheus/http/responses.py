@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeVar
 
 from fastapi import FastAPI, Request
@@ -25,6 +26,9 @@ from orpheus.tasks import first_of
 log = logging.getLogger(__name__)
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+MAX_RETRY_AFTER_S = 600.0
 
 UNFORESEEN = "The server failed on this request; its log has the reason."  # which may be private
 
@@ -106,13 +110,18 @@ class GeneratorResponse(StreamingResponse):
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds until a server that answered 429 wants to be asked again; 1 if it does not say."""
-    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        with suppress(ValueError):  # not given, or a date
-            asked_s = float(headers.get(name, "")) * unit_s
-            if 0 <= asked_s < math.inf:
-                return asked_s
-    return 1.0
+    """Seconds until a server that answered 429 wants to be asked again; 1 if it does not say so in a way we know."""
+    milliseconds, asked = headers.get("retry-after-ms", "").strip(), headers.get("retry-after", "").strip()
+    if _NUMBER.fullmatch(milliseconds):
+        wait_s = float(milliseconds) / 1000
+    elif _NUMBER.fullmatch(asked):
+        wait_s = float(asked)
+    else:
+        try:
+            wait_s = parsedate_to_datetime(asked[:64]).timestamp() - time.time()
+        except (ValueError, TypeError, IndexError, OverflowError, OSError):
+            wait_s = 1.0
+    return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
 
 
 def error_response(error: OrpheusError) -> JSONResponse:

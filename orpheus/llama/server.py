@@ -17,6 +17,7 @@ from orpheus.errors import NotFound, NotReady
 from orpheus.http.body_limit import BodyLimit
 from orpheus.http.leniency import Leniency
 from orpheus.http.loading import BackgroundLoad
+from orpheus.http.origins import OriginCheck
 from orpheus.http.responses import RequestIds, install_error_handlers
 from orpheus.llama.engine import Engine
 from orpheus.llama.responses import BufferedCompletion, StreamedCompletion
@@ -41,6 +42,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
     install_error_handlers(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(OriginCheck)
     app.add_middleware(RequestIds)
     app.add_middleware(Leniency)
 

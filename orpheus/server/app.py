@@ -15,11 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from orpheus import __version__
 from orpheus.http.body_limit import BodyLimit
 from orpheus.http.leniency import Leniency
+from orpheus.http.origins import OriginCheck, allowed_origins
 from orpheus.http.responses import install_error_handlers
 from orpheus.server import catalog, health, openai, page
 from orpheus.server.auth import ApiKeyAuth
 from orpheus.server.openapi import describe
-from orpheus.server.origins import listed
 from orpheus.server.request_log import RequestLog
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets import plain, session, unmute
@@ -52,11 +52,13 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
     settings = service.settings
     app.add_middleware(BodyLimit)
     app.add_middleware(ApiKeyAuth, settings=settings, usual=service.admission.usual)
-    if settings.cors_origins:
+    origins = allowed_origins(settings)
+    app.add_middleware(OriginCheck, allowed=origins, keyed=settings.api_keys is not None)
+    if origins:
         # Outside ApiKeyAuth: a preflight request carries no key, and a page must be able to read a 401.
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=listed(settings.cors_origins),
+            allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=[

@@ -16,13 +16,12 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from orpheus import weights
-from orpheus.errors import Forbidden, OrpheusError
+from orpheus.errors import OrpheusError
 from orpheus.http.leniency import is_head
 from orpheus.http.responses import GeneratorResponse, while_connected
 from orpheus.server import request_context
 from orpheus.server.cache import CachedResponse, ResponseCache
 from orpheus.server.openapi import audio, errors
-from orpheus.server.origins import from_foreign_page, listed
 from orpheus.server.schema import SpeechQuery, SpeechRequest, StreamRequest
 from orpheus.server.service import SpeechService
 from orpheus.tts.encode import CONTENT_TYPES
@@ -50,17 +49,10 @@ def routes(service: SpeechService) -> APIRouter:
         return await speak(request, body)
 
     if settings.get_speech:
-        open_to_all, origins = settings.api_keys is None, listed(settings.cors_origins)
 
         @router.get("/v1/audio/speech", response_class=Response, responses=audio() | errors(403))
         async def speech_at_url(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
             """The same at a URL, for players and `<audio>` elements; the API key may be its `api_key`."""
-            if open_to_all and from_foreign_page(request.headers, origins):
-                raise Forbidden(
-                    "A web page of another origin asked for speech: add its origin to ORPHEUS_CORS_ORIGINS, or "
-                    "set ORPHEUS_API_KEYS and give the page a key.",
-                    code="foreign_page",
-                )
             return await speak(request, query)
 
     return router

@@ -65,6 +65,14 @@ def test_a_buffered_answer_holds_whole_frames_and_never_the_end_of_speech(client
     assert len(choice["token_ids"]) == len(numbers) == answer["usage"]["completion_tokens"]
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", None])
+def test_a_page_of_another_site_cannot_make_it_work(client: httpx.Client, kind: str | None) -> None:
+    headers = {"Origin": "https://evil.example"} | ({"Content-Type": kind} if kind else {})
+    refused = client.post("/v1/completions", content=json.dumps(BODY), headers=headers)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "origin_not_allowed"
+
+
 def test_a_stream_is_one_event_a_frame_and_equals_the_buffered_answer(client: httpx.Client) -> None:
     buffered = choice_of(client)
     response = client.post("/v1/completions", json={**BODY, "stream": True})

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orpheus.errors import TooLarge
+from orpheus.errors import BadRequest, OrpheusError, TooLarge
 from orpheus.http.responses import error_response
 
 MAX_BODY_BYTES = 1 << 20  # a long chapter; also the longest WebSocket message
-THROWN_AWAY_BYTES = 1 << 20
 
 
 class BodyLimit:
@@ -26,15 +26,18 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            error: OrpheusError = BadRequest("Send Content-Length or Transfer-Encoding, not both.")
+            await _closing(error)(scope, receive, send)  # a proxy may see another request in what follows
+            return
         try:
-            body = await self._read(scope, receive)
+            body = await self._read(headers, receive)
         except ClientDisconnect:
             return
         if body is None:
             error = TooLarge(f"The body is longer than {self._max_bytes} bytes. Send the text in parts.")
-            answer = error_response(error)
-            answer.headers["Connection"] = "close"  # what is left of the body is not read
-            await answer(scope, receive, send)
+            await _closing(error)(scope, receive, send)  # what is left of the body is not read
             return
         replay: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -43,27 +46,24 @@ class BodyLimit:
 
         await self._app(scope, replayed, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too long.
-
-        Up to THROWN_AWAY_BYTES beyond the limit are read and discarded: closing a connection with unread bytes resets
-        it, and the client would never see the answer.
-        """
-        claimed = Headers(scope=scope).get("content-length", "")
-        most = self._max_bytes + THROWN_AWAY_BYTES
-        if claimed.isdecimal() and int(claimed) > most:
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None if it is too long."""
+        claimed = headers.get("content-length", "")
+        if claimed.isdecimal() and int(claimed) > self._max_bytes:
             return None
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            part = message.get("body", b"")
-            size += len(part)
-            if size <= self._max_bytes:
-                parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts) if size <= self._max_bytes else None
-            if size > most:
+            body += message.get("body", b"")
+            if len(body) > self._max_bytes:
                 return None
+            if not message.get("more_body", False):
+                return bytes(body)
+
+
+def _closing(error: OrpheusError) -> Response:
+    answer = error_response(error)
+    answer.headers["Connection"] = "close"
+    return answer

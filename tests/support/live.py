@@ -21,7 +21,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from orpheus.http.process import WebSocketProtocol
+from orpheus.http.process import Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,12 +35,9 @@ def free_port() -> int:
 @contextlib.contextmanager
 def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
     """The URL of `app`, served by uvicorn as in production."""
-    config = uvicorn.Config(
-        app, port=0, log_level="critical", ws=WebSocketProtocol, timeout_graceful_shutdown=1
-    )
     bound = socket.socket()
     bound.bind(("127.0.0.1", port))
-    server = uvicorn.Server(config)
+    server = Server(app, log_level="critical", timeout_graceful_shutdown=1)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

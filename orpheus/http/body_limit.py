@@ -1,14 +1,13 @@
 """Rejects request bodies longer than MAX_BODY_BYTES with a 413, whatever their Content-Length claims.
 
-Pure ASGI. The body is read before the route runs, since every route needs all of it: the limit bounds that memory, and
-a route never sees half a body.
+Pure ASGI. A body is read when its route asks for it, and then to its end, since every route needs all of it: the limit
+bounds that memory, a route never sees half a body, and that of an unknown route is not read at all.
 """
 
 from __future__ import annotations
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orpheus.errors import BadRequest, OrpheusError, TooLarge
@@ -28,29 +27,44 @@ class BodyLimit:
             return
         headers = Headers(scope=scope)
         if "content-length" in headers and "transfer-encoding" in headers:
-            error: OrpheusError = BadRequest("Send Content-Length or Transfer-Encoding, not both.")
-            await _closing(error)(scope, receive, send)  # a proxy may see another request in what follows
+            # A proxy may see another request in what follows.
+            await _refuse(
+                BadRequest("Send Content-Length or Transfer-Encoding, not both."), scope, receive, send
+            )
             return
+        body: bytes | None = None
+        error: TooLarge | None = None
+
+        async def whole() -> Message:
+            nonlocal body, error
+            if body is not None:
+                return await receive()
+            try:
+                body = await self._read(headers, receive)
+            except TooLarge as raised:
+                error = raised
+                raise
+            except ClientDisconnect:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send_unless_too_long(message: Message) -> None:
+            if error is None:  # frameworks make a 400 of any error in the body
+                await send(message)
+
         try:
-            body = await self._read(headers, receive)
-        except ClientDisconnect:
-            return
-        if body is None:
-            error = TooLarge(f"The body is longer than {self._max_bytes} bytes. Send the text in parts.")
-            await _closing(error)(scope, receive, send)  # what is left of the body is not read
-            return
-        replay: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+            await self._app(scope, whole, send_unless_too_long)
+        except Exception:
+            if error is None:
+                raise
+        if error is not None:
+            await _refuse(error, scope, receive, send)
 
-        async def replayed() -> Message:
-            return replay.pop() if replay else await receive()
-
-        await self._app(scope, replayed, send)
-
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too long."""
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        too_large = TooLarge(f"The body is longer than {self._max_bytes} bytes. Send the text in parts.")
         claimed = headers.get("content-length", "")
         if claimed.isdecimal() and int(claimed) > self._max_bytes:
-            return None
+            raise too_large
         body = bytearray()
         while True:
             message = await receive()
@@ -58,12 +72,12 @@ class BodyLimit:
                 raise ClientDisconnect
             body += message.get("body", b"")
             if len(body) > self._max_bytes:
-                return None
+                raise too_large
             if not message.get("more_body", False):
                 return bytes(body)
 
 
-def _closing(error: OrpheusError) -> Response:
+async def _refuse(error: OrpheusError, scope: Scope, receive: Receive, send: Send) -> None:
     answer = error_response(error)
-    answer.headers["Connection"] = "close"
-    return answer
+    answer.headers["Connection"] = "close"  # what is left of the body is not read
+    await answer(scope, receive, send)

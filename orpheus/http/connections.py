@@ -20,6 +20,7 @@ import struct
 import termios
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Protocol, cast
 
 from orpheus.errors import AtCapacity, OrpheusError, RequestError
@@ -89,7 +90,8 @@ class Connections:
         self.most = most_connections() if most is None else most
         self.lingers = True
         self._protocol = protocol
-        self._peers: dict[Peer, None] = {}  # by when they last asked for something
+        self._new: dict[Peer, None] = {}  # who has asked for nothing yet, by when they came
+        self._known: dict[Peer, None] = {}  # the others, by when they last asked for something
         self._waiting: deque[Peer] = deque()  # for their turn to be parsed
         self._taking_turns = False
         self._checking = False
@@ -100,19 +102,20 @@ class Connections:
 
     def add(self, peer: Peer) -> bool:
         """False if there is no room for it; it is then to be refused."""
-        has_room = len(self._peers) < self.most or self.make_room()
-        self._peers[peer] = None
+        has_room = len(self._new) + len(self._known) < self.most or self.make_room()
+        self._new[peer] = None
         if not self._checking:
             self._checking = True
             peer.loop.call_later(CHECK_S, self._check, peer.loop)
         return has_room
 
     def remove(self, peer: Peer) -> None:
-        self._peers.pop(peer, None)
+        self._new.pop(peer, None)
+        self._known.pop(peer, None)
 
     def make_room(self) -> bool:
         """Drop the client that has asked for nothing for longest, if there is one."""
-        for peer in self._peers:
+        for peer in chain(self._new, self._known):
             if peer.silent:
                 peer.abort()
                 self.remove(peer)
@@ -122,14 +125,15 @@ class Connections:
     def stop_lingering(self) -> None:
         """Close at once from now on: the server ends."""
         self.lingers = False
-        for peer in list(self._peers):
+        for peer in [*self._new, *self._known]:
             if peer.is_closing():
                 peer.abort()
 
     def asked(self, peer: Peer) -> None:
         """Note that this client has just asked for something."""
-        if peer in self._peers:
-            self._peers[peer] = self._peers.pop(peer)
+        if peer in self._new or peer in self._known:
+            self.remove(peer)
+            self._known[peer] = None
 
     def wants_turn(self, peer: Peer) -> None:
         """Parse what it has received, when it is its turn."""
@@ -152,10 +156,10 @@ class Connections:
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
-        for peer in list(self._peers):
+        for peer in [*self._new, *self._known]:
             peer.check(now_s)
-        self._checking = bool(self._peers)
-        if self._peers:
+        self._checking = bool(self._new or self._known)
+        if self._checking:
             loop.call_later(CHECK_S, self._check, loop)
 
 
@@ -324,7 +328,7 @@ class Peer(asyncio.Protocol, asyncio.Transport):
                 self.abort()
             return
         self._note_stage(now_s)
-        if self._unparsed:
+        if len(self._unparsed) > SLICE_BYTES:
             self._stage_s = now_s  # it is we who are slow
         elif self._stage is not None:
             self._check_pace(now_s)
@@ -340,6 +344,8 @@ class Peer(asyncio.Protocol, asyncio.Transport):
             self._read, self._read_s = read, now_s
         elif now_s - self._read_s > STALL_S:
             log.info("dropped a client: it read nothing for %g s", STALL_S)
+            with contextlib.suppress(OSError):  # resets it: the system too forgets what was not read
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.abort()
 
     def _note_stage(self, now_s: float) -> None:

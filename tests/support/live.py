@@ -21,7 +21,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from orpheus.http.process import Server
+from orpheus.http.process import Server, listen
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,9 +34,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
-    """The URL of `app`, served by uvicorn as in production."""
-    bound = socket.socket()
-    bound.bind(("127.0.0.1", port))
+    """The URL of `app`, served as in production."""
+    bound = listen("127.0.0.1", port, "")
     server = Server(app, log_level="critical", timeout_graceful_shutdown=1)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()

@@ -36,8 +36,11 @@ LINGER_BYTES = 32 << 20  # and how much
 CHECK_S = 0.5  # between two looks at all connections
 
 SLICE_BYTES = 1024  # parsed in one piece: at worst 170 chunks of one byte, or as many WebSocket frames; 3 ms
-TURN_S = 0.002  # of parsing, then others have their turn
-MAX_UNPARSED_BYTES = 64 * 1024  # more is left with the client
+TURN_S = 0.002  # of parsing, then others have their turn,
+REST_S = 0.004  # for so long if whoever waits has sent more than
+LIGHT_BYTES = 4 * 1024
+READ_BYTES = 16 * 1024  # at a time; the work in them is done even if the client has left
+MAX_UNPARSED_BYTES = 32 * 1024  # more is left with the client
 
 MAX_CONNECTIONS = 4096
 RESERVED_DESCRIPTORS = 64  # for listeners, logs, weights, libraries
@@ -88,12 +91,12 @@ class Connections:
     def __init__(self, protocol: Callable[..., asyncio.Protocol], most: int | None = None) -> None:
         """`protocol` makes uvicorn's protocol of a connection; `most` are open at a time."""
         self.most = most_connections() if most is None else most
+        self.buffer = memoryview(bytearray(READ_BYTES))  # each peer empties it at once
         self.lingers = True
         self._protocol = protocol
         self._new: dict[Peer, None] = {}  # who has asked for nothing yet, by when they came
         self._known: dict[Peer, None] = {}  # the others, by when they last asked for something
-        self._waiting: deque[Peer] = deque()  # for their turn to be parsed
-        self._taking_turns = False
+        self._light, self._heavy = _Turns(0), _Turns(REST_S)
         self._checking = False
 
     def peer(self, **options: Any) -> Peer:
@@ -136,23 +139,8 @@ class Connections:
             self._known[peer] = None
 
     def wants_turn(self, peer: Peer) -> None:
-        """Parse what it has received, when it is its turn."""
-        self._waiting.append(peer)
-        if not self._taking_turns:
-            self._taking_turns = True
-            peer.loop.call_soon(self._take_turns, peer.loop)
-
-    def _take_turns(self, loop: asyncio.AbstractEventLoop) -> None:
-        until_s = loop.time() + TURN_S
-        while self._waiting:
-            peer = self._waiting.popleft()
-            if peer.parse():
-                self._waiting.append(peer)
-            if loop.time() > until_s:
-                break
-        self._taking_turns = bool(self._waiting)
-        if self._waiting:
-            loop.call_soon(self._take_turns, loop)
+        """Parse what it has received, when it is its turn: those who ask before those who flood."""
+        (self._heavy if peer.unparsed_bytes > LIGHT_BYTES else self._light).add(peer)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
@@ -163,7 +151,32 @@ class Connections:
             loop.call_later(CHECK_S, self._check, loop)
 
 
-class Peer(asyncio.Protocol, asyncio.Transport):
+class _Turns:
+    """Connections whose bytes are parsed, a slice of each after another."""
+
+    def __init__(self, rest_s: float) -> None:
+        self._rest_s = rest_s
+        self._waiting: deque[Peer] = deque()
+        self._runs = False
+
+    def add(self, peer: Peer) -> None:
+        self._waiting.append(peer)
+        if not self._runs:
+            self._runs = True
+            peer.loop.call_soon(self._run, peer.loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        until_s = loop.time() + TURN_S
+        while self._waiting and loop.time() < until_s:
+            peer = self._waiting.popleft()
+            if peer.parse():
+                self._waiting.append(peer)
+        self._runs = bool(self._waiting)
+        if self._runs:
+            loop.call_later(self._rest_s, self._run, loop)
+
+
+class Peer(asyncio.BufferedProtocol, asyncio.Transport):
     """One connection."""
 
     def __init__(self, connections: Connections, protocol: asyncio.Protocol) -> None:
@@ -211,13 +224,16 @@ class Peer(asyncio.Protocol, asyncio.Transport):
         self._connections.remove(self)
         self._protocol.connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        self._received += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connections.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received += nbytes
         if self._closing:
             if self._received - self._stage_bytes > LINGER_BYTES:
                 self.abort()
             return
-        self._unparsed += data
+        self._unparsed += self._connections.buffer[:nbytes]
         self._want_turn()
         self._read_or_not()
 
@@ -290,6 +306,10 @@ class Peer(asyncio.Protocol, asyncio.Transport):
         return self._protocol
 
     # To Connections
+
+    @property
+    def unparsed_bytes(self) -> int:
+        return len(self._unparsed)
 
     @property
     def silent(self) -> bool:

@@ -133,13 +133,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system keeps little of what was not read, so that tests need not send megabytes."""
-    made = Peer.connection_made
-
-    def connection_made(self: Peer, transport: asyncio.BaseTransport) -> None:
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * KIB)
-        made(self, transport)
-
-    monkeypatch.setattr(Peer, "connection_made", connection_made)
+    hostile.keep_little_unread(monkeypatch)
 
 
 class TestReading:

@@ -41,7 +41,7 @@ from tests.support.hostile import (
     socket_of,
     upgrade,
 )
-from tests.support.live import served
+from tests.support.live import keep_little_unread, served
 from tests.support.waiting import eventually
 
 KIB = 1024
@@ -133,7 +133,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system keeps little of what was not read, so that tests need not send megabytes."""
-    hostile.keep_little_unread(monkeypatch)
+    keep_little_unread(monkeypatch)
 
 
 class TestReading:

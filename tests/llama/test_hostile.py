@@ -10,7 +10,7 @@ import pytest
 from orpheus.http import connections
 from orpheus.llama.server import create_app
 from tests.support import hostile
-from tests.support.live import served
+from tests.support.live import keep_little_unread, served
 from tests.support.llama import TEXT, load, settings
 from tests.support.waiting import eventually
 
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 def test_readers_that_stop_give_their_streams_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "STALL_S", 0.4)
     monkeypatch.setattr(connections, "CHECK_S", 0.02)
-    hostile.keep_little_unread(monkeypatch, 1)
+    keep_little_unread(monkeypatch, 1)
     body = {
         "prompt": TEXT,
         "max_tokens": 480,

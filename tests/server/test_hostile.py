@@ -23,6 +23,7 @@ from tests.support.hostile import (
     post,
     received_until,
 )
+from tests.support.live import keep_little_unread
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
@@ -41,7 +42,7 @@ def url_of(client: httpx.Client) -> str:
 def stalls_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "STALL_S", 0.4)
     monkeypatch.setattr(connections, "CHECK_S", 0.02)
-    hostile.keep_little_unread(monkeypatch)
+    keep_little_unread(monkeypatch)
 
 
 @pytest.mark.parametrize("more", [{}, {"stream_format": "sse"}], ids=["audio", "events"])

@@ -6,7 +6,6 @@ server, sends what it has to from a thread, and goes on until it is stopped. `Pr
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -16,12 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self, cast
+from typing import Literal, Self
 from urllib.parse import urlsplit
-
-import pytest
-
-from orpheus.http.connections import Peer
 
 SPEECH = "/v1/audio/speech"
 SOCKET = "/v1/audio/speech/stream"
@@ -296,18 +291,6 @@ def flooded(url: str, flood: Flood, connections: int = 1) -> Iterator[list[socke
             connection.close()
         for thread in threads:
             thread.join(10)
-
-
-def keep_little_unread(monkeypatch: pytest.MonkeyPatch, kernel_bytes: int = 16 * 1024) -> None:
-    """Let a server and its system keep little of what is not read, so that tests need not send megabytes."""
-    made = Peer.connection_made
-
-    def connection_made(self: Peer, transport: asyncio.BaseTransport) -> None:
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, kernel_bytes)
-        cast(asyncio.Transport, transport).set_write_buffer_limits(kernel_bytes)
-        made(self, transport)
-
-    monkeypatch.setattr(Peer, "connection_made", connection_made)
 
 
 def resident_mb(pid: int | None = None) -> float:

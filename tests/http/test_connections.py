@@ -166,8 +166,8 @@ class TestReading:
         self, app: App, url: str, limits: Callable[..., None]
     ) -> None:
         """Megabytes lie between: the server itself sends nothing for seconds, while the client reads on."""
-        limits(STALL_S=1.0)
-        with opened(url, receive_bytes=64 * KIB) as client:
+        limits(STALL_S=2.0)
+        with opened(url, receive_bytes=16 * KIB) as client:
             client.sendall(head("GET", "/stream"))
             time.sleep(0.5)
             started_s = time.monotonic()

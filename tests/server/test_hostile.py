@@ -40,7 +40,7 @@ def url_of(client: httpx.Client) -> str:
 
 @pytest.fixture
 def stalls_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALL_S", 0.4)
+    monkeypatch.setattr(connections, "STALL_S", 0.8)
     monkeypatch.setattr(connections, "CHECK_S", 0.02)
     keep_little_unread(monkeypatch)
 

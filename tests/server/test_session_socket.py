@@ -16,7 +16,7 @@ import websockets
 from starlette.responses import JSONResponse
 from websockets.sync.client import ClientConnection, connect
 
-from orpheus.http.process import WebSocketProtocol
+from orpheus.http.protocols import WebSocketProtocol
 from tests.support.audio import decode
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
 from tests.support.waiting import eventually

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from orpheus.errors import NotReady, OrpheusError, UpstreamError
+from orpheus.http.responses import retry_after_s
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.tts import token_source

@@ -1,12 +1,13 @@
 import contextlib
 import time
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpheus.errors import BadRequest
-from orpheus.text import segment_text
+from orpheus.text import numbers, segment_text
 
 
 def segments(text: str, language: str = "en", max_chars: int = 110) -> list[str]:
@@ -156,7 +157,8 @@ def test_no_letter_or_digit_of_ordinary_text_is_lost_or_moved(
 ) -> None:
     if not alphanumerics(text):
         return
-    texts = segments(text, language, max_chars)
+    with patch.object(numbers, "verbalize", lambda text, language: text):  # of a number that stands alone
+        texts = segments(text, language, max_chars)
     assert alphanumerics("".join(texts)) == alphanumerics(text)
     assert all(0 < len(segment) <= max_chars for segment in texts)
 

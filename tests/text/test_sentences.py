@@ -49,30 +49,30 @@ def test_a_sentence_is_not_cut_at_the_edge_of_a_window() -> None:
 )
 def test_the_parts_concatenated_are_the_text(text: str, max_chars: int, language: str) -> None:
     assert "".join(split_sentences(text, language)) == text
-    parts = list(split_long(text, max_chars))
+    parts = list(split_long(text, max_chars, language))
     assert "".join(parts) == text
     assert all(length(part) <= max_chars for part in parts)
 
 
 def test_a_long_sentence_is_split_at_a_sentence_end_or_else_a_clause_end_or_else_a_space() -> None:
-    assert next(split_long("one two three four. five six, seven eight nine", 30)) == "one two three four. "
-    assert next(split_long("one two three four, five six seven eight nine", 30)) == "one two three four, "
-    assert next(split_long("one two three four five six seven eight nine", 30)).endswith(" ")
+    assert next(split_long("one two three four. five six, seven eight nine", 30, "en")) == "one two three four. "
+    assert next(split_long("one two three four, five six seven eight nine", 30, "en")) == "one two three four, "
+    assert next(split_long("one two three four five six seven eight nine", 30, "en")).endswith(" ")
 
 
 def test_splitting_leaves_no_fragment() -> None:
-    parts = list(split_long("word " * 30 + "no", 145))
+    parts = list(split_long("word " * 30 + "no", 145, "en"))
     assert len(parts) == 2
     assert len(parts[1]) >= 20
 
 
 def test_splitting_separates_no_letter_from_its_vowel_sign() -> None:
-    assert all(not part.startswith("ि") for part in split_long("कि" * 100, 21))
+    assert all(not part.startswith("ि") for part in split_long("कि" * 100, 21, "en"))
 
 
 def test_an_early_clause_is_neither_short_nor_nearly_all_of_the_sentence() -> None:
-    assert early_clause_end("Well, when we came home from there, it rained, and we slept.") == len(
+    assert early_clause_end("Well, when we came home from there, it rained, and we slept.", "en") == len(
         "Well, when we came home from there, "
     )
-    assert early_clause_end("Well, yes, no, but he came home at last to us") == 0
-    assert early_clause_end("When we had come home from there, ok.") == 0
+    assert early_clause_end("Well, yes, no, but he came home at last to us", "en") == 0
+    assert early_clause_end("When we had come home from there, ok.", "en") == 0

@@ -1,7 +1,7 @@
 """Words that are written with a full stop without ending a sentence, by language, and words that begin one.
 
 Tables for native speakers to extend: words between spaces, without their last full stop and without spaces inside
-("z.B" also stands for "z. B."). A word in small letters counts with a capital too, one with a capital only with it:
+("z.B" also stands for "z. B."); "-str" is the end of one ("Hauptstr."). A word in small letters counts with a capital too, one with a capital only with it:
 "Sun." may be a day, "sun." is none. These need no line: single letters ("J. R. R. Tolkien", "p. 12"), and letters
 with full stops between them ("U.S.", "a.m.").
 """
@@ -25,7 +25,7 @@ class Kind(Enum):
 
     TITLE = auto()  # a name follows: never an end
     SHORTENED = auto()  # an end where the next word begins a sentence
-    NUMBERED = auto()  # an end as after any word ("no", "fig"), except before a number ("No. 5")
+    NUMBERED = auto()  # an end as after any word ("no", "art"), except before a number ("No. 5")
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Abbreviations:
     titles: str
     shortened: str
     numbered: str
-    starters: str  # begin sentences and are no names, in small letters; "it" stands for "it's" too
+    starters: str  # begin sentences and are no names, in small letters; "it" stands for "it's", but "l'" needs its apostrophe
     ordinals: bool = False  # "3." is the third
     dates: bool = False  # "2024. 5. 3." is a date
     kinds: Mapping[str, Kind] = field(init=False, repr=False)
+    halves: frozenset[str] = field(init=False, repr=False)  # of "z.B" the first
     starting: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class Abbreviations:
         kinds |= dict.fromkeys(self.numbered.split(), Kind.NUMBERED)
         kinds |= dict.fromkeys(f"{_TITLES} {self.titles}".split(), Kind.TITLE)
         object.__setattr__(self, "kinds", kinds)
+        object.__setattr__(self, "halves", frozenset(word.split(".")[0] for word in kinds if "." in word))
         object.__setattr__(self, "starting", frozenset(self.starters.split()))
 
 
@@ -55,14 +57,14 @@ _ENGLISH = Abbreviations(
     """,
     shortened="""
         a.m p.m e.g i.e a.k.a viz est misc avg temp ref incl excl tel ext dept dist univ inst acad govt assn intl natl
-        mgmt mfg orig resp trans ed eds vols chap figs nos para
+        fig ch sect pl bk mgmt mfg orig resp trans ed eds vols chap figs nos para
         Ste Ft Pt Ave Blvd Rd Hwy Pkwy Ln Ct Sq Apt Bldg Rte ave blvd rd hwy apt bldg
         hr hrs sec secs mins lb lbs oz ft yd yds mi gal qt cm mm kg km mph rpm
         Mon Tue Tues Wed Thu Thur Thurs Fri Sat Sun Mar Jun Jul Sep
         Calif Conn Mass Mich Minn Penn Tex Fla Ariz Colo Wash Va
         Wm Geo Chas Jas Llc Bros Mfg
     """,
-    numbered="no art fig ch ex sect pl bk",
+    numbered="no art ex",
     starters="""
         the a an this that these those there here it he she they we you i my your his her our their its
         what when where who whom whose why how which if whether but and or so yet then now as at in on for from with
@@ -89,12 +91,12 @@ _LANGUAGES = {
         """,
         numbered="no n art fig mar mer jeu ven sam dim lun sept",
         starters="""
-            le la les l un une des il elle ils elles on nous vous je j tu ce c cette ces cet cela ça mon ma mes ton ta
+            le la les l' un une des il elle ils elles on nous vous je j' tu ce c' cette ces cet cela ça mon ma mes ton ta
             tes son sa ses notre nos votre vos leur leurs et mais ou donc or car puis alors ensuite après avant quand
-            lorsque si comme parce pour par dans en sur sous avec sans chez depuis pendant qui que quoi qu où comment
-            pourquoi quel quelle quels quelles est était sont n ne non oui merci tout tous toute toutes chaque personne
-            rien plusieurs plus très aujourd demain hier enfin peut voici voilà d là ici aussi bien même cependant
-            pourtant toutefois finalement soudain y au aux à s celui celle ceux
+            lorsque si comme parce pour par dans en sur sous avec sans chez depuis pendant qui que quoi qu' où comment
+            pourquoi quel quelle quels quelles est était sont n' ne non oui merci tout tous toute toutes chaque personne
+            rien plusieurs plus très aujourd' demain hier enfin peut voici voilà d' là ici aussi bien même cependant
+            pourtant toutefois finalement soudain y au aux à s' celui celle ceux
         """,
     ),
     "de": Abbreviations(
@@ -103,7 +105,7 @@ _LANGUAGES = {
             z.B d.h u.a u.ä o.ä z.T u.U i.d.R s.o s.u i.A i.V m.E u.s.w v.a e.V h.c v.Chr n.Chr Chr
             bzw usw ca vgl evtl inkl exkl zzgl abzgl ggf ggfs sog geb gest verh bes allg lat engl frz dt bspw
             entspr jew urspr ehem röm griech Abs Art Bd Bde Kap Abb Anm Aufl Hrsg Hg Verf Vors Jh Jhd Jhs Mio Mrd Tsd
-            Std Min Sek Stk Stck Tel Str str Pl Bhf Univ Mrz Mär Jun Jul Sep Okt Dez Mo Di Mi Do Sa Ges gem gez lfd
+            Std Min Sek Stk Stck Tel Str str -str Pl Bhf Univ Mrz Mär Jun Jul Sep Okt Dez Mo Di Mi Do Sa Ges gem gez lfd
             max min mind höchst Nachf Gebr Co Dtl Dtzd Pkt Ziff Zt z.Z z.Zt Tab Red Reg Bez
         """,
         numbered="So S",
@@ -145,16 +147,16 @@ _LANGUAGES = {
             Sen Gen Col Cap Mons Spett Egr Gent Gent.mo Gent.ma Comm Cav S Ten Mar
         """,
         shortened="""
-            ecc p.es ad.es es pag pagg p.zza v.le c.so tel int cap fig figg art artt gen feb apr mag giu lug ago ott dic
+            ecc p.es ad.es es pag pagg p.zza v.le c.so tel int cap fig figg art artt gen feb apr mag giu lug ago sett ott dic
             lun mart mer gio ven sab dom a.C d.C S.p.A S.r.l N.B cfr num vv trad ed edd
         """,
         numbered="set mar n",
         starters="""
-            il lo la i gli le l un uno una io tu lui lei noi voi loro egli ella questo questa questi queste quello
+            il lo la i gli le l' un uno una io tu lui lei noi voi loro egli ella questo questa questi queste quello
             quella quelli quelle mio mia tuo tua suo sua nostro nostra e ed ma o però perché poi quindi allora dopo prima
             quando se come per in con senza su nel nella nei nelle al alla ai dal sul sulla tra fra chi che cosa dove
             quale quanto non no sì già oggi domani ieri qui lì là ora adesso anche inoltre nessuno niente tutti tutte
-            tutto ogni molti molte alcuni alcune c ci è sono era erano ha hanno grazie mai sempre più si mentre invece
+            tutto ogni molti molte alcuni alcune c' ci è sono era erano ha hanno grazie mai sempre più si mentre invece
             infine forse
         """,
     ),

@@ -50,11 +50,12 @@ _EARLY_CLAUSE_CHARS = 200  # how far into a sentence an early clause may end
 
 CONTEXT_CHARS = 40  # on each side of a stop, to judge it by
 _OPENING = "\"'([“„«‘¿¡"
-_NEXT_WORD = re.compile(rf"\s*[{re.escape(_OPENING)}]*([^\W\d_]+)?")
+_NEXT_WORD = re.compile(rf"\s*[{re.escape(_OPENING)}]*([^\W\d_]+['’]?)?")
 # "No. 5", "Fig. II", "Fig. B"; but "No. I would not."
 _NUMBER_AFTER = re.compile(r"\s*(?:[#nº°]{0,2}\d|[IVXLC]{2,}\b|[B-DF-HJ-NP-XZ]\b(?![.']))")
 _LETTERS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]{1,2}")  # U.S, a.k.a, Ph.D
-_SPACED_CHARS = 3
+_INSIDE_WORD = re.compile(r"[-/'’]|(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[A-Za-z])")  # l'av, 见到了Dr
+_SPACED_CHARS = _SUFFIX_CHARS = 3
 _SPACED = re.compile(r"(?:(?<![^\s(\[\"'„“«])[^\W\d_]{1,3}\.\s?){1,3}[^\W\d_]+$")  # z. B
 _CONSONANTS = re.compile(r"[A-Z][b-df-hj-np-tv-xz]+")  # Cmdr, Blvd: an abbreviation that no table has
 _BOUNDARY_CHARS = 16  # looked through for a better place to cut where there is no space
@@ -64,6 +65,7 @@ _JOINED_NUMBER = re.compile(r"\d[,;:)%]*\s?-?$")
 _DATE_BEFORE, _DATE_AFTER = re.compile(r"\d\s(?:de|of)$"), re.compile(r"(?:de|of)\s\d")
 _ITEM_NUMBER_DIGITS = 2
 _ORDINAL_DIGITS = 3
+_DATE = re.compile(r"\d\. ?\d+$")  # 2024. 5. 3
 _LOOKAHEAD_CHARS = 4  # the quotes and brackets after a stop
 _ITEMS_CHARS = 300  # between the numbers of "1. Milk 2. Bread"
 _QUOTED_ON = ("と", "って")  # Japanese: the sentence goes on after what was said
@@ -121,7 +123,10 @@ def ends_sentence(text: str, offset: int, language: str) -> bool | None:
         case Kind.SHORTENED:
             return _begins_sentence(following, tables)
         case Kind.NUMBERED:
-            return not following.number if following.known or sentence == last else None
+            begins = _begins(sentence[: -len(last)].rstrip(_OPENING + " \n"), tables)
+            if last[0].isupper() and not begins:  # "the No. nine bus", but "No. Nine of them left."
+                return _begins_sentence(following, tables)
+            return not following.number if following.known or begins else None
         case None:
             return True
 
@@ -130,9 +135,12 @@ class _Following(NamedTuple):
     """What comes after a stop."""
 
     word: str  # "" if no letter comes next
-    known: bool  # whether that can still change as text arrives
+    known: bool  # whether more text leaves it as it is
     number: bool  # a number, as after "No."
     initial: bool  # a word with a full stop of its own
+
+
+_NUMBER_FOLLOWS = _Following(word="", known=True, number=True, initial=False)
 
 
 def _following(text: str, offset: int) -> _Following:
@@ -149,14 +157,20 @@ def _kind(last: str, sentence: str, following: _Following, tables: Abbreviations
     names = [last]
     if len(last) <= _SPACED_CHARS and (spaced := _SPACED.search(sentence)):
         names.append("".join(spaced[0].split()))
-    if "-" in last or "/" in last:
-        names.append(re.split("[-/]", last)[-1])
+    if len(pieces := _INSIDE_WORD.split(last)) > 1:
+        names.append(pieces[-1])
+    if len(last) > _SUFFIX_CHARS:
+        names.append("-" + last[-_SUFFIX_CHARS:])
     for name in names:
         for spelling in (name, name.lower(), name.capitalize() if name.isupper() else name):
             if kind := tables.kinds.get(spelling):
                 return kind
-    if following.initial and tables.kinds.get(f"{last}.{following.word}"):
-        return Kind.TITLE  # half of "p. ex.", "EE. UU."
+    if last in tables.halves:  # of "p. ex.", "EE. UU."
+        both = f"{last}.{following.word}"
+        if not following.known and any(name.startswith(both) for name in tables.kinds):
+            return Kind.SHORTENED
+        if both in tables.kinds:
+            return Kind.TITLE
     if len(last) == 1 and last.lower() != last.upper():
         inside = following.initial and len(following.word) == 1
         return Kind.TITLE if inside else Kind.SHORTENED  # "J. R. Smith", "Plan B. Then"
@@ -168,7 +182,8 @@ def _kind(last: str, sentence: str, following: _Following, tables: Abbreviations
 
 def _begins_sentence(following: _Following, tables: Abbreviations) -> bool | None:
     """Whether the next word begins a sentence, and is no name."""
-    begins = following.word[:1].isupper() and following.word.lower() in tables.starting
+    word = following.word.lower().replace("’", "'")
+    begins = following.word[:1].isupper() and bool({word, word.rstrip("'")} & tables.starting)
     return begins if following.known else None if begins or not following.word else False
 
 
@@ -178,13 +193,19 @@ def _ends_after_number(
     if offset == len(text) and text.endswith("."):
         return None  # "3." may become "3.50"
     if len(number) <= _ITEM_NUMBER_DIGITS:
-        rest = sentence[: -len(number)].rstrip(_OPENING + " \n")
-        begins = rest[-1] in ":" + _STOPS if rest else offset <= CONTEXT_CHARS
-        if begins or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]:
+        if _begins(sentence[: -len(number)].rstrip(_OPENING + " \n"), tables) or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]:
             return False  # "1. Milk 2. Bread"
     if tables.ordinals and len(number) <= _ORDINAL_DIGITS:
         return _begins_sentence(following, tables)
-    return not (tables.dates and following.number)
+    return not tables.dates or not (following.number or _DATE.search(sentence))
+
+
+def _begins(before: str, tables: Abbreviations) -> bool:
+    """Whether a sentence, or an item of a list, begins after `before`."""
+    if not before.endswith("."):
+        return not before or before[-1] in ":!?"
+    last = before[:-1].rsplit(None, 1)[-1:]
+    return bool(last) and not last[0].isdecimal() and not _kind(last[0], before[:-1], _NUMBER_FOLLOWS, tables)
 
 
 def can_cut(text: str, offset: int, language: str) -> bool:

@@ -41,6 +41,7 @@ _LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+_SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -165,8 +166,8 @@ class StreamingSegmenter:
         ended = ends_sentence(text, len(text), self._language)
         undecided = ended is None and self._quiet_s() < UNCLOSED_S
         complete = paused and ended is not False and not undecided
-        # The last word may not be complete; a wide character is.
-        whole = text if complete or length(text[-2:]) > 2 else text[: _last_space_end(text)]
+        # The last word may not be complete; a character of a script without spaces is.
+        whole = text if complete or _SPACELESS.search(text[-1:]) else text[: _last_space_end(text)]
         if self._quiet_s() < UNCLOSED_S and _has_open_markup(whole):
             return 0
         if end := self._sentences_end(text, complete):

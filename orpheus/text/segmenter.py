@@ -38,7 +38,7 @@ _STOPS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"])
 _REPEATED_MARKS = re.compile(r"([?!？！])[?!？！]+|([,;:])\2+")  # "!!!" breaks the model (Orpheus-TTS #79)
 _DOTS, _DASHES = re.compile(r"\.{4,}"), re.compile(r"-{2,}")
 _SPEAKABLE = re.compile(rf"[^\W_]|{tags.PLACEHOLDER}")
-_ONLY_NUMBERS = re.compile(rf"(?:[\d\s.,:;!?%$€£¥₹+\"'()-]|{tags.PLACEHOLDER})+")
+_ONLY_NUMBERS = re.compile(rf"(?:[\d\s.,:;!?¿¡%$€£¥₹+\"'()-]|{tags.PLACEHOLDER})+")
 _SPACES = re.compile(r" {2,}")
 _FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script → its full stop
 
@@ -160,7 +160,9 @@ def _parts(text: str, language: str, max_chars: int) -> Iterator[_Part]:
         start = 0
         for sentence in split_sentences(block, language):
             start += len(sentence)
-            *parts, end = _sentence_parts(sentence, block[start : start + CONTEXT_CHARS], language, max_chars, first)
+            *parts, end = _sentence_parts(
+                sentence, block[start : start + CONTEXT_CHARS], language, max_chars, first
+            )
             first = False
             yield from parts
             if start < len(block):
@@ -247,9 +249,10 @@ def pause_ms(text: str, following: str, language: str) -> int:
     """
     text = text.rstrip()
     inner = text.rstrip(CLOSING)
+    closing = text[len(inner) :]
     if inner.endswith(".") and not ends_sentence(f"{text} {following.lstrip()}", len(text) + 1, language):
         inner = ""
-    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(text[len(inner) :][-1:], 0)
+    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(closing[-1:], 0)
 
 
 def _terminate(text: str) -> str:

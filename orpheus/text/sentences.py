@@ -59,7 +59,7 @@ _SPACED_CHARS = _SUFFIX_CHARS = 3
 _SPACED = re.compile(r"(?:(?<![^\s(\[\"'„“«])[^\W\d_]{1,3}\.\s?){1,3}[^\W\d_]+$")  # z. B
 _CONSONANTS = re.compile(r"[A-Z][b-df-hj-np-tv-xz]+")  # Cmdr, Blvd: an abbreviation that no table has
 _BOUNDARY_CHARS = 16  # looked through for a better place to cut where there is no space
-_INSIDE_NUMBER = re.compile(r"\d[\d.,:]\d?|[.,:]\d.?", re.DOTALL)
+_INSIDE_NUMBER = re.compile(r"(?<=\d)[.,:]?\d|(?<=\d[.,:])\d")
 _NUMBER = re.compile(r"[(\[+-]?[$€£¥₹]?\d")
 _JOINED_NUMBER = re.compile(r"\d[,;:)%]*\s?-?$")
 _DATE_BEFORE, _DATE_AFTER = re.compile(r"\d\s(?:de|of)$"), re.compile(r"(?:de|of)\s\d")
@@ -148,7 +148,10 @@ def _following(text: str, offset: int) -> _Following:
     word = match[1] or "" if match else ""
     end = match.end() if match else offset
     return _Following(
-        word, end < len(text), bool(_NUMBER_AFTER.match(text, offset)), bool(word) and text.startswith(".", end)
+        word,
+        end < len(text),
+        bool(_NUMBER_AFTER.match(text, offset)),
+        bool(word) and text.startswith(".", end),
     )
 
 
@@ -193,7 +196,10 @@ def _ends_after_number(
     if offset == len(text) and text.endswith("."):
         return None  # "3." may become "3.50"
     if len(number) <= _ITEM_NUMBER_DIGITS:
-        if _begins(sentence[: -len(number)].rstrip(_OPENING + " \n"), tables) or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]:
+        if (
+            _begins(sentence[: -len(number)].rstrip(_OPENING + " \n"), tables)
+            or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]
+        ):
             return False  # "1. Milk 2. Bread"
     if tables.ordinals and len(number) <= _ORDINAL_DIGITS:
         return _begins_sentence(following, tables)
@@ -235,8 +241,10 @@ def split_sentences(block: str, language: str, searched: int = 0) -> Iterator[st
         end = _SPACES.match(block, candidate.end()).end()  # type: ignore[union-attr]
         if end == len(block):
             break
-        if end + CONTEXT_CHARS > searched and ends_sentence(block, end, language) and (
-            end - start >= MIN_CHARS or length(block[start:end]) >= MIN_CHARS
+        if (
+            end + CONTEXT_CHARS > searched
+            and ends_sentence(block, end, language)
+            and (end - start >= MIN_CHARS or length(block[start:end]) >= MIN_CHARS)
         ):
             yield block[start:end]
             start = end
@@ -309,6 +317,6 @@ def _character_boundary(text: str, start: int, end: int) -> int:
     """`end`, or a little less if that would separate digits, or a letter from its combining marks (a Hindi vowel)."""
     for index in range(end, max(start, end - _BOUNDARY_CHARS), -1):
         mark = unicodedata.category(text[index]).startswith("M") or text[index] in "\u200c\u200d"
-        if not mark and not _INSIDE_NUMBER.fullmatch(text, max(start, index - 1), index + 2):
+        if not mark and not _INSIDE_NUMBER.match(text, index):
             return index
     return end

@@ -223,7 +223,9 @@ class StreamingSegmenter:
         chars = tuple(length(segment.text) for segment in segmented.segments)
         self.spans.append(Span(received, self._segments, chars))
         self._segments += len(segmented.segments)
-        self._ready.extend([*others, replace(last, pause_ms=_pause_after_ms(text, self._pending, self._language))])
+        self._ready.extend(
+            [*others, replace(last, pause_ms=_pause_after_ms(text, self._pending, self._language))]
+        )
 
 
 def _join_surrogates(text: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 # In every language: a foreign name keeps its title.
-_TITLES = "Mr Mrs Ms Mx Messrs Dr Drs Prof Mt"
+_TITLES = "mr mrs Ms mx Messrs dr drs prof Mt"
 _SHORTENED = """
     Jr Sr Esq Inc Ltd Co Corp Bros St Ph Ph.D M.Sc B.Sc etc vs approx max min vol pp ca cf ibid al
     Jan Feb Apr Aug Sept Oct Nov Dec
@@ -61,8 +61,9 @@ _ENGLISH = Abbreviations(
         Ste Ft Pt Ave Blvd Rd Hwy Pkwy Ln Ct Sq Apt Bldg Rte ave blvd rd hwy apt bldg
         hr hrs sec secs mins lb lbs oz ft yd yds mi gal qt cm mm kg km mph rpm
         Mon Tue Tues Wed Thu Thur Thurs Fri Sat Sun Mar Jun Jul Sep
-        Calif Conn Mass Mich Minn Penn Tex Fla Ariz Colo Wash Va
-        Wm Geo Chas Jas Llc Bros Mfg
+        Ala Ariz Ark Calif Colo Conn Del Fla Ga Ill Ind Kan Ky La Mass Md Mich Minn Miss Mo Mont Neb Nev Okla Ore Penn Tenn
+        Tex Va Vt Wash Wis Wyo
+        Wm Geo Chas Jas asst cont op ver sq yr yrs wk wks mos rm fl qty pkg
     """,
     numbered="no art ex",
     starters="""
@@ -83,7 +84,7 @@ _ENGLISH = Abbreviations(
 _LANGUAGES = {
     "en": _ENGLISH,
     "fr": Abbreviations(
-        titles="M MM Mme Mmes Mlle Mlles Pr Me Mes Mgr Ste Vve Cdt Cne Lt Col Gal Cap S.M S.E",
+        titles="M MM mme mmes mlle mlles Pr Me Mes mgr Ste Vve Cdt Cne Lt Col Gal Cap S.M S.E",
         shortened="""
             p.ex c.-à-d J.-C apr av bd boul pl env ex éd éds dép dépt hab chap chapitre coll fasc tél réf env moy
             janv févr fév avr juil oct nov déc boul Cie Sté Ets S.A s.v.p r.d.v N.B P.-S suiv sq id op cit trad vol
@@ -100,10 +101,10 @@ _LANGUAGES = {
         """,
     ),
     "de": Abbreviations(
-        titles="Hr Hrn Fr Frl Dipl Dipl.-Ing Ing Mag Nr Nrn Hl St",
+        titles="Hr Hrn Fr Frl Fam Dipl Ing Mag Nr Nrn Hl St",
         shortened="""
             z.B d.h u.a u.ä o.ä z.T u.U i.d.R s.o s.u i.A i.V m.E u.s.w v.a e.V h.c v.Chr n.Chr Chr
-            bzw usw ca vgl evtl inkl exkl zzgl abzgl ggf ggfs sog geb gest verh bes allg lat engl frz dt bspw
+            bzw usw ca vgl evtl inkl exkl zzgl abzgl ggf ggfs sog geb gest verh bes allg med phil jur rer nat habil lat engl frz dt bspw
             entspr jew urspr ehem röm griech Abs Art Bd Bde Kap Abb Anm Aufl Hrsg Hg Verf Vors Jh Jhd Jhs Mio Mrd Tsd
             Std Min Sek Stk Stck Tel Str str -str Pl Bhf Univ Mrz Mär Jun Jul Sep Okt Dez Mo Di Mi Do Sa Ges gem gez lfd
             max min mind höchst Nachf Gebr Co Dtl Dtzd Pkt Ziff Zt z.Z z.Zt Tab Red Reg Bez
@@ -123,8 +124,8 @@ _LANGUAGES = {
     ),
     "es": Abbreviations(
         titles="""
-            Sra Srta Sres Sras Srtas Dra Dres Dras D Dña Da Profa Ing Lic Arq Gral Cnel Cmdt Tte Mons Fr Sto Sta Pbro
-            Excmo Excma Ilmo Ilma Hno Hna Rvdo S.M Sr Abg Mtro Mtra
+            sr sra srta sres sras srtas dra dres dras D dña Da profa ing lic arq Gral Cnel Cmdt Tte Mons Fr Sto Sta Pbro
+            Excmo Excma Ilmo Ilma Hno Hna Rvdo S.M abg mtro mtra
         """,
         shortened="""
             Ud Uds Vd Vds pág págs p.ej EE.UU FF.AA a.C d.C núm núms tel tfno av avda ene feb abr jun jul ago oct nov dic
@@ -143,8 +144,8 @@ _LANGUAGES = {
     ),
     "it": Abbreviations(
         titles="""
-            Sig Sigg Sig.ra Sig.na Sig.ri Sigg.ri Dott Dott.ssa Dott.ri Dr.ssa Prof.ssa Proff Ing Avv Arch Geom Rag On
-            Sen Gen Col Cap Mons Spett Egr Gent Gent.mo Gent.ma Comm Cav S Ten Mar
+            sig sigg sig.ra sig.na sig.ri sigg.ri dott dott.ssa dott.ri dr.ssa prof.ssa proff ing avv arch geom rag On
+            Sen Gen Col Cap mons spett egr Gent Gent.mo Gent.ma Comm Cav S Ten Mar
         """,
         shortened="""
             ecc p.es ad.es es pag pagg p.zza v.le c.so tel int cap fig figg art artt gen feb apr mag giu lug ago sett ott dic

@@ -45,7 +45,7 @@ _ASIDE = re.compile(
 )
 _CANDIDATE = re.compile(f"{_ASIDE.pattern}|{_STOP_END.pattern}")
 _SPACES = re.compile(r"\s*")
-CLAUSE_END = re.compile(rf"[,;:)\]]\s|\s-\s|[،、，；：]")
+CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،、，；：]")
 _EARLY_CLAUSE_CHARS = 200  # how far into a sentence an early clause may end
 
 CONTEXT_CHARS = 40  # on each side of a stop, to judge it by
@@ -53,7 +53,8 @@ _OPENING = "\"'([“„«‘¿¡"
 _NEXT_WORD = re.compile(rf"\s*[{re.escape(_OPENING)}]*([^\W\d_]+['’]?)?")
 # "No. 5", "Fig. II", "Fig. B"; but "No. I would not."
 _NUMBER_AFTER = re.compile(r"\s*(?:[#nº°]{0,2}\d|[IVXLC]{2,}\b|[B-DF-HJ-NP-XZ]\b(?![.']))")
-_LETTERS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]{1,2}")  # U.S, a.k.a, Ph.D
+_LETTERS = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")  # U.S, a.k.a, Ph.D
+_ROMAN = re.compile("[IVXLCDM]+")  # Ludwig XIV
 _INSIDE_WORD = re.compile(r"[-/'’]|(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[A-Za-z])")  # l'av, 见到了Dr
 _SPACED_CHARS = _SUFFIX_CHARS = 3
 _SPACED = re.compile(r"(?:(?<![^\s(\[\"'„“«])[^\W\d_]{1,3}\.\s?){1,3}[^\W\d_]+$")  # z. B
@@ -121,11 +122,11 @@ def ends_sentence(text: str, offset: int, language: str) -> bool | None:
         case Kind.TITLE:
             return False
         case Kind.SHORTENED:
-            return _begins_sentence(following, tables)
+            return _next_begins(following, tables)
         case Kind.NUMBERED:
-            begins = _begins(sentence[: -len(last)].rstrip(_OPENING + " \n"), tables)
+            begins = _starts_after(sentence[: -len(last)].rstrip(_OPENING + " \n"), tables)
             if last[0].isupper() and not begins:  # "the No. nine bus", but "No. Nine of them left."
-                return _begins_sentence(following, tables)
+                return _next_begins(following, tables)
             return not following.number if following.known or begins else None
         case None:
             return True
@@ -177,13 +178,13 @@ def _kind(last: str, sentence: str, following: _Following, tables: Abbreviations
     if len(last) == 1 and last.lower() != last.upper():
         inside = following.initial and len(following.word) == 1
         return Kind.TITLE if inside else Kind.SHORTENED  # "J. R. Smith", "Plan B. Then"
-    if _LETTERS.fullmatch(last):
+    if _LETTERS.fullmatch(last) or (tables.ordinals and _ROMAN.fullmatch(last)):
         return Kind.SHORTENED
     unknown = _CONSONANTS.fullmatch(last) and following.word[:1].isupper()
     return Kind.SHORTENED if unknown else None
 
 
-def _begins_sentence(following: _Following, tables: Abbreviations) -> bool | None:
+def _next_begins(following: _Following, tables: Abbreviations) -> bool | None:
     """Whether the next word begins a sentence, and is no name."""
     word = following.word.lower().replace("’", "'")
     begins = following.word[:1].isupper() and bool({word, word.rstrip("'")} & tables.starting)
@@ -195,18 +196,17 @@ def _ends_after_number(
 ) -> bool | None:
     if offset == len(text) and text.endswith("."):
         return None  # "3." may become "3.50"
-    if len(number) <= _ITEM_NUMBER_DIGITS:
-        if (
-            _begins(sentence[: -len(number)].rstrip(_OPENING + " \n"), tables)
-            or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]
-        ):
-            return False  # "1. Milk 2. Bread"
+    if len(number) <= _ITEM_NUMBER_DIGITS and (
+        _starts_after(sentence[: -len(number)].rstrip(_OPENING + " \n"), tables)
+        or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]
+    ):
+        return False  # "1. Milk 2. Bread"
     if tables.ordinals and len(number) <= _ORDINAL_DIGITS:
-        return _begins_sentence(following, tables)
+        return _next_begins(following, tables)
     return not tables.dates or not (following.number or _DATE.search(sentence))
 
 
-def _begins(before: str, tables: Abbreviations) -> bool:
+def _starts_after(before: str, tables: Abbreviations) -> bool:
     """Whether a sentence, or an item of a list, begins after `before`."""
     if not before.endswith("."):
         return not before or before[-1] in ":!?"

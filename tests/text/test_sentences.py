@@ -136,12 +136,17 @@ def test_a_title_ends_no_sentence_whatever_comes(title: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["at 7 a.m.", "in the U.S.", "it was plan B.", "the year is 3.", "on the No."]
+    "written", ["at 7 a.m.", "in the U.S.", "it was plan B.", "on the No.", "bought pears, etc."]
 )
 def test_what_comes_yet_may_decide_whether_a_sentence_ends(written: str) -> None:
     assert ends_sentence(written, len(written), "en") is None
     assert ends_sentence(f"{written} Th", len(written), "en") is not True
     assert ends_sentence(f"{written} Then we", len(written) + 1, "en") is True
+
+
+def test_a_stop_after_a_digit_may_become_a_decimal() -> None:
+    assert ends_sentence("it is 3.", 8, "en") is None
+    assert ends_sentence("it is 3. ", 9, "en") is True
 
 
 def test_digits_are_parted_only_where_there_is_no_other_place() -> None:

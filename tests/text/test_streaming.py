@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -329,6 +331,26 @@ async def test_thousands_of_emoji_do_not_block_the_event_loop() -> None:
     segment = await asyncio.wait_for(reading, 5)
     assert segment is not None
     assert segment.text == "Now there is something to say."
+
+
+@pytest.mark.parametrize("unit", ["Dr. ", "a. ", ".", "7. ", "z. B. ", "e.g., ", "(", "12 "])
+async def test_writing_takes_time_in_proportion_to_the_text(unit: str) -> None:
+    """In CPU time, which does not count other processes: a few seconds, or minutes where it is quadratic."""
+    text = streaming(max_chars=20_000)
+    reading = asyncio.create_task(segments_of(text))
+    start_s = time.process_time()
+    for character in (unit * 8_000)[:8_000]:
+        text.push(character)
+        await asyncio.sleep(0)
+    text.end()
+    await reading
+    assert time.process_time() - start_s < 20
+
+
+async def segments_of(text: StreamingSegmenter) -> None:
+    with contextlib.suppress(BadRequest):
+        while await text.next(lambda: 9.0):
+            pass
 
 
 @settings(max_examples=30, deadline=None)

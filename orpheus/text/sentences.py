@@ -29,9 +29,11 @@ _WIDE_BLOCKS = (
 )  # fmt: skip
 _STOPS = ".!?…؟۔"  # a space follows
 _WIDE_STOPS = "。！？．｡।॥"  # none need follow
+_EMPHASIS = "*_`~"  # not yet removed from text that is being written
+_AFTER_STOP = CLOSING + _EMPHASIS
 _STOP_END = re.compile(
-    rf"(?<![{_STOPS}])[{_STOPS}]++[{re.escape(CLOSING)}]*+(?=\s)"
-    rf"|(?<![{_WIDE_STOPS}])[{_WIDE_STOPS}]++[{re.escape(CLOSING)}]*+"
+    rf"(?<![{_STOPS}])[{_STOPS}]++[{re.escape(_AFTER_STOP)}]*+(?=\s)"
+    rf"|(?<![{_WIDE_STOPS}])[{_WIDE_STOPS}]++[{re.escape(_AFTER_STOP)}]*+"
     r"|(?<=[a-zß-ÿ]{2})[.!?](?=[A-ZÀ-Þ][a-zß-ÿ])"  # "the end.He left"
 )
 # Of a quotation or an aside, only the end can end a sentence, unless it is as long as several.
@@ -49,7 +51,7 @@ CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،、，；：]")
 _EARLY_CLAUSE_CHARS = 200  # how far into a sentence an early clause may end
 
 CONTEXT_CHARS = 40  # on each side of a stop, to judge it by
-_OPENING = "\"'([“„«‘¿¡"
+_OPENING = "\"'([“„«‘¿¡" + _EMPHASIS
 _NEXT_WORD = re.compile(rf"\s*[{re.escape(_OPENING)}]*([^\W\d_]+['’]?)?")
 # "No. 5", "Fig. II", "Fig. B"; but "No. I would not."
 _NUMBER_AFTER = re.compile(r"\s*(?:[#nº°]{0,2}\d|[IVXLC]{2,}\b|[B-DF-HJ-NP-XZ]\b(?![.']))")
@@ -102,7 +104,7 @@ def ends_sentence(text: str, offset: int, language: str) -> bool | None:
     None at the end of the text if words that may yet come decide it: "at 7 a.m." goes on with "Monday" or "Then".
     """
     before = text[max(0, offset - CONTEXT_CHARS) : offset].rstrip()
-    unquoted = before.rstrip(CLOSING)
+    unquoted = before.rstrip(_AFTER_STOP)
     sentence = unquoted.rstrip(_STOPS + _WIDE_STOPS)
     stop = unquoted[len(sentence) :]
     if not stop:
@@ -221,7 +223,7 @@ def can_cut(text: str, offset: int, language: str) -> bool:
     """
     before = text[max(0, offset - CONTEXT_CHARS) : offset].rstrip()
     after = text[offset : offset + CONTEXT_CHARS].lstrip()
-    unquoted = before.rstrip(CLOSING)
+    unquoted = before.rstrip(_AFTER_STOP)
     if unquoted.endswith(".") and not unquoted.endswith(".."):
         return unquoted != before or ends_sentence(text, offset, language) is True
     if _NUMBER.match(after):

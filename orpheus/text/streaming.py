@@ -30,7 +30,8 @@ MIN_WORDS = 3  # in a segment that is not a whole sentence
 RUN_ON_WORDS = 8  # without a clause end among them: the segment ends after the last of these,
 MIN_WORDS_LEFT = 2  # once this many more have come, so that the next segment is not a single word
 WRITER_PAUSE_S = 0.25  # without new text, after which the writer is taken to be pausing
-UNCLOSED_S = 1.0  # without new text, after which "I love you <3" is taken not to have opened a tag
+# Without new text, after which "I love you <3" is taken not to have opened a tag, and "at 7 a.m." to be complete.
+UNCLOSED_S = 1.0
 CLAUSE_BELOW_S = 1.0  # of audio left; with more, only whole sentences are taken
 WORDS_BELOW_S = 0.4  # of audio left; with less, any words are taken
 # Sentences are searched for within this many segment lengths: all of a long text would take too long.
@@ -41,6 +42,7 @@ _LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+# Without spaces between words; Korean has them.
 _SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
@@ -163,21 +165,25 @@ class StreamingSegmenter:
         if self._ended:
             return len(text)
         paused = self._quiet_s() >= WRITER_PAUSE_S
+        waited = self._quiet_s() >= UNCLOSED_S
         ended = ends_sentence(text, len(text), self._language)
-        undecided = ended is None and self._quiet_s() < UNCLOSED_S
+        undecided = ended is None and not waited
         complete = paused and ended is not False and not undecided
         # The last word may not be complete; a character of a script without spaces is.
         whole = text if complete or _SPACELESS.search(text[-1:]) else text[: _last_space_end(text)]
-        if self._quiet_s() < UNCLOSED_S and _has_open_markup(whole):
+        if not waited and _has_open_markup(whole):
             return 0
         if end := self._sentences_end(text, complete):
             return end
         if remaining_s <= CLAUSE_BELOW_S and (end := _first_clause_end(whole, self._language)):
             return end
         if remaining_s <= WORDS_BELOW_S:
+            count = count_words(whole.strip())
+            if waited and count >= MIN_WORDS and not whole.rstrip().endswith("."):
+                return len(whole)
             if paused and not undecided and (end := _words_end(text, whole, None, self._language)):
                 return end
-            if count_words(whole.strip()) >= RUN_ON_WORDS + MIN_WORDS_LEFT and (
+            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT and (
                 end := _words_end(text, whole, RUN_ON_WORDS, self._language)
             ):
                 return end
@@ -234,7 +240,8 @@ def _join_surrogates(text: str) -> str:
 
 
 def _last_space_end(text: str) -> int:
-    return len(text) if text[-1:].isspace() else len(text) - len(text.rsplit(None, 1)[-1]) if text else 0
+    words = text.rsplit(None, 1)
+    return len(text) if not words or text[-1].isspace() else len(text) - len(words[-1])
 
 
 def _words_end(text: str, whole: str, count: int | None, language: str) -> int:

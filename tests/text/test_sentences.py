@@ -144,6 +144,19 @@ def test_what_comes_yet_may_decide_whether_a_sentence_ends(written: str) -> None
     assert ends_sentence(f"{written} Then we", len(written) + 1, "en") is True
 
 
+@pytest.mark.parametrize(
+    "written", ["**Ms. Johnson**", "**Ms.** Johnson", "*Dr.* Lee", "_No._ 5", "`a.m.` Monday"]
+)
+def test_emphasis_does_not_hide_an_abbreviation(written: str) -> None:
+    assert len(list(split_sentences(f"We all have known her as {written} of our old school.", "en"))) == 1
+
+
+def test_a_sentence_in_emphasis_ends() -> None:
+    assert (
+        len(list(split_sentences("**We all have known her so long.** Then she left the school.", "en"))) == 2
+    )
+
+
 def test_a_stop_after_a_digit_may_become_a_decimal() -> None:
     assert ends_sentence("it is 3.", 8, "en") is None
     assert ends_sentence("it is 3. ", 9, "en") is True

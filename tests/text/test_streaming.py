@@ -223,6 +223,17 @@ async def test_words_that_may_end_a_sentence_are_spoken_after_a_second() -> None
     assert await next_text(text, within_s=0.02) == "We will all meet again at 7 a.m."
 
 
+async def test_numbers_are_spoken_after_a_second_though_more_may_follow() -> None:
+    text = streaming()
+    text.push("The code for the door is 4 5 6 ")
+    assert await next_text(text, within_s=0.3) == "The code for the door."
+    text = streaming()
+    text.push("4 5 6 ")
+    with pytest.raises(TimeoutError):
+        await next_text(text, within_s=0.99)
+    assert await next_text(text, within_s=0.02) == "four five six."
+
+
 async def test_a_decimal_is_not_cut_when_the_writer_pauses_within_it() -> None:
     found = await segments(streaming(), ["The price of it is 3.", 0.6, "50 today."], buffered_s=0.0)
     assert found == ["The price of it is 3.50 today."]

@@ -15,7 +15,16 @@ from typing import NamedTuple, Protocol
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
 from orpheus.text import addresses, characters, markup, numbers, scripts, tags
-from orpheus.text.sentences import MIN_CHARS, early_clause_end, length, split_long, split_sentences
+from orpheus.text.sentences import (
+    CLOSING,
+    CONTEXT_CHARS,
+    MIN_CHARS,
+    early_clause_end,
+    ends_sentence,
+    length,
+    split_long,
+    split_sentences,
+)
 
 LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
 
@@ -23,13 +32,13 @@ PAUSE_MS = {",": 120, ".": 250, "!": 250, "?": 300}
 LINE_PAUSE_MS = 300  # the least after a list item or a line of a poem
 PARAGRAPH_PAUSE_MS = 500
 
-_MARKS = {".": ".。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
+_MARKS = {".": ".…。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
 _PAUSES_MS = {mark: PAUSE_MS[kind] for kind, marks in _MARKS.items() for mark in marks}
-_CLOSING = "\"')]」』"
-_TERMINATORS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"], *_CLOSING)
+_STOPS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"])
 _REPEATED_MARKS = re.compile(r"([?!？！])[?!？！]+|([,;:])\2+")  # "!!!" breaks the model (Orpheus-TTS #79)
 _DOTS, _DASHES = re.compile(r"\.{4,}"), re.compile(r"-{2,}")
 _SPEAKABLE = re.compile(rf"[^\W_]|{tags.PLACEHOLDER}")
+_ONLY_NUMBERS = re.compile(rf"(?:[\d\s.,:;!?¿¡%$€£¥₹+\"'()-]|{tags.PLACEHOLDER})+")
 _SPACES = re.compile(r" {2,}")
 _FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script → its full stop
 
@@ -128,11 +137,12 @@ def segment_any(
     text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
 ) -> SegmentedText:
     """The same, without segments instead of an error if there is nothing to say."""
-    text, removed_tags, left_out_chars = _clean(text, language, normalize)
+    text, removed_tags, left_out_chars = _clean(text, language)
     join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
     # One character less: `_terminate` may add a full stop.
-    packed = _pack(_parts(text, language, max_chars - 1), max_chars - 1, join_chars - 1)
-    parts = [part for part in packed if _SPEAKABLE.search(part.text)]
+    packed = _pack(_parts(text, language, max_chars - 1), language, max_chars - 1, join_chars - 1)
+    spoken = (part for part in packed if _SPEAKABLE.search(part.text))
+    parts = [read for part in spoken for read in _read_numbers(part, language, max_chars - 1, normalize)]
     last = len(parts) - 1
     return SegmentedText(
         tuple(
@@ -144,14 +154,12 @@ def segment_any(
     )
 
 
-def _clean(text: str, language: str, normalize: bool) -> tuple[str, int, int]:
+def _clean(text: str, language: str) -> tuple[str, int, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
     text = strip_control(characters.normalize(text))
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     text, left_out_chars = scripts.leave_out(text, language)
-    if normalize:
-        text = numbers.verbalize(text, language)
     # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
     text = _DASHES.sub(" - ", _DOTS.sub("...", text))
@@ -171,26 +179,57 @@ def _parts(text: str, language: str, max_chars: int) -> Iterator[_Part]:
         if not block:
             continue
         ends_paragraph = index + 1 == len(lines) or not lines[index + 1]
-        *sentences, last = split_sentences(block, language)
-        for sentence in sentences:
-            yield from _sentence_parts(sentence, max_chars, first)
+        start = 0
+        for sentence in split_sentences(block, language):
+            start += len(sentence)
+            *parts, end = _sentence_parts(
+                sentence, block[start : start + CONTEXT_CHARS], language, max_chars, first
+            )
             first = False
-        *parts, end = _sentence_parts(last, max_chars, first)
-        yield from parts
+            yield from parts
+            if start < len(block):
+                yield end
         pause = PARAGRAPH_PAUSE_MS if ends_paragraph else max(LINE_PAUSE_MS, end.pause_ms)
         yield _Part(_terminate(end.text), " ", pause, ends_paragraph)
-        first = False
 
 
-def _sentence_parts(sentence: str, max_chars: int, first: bool) -> Iterator[_Part]:
-    start = early_clause_end(sentence) if first and length(sentence) > LONG_FIRST_CHARS else 0
+def _sentence_parts(
+    sentence: str, following: str, language: str, max_chars: int, first: bool
+) -> Iterator[_Part]:
+    start = early_clause_end(sentence, language) if first and length(sentence) > LONG_FIRST_CHARS else 0
+    end = 0
     for clause in (sentence[:start], sentence[start:]):
-        for part in split_long(clause, max_chars) if clause else ():
-            text = part.strip()
-            yield _Part(text, " " * part[-1:].isspace(), pause_ms(text), False)
+        for part in split_long(clause, max_chars, language) if clause else ():
+            end += len(part)
+            text, rest = part.strip(), sentence[end : end + CONTEXT_CHARS] + following
+            yield _Part(text, " " * part[-1:].isspace(), pause_ms(text, rest, language), False)
 
 
-def _pack(parts: Iterable[_Part], max_chars: int, join_chars: int) -> list[_Part]:
+def _read_numbers(part: _Part, language: str, max_chars: int, normalize: bool) -> Iterator[_Part]:
+    """`part` with its numbers in words, in several parts if it gets too long.
+
+    Where it is not asked for, only a number that stands alone: the embedded voice says "12" twice, but "twelve" once.
+    """
+    if not normalize and not _ONLY_NUMBERS.fullmatch(part.text):
+        yield part
+        return
+    words = numbers.verbalize(part.text, language)
+    if (chars := length(words)) <= max_chars:
+        yield part._replace(text=words)
+        return
+    # Cut as written, so that no number is cut inside.
+    fitting = max(MIN_CHARS // 2, length(part.text) * max_chars // chars)
+    *parts, end = _sentence_parts(part.text, "", language, fitting, first=False)
+    if not parts:  # a single number that is longer than a segment
+        *parts, end = _sentence_parts(words, "", language, max_chars, first=False)
+        yield from parts
+        yield part._replace(text=end.text)
+        return
+    for one in (*parts, part._replace(text=end.text)):
+        yield from _read_numbers(one, language, max_chars, normalize)
+
+
+def _pack(parts: Iterable[_Part], language: str, max_chars: int, join_chars: int) -> list[_Part]:
     """Join neighbours of a paragraph while they fit. The first stays alone: audio starts with it."""
     packed: list[_Part] = []
     for part in parts:
@@ -209,9 +248,9 @@ def _pack(parts: Iterable[_Part], max_chars: int, join_chars: int) -> list[_Part
             elif complete:
                 packed.append(part)
             else:
-                packed[-1:] = _resplit(joined, max_chars)
+                packed[-1:] = _resplit(joined, language, max_chars)
     if len(packed) > 1 and length(packed[-1].text) < MIN_CHARS:
-        packed[-2:] = _resplit(_joined(packed[-2], packed[-1]), max_chars)
+        packed[-2:] = _resplit(_joined(packed[-2], packed[-1]), language, max_chars)
     return packed
 
 
@@ -219,24 +258,32 @@ def _joined(left: _Part, right: _Part) -> _Part:
     return right._replace(text=left.text + left.space + right.text)
 
 
-def _resplit(part: _Part, max_chars: int) -> Iterator[_Part]:
-    *parts, end = _sentence_parts(part.text, max_chars, first=False)
+def _resplit(part: _Part, language: str, max_chars: int) -> Iterator[_Part]:
+    *parts, end = _sentence_parts(part.text, "", language, max_chars, first=False)
     yield from parts
     yield part._replace(text=end.text)
 
 
-def pause_ms(text: str) -> int:
-    """The pause after `text` in milliseconds, by its last punctuation mark; 0 if it ends within a clause."""
+def pause_ms(text: str, following: str, language: str) -> int:
+    """The pause between `text` and `following` in milliseconds, by the last punctuation mark before it.
+
+    0 within a clause, and after a full stop that ends no sentence ("Ms.").
+    """
     text = text.rstrip()
-    inner = text.rstrip(_CLOSING) if text.endswith(tuple(_CLOSING)) else text
-    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(text[-1:], 0)
+    inner = text.rstrip(CLOSING)
+    closing = text[len(inner) :]
+    if inner.endswith(".") and not ends_sentence(f"{text} {following.lstrip()}", len(text) + 1, language):
+        inner = ""
+    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(closing[-1:], 0)
 
 
 def _terminate(text: str) -> str:
     """Add a full stop if the text lacks one: without it the model repeats itself."""
-    if text.endswith(_TERMINATORS) or tags.is_placeholder(text[-1:]):
+    if text.endswith((*_STOPS, *CLOSING)) or tags.is_placeholder(text[-1:]):
         return text
     text = text.rstrip(",;:- 、，；：،")
+    if text.rstrip(CLOSING).endswith(_STOPS):  # "a.m.,"
+        return text
     full_stop = "."
     for first, candidate in _FULL_STOPS.items():
         if text[-1:] >= first and (candidate != "।" or text[-1:] < "\u0980"):

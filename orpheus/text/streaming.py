@@ -17,13 +17,22 @@ from itertools import islice
 from orpheus.errors import TooLarge
 from orpheus.text import entities, scripts
 from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_any
-from orpheus.text.sentences import CLAUSE_END, count_words, length, split_long, split_sentences
+from orpheus.text.sentences import (
+    CLAUSE_END,
+    can_cut,
+    count_words,
+    ends_sentence,
+    length,
+    split_long,
+    split_sentences,
+)
 
 MIN_WORDS = 3  # in a segment that is not a whole sentence
 RUN_ON_WORDS = 8  # without a clause end among them: the segment ends after the last of these,
 MIN_WORDS_LEFT = 2  # once this many more have come, so that the next segment is not a single word
 WRITER_PAUSE_S = 0.25  # without new text, after which the writer is taken to be pausing
-UNCLOSED_S = 1.0  # without new text, after which "I love you <3" is taken not to have opened a tag
+# Without new text, after which "I love you <3" is taken not to have opened a tag, and "at 7 a.m." to be complete.
+UNCLOSED_S = 1.0
 CLAUSE_BELOW_S = 1.0  # of audio left; with more, only whole sentences are taken
 WORDS_BELOW_S = 0.4  # of audio left; with less, any words are taken
 # Sentences are searched for within this many segment lengths: all of a long text would take too long.
@@ -31,10 +40,11 @@ SEARCH_SEGMENTS = 4
 
 # A line break that ends what came before it: an empty line follows, or a list item, or a heading.
 _LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
-_SENTENCE_ENDED = re.compile(r"[.!?。．！？।॥؟۔…][\"')\]」』”’]*\s*$")
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+# Without spaces between words; Korean has them.
+_SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -73,6 +83,7 @@ class StreamingSegmenter:
         self._normalize = normalize
         self._unfinished = ""  # an entity or a surrogate pair, whose end comes with the next fragment
         self._pending = ""  # not yet in a span
+        self._searched = 0  # characters of it in which no sentence ends
         self._unsaid = ""  # taken from `_pending`, but unspeakable: it goes into the next span
         self._ready: deque[Segment] = deque()
         self._segments = 0  # in all spans
@@ -166,23 +177,30 @@ class StreamingSegmenter:
         if self._ended:
             return len(text)
         paused = self._quiet_s() >= WRITER_PAUSE_S
-        complete = paused and bool(_SENTENCE_ENDED.search(text))
-        # The last word may not be complete; a wide character is.
-        whole = text if complete or length(text[-2:]) > 2 else text[: _last_space_end(text)]
-        if self._quiet_s() < UNCLOSED_S and _has_open_markup(whole):
+        waited = self._quiet_s() >= UNCLOSED_S
+        ended = ends_sentence(text, len(text), self._language)
+        undecided = ended is None and not waited
+        complete = paused and ended is not False and not undecided
+        # The last word may not be complete; a character of a script without spaces is.
+        whole = text if complete or _SPACELESS.search(text[-1:]) else text[: _last_space_end(text)]
+        if not waited and _has_open_markup(whole):
             return 0
         if end := self._sentences_end(text, complete):
             return end
-        if remaining_s <= CLAUSE_BELOW_S and (end := _first_clause_end(whole)):
+        if remaining_s <= CLAUSE_BELOW_S and (end := _first_clause_end(whole, self._language)):
             return end
         if remaining_s <= WORDS_BELOW_S:
             count = count_words(whole.strip())
-            if paused and count >= MIN_WORDS:
+            if waited and count >= MIN_WORDS and not whole.rstrip().endswith("."):
                 return len(whole)
-            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT:
-                return _words_end(whole, RUN_ON_WORDS)
+            if paused and not undecided and (end := _words_end(text, whole, None, self._language)):
+                return end
+            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT and (
+                end := _words_end(text, whole, RUN_ON_WORDS, self._language)
+            ):
+                return end
         if length(whole) > self._segment_chars:
-            return len(next(split_long(whole, self._segment_chars - 1)))
+            return len(next(split_long(whole, self._segment_chars - 1, self._language)))
         return 0
 
     def _sentences_end(self, text: str, complete: bool) -> int:
@@ -191,9 +209,10 @@ class StreamingSegmenter:
             text, complete = text[: SEARCH_SEGMENTS * self._segment_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
-        sentences = list(split_sentences(text, self._language))
+        sentences = list(split_sentences(text, self._language, self._searched))
         if not complete:
             sentences.pop()  # complete only once another has begun
+            self._searched = 0 if sentences else len(text)
         end = 0
         for sentence in sentences:
             if end and (not self._segments or length(text[:end] + sentence) > self._join_chars):
@@ -204,6 +223,7 @@ class StreamingSegmenter:
     def _add_span(self, end: int) -> None:
         """Turn the pending text up to `end` into a span and its segments."""
         text, self._pending = self._pending[:end], self._pending[end:]
+        self._searched = 0
         received, self._unsaid = self._unsaid + text, ""
         segmented = segment_any(
             text, self._language, self._segment_chars, join_chars=self._join_chars, normalize=self._normalize
@@ -217,17 +237,32 @@ class StreamingSegmenter:
         chars = tuple(length(segment.text) for segment in segmented.segments)
         self.spans.append(Span(received, self._segments, chars))
         self._segments += len(segmented.segments)
-        self._ready.extend([*others, replace(last, pause_ms=_pause_after_ms(text, self._pending))])
+        self._ready.extend(
+            [*others, replace(last, pause_ms=_pause_after_ms(text, self._pending, self._language))]
+        )
 
 
 def _last_space_end(text: str) -> int:
-    return next((n for n in range(len(text), 0, -1) if text[n - 1].isspace()), 0)
+    words = text.rsplit(None, 1)
+    return len(text) if not words or text[-1].isspace() else len(text) - len(words[-1])
 
 
-def _words_end(text: str, count: int) -> int:
-    """The end of the first `count` words; of the whole text if it has no spaces."""
-    ends = [match.end() for match in islice(_WORD.finditer(text), count)]
-    return ends[-1] if len(ends) == count else len(text)
+def _words_end(text: str, whole: str, count: int | None, language: str) -> int:
+    """The end of at least MIN_WORDS and at most `count` of the words in `whole`, where `text` may be cut; 0 if none.
+
+    Of a text without spaces, its end.
+    """
+    ends = [match.end() for match in islice(_WORD.finditer(whole), count)]
+    if len(ends) != count:
+        ends.append(len(whole))
+    return next(
+        (
+            end
+            for end in reversed(ends)
+            if count_words(whole[:end].strip()) >= MIN_WORDS and can_cut(text, end, language)
+        ),
+        0,
+    )
 
 
 def _has_open_markup(text: str) -> bool:
@@ -241,17 +276,21 @@ def _has_open_markup(text: str) -> bool:
     return any(len(text) - start <= max_chars for start, max_chars in opened)
 
 
-def _first_clause_end(text: str) -> int:
+def _first_clause_end(text: str, language: str) -> int:
     """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
     for match in CLAUSE_END.finditer(text):
         clause = text[: match.end()]
-        if count_words(clause.strip()) >= MIN_WORDS and not _has_open_markup(clause):
+        if (
+            count_words(clause.strip()) >= MIN_WORDS
+            and can_cut(text, match.end(), language)
+            and not _has_open_markup(clause)
+        ):
             return match.end()
     return 0
 
 
-def _pause_after_ms(text: str, following: str) -> int:
+def _pause_after_ms(text: str, following: str, language: str) -> int:
     if text.rstrip(" \t").endswith("\n"):
         paragraph = text.rstrip(" \t").endswith("\n\n") or following.lstrip(" \t").startswith("\n")
         return PARAGRAPH_PAUSE_MS if paragraph else LINE_PAUSE_MS
-    return pause_ms(text)
+    return pause_ms(text, following, language)

@@ -30,7 +30,6 @@ MAX_COMBINING_MARKS = 4
 _JOINER_RUN = re.compile(f"([{_JOINERS}])[{_JOINERS}]+")
 _STRAY_JOINER = re.compile(rf"(?<![^\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?![^\x00-\x7f])")
 _GUILLEMETS = re.compile("« ?| ?»")
-_HTML_BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 _GAP = re.compile(f"[ {_PICTURE}]+")
 _SPACES_AROUND_BREAK = re.compile(r" ?\n ?")
 
@@ -74,7 +73,6 @@ def normalize(text: str) -> str:
     if not text.isascii():
         text = _STRAY_JOINER.sub("", _JOINER_RUN.sub(r"\1", text))
         text = unicodedata.normalize("NFC", _limit_combining_marks(text))
-    text = _HTML_BREAK.sub("\n", text)
     text = _SPACES_AROUND_BREAK.sub("\n", _GAP.sub(_gap, text)).strip()
     return _GUILLEMETS.sub('"', text)
 

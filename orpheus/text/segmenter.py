@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
-from orpheus.text import addresses, characters, markup, numbers, tags
+from orpheus.text import addresses, characters, citations, elements, markup, numbers, pauses, tags
+from orpheus.text.incoming import IncomingText
 from orpheus.text.sentences import MIN_CHARS, early_clause_end, length, split_long, split_sentences
 
 LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
@@ -36,7 +37,7 @@ _FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script 
 
 @dataclass(eq=False)
 class Segment:
-    """A part of the text that is generated in one go, and the result.
+    """A part of the text that is generated in one go, and the result; without text, a pause that was asked for.
 
     The text is cut here; the pipeline fills in the counts while it is spoken, in samples at the codec's rate.
     """
@@ -54,7 +55,7 @@ class SegmentedText:
     """A complete text in segments, to be spoken once: the segments record their own results."""
 
     segments: tuple[Segment, ...]
-    removed_tags: int  # <tags> that the model does not know
+    removed_tags: int  # <tags> that the model does not know, and marks that hide what is not spoken
 
     def source(self) -> SegmentSource:
         """The segments, one after another."""
@@ -99,41 +100,66 @@ class _Part(NamedTuple):
 
 
 def segment_text(
-    text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
+    text: str,
+    language: str,
+    max_chars: int,
+    *,
+    join_chars: int | None = None,
+    normalize: bool = False,
+    skip_directions: bool = False,
 ) -> SegmentedText:
     """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
-    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers.
-    Raises BadRequest if the text contains nothing to say.
+    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers,
+    `skip_directions` leaves out stage directions. Raises BadRequest if the text contains nothing to say.
     """
+    incoming = IncomingText(skip_directions=skip_directions)
+    text = incoming.end(incoming.append("", text))
+    join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
+    removed_tags = incoming.removed_tags
+    segments: list[Segment] = []
+    for part, silence_ms in pauses.split(text):
+        said, removed = _segment_part(part, language, max_chars, join_chars, normalize)
+        removed_tags += removed
+        segments += said
+        if silence_ms and segments and not segments[-1].text:
+            segments[-1].pause_ms = min(segments[-1].pause_ms + silence_ms, pauses.MAX_PAUSE_MS)
+        elif silence_ms:
+            segments.append(Segment("", silence_ms))
+    if not any(segment.text for segment in segments):
+        raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+    return SegmentedText(tuple(segments), removed_tags)
+
+
+def _segment_part(
+    text: str, language: str, max_chars: int, join_chars: int, normalize: bool
+) -> tuple[list[Segment], int]:
+    """The segments of a text without pauses, none if nothing in it can be said; and how many tags were removed."""
     text, removed_tags = _clean(text, language, normalize)
     if not _SPEAKABLE.search(text):
-        raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
-    join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
+        return [], removed_tags
     # One character less: `_terminate` may add a full stop.
     packed = _pack(_parts(text, language, max_chars - 1), max_chars - 1, join_chars - 1)
     parts = [part for part in packed if _SPEAKABLE.search(part.text)]
     last = len(parts) - 1
-    return SegmentedText(
-        tuple(
-            Segment(tags.from_placeholders(_terminate(part.text)), part.pause_ms if index < last else 0)
-            for index, part in enumerate(parts)
-        ),
-        removed_tags,
-    )
+    return [
+        Segment(tags.from_placeholders(_terminate(part.text)), part.pause_ms if index < last else 0)
+        for index, part in enumerate(parts)
+    ], removed_tags
 
 
 def _clean(text: str, language: str, normalize: bool) -> tuple[str, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; and how many tags were removed."""
-    text = strip_control(characters.normalize(text))
-    text = addresses.verbalize(markup.strip_blocks(text), language)
+    text = strip_control(characters.normalize(citations.strip_tokens(text)))
+    text, removed_elements = elements.strip(text)
+    text = addresses.verbalize(markup.strip_blocks(citations.strip(text)), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     if normalize:
         text = numbers.verbalize(text, language)
     # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
     text = _DASHES.sub(" - ", _DOTS.sub("...", text))
-    return _SPACES.sub(" ", text.replace("\u00a0", " ")), removed_tags
+    return _SPACES.sub(" ", text.replace("\u00a0", " ")), removed_elements + removed_tags
 
 
 def _one_mark(marks: re.Match[str]) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from orpheus.errors import BadRequest, TooLarge
+from orpheus.text import citations, elements, pauses
+from orpheus.text.incoming import IncomingText
 from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_text
 from orpheus.text.sentences import CLAUSE_END, count_words, length, split_long, split_sentences
 
@@ -28,12 +30,14 @@ WORDS_BELOW_S = 0.4  # of audio left; with less, any words are taken
 # Sentences are searched for within this many segment lengths: all of a long text would take too long.
 SEARCH_SEGMENTS = 4
 
-# A line break that ends what came before it: an empty line follows, or a list item, or a heading.
-_LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
+# A line break that ends what came before it: an empty line follows, or a list item, or a heading. Or the end of a block.
+_LINE_END = re.compile(rf"\n(?=[ \t]*(?:\n|[-*+•] |\d{{1,3}}[.)] |#))|{elements.BLOCK_END}", re.IGNORECASE)
 _SENTENCE_ENDED = re.compile(r"[.!?。．！？।॥؟۔…][\"')\]」』”’]*\s*$")
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
-_BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+_BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200), ("【", "】", 100), ("\ue200", "\ue201", 200))
+_ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pitch="low">
+_TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -59,9 +63,9 @@ class StreamingSegmenter:
         max_chars: int,
         join_chars: int | None = None,
         normalize: bool = False,
+        skip_directions: bool = False,
     ) -> None:
         """Segments as `segment_text` makes them; `max_chars` limits the whole text, in characters received."""
-        self.removed_tags = 0
         self.spans: list[Span] = []  # final: a segment that was returned is never changed by later text
         self.chars = 0  # received
         self._language = language
@@ -69,8 +73,10 @@ class StreamingSegmenter:
         self._join_chars = min(join_chars or segment_chars, segment_chars)
         self._max_chars = max_chars
         self._normalize = normalize
+        self._removed_tags = 0
+        self._incoming = IncomingText(skip_directions=skip_directions)
         self._high_surrogate = ""  # whose low surrogate comes with the next fragment
-        self._pending = ""  # not yet in a span
+        self._pending = ""  # let through, but not yet in a span
         self._unsaid = ""  # taken from `_pending`, but unspeakable: it goes into the next span
         self._ready: deque[Segment] = deque()
         self._segments = 0  # in all spans
@@ -87,20 +93,27 @@ class StreamingSegmenter:
             )
         text = self._high_surrogate + text
         self._high_surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        self._pending += _join_surrogates(text.removesuffix(self._high_surrogate))
-        self._pushed_s = asyncio.get_running_loop().time()
+        text = _join_surrogates(text.removesuffix(self._high_surrogate))
+        before, self._pending = self._pending, self._incoming.append(self._pending, text)
+        if self._pending != before:  # reasoning is not writing: the listener hears nothing of it
+            self._pushed_s = asyncio.get_running_loop().time()
         self._changed.set()
 
     def push_word(self, text: str) -> None:
         """Append one or more whole words that come without the spaces around them."""
-        if self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
+        if not self._incoming.holds and self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
             self._pending = self._pending[:-1]
         self.push(text if text[-1:].isspace() or text in _OPENING else text + " ")
 
     def end(self) -> None:
         """The text is complete."""
+        self._pending = self._incoming.end(self._pending)
         self._ended = True
         self._changed.set()
+
+    @property
+    def removed_tags(self) -> int:
+        return self._incoming.removed_tags + self._removed_tags
 
     @property
     def unsaid(self) -> str:
@@ -113,7 +126,7 @@ class StreamingSegmenter:
 
     async def next(self, buffered_s: Callable[[], float]) -> Segment | None:
         """See SegmentSource. BadRequest at the end of a text that contained nothing to say."""
-        while not self._ready:
+        while not self._ready or not self._segments:  # a pause alone is nothing to say
             remaining_s = buffered_s() if self._segments else 0.0
             if self._pending and (end := self._segment_end(remaining_s)):
                 self._add_span(end)
@@ -151,9 +164,11 @@ class StreamingSegmenter:
     def _segment_end(self, remaining_s: float) -> int:
         """Where to split the pending text with `remaining_s` of audio left; 0 to wait for more."""
         text = self._pending
+        if pause := pauses.PLACEHOLDER.search(text):
+            return pause.start() or pause.end()
         if self._ended:
             return len(text)
-        paused = self._quiet_s() >= WRITER_PAUSE_S
+        paused = self._incoming.inside or self._quiet_s() >= WRITER_PAUSE_S
         complete = paused and bool(_SENTENCE_ENDED.search(text))
         # The last word may not be complete; a wide character is.
         whole = text if complete or length(text[-2:]) > 2 else text[: _last_space_end(text)]
@@ -192,6 +207,9 @@ class StreamingSegmenter:
     def _add_span(self, end: int) -> None:
         """Turn the pending text up to `end` into a span and its segments."""
         text, self._pending = self._pending[:end], self._pending[end:]
+        if silence_ms := pauses.length_ms(text):
+            self._add_silence(silence_ms)
+            return
         received, self._unsaid = self._unsaid + text, ""
         try:
             segmented = segment_text(
@@ -204,12 +222,17 @@ class StreamingSegmenter:
         except BadRequest:
             self._unsaid = received
             return
-        self.removed_tags += segmented.removed_tags
+        self._removed_tags += segmented.removed_tags
         *others, last = segmented.segments
         chars = tuple(length(segment.text) for segment in segmented.segments)
         self.spans.append(Span(received, self._segments, chars))
         self._segments += len(segmented.segments)
         self._ready.extend([*others, replace(last, pause_ms=_pause_after_ms(text, self._pending))])
+
+    def _add_silence(self, silence_ms: int) -> None:
+        if self._ready and not self._ready[-1].text:
+            silence_ms = min(self._ready.pop().pause_ms + silence_ms, pauses.MAX_PAUSE_MS)
+        self._ready.append(Segment("", silence_ms))
 
 
 def _join_surrogates(text: str) -> str:
@@ -218,7 +241,10 @@ def _join_surrogates(text: str) -> str:
 
 
 def _last_space_end(text: str) -> int:
-    return next((n for n in range(len(text), 0, -1) if text[n - 1].isspace()), 0)
+    if text[-1:].isspace():
+        return len(text)
+    *before, word = text.rsplit(None, 1) or [""]
+    return len(text) - len(word) if before or text[:1].isspace() else 0
 
 
 def _words_end(text: str, count: int) -> int:
@@ -231,9 +257,9 @@ def _has_open_markup(text: str) -> bool:
     """Whether code, emphasis, a link or a tag was opened recently and not closed."""
     opened = [(text.rfind(mark), max_chars) for mark, max_chars in _SYMMETRIC_MARKUP if text.count(mark) % 2]
     opened += [
-        (text.rfind(opening), max_chars)
+        (start, _ATTRIBUTES_CHARS if opening == "<" and "=" in text[start:] else max_chars)
         for opening, closing, max_chars in _BRACKETS
-        if text.rfind(opening) > text.rfind(closing)
+        if (start := text.rfind(opening)) > text.rfind(closing)
     ]
     return any(len(text) - start <= max_chars for start, max_chars in opened)
 
@@ -248,6 +274,10 @@ def _first_clause_end(text: str) -> int:
 
 
 def _pause_after_ms(text: str, following: str) -> int:
+    if pauses.PLACEHOLDER.match(following):
+        return 0  # it is what was asked for instead
+    text, _ = elements.strip(text[-_TAIL_CHARS:])
+    text = citations.strip(citations.strip_tokens(text))
     if text.rstrip(" \t").endswith("\n"):
         paragraph = text.rstrip(" \t").endswith("\n\n") or following.lstrip(" \t").startswith("\n")
         return PARAGRAPH_PAUSE_MS if paragraph else LINE_PAUSE_MS

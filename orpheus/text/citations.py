@@ -1,72 +1,114 @@
-"""Citation marks, "of France.[1]": left out, with the space before them; what stands around them stays as it is.
+"""Citation marks, "of France.[1]", 【4†source】: recognized where they stand, by what stands around them.
 
-A number in brackets is read where it is a word of its sentence ("see [1]", "[1, 2, 3] is a list", `f[i]`, `items[0]`) or
-begins a line.
+A number in brackets is read where it is a word of its sentence ("see [1]", "the list [1, 2, 3]"), the index of a name
+(`f[i]`, `x_1[2]`, `items[0]`) or the beginning of a line. IncomingText, which knows what came before, leaves the marks out.
 """
 
 from __future__ import annotations
 
 import re
 
-_SPACE = r"[ \u00a0]?"
-# ChatGPT's, as its API and its page write them: "turn0search1" between private-use characters, 【4†source】.
-_PRIVATE = re.compile(
-    r"[ \u00a0]?(?:\ue200[^\ue200\ue201\n]{0,300}\ue201|:contentReference\[oaicite:\d{1,4}\]\{index=\d{1,4}\}"
-    r"|【\d{1,4}(?:[:-]\d{1,4})?(?:†[^【】\n]{0,200})?】|\[?\boaicite:\d{1,4}\]?|\[cite:[^\[\]\n]{1,100}\]"
-    r"|\[(?:cite_start|cite_end)\]|\b(?:cite)?(?:turn\d{1,3}(?:search|news|view|fetch|file|image|product)\d{1,3})+)"
-)
+OPENERS = "¹²³⁴⁵⁶⁷⁸⁹⁰⁽†‡【\ue200"  # besides "["
+CONTEXT_CHARS = 24  # looked at before a mark
+
+_SPACE = "[ \u00a0\u202f]?"
 _NUMBERS = r"\d{1,3}(?:\s?[,;–-]\s?\d{1,3}){0,20}"
-_NOTES = (
-    r"citation needed|clarification needed|verification needed|better source needed|when\?|who\?|which\?|where\?|why\?|by whom\?"
-    r"|according to whom\?|dubious|dubious . discuss|update|sic|(?:note|nb|n|nota|ref|réf\. nécessaire|cita requerida"
-    r"|citazione necessaria|senza fonte|Anm\.|출처 필요|来源请求|उद्धरण चाहिए)\s?\d{0,3}"
-)
+# Wikipedia's.
+_REMARKS = (
+    "citation needed", "clarification needed", "verification needed", "better source needed", "when?", "who?", "which?",
+    "where?", "why?", "by whom?", "according to whom?", "dubious", "update", "réf. nécessaire", "cita requerida",
+    "citazione necessaria", "senza fonte", "출처 필요", "来源请求", "उद्धरण चाहिए", "cite_start", "cite_end",
+)  # fmt: skip
+_NOTE_NAMES = r"(?:note|nb|n|nota|ref|Anm\.|oaicite:)\s?"
+_NOTES = rf"{'|'.join(map(re.escape, _REMARKS))}|{_NOTE_NAMES}\d{{0,4}}|cite:[^\[\]\n]{{1,100}}"
 _MARK = rf"\[{{1,2}}(?:{_NUMBERS}|{_NOTES})\]{{1,2}}(?:\(https?://[^\s()]{{1,500}}\))?"
-_CITATIONS = re.compile(
-    rf"`[^`\n]{{1,300}}`|(?P<space>{_SPACE})(?P<marks>{_MARK}(?:,?{_SPACE}{_MARK}){{0,20}})", re.IGNORECASE
+_MARKS = re.compile(rf"{_MARK}(?:,?{_SPACE}{_MARK}){{0,20}}", re.IGNORECASE)
+_MARKS_BEGUN = re.compile(
+    rf"(?:{_MARK},?{_SPACE}){{0,21}}(?:\[{{1,2}}(?P<remark>[^\[\]\n\d]{{0,24}}|{_NOTE_NAMES}\d{{0,4}}|cite:[^\[\]\n]{{0,100}}"
+    r"|[\d\s,;–-]{1,150})(?:\]{1,2}(?:\((?:h[^\s()]{0,500})?)?)?)?\Z",
+    re.IGNORECASE,
 )
-_LETTER_NOTE = re.compile(r"(?<=[.,;!?\"”])\[[a-z]\](?!\w)")
-_INDEX = re.compile(r"\[0[\],]")  # nobody counts sources from nothing
-# An identifier, whose index the number is.
-_INDEXED = re.compile(r"(?:(?:^|\W)[^\W\d_]|[^\W\d]\d{1,3}|_|\])\Z")
+_LETTER = re.compile(r"\[[a-z]\]")
+_AFTER_STOP = re.compile("[.,;:!?\"”'’)。！？।][\"”'’)]?\\Z")
+_SUPERSCRIPTS = re.compile("⁽?[¹²³⁴⁵⁶⁷⁸⁹⁰]{1,3}(?:[,˒][¹²³⁴⁵⁶⁷⁸⁹⁰]{1,3}){0,9}⁾?|[†‡]{1,3}")
+_SUPERSCRIPTS_BEGUN = re.compile("[⁽¹²³⁴⁵⁶⁷⁸⁹⁰˒,†‡]{1,40}\\Z")
+# ChatGPT's: 【4†source】, and private-use characters around names such as turn0search1.
+_SOURCE = re.compile(
+    "【\\d{1,4}(?:[:-]\\d{1,4})?(?:†[^【】\n]{0,200})?】|\ue200[^\ue200\ue201\n]{0,300}\ue201"
+)
+_SOURCE_BEGUN = re.compile(
+    "【\\d{0,4}(?:[:-]\\d{0,4})?(?:†[^【】\n]{0,200})?\\Z|\ue200[^\ue200\ue201\n]{0,300}\\Z"
+)
+_REFERENCES = re.compile(
+    rf"{_SPACE}(?::contentReference\[oaicite:\d{{1,4}}\]\{{index=\d{{1,4}}\}}"
+    r"|\b(?:cite)?(?:turn\d{1,3}(?:search|news|view|fetch|file|image|product)\d{1,3})+)"
+)
+
+_BEGINNINGS = (*_REMARKS, "note 1", "nb 1", "n 1", "nota 1", "ref 1", "anm. 1")
+_NAMED = re.compile(
+    r"(?:(?:^|\W)[^\W\d_]|[^\W\d_]\d{1,3}|_\w{0,20}|\])\Z"
+)  # a name, whose index the number is
 # Words after which the number is a word too.
 _REFERRING = re.compile(
     r"(?:^|\W)(?:in|of|see|by|from|and|or|to|with|at|on|is|are|was|like|the|an?|cf|refs?|references?|equations?|eq|items?"
     r"|steps?|options?|numbers?|lists?|arrays?|ranges?|intervals?|values?|between|than|version|page"
-    r"|dans|voir|de|et|ou|par|à|le|la|les|est|liste|in|siehe|und|oder|von|mit|ist|der|die|das|liste|vgl"
-    r"|en|ver|véase|y|o|por|el|es|lista|di|vedi|e|da|il|è)\.?\Z",
+    r"|dans|voir|de|et|ou|par|à|le|la|les|est|liste|siehe|und|oder|von|mit|ist|der|die|das|vgl"
+    r"|en|ver|véase|y|o|por|el|es|lista|di|vedi|e|da|il|è)\.?\s\Z",
     re.IGNORECASE,
 )
-_BEFORE_CHARS = 20
-# ² and ³ are powers after a short word (m², km², log²), ¹ never is.
-_SUPERSCRIPTS = re.compile(
-    r"(?:(?<=[.,;:!?\"”)])|(?<=[^\W\d_]{2})(?=¹)|(?<=[^\W\d_]{4}))[⁽]?[¹²³⁴⁵⁶⁷⁸⁹⁰]{1,3}(?:[,⁻˒][¹²³⁴⁵⁶⁷⁸⁹⁰]{1,3}){0,5}[⁾]?(?![ʳᵗⁿˢ⁺⁻\w])"
-)
-_DAGGERS = re.compile(r"(?<=[\w.,;:!?\"”)])[†‡]+")
+_CITED = re.compile("[\\w.,;:!?\"”'’)»*。！？।]\\Z")
 
 
-def strip_tokens(text: str) -> str:
-    """`text` without the marks of chat pages. Before characters are normalized: some are private-use."""
-    return _PRIVATE.sub("", text)
+def read(text: str, start: int, before: str) -> int:
+    """The end of the citation that begins at `start`, after `before`; 0 if there is none."""
+    if text[start] == "[":
+        return _bracketed_end(text, start, before)
+    if source := _SOURCE.match(text, start):
+        return source.end()
+    note = _SUPERSCRIPTS.match(text, start)
+    return note.end() if note and is_note(note[0], before, text[note.end() : note.end() + 1]) else 0
 
 
-def strip(text: str) -> str:
-    """`text` without citation marks. Linear in the text."""
-    if "[" in text:
-        text = _LETTER_NOTE.sub("", _CITATIONS.sub(_without, text))
-    return text if text.isascii() else _DAGGERS.sub("", _SUPERSCRIPTS.sub("", text))
+def is_unfinished(text: str, start: int) -> bool:
+    """Whether more text is needed to tell."""
+    if marks := _MARKS_BEGUN.match(text, start):
+        remark = (marks["remark"] or "").lower()
+        return (
+            not remark[:1].isalpha()
+            or ":" in remark
+            or any(known.startswith(remark) for known in _BEGINNINGS)
+        )
+    return bool(_SUPERSCRIPTS_BEGUN.match(text, start) or _SOURCE_BEGUN.match(text, start))
 
 
-def _without(match: re.Match[str]) -> str:
-    if not match["marks"]:  # code
-        return match[0]
-    text, start, end = match.string, match.start(), match.end()
-    before, after = text[max(0, start - _BEFORE_CHARS) : start], text[end : end + 2]
-    begins_line = (not before or before[-1] == "\n") and "](" not in match["marks"]  # a list's marker, not a link
-    is_word = _REFERRING.search(before) if match["space"] else _INDEXED.search(before)
-    continues = after[:1] in ("=", "[", "(", "_") or after in (" =", ".=") or (after[:1] == "." and after[1:].islower())
-    if begins_line or is_word or continues or _INDEX.match(match["marks"]):
-        return match[0]
-    if match["space"] and not re.search(r"[\w.,;:!?\"”'’)»*。！？]\Z", before):
-        return match[0]
-    return " " if after[:1].isalnum() else ""
+def is_note(superscript: str, before: str, after: str) -> bool:
+    """Whether raised digits or daggers refer to a note: ² and ³ are powers after a short word (m², km³, log²)."""
+    if after.isalnum() or after in ("⁻", "⁺", "/"):
+        return False
+    word = re.search(r"[^\W\d_]*\Z", before)
+    letters = len(word[0]) if word else 0
+    return bool(_AFTER_STOP.search(before)) or letters >= (2 if superscript[0] in "¹†‡⁽" else 4)
+
+
+def strip_references(text: str) -> str:
+    """`text` without ChatGPT's names of sources. Before characters are normalized."""
+    return _REFERENCES.sub("", text)
+
+
+def _bracketed_end(text: str, start: int, before: str) -> int:
+    if (letter := _LETTER.match(text, start)) and _AFTER_STOP.search(before):
+        return letter.end()
+    marks = _MARKS.match(text, start)
+    if not marks:
+        return 0
+    end, spaced = marks.end(), before[-1:].isspace()
+    after = text[end : end + 2]
+    begins_line = not before.strip() or before.rstrip(" \t").endswith("\n")
+    if begins_line and "](" not in marks[0]:  # a list's marker, not a link
+        return 0
+    continues = (
+        after[:1] in ("=", "[", "(", "{", "_") or after == " =" or (after[:1] == "." and after[1:].islower())
+    )
+    counts_from_zero = re.match(r"\[0[\],]", marks[0])  # nobody numbers sources so
+    is_word = _REFERRING.search(before) if spaced else _NAMED.search(before)
+    return 0 if continues or counts_from_zero or is_word or not _CITED.search(before.rstrip()) else end

@@ -10,27 +10,27 @@ import re
 from orpheus.text.markup import ITEM
 from orpheus.text.tags import ATTRIBUTE
 
-_PARAGRAPHS = frozenset(
-    "h1 h2 h3 h4 h5 h6 p div blockquote section article header footer main nav aside figure figcaption pre table thead "
-    "tbody tfoot caption ul ol dl hr form fieldset address details summary body html title center".split()
+_PARAGRAPHS = (
+    "h[1-6r]|p|div|blockquote|section|article|header|footer|main|nav|aside|figure|figcaption|pre|table|thead|tbody|tfoot"
+    "|caption|ul|ol|dl|form|fieldset|address|details|summary|body|html|title|center"
 )
-_LINES = frozenset("li tr dt dd br option legend optgroup".split())
-_CELLS = frozenset(("td", "th"))
-_INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i img input ins kbd label mark meta link nobr output q s "
-    "samp small span strike strong sub sup time tt u var wbr answer response output final "
-    "speak say-as prosody emphasis phoneme voice lang w desc audio token amazon:effect amazon:emotion "
-    "amazon:domain mstts:express-as mstts:silence google:style".split()
+_LINES = "li|tr|dt|dd|br|option|optgroup|legend"
+_INLINE = (
+    "a|abbr|acronym|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|img|input|ins|kbd|label|link|mark|meta|nobr|output|q|s"
+    "|samp|small|span|strike|strong|sub|sup|time|tt|u|var|wbr|answer|response|final"
+    "|speak|say-as|prosody|emphasis|phoneme|voice|lang|w|desc|audio|token"
+    "|amazon:effect|amazon:emotion|amazon:domain|mstts:express-as|mstts:silence|google:style"
 )
-_NAMES = "|".join(sorted(_PARAGRAPHS | _LINES | _CELLS | _INLINE, key=len, reverse=True))
-_ELEMENT = re.compile(rf"<(?P<close>/?)(?P<name>{_NAMES})(?:{ATTRIBUTE}){{0,12}}\s?/?>", re.IGNORECASE)
+_ELEMENT = re.compile(
+    rf"<(?P<close>/?)(?P<name>(?P<paragraph>{_PARAGRAPHS})|(?P<line>{_LINES})|(?P<cell>t[dh])|{_INLINE})"
+    rf"(?:{ATTRIBUTE}){{0,12}}\s?/?>",
+    re.IGNORECASE,
+)
 _DECLARATION = re.compile(r"<(?:!doctype|\?xml)[^<>]{0,300}>", re.IGNORECASE)
 _ALIAS = re.compile(
     r"""<sub\s+alias\s?=\s?(?:"(?P<double>[^"<>]{1,200})"|'(?P<single>[^'<>]{1,200})')\s?>[^<]{0,300}</sub>""",
     re.IGNORECASE,
 )
-_SUPERSCRIPT = re.compile(rf"<sup(?:{ATTRIBUTE}){{0,10}}>\s?(?P<digits>\d{{1,3}})\s?</sup>", re.IGNORECASE)
-_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # Stand for a break until the space around it is known; characters.normalize removes them from the input.
 _PARAGRAPH, _LINE = "\x1c", "\x1d"
@@ -44,7 +44,6 @@ def strip(text: str) -> tuple[str, int]:
     if "<" not in text:
         return text, 0
     text = _ALIAS.sub(lambda alias: alias["double"] or alias["single"], _DECLARATION.sub("", text))
-    text = _SUPERSCRIPT.sub(lambda power: power["digits"].translate(_SUPERSCRIPTS), text)
     out: list[str] = []
     position = removed = 0
     last = _PARAGRAPH  # what `out` ends with, but for spaces
@@ -53,7 +52,7 @@ def strip(text: str) -> tuple[str, int]:
         position = element.end()
         removed += 1
         last = piece.rstrip(" ")[-1:] or last
-        replacement = _replacement(element["name"].lower(), bool(element["close"]), last, text[position : position + 2])
+        replacement = _replacement(element, last)
         last = replacement.rstrip(" ")[-1:] or last
         out += [piece, replacement]
     if not out:
@@ -61,16 +60,17 @@ def strip(text: str) -> tuple[str, int]:
     return _set_breaks("".join([*out, text[position:]])), removed
 
 
-def _replacement(name: str, closes: bool, last: str, following: str) -> str:
-    if name in _PARAGRAPHS:
+def _replacement(element: re.Match[str], last: str) -> str:
+    if element["paragraph"]:
         return _PARAGRAPH
-    if name in _LINES:
+    if element["line"]:
         return _LINE
-    if name in _CELLS:
-        first = closes or last in (_PARAGRAPH, _LINE, "\n")
+    if element["cell"]:
+        first = element["close"] or last in (_PARAGRAPH, _LINE, "\n")
         return "" if first else " " if last in tuple(",;:.!?") else ", "
-    if name == "s" and closes and (last in tuple(".!?") or following == "<s"):  # SSML's sentence
-        return _LINE
+    if element["close"] and element["name"] in "sS":  # SSML's sentence, or struck out
+        next_begins = element.string.startswith(("<s", "<S"), element.end())
+        return _LINE if next_begins or last in tuple(".!?") else ""
     return ""
 
 

@@ -28,7 +28,9 @@ _BRACKETED = re.compile(
     rf"\[\s?(?:(?:pause|break)|(?:pause|break|silence)(?:\s?[:=]\s?|\s){_LENGTH.format('length')})\s?\]",
     re.IGNORECASE,
 )
-_ELEMENT = re.compile(r"<\s?(?:/\s?)?(?:break|pause|silence)(?P<rest>(?:[\s:=/][^<>]{0,200})?)>", re.IGNORECASE)
+_ELEMENT = re.compile(
+    r"<\s?(?:/\s?)?(?:break|pause|silence)(?P<rest>(?:[\s:=/][^<>]{0,200})?)>", re.IGNORECASE
+)
 _IN_ELEMENT = re.compile(
     rf"""(?:^[\s:=]*|\b(?:time|duration|length)\s?=\s?["']?\s?){_LENGTH.format("length")}(?=[\s"'/]|$)"""
     rf"""|\bmsec\s?=\s?["']?\s?(?P<msec>[+-]?\d{{1,40}})""",
@@ -55,7 +57,11 @@ def read(text: str, start: int) -> tuple[int, int] | None:
 
 def _element_ms(attributes: str) -> int:
     if found := _IN_ELEMENT.search(attributes):
-        return _length_ms(found["msec"], "ms") if found["msec"] else _length_ms(found["length"], found["length_unit"])
+        return (
+            _length_ms(found["msec"], "ms")
+            if found["msec"]
+            else _length_ms(found["length"], found["length_unit"])
+        )
     strength = _STRENGTH.search(attributes)
     return _STRENGTHS_MS.get(strength["strength"].lower(), _DEFAULT_MS) if strength else _DEFAULT_MS
 

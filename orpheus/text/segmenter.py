@@ -150,9 +150,9 @@ def _segment_part(
 
 def _clean(text: str, language: str, normalize: bool) -> tuple[str, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; and how many tags were removed."""
-    text = strip_control(characters.normalize(citations.strip_tokens(text)))
+    text = strip_control(characters.normalize(citations.strip_references(text)))
     text, removed_elements = elements.strip(text)
-    text = addresses.verbalize(markup.strip_blocks(citations.strip(text)), language)
+    text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     if normalize:
         text = numbers.verbalize(text, language)

@@ -16,9 +16,7 @@ _DIRECTION = re.compile(
     rf"\*(?![\s*])(?P<stars>[^*\n]{{1,{MAX_CHARS}}})(?<!\s)\*(?![\w*])"
     rf"|_(?![\s_])(?P<lines>[^_\n]{{1,{MAX_CHARS}}})(?<!\s)_(?![\w_])"
 )
-_BEGUN = re.compile(
-    rf"\*(?:(?![\s*])[^*\n]{{0,{MAX_CHARS}}})?\Z|_(?:(?![\s_])[^_\n]{{0,{MAX_CHARS}}})?\Z"
-)
+_BEGUN = re.compile(rf"\*(?:(?![\s*])[^*\n]{{0,{MAX_CHARS}}})?\Z|_(?:(?![\s_])[^_\n]{{0,{MAX_CHARS}}})?\Z")
 _SENTENCE_STARTS = re.compile(
     r"(?:\A|\n|[.!?…。！？।॥؟>\]][\"'”’)»」』]*)[ \t]*\Z|(?:\A|\n)[ \t]*(?:[-+*•>]|\d{1,3}[.)])[ \t]+\Z"
 )

@@ -35,7 +35,7 @@ _LINE_END = re.compile(rf"\n(?=[ \t]*(?:\n|[-*+•] |\d{{1,3}}[.)] |#))|{element
 _SENTENCE_ENDED = re.compile(r"[.!?。．！？।॥؟۔…][\"')\]」』”’]*\s*$")
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
-_BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200), ("【", "】", 100), ("\ue200", "\ue201", 200))
+_BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
 _ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pitch="low">
 _TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 _WORD = re.compile(r"\S+\s+")
@@ -276,8 +276,7 @@ def _first_clause_end(text: str) -> int:
 def _pause_after_ms(text: str, following: str) -> int:
     if pauses.PLACEHOLDER.match(following):
         return 0  # it is what was asked for instead
-    text, _ = elements.strip(text[-_TAIL_CHARS:])
-    text = citations.strip(citations.strip_tokens(text))
+    text, _ = elements.strip(citations.strip_references(text[-_TAIL_CHARS:]))
     if text.rstrip(" \t").endswith("\n"):
         paragraph = text.rstrip(" \t").endswith("\n\n") or following.lstrip(" \t").startswith("\n")
         return PARAGRAPH_PAUSE_MS if paragraph else LINE_PAUSE_MS

@@ -20,30 +20,30 @@ TABLES = sorted((Path(__file__).parents[1] / "texts").glob("*.toml"))
 def _read_cases() -> Iterator[Any]:
     for path in TABLES:
         table = tomllib.loads(path.read_text())
-        normalize = table.pop("normalize", False)
+        options = {name: table.pop(name) for name in ("normalize", "skip_directions") if name in table}
         for language, texts in table.items():
             for text, read in texts.items():
-                yield pytest.param(language, text, read, normalize, id=f"{path.stem}-{language}-{text[:40]}")
+                yield pytest.param(language, text, read, options, id=f"{path.stem}-{language}-{text[:40]}")
 
 
 CASES = list(_read_cases())
 
 
-@pytest.mark.parametrize(("language", "text", "read", "normalize"), CASES)
+@pytest.mark.parametrize(("language", "text", "read", "options"), CASES)
 def test_a_text_sent_at_once_is_read_as_its_line_says(
-    language: str, text: str, read: str, normalize: bool
+    language: str, text: str, read: str, options: dict[str, bool]
 ) -> None:
-    segmented = segment_text(text, language, SEGMENT_CHARS, normalize=normalize)
+    segmented = segment_text(text, language, SEGMENT_CHARS, **options)
     assert " ".join(segment.text for segment in segmented.segments if segment.text) == read
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("fragment_chars", [1, 4, 1000])
-@pytest.mark.parametrize(("language", "text", "read", "normalize"), CASES)
+@pytest.mark.parametrize(("language", "text", "read", "options"), CASES)
 async def test_a_text_written_live_has_the_same_words(
-    language: str, text: str, read: str, normalize: bool, fragment_chars: int
+    language: str, text: str, read: str, options: dict[str, bool], fragment_chars: int
 ) -> None:
-    segmenter = StreamingSegmenter(language, SEGMENT_CHARS, max_chars=10_000, normalize=normalize)
+    segmenter = StreamingSegmenter(language, SEGMENT_CHARS, max_chars=10_000, **options)
     spoken: list[str] = []
 
     async def speak() -> None:

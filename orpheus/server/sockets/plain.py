@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 from fastapi import APIRouter, WebSocket
@@ -119,21 +119,24 @@ def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
         raise BadRequest(
             "close must be 'done' (once the text sent so far is spoken) or 'eos' (after Eos).", param="close"
         )
-    directions = query.get("stage_directions") or "read"
-    if directions not in ("read", "skip"):
-        raise BadRequest(
-            "stage_directions must be 'read' or 'skip' (leave out *what stands in stars by itself*).",
-            param="stage_directions",
-        )
     request = SpeechRequest(
         input="",
         voice=query.get("voice", DEFAULT_VOICE),
         response_format="pcm",
         speed=_parse_number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
         sample_rate=SAMPLE_RATE,
-        stage_directions=directions,
+        stage_directions=_parse_directions(query),
     )
     return _PlainQuery(request, close, _parse_number(query, "lead_s", None, 0, 3600))
+
+
+def _parse_directions(query: Mapping[str, str]) -> Literal["read", "skip"]:
+    match query.get("stage_directions") or "read":
+        case "read":
+            return "read"
+        case "skip":
+            return "skip"
+    raise BadRequest("stage_directions must be 'read' or 'skip'.", param="stage_directions")
 
 
 def _parse_number(

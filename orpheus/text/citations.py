@@ -50,10 +50,10 @@ _NAMED = re.compile(
 )  # a name, whose index the number is
 # Words after which the number is a word too.
 _REFERRING = re.compile(
-    r"(?:^|\W)(?:in|of|see|by|from|and|or|to|with|at|on|is|are|was|like|the|an?|cf|refs?|references?|equations?|eq|items?"
+    r"(?:^|\W)(?:as|per|in|of|see|by|from|and|or|to|with|at|on|is|are|was|like|the|an?|cf|refs?|references?|equations?|eq|items?"
     r"|steps?|options?|numbers?|lists?|arrays?|ranges?|intervals?|values?|between|than|version|page"
-    r"|dans|voir|de|et|ou|par|à|le|la|les|est|liste|siehe|und|oder|von|mit|ist|der|die|das|vgl"
-    r"|en|ver|véase|y|o|por|el|es|lista|di|vedi|e|da|il|è)\.?\s\Z",
+    r"|comme|dans|voir|de|et|ou|par|à|le|la|les|est|liste|wie|siehe|und|oder|von|mit|ist|der|die|das|vgl"
+    r"|como|en|ver|véase|y|o|por|el|es|lista|come|di|vedi|e|da|il|è)\.?\s\Z",
     re.IGNORECASE,
 )
 _CITED = re.compile("[\\w.,;:!?\"”'’)»*。！？।]\\Z")

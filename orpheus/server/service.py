@@ -156,6 +156,7 @@ class SpeechService:
             max_tokens=request.max_tokens or settings.max_tokens,
             lead_silence_s=lead_ms / 1000,
             normalize=request.normalize,
+            skip_directions=request.stage_directions == "skip",
             patient=patient,
             format=request.response_format,
             speed=request.speed,

@@ -9,12 +9,24 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
-from orpheus.text import addresses, characters, markup, numbers, scripts, tags
+from orpheus.text import (
+    addresses,
+    characters,
+    citations,
+    elements,
+    entities,
+    markup,
+    numbers,
+    pauses,
+    scripts,
+    tags,
+)  # fmt: skip
+from orpheus.text.incoming import IncomingText
 from orpheus.text.sentences import (
     CLOSING,
     CONTEXT_CHARS,
@@ -45,7 +57,7 @@ _FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script 
 
 @dataclass(eq=False)
 class Segment:
-    """A part of the text that is generated in one go, and the result.
+    """A part of the text that is generated in one go, and the result; without text, a pause that was asked for.
 
     The text is cut here; the pipeline fills in the counts while it is spoken, in samples at the codec's rate.
     """
@@ -67,8 +79,8 @@ class Segment:
 class SegmentedText:
     """A complete text in segments, to be spoken once: the segments record their own results."""
 
-    segments: tuple[Segment, ...]  # none if there was nothing to say
-    removed_tags: int  # <tags> that the model does not know
+    segments: tuple[Segment, ...]  # none with words if there was nothing to say
+    removed_tags: int  # <tags> that the model does not know, and marks that hide what is not spoken
     left_out_chars: int = 0  # letters that the model cannot speak
 
     def source(self) -> SegmentSource:
@@ -118,37 +130,64 @@ class _Part(NamedTuple):
 
 
 def segment_text(
-    text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
+    text: str,
+    language: str,
+    max_chars: int,
+    *,
+    join_chars: int | None = None,
+    normalize: bool = False,
+    skip_directions: bool = False,
 ) -> SegmentedText:
     """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
-    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers.
-    Raises BadRequest if the text contains nothing to say, or nothing that a model of `language` can speak.
+    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers,
+    `skip_directions` leaves out stage directions. Raises BadRequest if the text contains nothing to say, or nothing that
+    a model of `language` can speak.
     """
-    segmented = segment_any(text, language, max_chars, join_chars=join_chars, normalize=normalize)
-    if segmented.segments:
-        return segmented
-    if segmented.left_out_chars:
-        raise scripts.unspeakable(text, language)
-    raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+    incoming = IncomingText(skip_directions=skip_directions)
+    spoken = incoming.end(incoming.append("", entities.decode(text)))
+    segmented = segment_spoken(spoken, language, max_chars, join_chars=join_chars, normalize=normalize)
+    if not any(segment.text for segment in segmented.segments):
+        if segmented.left_out_chars:
+            raise scripts.unspeakable(text, language)
+        raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+    return replace(segmented, removed_tags=segmented.removed_tags + incoming.removed_tags)
 
 
-def segment_any(
+def segment_spoken(
     text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
 ) -> SegmentedText:
-    """The same, without segments instead of an error if there is nothing to say."""
-    text, removed_tags, left_out_chars = _clean(text, language)
+    """The same of what an IncomingText let through; without words instead of an error if there is nothing to say."""
     join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
+    segments: list[Segment] = []
+    removed_tags = left_out_chars = 0
+    for part, silence_ms in pauses.split(text):
+        said, removed, left_out = _segment_part(part, language, max_chars, join_chars, normalize)
+        removed_tags += removed
+        left_out_chars += left_out
+        segments += said
+        if silence_ms and segments and not segments[-1].text:
+            segments[-1].pause_ms = min(segments[-1].pause_ms + silence_ms, pauses.MAX_PAUSE_MS)
+        elif silence_ms:
+            segments.append(Segment("", silence_ms))
+    return SegmentedText(tuple(segments), removed_tags, left_out_chars)
+
+
+def _segment_part(
+    text: str, language: str, max_chars: int, join_chars: int, normalize: bool
+) -> tuple[list[Segment], int, int]:
+    """The segments of a text without pauses, none if nothing in it can be said; tags removed, letters left out."""
+    text, removed_tags, left_out_chars = _clean(text, language)
     # One character less: `_terminate` may add a full stop.
     packed = _pack(_parts(text, language, max_chars - 1), language, max_chars - 1, join_chars - 1)
     spoken = (part for part in packed if _SPEAKABLE.search(part.text))
     parts = [read for part in spoken for read in _read_numbers(part, language, max_chars - 1, normalize)]
     last = len(parts) - 1
-    return SegmentedText(
-        tuple(
+    return (
+        [
             Segment(tags.from_placeholders(_terminate(part.text)), part.pause_ms if index < last else 0)
             for index, part in enumerate(parts)
-        ),
+        ],
         removed_tags,
         left_out_chars,
     )
@@ -156,14 +195,15 @@ def segment_any(
 
 def _clean(text: str, language: str) -> tuple[str, int, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
-    text = strip_control(characters.normalize(text))
+    text = strip_control(characters.normalize(citations.strip_references(text)))
+    text, removed_elements = elements.strip(text)
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     text, left_out_chars = scripts.leave_out(text, language)
     # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
     text = _DASHES.sub(" - ", _DOTS.sub("...", text))
-    return _SPACES.sub(" ", text), removed_tags, left_out_chars
+    return _SPACES.sub(" ", text), removed_elements + removed_tags, left_out_chars
 
 
 def _one_mark(marks: re.Match[str]) -> str:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from orpheus.errors import TooLarge
-from orpheus.text import entities, scripts
-from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_any
+from orpheus.text import citations, elements, entities, pauses, scripts
+from orpheus.text.incoming import IncomingText
+from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_spoken
 from orpheus.text.sentences import (
     CLAUSE_END,
     can_cut,
@@ -38,11 +39,13 @@ WORDS_BELOW_S = 0.4  # of audio left; with less, any words are taken
 # Sentences are searched for within this many segment lengths: all of a long text would take too long.
 SEARCH_SEGMENTS = 4
 
-# A line break that ends what came before it: an empty line follows, or a list item, or a heading.
-_LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
+# A line break that ends what came before it: an empty line follows, or a list item, or a heading. Or the end of a block.
+_LINE_END = re.compile(rf"\n(?=[ \t]*(?:\n|[-*+•] |\d{{1,3}}[.)] |#))|{elements.BLOCK_END}", re.IGNORECASE)
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+_ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pitch="low">
+_TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 # Without spaces between words; Korean has them.
 _SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\S+\s+")
@@ -70,9 +73,9 @@ class StreamingSegmenter:
         max_chars: int,
         join_chars: int | None = None,
         normalize: bool = False,
+        skip_directions: bool = False,
     ) -> None:
         """Segments as `segment_text` makes them; `max_chars` limits the whole text, in characters received."""
-        self.removed_tags = 0
         self.left_out_chars = 0
         self.spans: list[Span] = []  # final: a segment that was returned is never changed by later text
         self.chars = 0  # received
@@ -81,8 +84,10 @@ class StreamingSegmenter:
         self._join_chars = min(join_chars or segment_chars, segment_chars)
         self._max_chars = max_chars
         self._normalize = normalize
+        self._removed_tags = 0
+        self._incoming = IncomingText(skip_directions=skip_directions)
         self._unfinished = ""  # an entity or a surrogate pair, whose end comes with the next fragment
-        self._pending = ""  # not yet in a span
+        self._pending = ""  # let through, but not yet in a span
         self._searched = 0  # characters of it in which no sentence ends
         self._unsaid = ""  # taken from `_pending`, but unspeakable: it goes into the next span
         self._ready: deque[Segment] = deque()
@@ -100,25 +105,32 @@ class StreamingSegmenter:
             )
         text = self._unfinished + text
         end = entities.finished_end(text)
-        self._pending += entities.decode(text[:end])
         self._unfinished = text[end:]
-        self._pushed_s = asyncio.get_running_loop().time()
+        before = self._pending
+        self._pending = self._incoming.append(before, entities.decode(text[:end]))
+        self._searched = min(self._searched, len(self._pending))  # it may have lost its end
+        if self._pending != before:  # reasoning is not writing: the listener hears nothing of it
+            self._pushed_s = asyncio.get_running_loop().time()
         self._changed.set()
 
     def push_word(self, text: str) -> None:
         """Append one or more whole words that come without the spaces around them."""
         text = entities.decode(text)
-        if self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
+        if not self._incoming.holds and self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
             self._pending = self._pending[:-1]
         self.push(text if text[-1:].isspace() or text in _OPENING else text + " ")
 
     def end(self) -> None:
         """The text is complete."""
-        if self._unfinished.startswith("&"):
-            self._pending += entities.decode(self._unfinished)
+        rest = entities.decode(self._unfinished) if self._unfinished.startswith("&") else ""
         self._unfinished = ""
+        self._pending = self._incoming.end(self._incoming.append(self._pending, rest))
         self._ended = True
         self._changed.set()
+
+    @property
+    def removed_tags(self) -> int:
+        return self._incoming.removed_tags + self._removed_tags
 
     @property
     def unsaid(self) -> str:
@@ -138,7 +150,7 @@ class StreamingSegmenter:
 
         A text with nothing to say, such as "..." or an emoji, has no segments: it is said in no time.
         """
-        while not self._ready:
+        while not self._ready or not self._segments:  # a pause alone is nothing to say
             remaining_s = buffered_s() if self._segments else 0.0
             if self._pending and (end := self._segment_end(remaining_s)):
                 self._add_span(end)
@@ -174,9 +186,11 @@ class StreamingSegmenter:
     def _segment_end(self, remaining_s: float) -> int:
         """Where to split the pending text with `remaining_s` of audio left; 0 to wait for more."""
         text = self._pending
+        if pause := pauses.PLACEHOLDER.search(text):
+            return pause.start() or pause.end()
         if self._ended:
             return len(text)
-        paused = self._quiet_s() >= WRITER_PAUSE_S
+        paused = self._incoming.inside or self._quiet_s() >= WRITER_PAUSE_S
         waited = self._quiet_s() >= UNCLOSED_S
         ended = ends_sentence(text, len(text), self._language)
         undecided = ended is None and not waited
@@ -224,12 +238,15 @@ class StreamingSegmenter:
         """Turn the pending text up to `end` into a span and its segments."""
         text, self._pending = self._pending[:end], self._pending[end:]
         self._searched = 0
+        if silence_ms := pauses.length_ms(text):
+            self._add_silence(silence_ms)
+            return
         received, self._unsaid = self._unsaid + text, ""
-        segmented = segment_any(
+        segmented = segment_spoken(
             text, self._language, self._segment_chars, join_chars=self._join_chars, normalize=self._normalize
         )
         self.left_out_chars += segmented.left_out_chars
-        self.removed_tags += segmented.removed_tags
+        self._removed_tags += segmented.removed_tags
         if not segmented.segments:
             self._unsaid = received
             return
@@ -240,6 +257,11 @@ class StreamingSegmenter:
         self._ready.extend(
             [*others, replace(last, pause_ms=_pause_after_ms(text, self._pending, self._language))]
         )
+
+    def _add_silence(self, silence_ms: int) -> None:
+        if self._ready and not self._ready[-1].text:
+            silence_ms = min(self._ready.pop().pause_ms + silence_ms, pauses.MAX_PAUSE_MS)
+        self._ready.append(Segment("", silence_ms))
 
 
 def _last_space_end(text: str) -> int:
@@ -269,9 +291,9 @@ def _has_open_markup(text: str) -> bool:
     """Whether code, emphasis, a link or a tag was opened recently and not closed."""
     opened = [(text.rfind(mark), max_chars) for mark, max_chars in _SYMMETRIC_MARKUP if text.count(mark) % 2]
     opened += [
-        (text.rfind(opening), max_chars)
+        (start, _ATTRIBUTES_CHARS if opening == "<" and "=" in text[start:] else max_chars)
         for opening, closing, max_chars in _BRACKETS
-        if text.rfind(opening) > text.rfind(closing)
+        if (start := text.rfind(opening)) > text.rfind(closing)
     ]
     return any(len(text) - start <= max_chars for start, max_chars in opened)
 
@@ -290,6 +312,9 @@ def _first_clause_end(text: str, language: str) -> int:
 
 
 def _pause_after_ms(text: str, following: str, language: str) -> int:
+    if pauses.PLACEHOLDER.match(following):
+        return 0  # it is what was asked for instead
+    text, _ = elements.strip(citations.strip_references(text[-_TAIL_CHARS:]))
     if text.rstrip(" \t").endswith("\n"):
         paragraph = text.rstrip(" \t").endswith("\n\n") or following.lstrip(" \t").startswith("\n")
         return PARAGRAPH_PAUSE_MS if paragraph else LINE_PAUSE_MS

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
-from orpheus.text import addresses, characters, markup, numbers, tags
+from orpheus.text import addresses, characters, markup, math, numbers, tags
 from orpheus.text.sentences import MIN_CHARS, early_clause_end, length, split_long, split_sentences
 
 LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
@@ -126,6 +126,7 @@ def segment_text(
 def _clean(text: str, language: str, normalize: bool) -> tuple[str, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; and how many tags were removed."""
     text = strip_control(characters.normalize(text))
+    text = math.read_formulas(text, language)  # before its backslashes and underscores are taken for markup
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     if normalize:

@@ -1,0 +1,57 @@
+"""Verbalizes numbers: a text → the text with its numbers in words of its language, for requests that ask for it.
+
+The model reads most numbers correctly by itself; this is for those it does not. The words come from num2words. Digits
+stay where it lacks the language (Hindi, Chinese) and where they are ambiguous: versions, dates. A number is read as a
+whole, with its sign, scale and unit, or it is left as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from orpheus.text.math import read_arithmetic
+from orpheus.text.numbers import codes, fractions, money, ordinals, plain, quantities, times
+from orpheus.text.numbers.kind import BEGIN, CONTEXT_CHARS, END, Context, Kind
+from orpheus.text.numbers.language import Language
+from orpheus.text.numbers.languages import LANGUAGES
+
+__all__ = ["MAX_NUMBERS", "verbalize"]
+
+MAX_NUMBERS = 2_000  # in a text; the rest stay digits, so that a text of nothing else takes some tens of milliseconds
+
+# The first that matches a whole number reads it.
+_KINDS: dict[str, Kind] = {
+    "code": codes,
+    "time": times,
+    "money": money,
+    "quantity": quantities,
+    "fraction": fractions,
+    "ordinal": ordinals,
+    "plain": plain,
+}
+
+
+@lru_cache
+def _expression(language: Language) -> re.Pattern[str]:
+    kinds = "|".join(f"(?P<{name}>{kind.pattern(language)})" for name, kind in _KINDS.items())
+    # A Korean particle follows without a space.
+    end = END.replace("%PARTICLE%", "[가-힣]" if language.code == "ko" else "(?!)")
+    return re.compile(rf"(?P<opening>{BEGIN})(?:{kinds}){end}")
+
+
+def verbalize(text: str, language: str) -> str:
+    """`text` with its first MAX_NUMBERS numbers in words; unchanged for a language without rules."""
+    rules = LANGUAGES.get(language)
+    if rules is None:
+        return text
+
+    def words(match: re.Match[str]) -> str:
+        name = match.lastgroup or ""
+        start, end = match.span(name)
+        context = Context(text[max(0, start - CONTEXT_CHARS) : start], text[end : end + CONTEXT_CHARS])
+        spoken = _KINDS[name].read(match[name], context, rules)
+        return match["opening"] + (match[name] if spoken is None else spoken)
+
+    text = read_arithmetic(text, language)
+    return _expression(rules).sub(words, text, count=MAX_NUMBERS)

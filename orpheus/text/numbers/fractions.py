@@ -1,0 +1,110 @@
+"""Fractions: "½", "2½", "3/4", "24/7"."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from math import gcd
+
+from orpheus.text.numbers import words
+from orpheus.text.numbers.kind import Context
+from orpheus.text.numbers.language import Language, Noun
+
+_VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+_FRACTION = re.compile(rf"(?P<whole>\d{{1,3}})??(?:(?<=\d) (?=\d))?(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}})|(?P<number>\d{{1,3}})? ?(?P<vulgar>[{_VULGAR}])")
+_SPOKEN_IN_TURN = {"en": ("24/7", "50/50", "9/11", "20/20"), "de": ("24/7", "50/50"), "es": ("24/7", "50/50"), "it": ("24/7", "50/50")}
+_OUT_OF = {"en": "out of", "fr": "sur", "de": "von", "es": "de", "it": "su"}
+_RATED_OUT_OF = (5, 10, 20, 100)
+_MAX_DENOMINATOR = 10
+
+_HALVES = {"en": ("half", "halves"), "fr": ("demi", "demis"), "es": ("medio", "medios"), "it": ("mezzo", "mezzi")}
+_THIRDS = {"en": ("third", "thirds"), "fr": ("tiers", "tiers"), "es": ("tercio", "tercios"), "it": ("terzo", "terzi")}
+_QUARTERS = {"en": ("quarter", "quarters"), "fr": ("quart", "quarts"), "es": ("cuarto", "cuartos"), "it": ("quarto", "quarti")}
+_GERMAN_HALF_MASCULINE = "Liter|Tag|Meter|Kilometer|Monat|Apfel|Löffel|Teelöffel|Esslöffel|Becher|Bund|Euro|Dollar"
+_GERMAN_HALF_NEUTER = "Pfund|Jahr|Kilo|Kilogramm|Glas|Dutzend|Brot|Jahrhundert|Päckchen|Gramm"
+
+
+def pattern(language: Language) -> str:
+    return rf"(?:\d{{1,3}} )?\d{{1,3}}/\d{{1,3}}|(?:\d{{1,3}} ?)?[{_VULGAR}]"
+
+
+def read(text: str, context: Context, language: Language) -> str | None:
+    if text in _SPOKEN_IN_TURN.get(language.code, ()):
+        return " ".join(words.cardinal(int(number), language) for number in text.split("/"))
+    match = _FRACTION.fullmatch(text)
+    if match is None:
+        return None
+    if match["vulgar"]:
+        top, bottom = (int(part) for part in unicodedata.normalize("NFKD", match["vulgar"]).split("⁄"))
+        whole = match["number"]
+    else:
+        whole, top, bottom = match["whole"], int(match["top"]), int(match["bottom"])
+        is_part = 0 < top < bottom <= _MAX_DENOMINATOR and gcd(top, bottom) == 1 and (top == 1 or bottom != 10)
+        if not is_part:
+            rated = bottom in _RATED_OUT_OF and top <= bottom and whole is None and language.code in _OUT_OF
+            return f"{words.cardinal(top, language)} {_OUT_OF[language.code]} {words.cardinal(bottom, language)}" if rated else None
+    if whole is not None and int(whole):
+        return _mixed(int(whole), top, bottom, context, language)
+    if (top, bottom) == (1, 2) and (half := _half_of(context, language)):
+        return half
+    return _part(top, bottom, language)
+
+
+def _part(top: int, bottom: int, language: Language) -> str:
+    if language.code == "ko":
+        return f"{words.cardinal(bottom, language)}분의 {words.cardinal(top, language)}"
+    if language.code == "de":
+        if bottom == 2:
+            return f"{words.agree(words.cardinal(top, language), Noun('', '', 'n'), language)} halb"
+        name = words.ordinal(bottom, language)[:-1].capitalize() + "el"
+        return words.counted(top, Noun(name, name, "n"), language)
+    table = {2: _HALVES, 3: _THIRDS, 4: _QUARTERS}.get(bottom)
+    if table is not None:
+        names = table[language.code]
+    else:
+        name = words.ordinal(bottom, language)
+        names = (name, name[:-1] + "i" if language.code == "it" else name + "s")
+    return words.counted(top, Noun(*names), language)
+
+
+def _half_of(context: Context, language: Language) -> str | None:
+    """A half of what follows: "half a cup"."""
+    feminine = context.precedes(language.feminine)
+    match language.code:
+        case "en":
+            return "half" if context.precedes(r"(?:of|an?|the|my|your|his|her|its|our|their)\b") else None
+        case "fr":
+            return "une demi" if feminine else None
+        case "de":
+            if context.precedes(rf"(?:{_GERMAN_HALF_MASCULINE})\b"):
+                return "ein halber"
+            if context.precedes(rf"(?:{_GERMAN_HALF_NEUTER})\b"):
+                return "ein halbes"
+            return "eine halbe" if feminine else None
+        case "es" | "it":
+            name = _HALVES[language.code][0]
+            if feminine:
+                return name[:-1] + "a"
+            return name if context.precedes(language.masculine) or context.precedes("kilo|litro") else None
+    return None
+
+
+def _mixed(whole: int, top: int, bottom: int, context: Context, language: Language) -> str:
+    number = words.cardinal(whole, language)
+    half = (top, bottom) == (1, 2)
+    match language.code:
+        case "de" if half:
+            return f"{words.agree(number, Noun('', '', 'n'), language)}einhalb"
+        case "en" if top == 1 and bottom in (2, 4):
+            return f"{number} and a {_part(1, bottom, language).removeprefix('one ')}"
+        case "ko":
+            closed = (ord(number[-1]) - 0xAC00) % 28 > 0
+            return f"{number}{'과' if closed else '와'} {_part(top, bottom, language)}"
+        case "fr" | "es" | "it" if half:
+            name = _HALVES[language.code][0]
+            if context.precedes(language.feminine):
+                number = words.agree(number, Noun("", "", "f"), language)
+                name = name + "e" if language.code == "fr" else name[:-1] + "a"
+            return f"{number} {'et' if language.code == 'fr' else 'y' if language.code == 'es' else 'e'} {name}"
+    joint = {"en": "and", "fr": "et", "de": "und", "es": "y", "it": "e"}[language.code]
+    return f"{number} {joint} {_part(top, bottom, language)}"

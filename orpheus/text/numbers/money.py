@@ -1,0 +1,113 @@
+"""Amounts of money: "$1.2M" → "one point two million dollars"."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from orpheus.text.numbers import amounts, words
+from orpheus.text.numbers.amounts import Amount
+from orpheus.text.numbers.kind import Context
+from orpheus.text.numbers.language import Currency, Language, alternatives
+
+_CODES = {
+    "USD": "US$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩", "CAD": "C$", "AUD": "A$", "NZD": "NZ$",
+    "HKD": "HK$", "SGD": "S$", "BRL": "R$", "RUB": "₽", "BTC": "₿", "RMB": "CNY", "Rs.": "₹", "Rs": "₹", "CA$": "C$",
+    "AU$": "A$", "US $": "US$",
+}  # fmt: skip
+
+
+def pattern(language: Language) -> str:
+    return _expression(language, named=False)
+
+
+@lru_cache
+def _expression(language: Language, *, named: bool) -> str:
+    def group(name: str, expression: str) -> str:
+        return f"(?P<{name}>{expression})" if named else f"(?:{expression})"
+
+    number = amounts.pattern(language)
+    symbols = alternatives((*language.currencies, *_CODES))
+    names = alternatives((*language.currencies, *_CODES, *_by_name(language)))
+    # Possessive: never an amount without the million that follows it.
+    scale = rf"(?:{alternatives(language.scale_names)})(?![^\W_])"
+    per = group("per", rf"/(?:{alternatives(language.per_units)})(?!\w)")
+    return (
+        rf"{group('sign', '[-+~]')}?{group('before', symbols)} ?{group('minus', '-')}?{group('sum', number)}"
+        rf"{group('scale', scale)}?+(?:-{group('again', symbols)}?{group('end', number)}{group('end_scale', scale)}?+)?{per}?"
+        rf"|{group('sign2', '[-+±~]')}?{group('sum2', number)}{group('scale2', scale)}?(?:-{group('end2', number)}"
+        rf"{group('end_scale2', scale)}?)? ?{group('after', names)}(?![^\W_가-힣]){group('per2', rf'/(?:{alternatives(language.per_units)})(?!{chr(92)}w)')}?"
+    )
+
+
+@lru_cache
+def _compiled(language: Language) -> re.Pattern[str]:
+    return re.compile(_expression(language, named=True))
+
+
+def read(text: str, context: Context, language: Language) -> str | None:
+    match = _compiled(language).fullmatch(text)
+    if match is None:
+        return None
+    found = match.groupdict()
+    if found["before"] is None:
+        found |= {name: found[name + "2"] for name in ("sign", "sum", "scale", "end", "end_scale", "per")}
+    currency = _currency(found["before"] or found["after"], language)
+    if currency is None:
+        return None
+    sign = found["sign"] or found["minus"] or ""
+    amount = amounts.parse(sign + found["sum"], language, foreign=True)
+    end = amounts.parse(found["end"], language, foreign=True) if found["end"] else None
+    if amount is None or (found["end"] and end is None):
+        return None
+    if end is None:
+        spoken = _price(amount, found["scale"], currency, language)
+    else:
+        last = _price(end, found["end_scale"], _currency(found["again"], language) or currency, language)
+        if found["again"] or found["scale"]:
+            first = _price(amount, found["scale"], currency, language)
+        else:
+            first = amounts.spoken(amount, language)
+        spoken = first and last and f"{first} {language.to} {last}"
+    if spoken and found["per"]:
+        name = language.per_units[found["per"][1:]]
+        # Italian: "al mese", "all'ora", "a notte"
+        spoken += f" {name}" if name.startswith(("a ", "all'")) else f" {language.per} {name}"
+    return spoken
+
+
+@lru_cache
+def _by_name(language: Language) -> dict[str, Currency]:
+    """Currencies that are spelled out: "2,3 Mrd. Euro"."""
+    plain = [currency for symbol, currency in language.currencies.items() if symbol in "$€£¥₹₩"]
+    return {name: currency for currency in plain for name in currency.unit[:2]}
+
+
+def _currency(symbol: str | None, language: Language) -> Currency | None:
+    found = language.currencies.get(_CODES.get(symbol or "", symbol or ""))
+    return found or _by_name(language).get(symbol or "")
+
+
+def _price(amount: Amount, scale_name: str | None, currency: Currency, language: Language) -> str | None:
+    unit, hundredth = currency
+    if scale_name:
+        return _scaled_price(amount, language.scale_names[scale_name], currency, language)
+    if len(amount.fraction) != 2 or hundredth is None or len(amount.whole) > amounts.MAX_CARDINAL_DIGITS:
+        return amounts.spoken(amount, language, unit)
+    cents = int(amount.fraction)
+    whole = Amount(amount.sign, amount.whole, "", amount.grouped)
+    if not cents:
+        return amounts.spoken(whole, language, unit)
+    if not int(amount.whole):
+        return amounts.spoken(Amount(amount.sign, amount.fraction, "", grouped=True), language, hundredth)
+    return amounts.spoken(whole, language, unit) + language.conjunction + words.counted(cents, hundredth, language)
+
+
+def _scaled_price(amount: Amount, scale: int, currency: Currency, language: Language) -> str | None:
+    if scale == 1000 or not language.scales:
+        thousands = amounts.scaled(amount, scale)
+        return thousands and amounts.spoken(thousands, language, currency.unit)
+    if scale not in language.scales:  # "$2.3bn" is two thousand three hundred million in Spanish
+        thousands = amounts.scaled(amount, 1000)
+        return thousands and _scaled_price(thousands, scale // 1000, currency, language)
+    return amounts.spoken(amount, language, language.scales[scale]) + words.link(scale, currency.unit, language) + currency.unit.plural

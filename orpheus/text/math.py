@@ -130,17 +130,20 @@ _SPANS = {"sum": "sum", "prod": "product", "int": "integral"}
 _PUNCTUATION = frozenset("(),|[]&")
 
 _TOKEN = re.compile(
-    r"\\text\{[^{}]*\}|\\[A-Za-z]+|\\[^A-Za-z]|\d+(?:[.,]\d+)?|[A-Za-z]|[^\W\d_]+|\.\.\.|[^\s]"
+    r"\\text\{[^{}]*\}|\\[A-Za-z]+|\\[^A-Za-z]|\d+(?:[.,]\d+)*|[A-Za-z]|[^\W\d_]+|\.\.\.|[^\s]"
 )
 _CONTENT = rf"(?:(?!\\[\[\]()]|\n\n)[^$]){{1,{MAX_FORMULA_CHARS}}}"
 # "$5 and $6" are prices: a formula between single dollars begins and ends without a space, and no digit follows.
 _FORMULA = re.compile(
     rf"\$\$(?P<block>{_CONTENT})\$\$|\\\[(?P<brackets>{_CONTENT})\\\]|\\\((?P<parentheses>{_CONTENT})\\\)"
-    rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?![\w$])"
+    rf"|\\begin\{{(?:equation|align|gather)\*?\}}(?P<environment>{_CONTENT})\\end\{{[a-z]{{1,20}}\*?\}}"
+    rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?!\d|\$|[^\W\d_]{3})"
 )
-_OPENED = re.compile(r"\$\$(?!\$)|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({])")
-_PROSE = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,} |,? [^\W\d_]{2,}")
-_NO_PROSE = re.compile(r"\\(?:text\w*|mathrm|operatorname)\{[^{}]*\}|\\[A-Za-z]+|\b(?:sin|cos|tan|log|ln|exp|max|min|lim|mod)\b")
+_OPENED = re.compile(r"\$\$(?!\$)|\\begin\{[a-z]{1,20}\*?\}|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({])")
+_PROSE = re.compile(r"[^\W\d_]{3,}|(?<=[\w.,] )[^\W\d_]{2}(?= \w)")
+_NO_PROSE = re.compile(
+    r"\\(?:text\w*|mathrm|operatorname|begin|end)\{[^{}]*\}|\\[A-Za-z]+|\b(?:sin|cos|tan|log|ln|exp|max|min|lim|mod)\b"
+)
 
 _OPERAND = r"\(?-?√?(?:\d[\d.,]{0,15}(?<![.,])|[A-Za-z](?![^\W_]))[²³%]?\)?"
 _OPERATOR = r" ?[×÷=≠≤≥≈] ?|\+| \+ | [*/<>] | - (?=\d{1,15}(?:[.,]\d{1,9})? = )"
@@ -213,7 +216,7 @@ def _raised(exponent: str, words: _Words) -> str:
 
 
 def _is_prose(content: str) -> bool:
-    return _PROSE.search(_NO_PROSE.sub(" ", content)) is not None and not re.fullmatch(r"[A-Za-z]{1,8}", content)
+    return _PROSE.search(_NO_PROSE.sub(" ", content)) is not None and not re.fullmatch(r"[A-Z]{1,4}", content)
 
 
 def _read_formula(match: re.Match[str], words: _Words) -> str:
@@ -342,6 +345,8 @@ class _Reader:
             yield "prime"
         elif name in ("dots", "ldots", "cdots"):
             yield "..."
+        elif name == "\\":
+            yield ","
         elif name in _SILENT:
             if name in ("left", "right") and self._peek() == ".":
                 self._take()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from orpheus.errors import BadRequest, TooLarge
+from orpheus.text import math, numbers
 from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_text
 from orpheus.text.sentences import CLAUSE_END, count_words, length, split_long, split_sentences
 
@@ -161,14 +162,15 @@ class StreamingSegmenter:
             return 0
         if end := self._sentences_end(text, complete):
             return end
-        if remaining_s <= CLAUSE_BELOW_S and (end := _first_clause_end(whole)):
+        if remaining_s <= CLAUSE_BELOW_S and (end := self._first_clause_end(whole)):
             return end
         if remaining_s <= WORDS_BELOW_S:
             count = count_words(whole.strip())
             if paused and count >= MIN_WORDS:
                 return len(whole)
             if count >= RUN_ON_WORDS + MIN_WORDS_LEFT:
-                return _words_end(whole, RUN_ON_WORDS)
+                ends = (_words_end(whole, count) for count in range(RUN_ON_WORDS, 0, -1))
+                return next((end for end in ends if not self._is_within(whole, end)), 0)
         if length(whole) > self._segment_chars:
             return len(next(split_long(whole, self._segment_chars - 1)))
         return 0
@@ -179,7 +181,7 @@ class StreamingSegmenter:
             text, complete = text[: SEARCH_SEGMENTS * self._segment_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
-        sentences = list(split_sentences(text, self._language))
+        sentences = list(self._whole(split_sentences(text, self._language)))
         if not complete:
             sentences.pop()  # complete only once another has begun
         end = 0
@@ -188,6 +190,33 @@ class StreamingSegmenter:
                 break
             end += len(sentence)
         return end
+
+    def _first_clause_end(self, text: str) -> int:
+        """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
+        for match in CLAUSE_END.finditer(text):
+            clause = text[: match.end()]
+            if (
+                count_words(clause.strip()) >= MIN_WORDS
+                and not _has_open_markup(clause)
+                and not self._is_within(text, match.end())
+            ):
+                return match.end()
+        return 0
+
+    def _whole(self, sentences: Iterable[str]) -> Iterator[str]:
+        """The sentences, those joined whose end is not one for what is written out."""
+        text = ""
+        for sentence in sentences:
+            text += sentence
+            if not self._is_within(text, len(text)):
+                yield text
+                text = ""
+        if text:
+            yield text
+
+    def _is_within(self, text: str, end: int) -> bool:
+        """Whether `end` lies within a formula or a number that is read as one."""
+        return math.is_open(text[:end]) or (self._normalize and numbers.is_within(text, end, self._language))
 
     def _add_span(self, end: int) -> None:
         """Turn the pending text up to `end` into a span and its segments."""
@@ -235,16 +264,7 @@ def _has_open_markup(text: str) -> bool:
         for opening, closing, max_chars in _BRACKETS
         if text.rfind(opening) > text.rfind(closing)
     ]
-    return any(len(text) - start <= max_chars for start, max_chars in opened)
-
-
-def _first_clause_end(text: str) -> int:
-    """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
-    for match in CLAUSE_END.finditer(text):
-        clause = text[: match.end()]
-        if count_words(clause.strip()) >= MIN_WORDS and not _has_open_markup(clause):
-            return match.end()
-    return 0
+    return any(len(text) - start <= max_chars for start, max_chars in opened) or math.is_open(text)
 
 
 def _pause_after_ms(text: str, following: str) -> int:

@@ -16,7 +16,7 @@ from orpheus.text.numbers.kind import BEGIN, CONTEXT_CHARS, END, Context, Kind
 from orpheus.text.numbers.language import Language
 from orpheus.text.numbers.languages import LANGUAGES
 
-__all__ = ["MAX_NUMBERS", "verbalize"]
+__all__ = ["MAX_NUMBERS", "is_within", "verbalize"]
 
 MAX_NUMBERS = 2_000  # in a text; the rest stay digits, so that a text of nothing else takes some tens of milliseconds
 
@@ -32,12 +32,28 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+_MAY_CONTINUE = re.compile(r"\d\)?\s+\Z")
+
+
 @lru_cache
 def _expression(language: Language) -> re.Pattern[str]:
     kinds = "|".join(f"(?P<{name}>{kind.pattern(language)})" for name, kind in _KINDS.items())
     # A Korean particle follows without a space.
     end = END.replace("%PARTICLE%", "[가-힣]" if language.code == "ko" else "(?!)")
     return re.compile(rf"(?P<opening>{BEGIN})(?:{kinds}){end}")
+
+
+def is_within(text: str, end: int, language: str) -> bool:
+    """Whether `end` lies within a number that `verbalize` reads as one: "(555) |123-4567". Where `text` ends after
+    digits, it may."""
+    rules = LANGUAGES.get(language)
+    if rules is None:
+        return False
+    if end == len(text) and _MAY_CONTINUE.search(text, max(0, end - 8)):
+        return True
+    start = text.rfind(" ", 0, max(0, end - CONTEXT_CHARS)) + 1
+    matches = _expression(rules).finditer(text, start, end + CONTEXT_CHARS)
+    return any(match.start() < end < match.end() for match in matches)
 
 
 def verbalize(text: str, language: str) -> str:

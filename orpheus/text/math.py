@@ -145,17 +145,17 @@ _NO_PROSE = re.compile(
     r"\\(?:text\w*|mathrm|operatorname|begin|end)\{[^{}]*\}|\\[A-Za-z]+|\b(?:sin|cos|tan|log|ln|exp|max|min|lim|mod)\b"
 )
 
-_OPERAND = r"\(?-?√?(?:\d[\d.,]{0,15}(?<![.,])|[A-Za-z](?![^\W_]))[²³%]?\)?"
+_OPERAND = r"\(?-?√?(?:\d[\d.,]{0,15}(?<![.,])[a-z]?|[A-Za-z])(?![^\W_²³])[²³%]?\)?"
 _OPERATOR = r" ?[×÷=≠≤≥≈] ?|\+| \+ | [*/<>] | - (?=\d{1,15}(?:[.,]\d{1,9})? = )"
-_ARITHMETIC = re.compile(
-    rf"(?<![^\s(\"'])(?:{_OPERAND}(?:(?:{_OPERATOR}){_OPERAND}){{1,20}})(?=[.,;:!?)\"']{{0,8}}(?:\s|\Z))"
-)
+# All of a word or nothing, as in numbers/kind.py.
+_BEGIN, _END = r"(?<!\S)(?P<opening>[(\[\"]{0,8})", r"(?=[.,;:!?)\]\"']{0,8}(?:\s|\Z))"
+_ARITHMETIC = re.compile(rf"{_BEGIN}(?P<expression>{_OPERAND}(?:(?:{_OPERATOR}){_OPERAND}){{1,20}}){_END}")
 _POWER = re.compile(
-    r"(?<![^\s(\"'√-])(?P<base>\d{1,9}(?:[.,]\d{1,9})?|[A-Za-z])"
-    r"(?:(?P<superscript>[⁻]?[⁰¹²³⁴-⁹]{1,4})|\^(?P<caret>-?\d{1,4}|[A-Za-z]))(?![\w^])"
+    rf"{_BEGIN}(?P<base>\d{{1,9}}(?:[.,]\d{{1,9}})?|[A-Za-z])"
+    rf"(?:(?P<superscript>[⁻]?[⁰¹²³⁴-⁹]{{1,4}})|\^(?P<caret>-?\d{{1,4}}|[A-Za-z])){_END}"
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_ROOT = re.compile(r"(?<![^\s(\"'])√ ?(?=\d|[A-Za-z]\b)")
+_ROOT = re.compile(rf"{_BEGIN}√ ?(?P<radicand>\d{{1,9}}(?:[.,]\d{{1,9}})?|[A-Za-z]){_END}")
 
 
 class _NotUnderstood(Exception):
@@ -187,12 +187,13 @@ def read_arithmetic(text: str, language: str) -> str:
     words = _LANGUAGES.get(language)
     if words is None or text.isascii() and not re.search(r"[=+*/^<>]", text):
         return text
-    text = _ARITHMETIC.sub(lambda match: _spaced_operators(match[0], words), text)
+    text = _ARITHMETIC.sub(lambda match: match["opening"] + _spaced_operators(match["expression"], words), text)
     text = _POWER.sub(lambda match: _read_power(match, words), text)
-    return _ROOT.sub(words.root.format(a=""), text)
+    return _ROOT.sub(lambda match: match["opening"] + words.root.format(a=match["radicand"]), text)
 
 
 def _spaced_operators(expression: str, words: _Words) -> str:
+    expression = re.sub(r"(?<=\d)(?=[a-z])", " ", expression)  # "2x"
     signs = {**words.operators, "*": words.operators["×"], "/": words.operators["÷"]}
     return re.sub(
         r" ?([×÷=≠≤≥≈+*/<>]) ?| (-) ",
@@ -203,10 +204,10 @@ def _spaced_operators(expression: str, words: _Words) -> str:
 
 def _read_power(match: re.Match[str], words: _Words) -> str:
     base = match["base"]
-    before = match.string[max(0, match.start() - 2) : match.start()]
+    before = match.string[max(0, match.start("base") - 2) : match.start("base")]
     if match["superscript"] and not base.isdecimal() and before[:1].isdecimal():
         return match[0]  # a unit: "5 m²"
-    return f"{base} {_raised(match['caret'] or match['superscript'].translate(_SUPERSCRIPTS), words)}"
+    return f"{match['opening']}{base} {_raised(match['caret'] or match['superscript'].translate(_SUPERSCRIPTS), words)}"
 
 
 def _raised(exponent: str, words: _Words) -> str:

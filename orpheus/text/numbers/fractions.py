@@ -11,7 +11,7 @@ from orpheus.text.numbers.kind import Context
 from orpheus.text.numbers.language import Language, Noun
 
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-_FRACTION = re.compile(rf"(?P<whole>\d{{1,3}})??(?:(?<=\d) (?=\d))?(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}})|(?P<number>\d{{1,3}})? ?(?P<vulgar>[{_VULGAR}])")
+_FRACTION = re.compile(rf"(?P<whole>\d{{1,3}})??(?:(?<=\d) (?=\d))?(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}})|(?P<minus>-)?(?P<number>\d{{1,3}})? ?(?P<vulgar>[{_VULGAR}])")
 _SPOKEN_IN_TURN = {"en": ("24/7", "50/50", "9/11", "20/20"), "de": ("24/7", "50/50"), "es": ("24/7", "50/50"), "it": ("24/7", "50/50")}
 _OUT_OF = {"en": "out of", "fr": "sur", "de": "von", "es": "de", "it": "su"}
 _RATED_OUT_OF = (5, 10, 20, 100)
@@ -25,7 +25,7 @@ _GERMAN_HALF_NEUTER = "Pfund|Jahr|Kilo|Kilogramm|Glas|Dutzend|Brot|Jahrhundert|P
 
 
 def pattern(language: Language) -> str:
-    return rf"(?:\d{{1,3}} )?\d{{1,3}}/\d{{1,3}}|(?:\d{{1,3}} ?)?[{_VULGAR}]"
+    return rf"(?:\d{{1,3}} )?\d{{1,3}}/\d{{1,3}}|-?(?:\d{{1,3}} ?)?[{_VULGAR}]"
 
 
 def read(text: str, context: Context, language: Language) -> str | None:
@@ -43,6 +43,9 @@ def read(text: str, context: Context, language: Language) -> str | None:
         if not is_part:
             rated = bottom in _RATED_OUT_OF and top <= bottom and whole is None and language.code in _OUT_OF
             return f"{words.cardinal(top, language)} {_OUT_OF[language.code]} {words.cardinal(bottom, language)}" if rated else None
+    if match["minus"]:
+        spoken = _mixed(int(whole), top, bottom, context, language) if whole else _part(top, bottom, language)
+        return f"{language.minus} {spoken}"
     if whole is not None and int(whole):
         return _mixed(int(whole), top, bottom, context, language)
     if (top, bottom) == (1, 2) and (half := _half_of(context, language)):

@@ -40,4 +40,4 @@ _CLOSING = rf"[.,;:!?)\]}}\"'*。，、！？」』{PLACEHOLDER[1:-1]}]"
 _OPENING = rf"[(\[{{\"'*¿¡「『{PLACEHOLDER[1:-1]}]"
 # "(555) 123-4567" begins with its bracket. A number may follow a word and a hyphen: "COVID-19".
 BEGIN = rf"(?:(?<!\S)|(?<=\.\.\.))(?:(?!\(\d{{2,4}}\) ?\d|'\d\d){_OPENING}){{0,8}}(?:[^\W\d_]{{1,30}}-)?"
-END = rf"(?=(?:{_CLOSING}{{0,8}}(?:\s|\Z)|\.\.\.|-[^\W\d_]|'s\b|%PARTICLE%))"
+END = rf"(?=(?:{_CLOSING}{{0,8}}(?:\s|\Z)|\.\.\.|-(?=[^\W\d_])[^\s\d]{{0,40}}(?:\s|\Z)|'s\b|%PARTICLE%))"

@@ -52,6 +52,7 @@ class Language:
     decimal_pairs: bool = False  # whether "3,14" is "three point fourteen"
     emergency_number: str = "(?!)"  # regular expression of one that is always read by digits
     labelled_codes: str = "(?!)"  # regular expression of what a number in pairs of digits follows: "room 101"
+    more_scales: dict[int, Noun] = field(default_factory=dict)  # said only of what is written so: lakh, crore
     per_units: dict[str, str] = field(default_factory=dict)  # "/month" → "month"
     feminine: str = ""  # regular expression of nouns after a number
     masculine: str = ""

@@ -17,6 +17,12 @@ _CODES = {
 }  # fmt: skip
 
 
+_ENGLISH_PRICED = (
+    r"(?:bill|note|coin|fee|fine|gift|ticket|check|cheque|deal|discount|loan|tip|budget|investment|project|house|donation"
+    r"|contract|deposit|lawsuit|bonus|credit|voucher|coupon|prize|salary|raise|grant|reward|bet|charge|plan|limit)\b"
+)
+
+
 def pattern(language: Language) -> str:
     return _expression(language, named=False)
 
@@ -30,7 +36,7 @@ def _expression(language: Language, *, named: bool) -> str:
     symbols = alternatives((*language.currencies, *_CODES))
     names = alternatives((*language.currencies, *_CODES, *_by_name(language)))
     # Possessive: never an amount without the million that follows it.
-    scale = rf"(?:{alternatives(language.scale_names)})(?![^\W_])"
+    scale = rf"(?:{alternatives(_scale_names(language))})(?![^\W_])"
     per = group("per", rf"/(?:{alternatives(language.per_units)})(?!\w)")
     return (
         rf"{group('sign', '[-+~]')}?{group('before', symbols)} ?{group('minus', '-')}?{group('sum', number)}"
@@ -38,6 +44,12 @@ def _expression(language: Language, *, named: bool) -> str:
         rf"|{group('sign2', '[-+±~]')}?{group('sum2', number)}{group('scale2', scale)}?(?:-{group('end2', number)}"
         rf"{group('end_scale2', scale)}?)? ?{group('after', names)}(?![^\W_가-힣]){group('per2', rf'/(?:{alternatives(language.per_units)})(?!{chr(92)}w)')}?"
     )
+
+
+@lru_cache
+def _scale_names(language: Language) -> dict[str, int]:
+    """A symbol may stand apart: "$1.5 m"."""
+    return {f" {name}": value for name, value in language.scale_names.items() if len(name) <= 2} | language.scale_names
 
 
 @lru_cache
@@ -56,12 +68,17 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if currency is None:
         return None
     sign = found["sign"] or found["minus"] or ""
+    if found["before"] and language.decimal == "," and re.fullmatch(r"\d{1,3}(?:,\d{3})+", found["sum"]):
+        found["sum"] = found["sum"].replace(",", "")  # "$1,500" is written as in English
     amount = amounts.parse(sign + found["sum"], language, foreign=True)
     end = amounts.parse(found["end"], language, foreign=True) if found["end"] else None
     if amount is None or (found["end"] and end is None):
         return None
     if end is None:
         spoken = _price(amount, found["scale"], currency, language)
+        is_adjective = context.precedes(_ENGLISH_PRICED) or re.match("-[a-z]", context.after)
+        if spoken and language.code == "en" and is_adjective:  # "a twenty dollar bill"
+            spoken = spoken.removesuffix(currency.unit.plural) + currency.unit.singular * spoken.endswith(currency.unit.plural)
     else:
         last = _price(end, found["end_scale"], _currency(found["again"], language) or currency, language)
         if found["again"] or found["scale"]:
@@ -91,7 +108,7 @@ def _currency(symbol: str | None, language: Language) -> Currency | None:
 def _price(amount: Amount, scale_name: str | None, currency: Currency, language: Language) -> str | None:
     unit, hundredth = currency
     if scale_name:
-        return _scaled_price(amount, language.scale_names[scale_name], currency, language)
+        return _scaled_price(amount, _scale_names(language)[scale_name], currency, language)
     if len(amount.fraction) != 2 or hundredth is None or len(amount.whole) > amounts.MAX_CARDINAL_DIGITS:
         return amounts.spoken(amount, language, unit)
     cents = int(amount.fraction)
@@ -107,7 +124,8 @@ def _scaled_price(amount: Amount, scale: int, currency: Currency, language: Lang
     if scale == 1000 or not language.scales:
         thousands = amounts.scaled(amount, scale)
         return thousands and amounts.spoken(thousands, language, currency.unit)
-    if scale not in language.scales:  # "$2.3bn" is two thousand three hundred million in Spanish
+    scales = language.scales | language.more_scales
+    if scale not in scales:  # "$2.3bn" is two thousand three hundred million in Spanish
         thousands = amounts.scaled(amount, 1000)
         return thousands and _scaled_price(thousands, scale // 1000, currency, language)
-    return amounts.spoken(amount, language, language.scales[scale]) + words.link(scale, currency.unit, language) + currency.unit.plural
+    return amounts.spoken(amount, language, scales[scale]) + words.link(scale, currency.unit, language) + currency.unit.plural

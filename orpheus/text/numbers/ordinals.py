@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from orpheus.text.numbers import plain, words
 from orpheus.text.numbers.kind import Context
@@ -35,7 +36,8 @@ _KOREAN_SINO_COUNTERS = ("개월", "분")
 def pattern(language: Language) -> str:
     match language.code:
         case "en":
-            return r"(?:\d{1,3}(?:,\d{3})+|\d{1,6})(?:st|nd|rd|th|ST|ND|RD|TH)"
+            date = rf"{language.months} \d{{1,2}}(?!\d)|\d{{1,2}}(?= {language.months})"
+            return rf"(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,6}})(?:st|nd|rd|th|ST|ND|RD|TH)|{date}"
         case "fr":
             century = rf"{_ROMAN}(?:e|ème)(?= siècle| arrondissement| République| dynastie|-)|[XVI]{{2,7}}(?:e|ème)"
             return rf"\d{{1,6}}(?:ers?|res?|ères?|èmes?|es?|nde?)|{century}|Ier|1(?= {language.months})"
@@ -62,6 +64,8 @@ def read(text: str, context: Context, language: Language) -> str | None:
     number = int("0" + re.sub(r"\D", "", text)) or _roman(text)
     if not number:
         return None
+    if language.code == "en" and text[-1].isdecimal():
+        return _english_date(text, number, context, language)
     ordinal = words.ordinal(number, language)
     ending = text.lstrip("0123456789,IVXL")
     if language.code == "fr":
@@ -73,10 +77,20 @@ def read(text: str, context: Context, language: Language) -> str | None:
     return ordinal[:-1] + "a" if ending == "ª" else ordinal
 
 
+def _english_date(text: str, day: int, context: Context, language: Language) -> str | None:
+    """ "May 5" is the fifth, and so is "5 May"."""
+    if day > 31:
+        return None
+    ordinal = words.ordinal(day, language)
+    if not text[0].isdecimal():
+        return f"{text.split()[0]} {ordinal}"
+    return f"{ordinal} of" if context.follows("the") else f"the {ordinal} of"
+
+
 def _roman(text: str) -> int:
     values = [_ROMAN_DIGITS[letter] for letter in text if letter in _ROMAN_DIGITS]
-    following = [*values[1:], 0]
-    return sum(-value if value < later else value for value, later in zip(values, following, strict=True))
+    smaller = [value < later for value, later in pairwise([*values, 0])]
+    return sum(-value if minus else value for value, minus in zip(values, smaller, strict=True))
 
 
 def _german(text: str, context: Context, language: Language) -> str | None:

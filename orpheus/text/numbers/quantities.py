@@ -45,6 +45,8 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if match["unit"] == "°" and not end and (words := _ordinal_degree(text, context, language)):
         return words
     noun = _noun(match["unit"], language)
+    if language.code == "en" and match[0].endswith("m") and context.precedes("(?:people|users|views|copies|customers|visitors)"):
+        noun = language.scales[10**6]  # "1.5m people"
     if end is None:
         return _with_unit(amount, noun, language)
     first = _with_unit(amount, _noun(match["first"], language), language) if match["first"] else None

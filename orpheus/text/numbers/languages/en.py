@@ -30,7 +30,7 @@ LANGUAGE = Language(
         "k": 10**3, "K": 10**3, "m": 10**6, "M": 10**6, "mn": 10**6, "MM": 10**6, "b": 10**9, "B": 10**9, "bn": 10**9,
         "Bn": 10**9, "BN": 10**9, "t": 10**12, "T": 10**12, "tn": 10**12, "trn": 10**12, " thousand": 10**3,
         " million": 10**6, " billion": 10**9, " trillion": 10**12, " Million": 10**6, " Billion": 10**9,
-        " mn": 10**6, " bn": 10**9, " M": 10**6, " B": 10**9,
+        " lakh": 10**5, " crore": 10**7, "Cr": 10**7, " Cr": 10**7,
     },
     currencies={
         "$": Currency(_DOLLAR, _CENT),
@@ -69,7 +69,7 @@ LANGUAGE = Language(
         "m": Noun("meter", "meters"), "cm": Noun("centimeter", "centimeters"),
         "mm": Noun("millimeter", "millimeters"), "kg": Noun("kilogram", "kilograms"), "g": Noun("gram", "grams"),
         "mg": Noun("milligram", "milligrams"), "L": Noun("liter", "liters"), "l": Noun("liter", "liters"),
-        "ml": Noun("milliliter", "milliliters"), "mL": Noun("milliliter", "milliliters"), "ft": Noun("foot", "feet"),
+        "ml": Noun("milliliter", "milliliters"), "mL": Noun("milliliter", "milliliters"), "ft": Noun("foot", "feet"), "mi": Noun("mile", "miles"),
         "lb": Noun("pound", "pounds"), "lbs": Noun("pound", "pounds"), "oz": Noun("ounce", "ounces"),
         "m²": Noun("square meter", "square meters"), "km²": Noun("square kilometer", "square kilometers"),
         "cm²": Noun("square centimeter", "square centimeters"), "m³": Noun("cubic meter", "cubic meters"),
@@ -81,8 +81,8 @@ LANGUAGE = Language(
         "kWh": Noun("kilowatt hour", "kilowatt hours"), "V": Noun("volt", "volts"),
     },
     number_sign="number",
-    number_signs=r"#|№ ?|[Nn]os?\. ?",
-    clock_time=r"{clock}(?: ?{half})?(?:-{clock}(?: ?{half})?)?|{hour}(?: ?{half})?-{hour} ?{half}|{hour} ?{half}",
+    number_signs=r"#|№ ?|Nos?\. ?",
+    clock_time=r"(?:{clock}(?: ?{half}\.?)?-)?{clock}(?: ?{half})?|{hour}(?: ?{half}\.?)?-{hour} ?{half}|{hour} ?{half}",
     time=("{h} o'clock", "{h} {m}"),
     months=r"(?:January|February|March|April|May|June|July|August|September|October|November|December)",
     code_words=r"zip(?: code)?|(?:area |postal |error |access |security )?code|postcode|passcode|pin|password|extension|ext\.?"
@@ -90,6 +90,7 @@ LANGUAGE = Language(
     emergency_number="911",
     labelled_codes=r"[Ff]light|[Rr]oom|Boeing|[Rr]oute|[Hh]ighway|Interstate|[Ss]uite|[Aa]partment|[Bb]us",
     emergency_words=r"call|calls|called|calling|dial|dialed|dialing|ring|phone",
+    more_scales={10**5: Noun("lakh", "lakh"), 10**7: Noun("crore", "crore")},
     per_units={
         name: name for name in ("second", "minute", "hour", "day", "night", "week", "month", "year", "person", "user",
         "mile", "gallon", "item", "seat")

@@ -39,7 +39,15 @@ def _operators(words: str) -> dict[str, str]:
 
 
 _SYMBOLS = ("+", "-", "×", "÷", "=", "≠", "<", ">", "≤", "≥", "≈", "±", "→", "∈", "%")
-_LATIN_FUNCTIONS = {"log": "log", "exp": "exp", "max": "max", "min": "min", "mod": "mod", "det": "det", "gcd": "gcd"}
+_LATIN_FUNCTIONS = {
+    "log": "log",
+    "exp": "exp",
+    "max": "max",
+    "min": "min",
+    "mod": "mod",
+    "det": "det",
+    "gcd": "gcd",
+}
 
 _LANGUAGES = {
     "en": _Words(
@@ -113,18 +121,75 @@ _LANGUAGES = {
     ),
 }  # fmt: skip
 
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
-).split()
+_GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "upsilon",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+]
 _COMMANDS = {
     "times": "×", "cdot": "×", "ast": "×", "div": "÷", "pm": "±", "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥",
     "neq": "≠", "ne": "≠", "approx": "≈", "sim": "≈", "to": "→", "rightarrow": "→", "in": "∈", "lt": "<", "gt": ">", "%": "%",
 }  # fmt: skip
 _SILENT = frozenset(
-    "left right big Big bigl bigr Bigl Bigr displaystyle textstyle limits quad qquad cdots , ; : ! { } |".split()
+    [
+        "left",
+        "right",
+        "big",
+        "Big",
+        "bigl",
+        "bigr",
+        "Bigl",
+        "Bigr",
+        "displaystyle",
+        "textstyle",
+        "limits",
+        "quad",
+        "qquad",
+        "cdots",
+        ",",
+        ";",
+        ":",
+        "!",
+        "{",
+        "}",
+        "|",
+    ]
 ) | {" "}  # commands that only set what is around them
 _STYLES = frozenset(
-    "text textbf textit textrm mathrm mathbf mathit mathsf mathbb mathcal boldsymbol operatorname".split()
+    [
+        "text",
+        "textbf",
+        "textit",
+        "textrm",
+        "mathrm",
+        "mathbf",
+        "mathit",
+        "mathsf",
+        "mathbb",
+        "mathcal",
+        "boldsymbol",
+        "operatorname",
+    ]
 )
 _SPANS = {"sum": "sum", "prod": "product", "int": "integral"}
 _PUNCTUATION = frozenset("(),|[]&")
@@ -185,9 +250,11 @@ def is_open(text: str) -> bool:
 def read_arithmetic(text: str, language: str) -> str:
     """`text` with the signs between and above its numbers in words: "3 × 4 = 12" → "3 times 4 equals 12"."""
     words = _LANGUAGES.get(language)
-    if words is None or text.isascii() and not re.search(r"[=+*/^<>]", text):
+    if words is None or (text.isascii() and not re.search(r"[=+*/^<>]", text)):
         return text
-    text = _ARITHMETIC.sub(lambda match: match["opening"] + _spaced_operators(match["expression"], words), text)
+    text = _ARITHMETIC.sub(
+        lambda match: match["opening"] + _spaced_operators(match["expression"], words), text
+    )
     text = _POWER.sub(lambda match: _read_power(match, words), text)
     return _ROOT.sub(lambda match: match["opening"] + words.root.format(a=match["radicand"]), text)
 
@@ -297,7 +364,9 @@ class _Reader:
 
     def _function(self) -> str | None:
         """A function written without its backslash: the letters of "sin" come one by one."""
-        rest = "".join(token if len(token) == 1 else " " for token in self._tokens[self._next - 1 : self._next + 4])
+        rest = "".join(
+            token if len(token) == 1 else " " for token in self._tokens[self._next - 1 : self._next + 4]
+        )
         for name in (*self._words.functions, *_LATIN_FUNCTIONS):
             if rest.startswith(name):
                 self._next += len(name) - 1

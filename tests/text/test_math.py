@@ -11,7 +11,9 @@ LANGUAGES = ["en", "fr", "de", "es", "it", "ko", "hi", "zh"]
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_dollars_around_a_formula_are_never_money(language: str, normalize: bool) -> None:
     text = r"A $n^2$ B $$x = 1$$ C \(y_1\) D \[\frac{a}{b}\] E"
-    spoken = " ".join(segment.text for segment in segment_text(text, language, 280, normalize=normalize).segments)
+    spoken = " ".join(
+        segment.text for segment in segment_text(text, language, 280, normalize=normalize).segments
+    )
     assert not set("$\\^{}_=") & set(spoken)
     assert not any(word in spoken.lower() for word in ("dol", "dól", "달러"))
 
@@ -37,7 +39,13 @@ def test_prices_and_other_dollars_are_no_formulas(text: str) -> None:
 
 @pytest.mark.parametrize(
     "formula",
-    [r"$\begin{cases} a \end{cases}$", r"$\unknown{x}$", "$x^$", "$" + "{" * 50 + "x" + "}" * 50 + "$", r"$\frac{a}$"],
+    [
+        r"$\begin{cases} a \end{cases}$",
+        r"$\unknown{x}$",
+        "$x^$",
+        "$" + "{" * 50 + "x" + "}" * 50 + "$",
+        r"$\frac{a}$",
+    ],
 )
 def test_a_formula_that_is_not_understood_is_left_out_as_a_whole(formula: str) -> None:
     assert math.read_formulas(f"So {formula} it is", "en") == "So  it is"

@@ -1,9 +1,15 @@
+import random
+import re
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpheus.text import segment_text
-from orpheus.text.numbers import MAX_NUMBERS, verbalize
+from orpheus.text.numbers import MAX_NUMBERS, is_within, verbalize
+
+LANGUAGES = ["en", "fr", "de", "es", "it", "ko"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,77 @@ def test_beyond_a_limit_numbers_stay_digits() -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.text(st.sampled_from("0123456789.,:-+$€%() apmst1º/"), max_size=40),
-    st.sampled_from(["en", "fr", "de", "es", "it", "ko"]),
+    st.sampled_from(LANGUAGES),
 )
 def test_any_digits_can_be_verbalized(text: str, language: str) -> None:
     assert bool(verbalize(text, language).strip()) == bool(text.strip())
+
+
+# The signs of arithmetic stand between numbers; each of those is whole.
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.text(st.sampled_from("0123456789012345678901234567890.,:-$€%()'/½x#aMkh~²°"), min_size=1, max_size=10),
+    st.sampled_from(LANGUAGES),
+)
+def test_what_is_not_understood_as_a_whole_is_left_as_a_whole(word: str, language: str) -> None:
+    if "..." in word:  # is a space
+        return
+    spoken = verbalize(word, language)
+    assert spoken == word or not re.search(r"\d", spoken)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["$1.2X", "$5/$10", "$5.5.5", "5abc", "H2O", "1e6", "1.2e-3", "192.168.1.1", "1-800-FLOWERS", "3-in-1", "5'10\"",
+     "1,2,3", "(5),(6)", "401(k)", "5/foo", "0 000", "3D", "1080p", "1920x1080", "₭500", "5‰", "2019-2024"],
+)  # fmt: skip
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_words_with_digits_in_them_are_left_alone(language: str, word: str) -> None:
+    assert verbalize(f"A {word} B", language) == f"A {word} B"
+
+
+@pytest.mark.parametrize("language", ["hi", "zh"])
+@pytest.mark.parametrize("text", ["$1.2M", "½ 3 × 4", "(555) 123-4567", "5°C", "x² + 2 = 4"])
+def test_a_language_without_number_words_keeps_every_sign(language: str, text: str) -> None:
+    assert verbalize(text, language) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "within"),
+    [
+        ("call (555) 123-4567 now", len("call (555) "), True),
+        ("about 10 000 people", len("about 10 "), True),
+        ("it is $1.5 million now", len("it is $1.5 "), True),
+        ("call (555) ", len("call (555) "), True),
+        ("it was $5, and", len("it was $5, "), False),
+        ("it was 5. Then", len("it was 5. "), False),
+        ("plain words here", len("plain "), False),
+    ],
+)
+def test_an_end_within_a_number_is_known(text: str, end: int, within: bool) -> None:
+    assert is_within(text, end, "en") == within
+    assert not is_within(text, end, "zh")
+
+
+_RANDOM = random.Random(1)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(part * (16_384 // len(part)) for part in (
+            "9", "9 ", "1,", "$", "1/", "1.", "(555) ", "1 000 ", "-", "12:30 ", "+1 ", "9 = ", "(", "½", "x² ", "$1M-",
+            "1:", "...9", "code ", "a-", "I", "1. A ", "1 1/2", "4111 ", "9%-", "((9 ", "9'",
+        )),
+        " ".join(str(_RANDOM.randrange(10**8, 10**9)) for _ in range(1638)),
+        " ".join(f"am {_RANDOM.randrange(10, 999)}. Mai" for _ in range(1300)),
+        " ".join(f"{_RANDOM.randrange(10, 99_999)}th" for _ in range(2340)),
+    ],
+    ids=lambda text: text[:8],
+)  # fmt: skip
+def test_digits_without_end_take_little_time(text: str, language: str) -> None:
+    start = time.process_time()
+    verbalize(text, language)
+    # 0.02 to 0.1 s on a core of 2026; a quadratic expression takes minutes.
+    assert time.process_time() - start < 1

@@ -29,7 +29,11 @@ class Amount:
 def pattern(language: Language) -> str:
     """A regular expression of what may be a number without a sign. The French separate thousands by spaces; elsewhere
     "100 200" may be two numbers."""
-    spaced = r"\d{1,3}(?: \d{3}){1,4}" if language.group == " " else r"\d{1,2}(?: \d{3}){1,4}|\d{3}(?: \d{3}){0,3} 000"
+    spaced = (
+        r"\d{1,3}(?: \d{3}){1,4}"
+        if language.group == " "
+        else r"\d{1,2}(?: \d{3}){1,4}|\d{3}(?: \d{3}){0,3} 000"
+    )
     return rf"(?:(?:{spaced})(?!\d| \d{{3,4}}\b)(?:[.,]\d{{1,12}})?|\d{{1,15}}(?:[.,']\d{{1,12}}){{0,5}}(?! 000\b)|\.\d{{1,12}})"
 
 
@@ -62,13 +66,20 @@ def _split(text: str, language: Language, foreign: bool) -> tuple[str, str, str]
     if single and last != "'" and (len(marks) > 1 or " " in text or last == language.decimal):
         return whole, last, fraction
     if single and last in ".," and last != language.decimal:
-        groups = len(fraction) == 3 and whole != "0" and len(whole) <= 3 and (last == language.group or foreign)
+        groups = (
+            len(fraction) == 3 and whole != "0" and len(whole) <= 3 and (_is_group(last, language) or foreign)
+        )
         if not groups:
             return (whole, last, fraction) if foreign and len(fraction) < 3 else ("?", "", "")
         return text, "", ""
-    if last in (language.group, "'") or foreign:
+    if _is_group(last, language) or foreign:
         return text, "", ""
     return "?", "", ""
+
+
+def _is_group(mark: str, language: Language) -> bool:
+    """The French also write "10.000"."""
+    return mark in (language.group, "'") or (mark == "." and language.group == " ")
 
 
 def spoken(amount: Amount, language: Language, noun: Noun | None = None, *, named: bool = True) -> str:

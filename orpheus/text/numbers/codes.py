@@ -15,6 +15,8 @@ _PHONE = (
     r"|0\d{1,5}(?:[ -]\d{2,9}){1,5}|(?:1-)?\d{3}-\d{3}-\d{4}|\d{3} \d{3,4} \d{4}|\d{3}\.\d{3}\.\d{4}|\d{3}-\d{4}|0\d{1,14}"
 )
 _SPANISH_PHONE = r"[6-9]\d\d(?: \d{3}){2}|[6-9]\d\d(?: \d\d){3}"
+_FRENCH_PHONE = r"0\d(?:\.\d\d){4}"
+_ITALIAN_PHONE = r"3\d\d[ .-]\d{6,7}"
 _CARD = r"\d{4}(?:[ -]\d{4}){2,6}[ -]\d{1,4}|3\d{3}[ -]\d{6}[ -]\d{5}"
 _US_SOCIAL_SECURITY = r"\d{3}-\d\d-\d{4}"
 _ISBN = r"97[89][- ]\d{1,5}[- ]\d{1,7}[- ]\d{1,7}[- ]\d|\d-\d{2,7}-\d{2,7}-\d"
@@ -23,12 +25,14 @@ _MIN_PHONE_DIGITS = 6  # of one in groups: "08-15" may be a date, "+5 10" two nu
 
 
 def pattern(language: Language) -> str:
-    own = {"es": f"|{_SPANISH_PHONE}", "en": f"|{_US_STATE_ZIP}"}.get(language.code, "")
+    own = {"es": _SPANISH_PHONE, "en": _US_STATE_ZIP, "fr": _FRENCH_PHONE, "it": _ITALIAN_PHONE}.get(
+        language.code, "(?!)"
+    )
     return (
         rf"(?i:{language.code_words})(?:(?:'s|:| is| number| #| ist| lautet| es| è| est|은|는|번호)?) ?#?\d{{3,12}}(?:-\d{{3,4}})?"
         rf"|(?i:{language.emergency_words or '(?!)'}) (?:1\d\d|[2-9]11|999|988)"
         rf"|{language.emergency_number}|(?:{language.labelled_codes}) [1-9]\d\d|{_CARD}|{_US_SOCIAL_SECURITY}|{_ISBN}"
-        rf"|{_PHONE}{own}"
+        rf"|{_PHONE}|{own}"
     )
 
 

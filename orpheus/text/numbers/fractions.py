@@ -11,26 +11,55 @@ from orpheus.text.numbers.kind import Context
 from orpheus.text.numbers.language import Language, Noun
 
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-_FRACTION = re.compile(rf"(?P<whole>\d{{1,3}})??(?:(?<=\d) (?=\d))?(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}})|(?P<minus>-)?(?P<number>\d{{1,3}})? ?(?P<vulgar>[{_VULGAR}])")
-_SPOKEN_IN_TURN = {"en": ("24/7", "50/50", "9/11", "20/20"), "de": ("24/7", "50/50"), "es": ("24/7", "50/50"), "it": ("24/7", "50/50")}
+_FRACTION = re.compile(
+    rf"(?P<whole>\d{{1,3}})??(?:(?<=\d) (?=\d))?(?P<top>\d{{1,3}})/(?P<bottom>\d{{1,3}})|(?P<minus>-)?(?P<number>\d{{1,3}})? ?(?P<vulgar>[{_VULGAR}])"
+)
+_SPOKEN_IN_TURN = {
+    "en": ("24/7", "50/50", "9/11", "20/20"),
+    "de": ("24/7", "50/50"),
+    "es": ("24/7", "50/50"),
+    "it": ("24/7", "50/50"),
+}
 _OUT_OF = {"en": "out of", "fr": "sur", "de": "von", "es": "de", "it": "su"}
 _RATED_OUT_OF = (5, 10, 20, 100)
 _MAX_DENOMINATOR = 10
 
-_HALVES = {"en": ("half", "halves"), "fr": ("demi", "demis"), "es": ("medio", "medios"), "it": ("mezzo", "mezzi")}
-_THIRDS = {"en": ("third", "thirds"), "fr": ("tiers", "tiers"), "es": ("tercio", "tercios"), "it": ("terzo", "terzi")}
-_QUARTERS = {"en": ("quarter", "quarters"), "fr": ("quart", "quarts"), "es": ("cuarto", "cuartos"), "it": ("quarto", "quarti")}
-_GERMAN_HALF_MASCULINE = "Liter|Tag|Meter|Kilometer|Monat|Apfel|Löffel|Teelöffel|Esslöffel|Becher|Bund|Euro|Dollar"
+_HALVES = {
+    "en": ("half", "halves"),
+    "fr": ("demi", "demis"),
+    "es": ("medio", "medios"),
+    "it": ("mezzo", "mezzi"),
+}
+_AND_A_HALF = {"fr": ("et", "demi"), "es": ("y", "medio"), "it": ("e", "mezzo")}
+_THIRDS = {
+    "en": ("third", "thirds"),
+    "fr": ("tiers", "tiers"),
+    "es": ("tercio", "tercios"),
+    "it": ("terzo", "terzi"),
+}
+_QUARTERS = {
+    "en": ("quarter", "quarters"),
+    "fr": ("quart", "quarts"),
+    "es": ("cuarto", "cuartos"),
+    "it": ("quarto", "quarti"),
+}
+_GERMAN_HALF_MASCULINE = (
+    "Liter|Tag|Meter|Kilometer|Monat|Apfel|Löffel|Teelöffel|Esslöffel|Becher|Bund|Euro|Dollar"
+)
 _GERMAN_HALF_NEUTER = "Pfund|Jahr|Kilo|Kilogramm|Glas|Dutzend|Brot|Jahrhundert|Päckchen|Gramm"
 
 
 def pattern(language: Language) -> str:
-    return rf"(?:\d{{1,3}} )?\d{{1,3}}/\d{{1,3}}|-?(?:\d{{1,3}} ?)?[{_VULGAR}]"
+    # "2½ heures" is "deux heures et demie".
+    with_noun = r"\d{1,3} ?½ [a-zà-ú]{3,20}|" if language.code in _AND_A_HALF else ""
+    return with_noun + rf"(?:\d{{1,3}} )?\d{{1,3}}/\d{{1,3}}|-?(?:\d{{1,3}} ?)?[{_VULGAR}]"
 
 
 def read(text: str, context: Context, language: Language) -> str | None:
     if text in _SPOKEN_IN_TURN.get(language.code, ()):
         return " ".join(words.cardinal(int(number), language) for number in text.split("/"))
+    if (noun := text.rpartition(" ")[2]).isalpha():
+        return _and_a_half(int(re.match(r"\d+", text)[0]), noun, language)
     match = _FRACTION.fullmatch(text)
     if match is None:
         return None
@@ -39,10 +68,16 @@ def read(text: str, context: Context, language: Language) -> str | None:
         whole = match["number"]
     else:
         whole, top, bottom = match["whole"], int(match["top"]), int(match["bottom"])
-        is_part = 0 < top < bottom <= _MAX_DENOMINATOR and gcd(top, bottom) == 1 and (top == 1 or bottom != 10)
+        is_part = (
+            0 < top < bottom <= _MAX_DENOMINATOR and gcd(top, bottom) == 1 and (top == 1 or bottom != 10)
+        )
         if not is_part:
             rated = bottom in _RATED_OUT_OF and top <= bottom and whole is None and language.code in _OUT_OF
-            return f"{words.cardinal(top, language)} {_OUT_OF[language.code]} {words.cardinal(bottom, language)}" if rated else None
+            return (
+                f"{words.cardinal(top, language)} {_OUT_OF[language.code]} {words.cardinal(bottom, language)}"
+                if rated
+                else None
+            )
     if match["minus"]:
         spoken = _mixed(int(whole), top, bottom, context, language) if whole else _part(top, bottom, language)
         return f"{language.minus} {spoken}"
@@ -92,6 +127,22 @@ def _half_of(context: Context, language: Language) -> str | None:
     return None
 
 
+def _and_a_half(whole: int, name: str, language: Language) -> str:
+    joint, half = _AND_A_HALF[language.code]
+    feminine = re.fullmatch(language.feminine, name) is not None
+    if whole == 1 and language.code == "it":
+        name = name[:-1] + ("a" if feminine or name[-1] in "ea" else "o")
+    elif whole == 1:
+        name = name.removesuffix("s")
+    feminine = feminine or re.fullmatch(language.feminine, name) is not None
+    if language.code == "it" and whole > 1:
+        feminine = name[-1] in "ea"
+    noun = Noun(name, name, "f" if feminine else "m")
+    if feminine:
+        half = half + "e" if language.code == "fr" else half[:-1] + "a"
+    return f"{words.counted(whole, noun, language)} {joint} {half}"
+
+
 def _mixed(whole: int, top: int, bottom: int, context: Context, language: Language) -> str:
     number = words.cardinal(whole, language)
     half = (top, bottom) == (1, 2)
@@ -104,10 +155,7 @@ def _mixed(whole: int, top: int, bottom: int, context: Context, language: Langua
             closed = (ord(number[-1]) - 0xAC00) % 28 > 0
             return f"{number}{'과' if closed else '와'} {_part(top, bottom, language)}"
         case "fr" | "es" | "it" if half:
-            name = _HALVES[language.code][0]
-            if context.precedes(language.feminine):
-                number = words.agree(number, Noun("", "", "f"), language)
-                name = name + "e" if language.code == "fr" else name[:-1] + "a"
-            return f"{number} {'et' if language.code == 'fr' else 'y' if language.code == 'es' else 'e'} {name}"
+            joint, name = _AND_A_HALF[language.code]
+            return f"{number} {joint} {name}"
     joint = {"en": "and", "fr": "et", "de": "und", "es": "y", "it": "e"}[language.code]
     return f"{number} {joint} {_part(top, bottom, language)}"

@@ -49,7 +49,9 @@ def _expression(language: Language, *, named: bool) -> str:
 @lru_cache
 def _scale_names(language: Language) -> dict[str, int]:
     """A symbol may stand apart: "$1.5 m"."""
-    return {f" {name}": value for name, value in language.scale_names.items() if len(name) <= 2} | language.scale_names
+    return {
+        f" {name}": value for name, value in language.scale_names.items() if len(name) <= 2
+    } | language.scale_names
 
 
 @lru_cache
@@ -78,14 +80,16 @@ def read(text: str, context: Context, language: Language) -> str | None:
         spoken = _price(amount, found["scale"], currency, language)
         is_adjective = context.precedes(_ENGLISH_PRICED) or re.match("-[a-z]", context.after)
         if spoken and language.code == "en" and is_adjective:  # "a twenty dollar bill"
-            spoken = spoken.removesuffix(currency.unit.plural) + currency.unit.singular * spoken.endswith(currency.unit.plural)
+            spoken = spoken.removesuffix(currency.unit.plural) + currency.unit.singular * spoken.endswith(
+                currency.unit.plural
+            )
     else:
         last = _price(end, found["end_scale"], _currency(found["again"], language) or currency, language)
         if found["again"] or found["scale"]:
             first = _price(amount, found["scale"], currency, language)
         else:
             first = amounts.spoken(amount, language)
-        spoken = first and last and f"{first} {language.to} {last}"
+        spoken = first and last and f"{first}{language.to}{last}"
     if spoken and found["per"]:
         name = language.per_units[found["per"][1:]]
         # Italian: "al mese", "all'ora", "a notte"
@@ -117,7 +121,11 @@ def _price(amount: Amount, scale_name: str | None, currency: Currency, language:
         return amounts.spoken(whole, language, unit)
     if not int(amount.whole):
         return amounts.spoken(Amount(amount.sign, amount.fraction, "", grouped=True), language, hundredth)
-    return amounts.spoken(whole, language, unit) + language.conjunction + words.counted(cents, hundredth, language)
+    return (
+        amounts.spoken(whole, language, unit)
+        + language.conjunction
+        + words.counted(cents, hundredth, language)
+    )
 
 
 def _scaled_price(amount: Amount, scale: int, currency: Currency, language: Language) -> str | None:
@@ -128,4 +136,8 @@ def _scaled_price(amount: Amount, scale: int, currency: Currency, language: Lang
     if scale not in scales:  # "$2.3bn" is two thousand three hundred million in Spanish
         thousands = amounts.scaled(amount, 1000)
         return thousands and _scaled_price(thousands, scale // 1000, currency, language)
-    return amounts.spoken(amount, language, scales[scale]) + words.link(scale, currency.unit, language) + currency.unit.plural
+    return (
+        amounts.spoken(amount, language, scales[scale])
+        + words.link(scale, currency.unit, language)
+        + currency.unit.plural
+    )

@@ -27,9 +27,8 @@ _GERMAN_NEW_SENTENCE = (
     "Er|Sie|Es|Wir|Ich|Ihr|Du|Der|Die|Das|Den|Dem|Ein|Eine|Und|Aber|Dann|Danach|Da|Dort|Hier|Heute|Morgen|Gestern|Am|Im"
     "|In|Auf|Mit|Bei|Nach|Vor|Für|Wenn|Als|Was|Wer|Wie|Wo|Warum|Ja|Nein|Doch|So|Nun|Jetzt|Mein|Sein|Alle|Man|Kein|Bitte|Denn"
 )
-_KOREAN_COUNTERS = (
-    "번째|개월|시간|가지|마리|사람|그루|송이|켤레|그릇|조각|군데|살|명|개|시|잔|병|장|권|대|달|분(?!의|기)|벌|채|척|곡|통|판"
-)
+_KOREAN_COUNTERS = "번째|개월|시간|가지|마리|사람|그루|송이|켤레|그릇|조각|군데|살|명|개|시|잔|병|장|권|대|달|분(?!의|기)|벌|채|척|곡|통|판"
+_KOREAN_ROUGHLY = {("1", "2"): "한두", ("2", "3"): "두세", ("3", "4"): "서너"}
 _KOREAN_SINO_COUNTERS = ("개월", "분")
 
 
@@ -39,7 +38,9 @@ def pattern(language: Language) -> str:
             date = rf"{language.months} \d{{1,2}}(?!\d)|\d{{1,2}}(?= {language.months})"
             return rf"(?:\d{{1,3}}(?:,\d{{3}})+|\d{{1,6}})(?:st|nd|rd|th|ST|ND|RD|TH)|{date}"
         case "fr":
-            century = rf"{_ROMAN}(?:e|ème)(?= siècle| arrondissement| République| dynastie|-)|[XVI]{{2,7}}(?:e|ème)"
+            century = (
+                rf"{_ROMAN}(?:e|ème)(?= siècle| arrondissement| République| dynastie|-)|[XVI]{{2,7}}(?:e|ème)"
+            )
             return rf"\d{{1,6}}(?:ers?|res?|ères?|èmes?|es?|nde?)|{century}|Ier|1(?= {language.months})"
         case "de":
             # With its full stop, unless that ends the sentence.
@@ -49,7 +50,7 @@ def pattern(language: Language) -> str:
         case "it":
             return rf"\d{{1,6}}[ºª]|{_ROMAN}(?= secolo)|1(?= {language.months})"
         case "ko":
-            return rf"[1-9]\d?(?:[-~][1-9]\d?)? ?(?:{_KOREAN_COUNTERS})"
+            return rf"(?:6|10)월|[1-9]\d?(?:[-~][1-9]\d?)? ?(?:{_KOREAN_COUNTERS})"
     return r"(?!)"
 
 
@@ -129,27 +130,42 @@ def _spanish(text: str, context: Context, language: Language) -> str | None:
         number = _roman(century[2])
         return century[1] + (words.ordinal if number < 10 else words.cardinal)(number, language)
     number, ending = int(re.sub(r"\D", "", text)), text.lstrip("0123456789.")
-    if ending in _SPANISH_ORDINAL_ENDINGS and number % 10 not in _SPANISH_ORDINAL_ENDINGS[ending] and number < 11:
+    if (
+        ending in _SPANISH_ORDINAL_ENDINGS
+        and number % 10 not in _SPANISH_ORDINAL_ENDINGS[ending]
+        and number < 11
+    ):
         return None
     if not number:
         return None
     ordinal = words.ordinal(number, language)
     if ending in ("ª", "ra", "da", "ta", "ma", "va", "na"):
         return re.sub(r"o\b", "a", ordinal)
-    before_noun = context.precedes(r"(?!de\b|y\b|en\b|del\b|a\b|que\b|o\b|es\b|con\b|para\b|por\b|al\b)[a-zñáéíóú]")
+    before_noun = context.precedes(
+        r"(?!de\b|y\b|en\b|del\b|a\b|que\b|o\b|es\b|con\b|para\b|por\b|al\b)[a-zñáéíóú]"
+    )
     shortened = ordinal.endswith(("primero", "tercero")) and (ending == "er" or before_noun)
     return ordinal[:-1] if shortened else ordinal
 
 
 def _korean(text: str, language: Language) -> str | None:
     """Native numbers before most things that are counted."""
+    if re.fullmatch(r"\d+월", text):
+        return "유월" if text[0] == "6" else "시월"
     match = re.fullmatch(rf"([\d~-]+) ?({_KOREAN_COUNTERS})", text)
     if match is None:
         return None
     numbers, counter = re.split("[-~]", match[1]), match[2]
+    if tuple(numbers) in _KOREAN_ROUGHLY and counter not in _KOREAN_SINO_COUNTERS:
+        return f"{_KOREAN_ROUGHLY[tuple(numbers)]} {counter}"
+    if counter == "대" and numbers[0].endswith("0"):  # an age: "50대"
+        return words.cardinal(int(numbers[0]), language) + counter if len(numbers) == 1 else None
     native = counter not in _KOREAN_SINO_COUNTERS and not (counter == "시" and int(numbers[-1]) > 12)
     if not native:
         spoken = [words.cardinal(int(number), language) for number in numbers]
     else:
-        spoken = ["첫" if counter == "번째" and number == "1" else words.native_korean(int(number)) for number in numbers]
-    return f"{language.to} ".join(spoken) + f" {counter}"
+        spoken = [
+            "첫" if counter == "번째" and number == "1" else words.native_korean(int(number))
+            for number in numbers
+        ]
+    return language.to.join(spoken) + f" {counter}"

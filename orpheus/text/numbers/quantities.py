@@ -10,7 +10,9 @@ from orpheus.text.numbers.kind import Context
 from orpheus.text.numbers.language import Language, Noun, alternatives
 
 _ALIASES = {"℃": "°C", "℉": "°F", "° C": "°C", "° F": "°F"}
-_SCALES = frozenset(("Mio.", "Mio", "Mrd.", "Mrd", "Tsd.", "mln", "mld", "Md", "Mds", "bn", "mn", "mill."))  # written short
+_SCALES = frozenset(
+    ("Mio.", "Mio", "Mrd.", "Mrd", "Tsd.", "mln", "mld", "Md", "Mds", "bn", "mn", "mill.")
+)  # written short
 
 
 def pattern(language: Language) -> str:
@@ -45,19 +47,25 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if match["unit"] == "°" and not end and (words := _ordinal_degree(text, context, language)):
         return words
     noun = _noun(match["unit"], language)
-    if language.code == "en" and match[0].endswith("m") and context.precedes("(?:people|users|views|copies|customers|visitors)"):
+    if (
+        language.code == "en"
+        and match[0].endswith("m")
+        and context.precedes("(?:people|users|views|copies|customers|visitors)")
+    ):
         noun = language.scales[10**6]  # "1.5m people"
     if end is None:
         return _with_unit(amount, noun, language)
     first = _with_unit(amount, _noun(match["first"], language), language) if match["first"] else None
-    return f"{first or amounts.spoken(amount, language)} {language.to} {_with_unit(end, noun, language)}"
+    return f"{first or amounts.spoken(amount, language)}{language.to}{_with_unit(end, noun, language)}"
 
 
 def _ordinal_degree(text: str, context: Context, language: Language) -> str | None:
     """In Spanish and Italian a degree sign may stand for that of ordinals: "il 1° maggio"."""
     from orpheus.text.numbers import ordinals
 
-    articles = {"es": "[Ee]l|[Ll]a|del|al|su|un", "it": "[Ii]l|[Ll]a|[Ll]o|del|al|dal|nel|un"}.get(language.code)
+    articles = {"es": "[Ee]l|[Ll]a|del|al|su|un", "it": "[Ii]l|[Ll]a|[Ll]o|del|al|dal|nel|un"}.get(
+        language.code
+    )
     month = language.code in ("es", "it") and context.precedes(f"(?:de )?{language.months}")
     if month or (articles and context.follows(articles) and context.precedes("[a-zà-ù]")):
         return ordinals.read(text, context, language)

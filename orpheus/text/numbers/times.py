@@ -16,7 +16,11 @@ _TIME = re.compile(
 
 
 def pattern(language: Language) -> str:
-    return language.clock_time.replace("{clock}", rf"{_HOUR}:{_MINUTE}").replace("{hour}", _HOUR).replace("{half}", _HALF)
+    return (
+        language.clock_time.replace("{clock}", rf"{_HOUR}:{_MINUTE}")
+        .replace("{hour}", _HOUR)
+        .replace("{half}", _HALF)
+    )
 
 
 def read(text: str, context: Context, language: Language) -> str | None:
@@ -32,7 +36,7 @@ def read(text: str, context: Context, language: Language) -> str | None:
         _time(time, context, language, half=half is not None, alone=index == last and last == 0)
         for index, time in enumerate(matches)
     ]
-    return f" {language.to} ".join(spoken)
+    return language.to.join(spoken)
 
 
 def _time(time: re.Match[str], context: Context, language: Language, *, half: bool, alone: bool) -> str:
@@ -54,11 +58,14 @@ def _time(time: re.Match[str], context: Context, language: Language, *, half: bo
         if not minute:
             with_name = f"{hours} {name}"
             return time["label"] + (with_name if language.code == "es" else hours)
-        return f"{hours} {minutes} {name}" if suffix.startswith("hora") else with_minutes.format(h=hours, m=minutes)
-    if language.code == "it" and (context.follows("[Oo]re") or re.match("[Oo]re", time["label"])) and not minute:
+        return (
+            f"{hours} {minutes} {name}"
+            if suffix.startswith("hora")
+            else with_minutes.format(h=hours, m=minutes)
+        )
+    has_article = context.follows(r"las?|alle|dalle|ore|le|delle|verso le") or time["label"]
+    if not minute and language.code in ("es", "it") and (has_article or not alone):
         return time["label"] + hours
-    if not alone and not minute and language.code in ("es", "it"):
-        return hours
     return time["label"] + (with_minutes if minute else exact).format(h=hours, m=minutes, hours=name)
 
 

@@ -78,9 +78,11 @@ def counted(number: int, noun: Noun, language: Language) -> str:
 
 def link(number: int, noun: Noun, language: Language) -> str:
     """Between a number and what it counts: "un million d'euros"."""
+    if language.code == "it" and number == 1 and noun.gender == "f" and noun.singular[:1] in tuple("aeiou"):
+        return ""
     if number % 1_000_000 or not number:
         return " "
-    return " d'" if language.code == "fr" and noun.plural[0] in "aeéiou" else language.of
+    return " d'" if language.code == "fr" and noun.plural[0] in "aeéiouh" else language.of
 
 
 def plural(number: int, noun: Noun, language: Language) -> str:
@@ -97,7 +99,7 @@ def agree(words: str, noun: Noun, language: Language) -> str:
         return words + "e"
     if language.code == "it" and words == "uno":
         if feminine:
-            return "una"
+            return "un'" if noun.singular[:1] in tuple("aeiou") else "una"
         return words if re.match("s[^aeiou]|z|gn|ps|x|y", noun.singular) else "un"
     if language.code == "es":
         if feminine:

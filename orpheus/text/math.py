@@ -191,7 +191,6 @@ _STYLES = frozenset(
         "operatorname",
     ]
 )
-_SPANS = {"sum": "sum", "prod": "product", "int": "integral"}
 _PUNCTUATION = frozenset("(),|[]&")
 
 _TOKEN = re.compile(
@@ -302,7 +301,7 @@ class _Reader:
     """One formula, from left to right."""
 
     def __init__(self, formula: str, words: _Words) -> None:
-        self._tokens = _TOKEN.findall(formula)
+        self._tokens: list[str] = _TOKEN.findall(formula)
         self._next = 0
         self._words = words
 
@@ -399,8 +398,8 @@ class _Reader:
             yield name[5:-1].strip()
         elif name in _STYLES:
             yield self._group(depth).replace(" ", "") if name != "text" else self._group(depth)
-        elif name in _SPANS:
-            yield self._span(getattr(words, _SPANS[name]), depth)
+        elif what := {"sum": words.sum, "prod": words.product, "int": words.integral}.get(name):
+            yield self._span(what, depth)
         elif name == "lim":
             if self._peek() == "_":
                 self._take()

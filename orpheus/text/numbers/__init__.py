@@ -18,9 +18,8 @@ from orpheus.text.numbers.languages import LANGUAGES
 
 __all__ = ["MAX_NUMBERS", "is_within", "verbalize"]
 
-MAX_NUMBERS = (
-    2_000  # in a text; the rest stay digits, so that a text of nothing else takes some tens of milliseconds
-)
+# In a text; the rest stay digits, so that a text of nothing else takes some tens of milliseconds.
+MAX_NUMBERS = 1_000
 
 # The first that matches a whole number reads it.
 _KINDS: dict[str, Kind] = {

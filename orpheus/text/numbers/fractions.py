@@ -59,7 +59,7 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if text in _SPOKEN_IN_TURN.get(language.code, ()):
         return " ".join(words.cardinal(int(number), language) for number in text.split("/"))
     if (noun := text.rpartition(" ")[2]).isalpha():
-        return _and_a_half(int(re.match(r"\d+", text)[0]), noun, language)
+        return _and_a_half(int(text.partition("½")[0]), noun, language)
     match = _FRACTION.fullmatch(text)
     if match is None:
         return None

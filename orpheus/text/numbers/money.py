@@ -8,7 +8,7 @@ from functools import lru_cache
 from orpheus.text.numbers import amounts, words
 from orpheus.text.numbers.amounts import Amount
 from orpheus.text.numbers.kind import Context
-from orpheus.text.numbers.language import Currency, Language, alternatives
+from orpheus.text.numbers.language import Currency, Language, Noun, alternatives
 
 _CODES = {
     "USD": "US$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩", "CAD": "C$", "AUD": "A$", "NZD": "NZ$",
@@ -77,12 +77,10 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if amount is None or (found["end"] and end is None):
         return None
     if end is None:
+        if language.code == "en" and (context.precedes(_ENGLISH_PRICED) or re.match("-[a-z]", context.after)):
+            name = currency.unit.singular
+            currency = currency._replace(unit=Noun(name, name))  # "a twenty dollar bill"
         spoken = _price(amount, found["scale"], currency, language)
-        is_adjective = context.precedes(_ENGLISH_PRICED) or re.match("-[a-z]", context.after)
-        if spoken and language.code == "en" and is_adjective:  # "a twenty dollar bill"
-            spoken = spoken.removesuffix(currency.unit.plural) + currency.unit.singular * spoken.endswith(
-                currency.unit.plural
-            )
     else:
         last = _price(end, found["end_scale"], _currency(found["again"], language) or currency, language)
         if found["again"] or found["scale"]:
@@ -131,11 +129,11 @@ def _price(amount: Amount, scale_name: str | None, currency: Currency, language:
 def _scaled_price(amount: Amount, scale: int, currency: Currency, language: Language) -> str | None:
     if scale == 1000 or not language.scales:
         thousands = amounts.scaled(amount, scale)
-        return thousands and amounts.spoken(thousands, language, currency.unit)
+        return None if thousands is None else amounts.spoken(thousands, language, currency.unit)
     scales = language.scales | language.more_scales
     if scale not in scales:  # "$2.3bn" is two thousand three hundred million in Spanish
         thousands = amounts.scaled(amount, 1000)
-        return thousands and _scaled_price(thousands, scale // 1000, currency, language)
+        return None if thousands is None else _scaled_price(thousands, scale // 1000, currency, language)
     return (
         amounts.spoken(amount, language, scales[scale])
         + words.link(scale, currency.unit, language)

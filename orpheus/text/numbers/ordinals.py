@@ -28,7 +28,7 @@ _GERMAN_NEW_SENTENCE = (
     "|In|Auf|Mit|Bei|Nach|Vor|Für|Wenn|Als|Was|Wer|Wie|Wo|Warum|Ja|Nein|Doch|So|Nun|Jetzt|Mein|Sein|Alle|Man|Kein|Bitte|Denn"
 )
 _KOREAN_COUNTERS = "번째|개월|시간|가지|마리|사람|그루|송이|켤레|그릇|조각|군데|살|명|개|시|잔|병|장|권|대|달|분(?!의|기)|벌|채|척|곡|통|판"
-_KOREAN_ROUGHLY = {("1", "2"): "한두", ("2", "3"): "두세", ("3", "4"): "서너"}
+_KOREAN_ROUGHLY = {"1~2": "한두", "2~3": "두세", "3~4": "서너"}
 _KOREAN_SINO_COUNTERS = ("개월", "분")
 
 
@@ -156,8 +156,8 @@ def _korean(text: str, language: Language) -> str | None:
     if match is None:
         return None
     numbers, counter = re.split("[-~]", match[1]), match[2]
-    if tuple(numbers) in _KOREAN_ROUGHLY and counter not in _KOREAN_SINO_COUNTERS:
-        return f"{_KOREAN_ROUGHLY[tuple(numbers)]} {counter}"
+    if (roughly := _KOREAN_ROUGHLY.get("~".join(numbers))) and counter not in _KOREAN_SINO_COUNTERS:
+        return f"{roughly} {counter}"
     if counter == "대" and numbers[0].endswith("0"):  # an age: "50대"
         return words.cardinal(int(numbers[0]), language) + counter if len(numbers) == 1 else None
     native = counter not in _KOREAN_SINO_COUNTERS and not (counter == "시" and int(numbers[-1]) > 12)

@@ -46,7 +46,7 @@ def pattern(language: Language) -> str:
 def read(text: str, context: Context, language: Language) -> str | None:
     if sign := re.match(language.number_signs, text):
         amount = amounts.parse(text[sign.end() :], language)
-        return amount and f"{language.number_sign} {amounts.spoken(amount, language)}"
+        return None if amount is None else f"{language.number_sign} {amounts.spoken(amount, language)}"
     if text[-1].isalpha() and " " in text:
         millions, _, noun = text.rpartition(" ")
         return words.counted(int(millions.replace(" ", "")), Noun(noun, noun), language)
@@ -60,15 +60,19 @@ def read(text: str, context: Context, language: Language) -> str | None:
         return _range(match, context, language)
     if text.endswith("+"):
         amount = amounts.parse(text[:-1], language) if language.code == "en" else None
-        return amount and f"{amounts.spoken(amount, language)} {language.plus}"
+        return None if amount is None else f"{amounts.spoken(amount, language)} {language.plus}"
     if _YEAR.fullmatch(text) and not (language.code == "en" and context.precedes(_ENGLISH_COUNTED)):
         return words.year(int(text), language)
     amount = amounts.parse(text, language)
     if amount is None:
         return None
     spoken = amounts.spoken(amount, language, _counted_noun(amount, context, language), named=False)
-    noun = re.match(_COUNTED_MILLIONS.get(language.code, "(?!)"), context.after)
-    return spoken + _of(int(amount.whole), noun[0][1:], language) if noun and not amount.fraction else spoken
+    counted = re.match(_COUNTED_MILLIONS.get(language.code, "(?!)"), context.after)
+    return (
+        spoken + _of(int(amount.whole), counted[0][1:], language)
+        if counted and not amount.fraction
+        else spoken
+    )
 
 
 def _of(number: int, noun: str, language: Language) -> str:

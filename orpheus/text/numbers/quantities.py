@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from orpheus.text.numbers import amounts
+from orpheus.text.numbers import amounts, ordinals
 from orpheus.text.numbers.kind import Context
 from orpheus.text.numbers.language import Language, Noun, alternatives
 
@@ -61,8 +61,6 @@ def read(text: str, context: Context, language: Language) -> str | None:
 
 def _ordinal_degree(text: str, context: Context, language: Language) -> str | None:
     """In Spanish and Italian a degree sign may stand for that of ordinals: "il 1° maggio"."""
-    from orpheus.text.numbers import ordinals
-
     articles = {"es": "[Ee]l|[Ll]a|del|al|su|un", "it": "[Ii]l|[Ll]a|[Ll]o|del|al|dal|nel|un"}.get(
         language.code
     )

@@ -35,6 +35,7 @@ _SENTENCE_ENDED = re.compile(r"[.!?。．！？।॥؟۔…][\"')\]」』”’
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+_NUMBER, _NUMBER_LAST = re.compile(r"\S{0,40}\d"), re.compile(r"\d[^\s,;:!?]*\s+\Z")
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -170,7 +171,7 @@ class StreamingSegmenter:
                 return len(whole)
             if count >= RUN_ON_WORDS + MIN_WORDS_LEFT:
                 ends = (_words_end(whole, count) for count in range(RUN_ON_WORDS, 0, -1))
-                return next((end for end in ends if not self._is_within(whole, end)), 0)
+                return next((end for end in ends if not self._is_beside_number(whole, end)), 0)
         if length(whole) > self._segment_chars:
             return len(next(split_long(whole, self._segment_chars - 1)))
         return 0
@@ -181,7 +182,7 @@ class StreamingSegmenter:
             text, complete = text[: SEARCH_SEGMENTS * self._segment_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
-        sentences = list(self._whole(split_sentences(text, self._language)))
+        sentences = list(self._whole(text, split_sentences(text, self._language)))
         if not complete:
             sentences.pop()  # complete only once another has begun
         end = 0
@@ -203,20 +204,25 @@ class StreamingSegmenter:
                 return match.end()
         return 0
 
-    def _whole(self, sentences: Iterable[str]) -> Iterator[str]:
-        """The sentences, those joined whose end is not one for what is written out."""
-        text = ""
+    def _whole(self, text: str, sentences: Iterable[str]) -> Iterator[str]:
+        """The sentences of `text`, those joined that end within a formula or a number."""
+        start = end = 0
         for sentence in sentences:
-            text += sentence
-            if not self._is_within(text, len(text)):
-                yield text
-                text = ""
-        if text:
-            yield text
+            end += len(sentence)
+            if end == len(text) or not self._is_within(text, end):
+                yield text[start:end]
+                start = end
 
     def _is_within(self, text: str, end: int) -> bool:
         """Whether `end` lies within a formula or a number that is read as one."""
         return math.is_open(text[:end]) or (self._normalize and numbers.is_within(text, end, self._language))
+
+    def _is_beside_number(self, text: str, end: int) -> bool:
+        """Whether a number is on either side of `end`: how it is read depends on its neighbours."""
+        beside = self._normalize and (
+            _NUMBER_LAST.search(text, max(0, end - 40), end) or _NUMBER.match(text, end)
+        )
+        return bool(beside) or self._is_within(text, end)
 
     def _add_span(self, end: int) -> None:
         """Turn the pending text up to `end` into a span and its segments."""

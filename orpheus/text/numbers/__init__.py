@@ -33,7 +33,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-_MAY_CONTINUE = re.compile(r"\d\)?\s+\Z")
+_DIGITS_LAST, _LAST_WORD = re.compile(r"\d\)?\.?\s+\Z"), re.compile(r"\S{0,40}\Z")
 
 
 @lru_cache
@@ -44,31 +44,40 @@ def _expression(language: Language) -> re.Pattern[str]:
     return re.compile(rf"(?P<opening>{BEGIN})(?:{kinds}){end}")
 
 
-def is_within(text: str, end: int, language: str) -> bool:
-    """Whether `end` lies within a number that `verbalize` reads as one: "(555) |123-4567". Where `text` ends after
-    digits, it may."""
-    rules = LANGUAGES.get(language)
-    if rules is None:
-        return False
-    if end == len(text) and _MAY_CONTINUE.search(text, max(0, end - 8)):
-        return True
-    start = text.rfind(" ", 0, max(0, end - CONTEXT_CHARS)) + 1
-    matches = _expression(rules).finditer(text, start, end + CONTEXT_CHARS)
-    return any(match.start() < end < match.end() for match in matches)
-
-
 def verbalize(text: str, language: str) -> str:
     """`text` with its first MAX_NUMBERS numbers in words; unchanged for a language without rules."""
     rules = LANGUAGES.get(language)
     if rules is None:
         return text
-
-    def words(match: re.Match[str]) -> str:
-        name = match.lastgroup or ""
-        start, end = match.span(name)
-        context = Context(text[max(0, start - CONTEXT_CHARS) : start], text[end : end + CONTEXT_CHARS])
-        spoken = _KINDS[name].read(match[name], context, rules)
-        return match["opening"] + (match[name] if spoken is None else spoken)
-
     text = read_arithmetic(text, language)
-    return _expression(rules).sub(words, text, count=MAX_NUMBERS)
+    return _expression(rules).sub(
+        lambda match: match["opening"] + _words(match, rules), text, count=MAX_NUMBERS
+    )
+
+
+def is_within(text: str, end: int, language: str) -> bool:
+    """Whether `end` lies within a number that `verbalize` reads as one: "(555) |123-4567", "am 3. |Mai".
+
+    Where `text` ends after digits, or in the middle of the word after them, it may.
+    """
+    rules = LANGUAGES.get(language)
+    if rules is None:
+        return False
+    if _DIGITS_LAST.search(text, max(0, end - 8), end) and _LAST_WORD.match(text, end):
+        return True
+    start = text.rfind(" ", 0, max(0, end - CONTEXT_CHARS)) + 1
+    for match in _expression(rules).finditer(text, start, end + CONTEXT_CHARS):
+        if match.start() < end < match.end():
+            return True
+        if match[0].endswith(".") and match.end() < end and text[match.end() : end].isspace():
+            return not _words(match, rules).endswith(".")  # of an ordinal, and not of the sentence
+    return False
+
+
+def _words(match: re.Match[str], language: Language) -> str:
+    name = match.lastgroup or ""
+    start, end = match.span(name)
+    text = match.string
+    context = Context(text[max(0, start - CONTEXT_CHARS) : start], text[end : end + CONTEXT_CHARS])
+    spoken = _KINDS[name].read(match[name], context, language)
+    return match[name] if spoken is None else spoken

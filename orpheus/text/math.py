@@ -39,15 +39,7 @@ def _operators(words: str) -> dict[str, str]:
 
 
 _SYMBOLS = ("+", "-", "×", "÷", "=", "≠", "<", ">", "≤", "≥", "≈", "±", "→", "∈", "%")
-_LATIN_FUNCTIONS = {
-    "log": "log",
-    "exp": "exp",
-    "max": "max",
-    "min": "min",
-    "mod": "mod",
-    "det": "det",
-    "gcd": "gcd",
-}
+_LATIN_FUNCTIONS = ("log", "exp", "max", "min", "mod", "det", "gcd")
 
 _LANGUAGES = {
     "en": _Words(
@@ -121,76 +113,22 @@ _LANGUAGES = {
     ),
 }  # fmt: skip
 
-_GREEK = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-    "nu",
-    "xi",
-    "pi",
-    "rho",
-    "sigma",
-    "tau",
-    "upsilon",
-    "phi",
-    "chi",
-    "psi",
-    "omega",
-]
+_GREEK = frozenset((
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "pi",
+    "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+))  # fmt: skip
 _COMMANDS = {
     "times": "×", "cdot": "×", "ast": "×", "div": "÷", "pm": "±", "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥",
     "neq": "≠", "ne": "≠", "approx": "≈", "sim": "≈", "to": "→", "rightarrow": "→", "in": "∈", "lt": "<", "gt": ">", "%": "%",
 }  # fmt: skip
-_SILENT = frozenset(
-    [
-        "left",
-        "right",
-        "big",
-        "Big",
-        "bigl",
-        "bigr",
-        "Bigl",
-        "Bigr",
-        "displaystyle",
-        "textstyle",
-        "limits",
-        "quad",
-        "qquad",
-        "cdots",
-        ",",
-        ";",
-        ":",
-        "!",
-        "{",
-        "}",
-        "|",
-    ]
-) | {" "}  # commands that only set what is around them
-_STYLES = frozenset(
-    [
-        "text",
-        "textbf",
-        "textit",
-        "textrm",
-        "mathrm",
-        "mathbf",
-        "mathit",
-        "mathsf",
-        "mathbb",
-        "mathcal",
-        "boldsymbol",
-        "operatorname",
-    ]
-)
+_SILENT = frozenset((  # they only set what is around them
+    "left", "right", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "displaystyle", "textstyle", "limits", "quad", "qquad",
+    ",", ";", ":", "!", "{", "}", "|", " ",
+))  # fmt: skip
+_STYLES = frozenset((
+    "text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "boldsymbol",
+    "operatorname",
+))  # fmt: skip
 _PUNCTUATION = frozenset("(),|[]&")
 
 _TOKEN = re.compile(
@@ -201,7 +139,7 @@ _CONTENT = rf"(?:(?!\\[\[\]()]|\n\n)[^$]){{1,{MAX_FORMULA_CHARS}}}"
 _FORMULA = re.compile(
     rf"\$\$(?P<block>{_CONTENT})\$\$|\\\[(?P<brackets>{_CONTENT})\\\]|\\\((?P<parentheses>{_CONTENT})\\\)"
     rf"|\\begin\{{(?:equation|align|gather)\*?\}}(?P<environment>{_CONTENT})\\end\{{[a-z]{{1,20}}\*?\}}"
-    rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?!\d|\$|[^\W\d_]{3})"
+    rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?!\d|\$|[^\W\d_]{{3}})"
 )
 _OPENED = re.compile(r"\$\$(?!\$)|\\begin\{[a-z]{1,20}\*?\}|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({])")
 _PROSE = re.compile(r"[^\W\d_]{3,}|(?<=[\w.,] )[^\W\d_]{2}(?= \w)")
@@ -397,7 +335,7 @@ class _Reader:
         elif name.startswith("text{"):
             yield name[5:-1].strip()
         elif name in _STYLES:
-            yield self._group(depth).replace(" ", "") if name != "text" else self._group(depth)
+            yield self._group(depth).replace(" ", "")
         elif what := {"sum": words.sum, "prod": words.product, "int": words.integral}.get(name):
             yield self._span(what, depth)
         elif name == "lim":

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 
 from orpheus.errors import BadRequest, TooLarge
 from orpheus.text import math, numbers
@@ -182,9 +182,11 @@ class StreamingSegmenter:
             text, complete = text[: SEARCH_SEGMENTS * self._segment_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
-        sentences = list(self._whole(text, split_sentences(text, self._language)))
+        sentences = self._whole(text, split_sentences(text, self._language))
         if not complete:
-            sentences.pop()  # complete only once another has begun
+            sentences = (
+                sentence for sentence, _ in pairwise(sentences)
+            )  # complete only once another has begun
         end = 0
         for sentence in sentences:
             if end and (not self._segments or length(text[:end] + sentence) > self._join_chars):

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from orpheus.text.math import read_arithmetic
 from orpheus.text.numbers import codes, fractions, money, ordinals, plain, quantities, times
-from orpheus.text.numbers.kind import BEGIN, CONTEXT_CHARS, END, Context, Kind
+from orpheus.text.numbers.kind import BEGIN, CONTEXT_CHARS, Context, Kind, end
 from orpheus.text.numbers.language import Language
 from orpheus.text.numbers.languages import LANGUAGES
 
@@ -39,9 +39,7 @@ _DIGITS_LAST, _LAST_WORD = re.compile(r"\d\)?\.?\s+\Z"), re.compile(r"\S{0,40}\Z
 @lru_cache
 def _expression(language: Language) -> re.Pattern[str]:
     kinds = "|".join(f"(?P<{name}>{kind.pattern(language)})" for name, kind in _KINDS.items())
-    # A Korean particle follows without a space.
-    end = END.replace("%PARTICLE%", "[가-힣]" if language.code == "ko" else "(?!)")
-    return re.compile(rf"(?P<opening>{BEGIN})(?:{kinds}){end}")
+    return re.compile(rf"(?P<opening>{BEGIN})(?:{kinds}){end(language)}")
 
 
 def verbalize(text: str, language: str) -> str:
@@ -55,29 +53,29 @@ def verbalize(text: str, language: str) -> str:
     )
 
 
-def is_within(text: str, end: int, language: str) -> bool:
-    """Whether `end` lies within a number that `verbalize` reads as one: "(555) |123-4567", "am 3. |Mai".
+def is_within(text: str, position: int, language: str) -> bool:
+    """Whether `position` lies within a number that `verbalize` reads as one: "(555) |123-4567", "am 3. |Mai".
 
     Where `text` ends after digits, or in the middle of the word after them, it may.
     """
     rules = LANGUAGES.get(language)
     if rules is None:
         return False
-    if _DIGITS_LAST.search(text, max(0, end - 8), end) and _LAST_WORD.match(text, end):
+    if _DIGITS_LAST.search(text, max(0, position - 8), position) and _LAST_WORD.match(text, position):
         return True
-    start = text.rfind(" ", 0, max(0, end - CONTEXT_CHARS)) + 1
-    for match in _expression(rules).finditer(text, start, end + CONTEXT_CHARS):
-        if match.start() < end < match.end():
+    start = text.rfind(" ", 0, max(0, position - CONTEXT_CHARS)) + 1
+    for match in _expression(rules).finditer(text, start, position + CONTEXT_CHARS):
+        if match.start() < position < match.end():
             return True
-        if match[0].endswith(".") and match.end() < end and text[match.end() : end].isspace():
+        if match[0].endswith(".") and match.end() < position and text[match.end() : position].isspace():
             return not _words(match, rules).endswith(".")  # of an ordinal, and not of the sentence
     return False
 
 
 def _words(match: re.Match[str], language: Language) -> str:
     name = match.lastgroup or ""
-    start, end = match.span(name)
+    start, stop = match.span(name)
     text = match.string
-    context = Context(text[max(0, start - CONTEXT_CHARS) : start], text[end : end + CONTEXT_CHARS])
+    context = Context(text[max(0, start - CONTEXT_CHARS) : start], text[stop : stop + CONTEXT_CHARS])
     spoken = _KINDS[name].read(match[name], context, language)
     return match[name] if spoken is None else spoken

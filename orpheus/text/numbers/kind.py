@@ -35,9 +35,20 @@ class Kind(Protocol):
     def read(self, text: str, context: Context, language: Language) -> str | None: ...
 
 
+def unnamed(expression: str) -> str:
+    """`expression` without groups that capture, as a part of the one of all kinds."""
+    return re.sub(r"\(\?P<\w+>", "(?:", expression)
+
+
 CONTEXT_CHARS = 40
 _CLOSING = rf"[.,;:!?)\]}}\"'*。，、！？」』{PLACEHOLDER[1:-1]}]"
 _OPENING = rf"[(\[{{\"'*¿¡「『{PLACEHOLDER[1:-1]}]"
 # "(555) 123-4567" begins with its bracket. A number may follow a word and a hyphen: "COVID-19".
 BEGIN = rf"(?:(?<!\S)|(?<=\.\.\.))(?:(?!\(\d{{2,4}}\) ?\d|'\d\d){_OPENING}){{0,8}}(?:[^\W\d_]{{1,30}}-)?"
-END = rf"(?=(?:{_CLOSING}{{0,8}}(?:\s|\Z)|\.\.\.|-(?=[^\W\d_])[^\s\d]{{0,40}}(?:\s|\Z)|'s\b|%PARTICLE%))"
+_END = rf"{_CLOSING}{{0,8}}(?:\s|\Z)|\.\.\.|-(?=[^\W\d_])[^\s\d]{{0,40}}(?:\s|\Z)|'s\b"
+_KOREAN_PARTICLE = "[가-힣]"  # follows without a space
+
+
+def end(language: Language) -> str:
+    """A regular expression of where a number may end."""
+    return rf"(?={_END}|{_KOREAN_PARTICLE})" if language.code == "ko" else rf"(?={_END})"

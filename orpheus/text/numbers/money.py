@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from orpheus.text.numbers import amounts, words
 from orpheus.text.numbers.amounts import Amount
-from orpheus.text.numbers.kind import Context
+from orpheus.text.numbers.kind import Context, unnamed
 from orpheus.text.numbers.language import Currency, Language, Noun, alternatives
 
 _CODES = {
@@ -24,25 +24,22 @@ _ENGLISH_PRICED = (
 
 
 def pattern(language: Language) -> str:
-    return _expression(language, named=False)
+    return unnamed(_expression(language).pattern)
 
 
 @lru_cache
-def _expression(language: Language, *, named: bool) -> str:
-    def group(name: str, expression: str) -> str:
-        return f"(?P<{name}>{expression})" if named else f"(?:{expression})"
-
+def _expression(language: Language) -> re.Pattern[str]:
     number = amounts.pattern(language)
     symbols = alternatives((*language.currencies, *_CODES))
     names = alternatives((*language.currencies, *_CODES, *_by_name(language)))
-    # Possessive: never an amount without the million that follows it.
     scale = rf"(?:{alternatives(_scale_names(language))})(?![^\W_])"
-    per = group("per", rf"/(?:{alternatives(language.per_units)})(?!\w)")
-    return (
-        rf"{group('sign', '[-+~]')}?{group('before', symbols)} ?{group('minus', '-')}?{group('sum', number)}"
-        rf"{group('scale', scale)}?+(?:-{group('again', symbols)}?{group('end', number)}{group('end_scale', scale)}?+)?{per}?"
-        rf"|{group('sign2', '[-+±~]')}?{group('sum2', number)}{group('scale2', scale)}?(?:-{group('end2', number)}"
-        rf"{group('end_scale2', scale)}?)? ?{group('after', names)}(?![^\W_가-힣]){group('per2', rf'/(?:{alternatives(language.per_units)})(?!{chr(92)}w)')}?"
+    per = rf"/(?:{alternatives(language.per_units)})(?!\w)"
+    # The scale is possessive: never an amount without the million that follows it.
+    return re.compile(
+        rf"(?P<sign>[-+~])?(?P<before>{symbols}) ?(?P<minus>-)?(?P<sum>{number})(?P<scale>{scale})?+"
+        rf"(?:-(?P<again>{symbols})?(?P<end>{number})(?P<end_scale>{scale})?+)?(?P<per>{per})?"
+        rf"|(?P<sign_>[-+±~])?(?P<sum_>{number})(?P<scale_>{scale})?(?:-(?P<end_>{number})(?P<end_scale_>{scale})?)?"
+        rf" ?(?P<after>{names})(?![^\W_가-힣])(?P<per_>{per})?"
     )
 
 
@@ -54,18 +51,13 @@ def _scale_names(language: Language) -> dict[str, int]:
     } | language.scale_names
 
 
-@lru_cache
-def _compiled(language: Language) -> re.Pattern[str]:
-    return re.compile(_expression(language, named=True))
-
-
 def read(text: str, context: Context, language: Language) -> str | None:
-    match = _compiled(language).fullmatch(text)
+    match = _expression(language).fullmatch(text)
     if match is None:
         return None
     found = match.groupdict()
     if found["before"] is None:
-        found |= {name: found[name + "2"] for name in ("sign", "sum", "scale", "end", "end_scale", "per")}
+        found |= {name: found[f"{name}_"] for name in ("sign", "sum", "scale", "end", "end_scale", "per")}
     currency = _currency(found["before"] or found["after"], language)
     if currency is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from orpheus.text.numbers import amounts, words
-from orpheus.text.numbers.kind import Context
+from orpheus.text.numbers.kind import Context, unnamed
 from orpheus.text.numbers.language import Language, Noun
 
 _YEAR = re.compile(r"(?:1[1-9]|20)\d\d")
@@ -38,7 +38,7 @@ def pattern(language: Language) -> str:
     number = amounts.pattern(language)
     elided = rf"{_FRENCH_ELIDED_MILLIONS}|" if language.code == "fr" else ""
     return (
-        rf"{elided}(?:{language.number_signs}){number}{decade}|{_RANGE.pattern.replace('?P<start>', '?:').replace('?P<end>', '?:')}"
+        rf"{elided}(?:{language.number_signs}){number}{decade}|{unnamed(_RANGE.pattern)}"
         rf"|\d{{1,3}}:\d{{1,3}}|{amounts.SIGN}?{number}\+?"
     )
 

@@ -6,38 +6,29 @@ import re
 from functools import lru_cache
 
 from orpheus.text.numbers import amounts, ordinals
-from orpheus.text.numbers.kind import Context
+from orpheus.text.numbers.kind import Context, unnamed
 from orpheus.text.numbers.language import Language, Noun, alternatives
 
 _ALIASES = {"℃": "°C", "℉": "°F", "° C": "°C", "° F": "°F"}
-_SCALES = frozenset(
-    ("Mio.", "Mio", "Mrd.", "Mrd", "Tsd.", "mln", "mld", "Md", "Mds", "bn", "mn", "mill.")
-)  # written short
+# Scales that are written short, before anything that is counted.
+_SCALES = frozenset(("Mio.", "Mio", "Mrd.", "Mrd", "Tsd.", "mln", "mld", "Md", "Mds", "bn", "mn", "mill."))
 
 
 def pattern(language: Language) -> str:
-    return _expression(language, named=False)
+    return unnamed(_expression(language).pattern)
 
 
 @lru_cache
-def _expression(language: Language, *, named: bool) -> str:
-    def group(name: str, expression: str) -> str:
-        return f"(?P<{name}>{expression})" if named else f"(?:{expression})"
-
+def _expression(language: Language) -> re.Pattern[str]:
     number, units = amounts.pattern(language), alternatives(("%", *_units(language), *_ALIASES))
-    return (
-        rf"{group('sum', f'{amounts.SIGN}?{number}')}(?: ?{group('first', units)})?(?:[-~]{group('end', number)})?"
-        rf" ?{group('unit', units)}(?![^\W가-힣]|[²³/])"
+    return re.compile(
+        rf"(?P<sum>{amounts.SIGN}?{number})(?: ?(?P<first>{units}))?(?:[-~](?P<end>{number}))?"
+        rf" ?(?P<unit>{units})(?![^\W가-힣]|[²³/])"
     )
 
 
-@lru_cache
-def _compiled(language: Language) -> re.Pattern[str]:
-    return re.compile(_expression(language, named=True))
-
-
 def read(text: str, context: Context, language: Language) -> str | None:
-    match = _compiled(language).fullmatch(text)
+    match = _expression(language).fullmatch(text)
     if match is None or (match["first"] and not match["end"]):
         return None
     amount = amounts.parse(match["sum"], language, foreign=True)

@@ -28,15 +28,8 @@ def read(text: str, context: Context, language: Language) -> str | None:
     matches = [time for time in times if time]
     if len(matches) != len(times):
         return None
-    half = re.search(rf"{_HALF}$", text)
-    if language.code == "ko" and any(int(time["hour"]) > 24 for time in matches):
-        return None
-    last = len(matches) - 1
-    spoken = [
-        _time(time, context, language, half=half is not None, alone=index == last and last == 0)
-        for index, time in enumerate(matches)
-    ]
-    return language.to.join(spoken)
+    half, alone = re.search(rf"{_HALF}$", text) is not None, len(matches) == 1
+    return language.to.join(_time(time, context, language, half=half, alone=alone) for time in matches)
 
 
 def _time(time: re.Match[str], context: Context, language: Language, *, half: bool, alone: bool) -> str:

@@ -1,3 +1,4 @@
+import asyncio
 import random
 import re
 import time
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpheus.text import segment_text
+from orpheus.text import StreamingSegmenter, segment_text
 from orpheus.text.numbers import MAX_NUMBERS, is_within, verbalize
 
 LANGUAGES = ["en", "fr", "de", "es", "it", "ko"]
@@ -164,3 +165,70 @@ def test_digits_without_end_take_little_time(text: str, language: str) -> None:
     verbalize(text, language)
     # 0.02 to 0.1 s on a core of 2026; a quadratic expression takes minutes.
     assert time.process_time() - start < 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fragment_chars", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        (
+            "en",
+            "They called me at (555) 123-4567 and paid $1.5 million, or 10 000 euros, on 4 July 1776 I think.",
+        ),
+        (
+            "en",
+            "In that year there were only 1995 people there and $5, and 9:30 a.m., and then 3 × 4 = 12 of them.",
+        ),
+        (
+            "en",
+            r"We know well that $f(x, y) = a, b. c$ is one of them, and \[ x = 1. \] is the other one of them.",
+        ),
+        (
+            "de",
+            "Er wurde nur 2. Platz im Rennen am 3. Mai und heute ist er 21. Anna ist aber erst 20 Jahre alt.",
+        ),
+        (
+            "es",
+            "El 1.º piso está vacío y el 1.º de mayo es fiesta a las 9:00 h de la mañana para 21 personas.",
+        ),
+        (
+            "fr",
+            "Il y a environ 10 000 personnes à 9 h 30 et 1 000 000 habitants au numéro 06 12 34 56 78 ici.",
+        ),
+    ],
+)
+async def test_numbers_and_formulas_written_live_are_read_as_those_sent_at_once(
+    language: str, text: str, fragment_chars: int
+) -> None:
+    spoken: list[str] = []
+
+    async def speak() -> None:
+        while (segment := await segmenter.next(lambda: 0.0)) is not None:
+            spoken.append(segment.text)
+
+    segmenter = StreamingSegmenter(language, 280, max_chars=1000, normalize=True)
+    speaking = asyncio.create_task(speak())
+    for start in range(0, len(text), fragment_chars):
+        segmenter.push(text[start : start + fragment_chars])
+        await asyncio.sleep(0)
+    segmenter.end()
+    await speaking
+    at_once = " ".join(segment.text for segment in segment_text(text, language, 280, normalize=True).segments)
+    assert re.findall(r"\w+", " ".join(spoken)) == re.findall(r"\w+", at_once)
+
+
+def test_a_number_may_be_written_out_in_the_forms_of_what_it_counts() -> None:
+    assert verbalize("1 euro, 21 euros, 31 libras, 200 páginas", "es") == (
+        "un euro, veintiún euros, treinta y una libras, doscientas páginas"
+    )
+    assert verbalize("80 euros, 81 pages, 80 000 €, 200 000", "fr") == (
+        "quatre-vingts euros, quatre-vingt-une pages, quatre-vingt mille euros, deux cent mille"
+    )
+    assert verbalize("1 Euro, 1 Million, 1.001 Euro, 1 Stunde, Seite 1", "de") == (
+        "ein Euro, eine Million, eintausendein Euro, eine Stunde, Seite eins"
+    )
+    assert verbalize("1 libro, 1 zio, 1 casa, 1 h, 21 €", "it") == (
+        "un libro, uno zio, una casa, un'ora, ventuno euro"
+    )
+    assert verbalize("1개, 20명, 1시 1분, 1층", "ko") == "한 개, 스무 명, 한 시 일 분, 일층"

@@ -11,7 +11,7 @@ from orpheus.text.numbers.language import Language
 
 # Groups separated only by spaces may be thousands or a list, so a phone number needs another sign of being one.
 _PHONE = (
-    r"(?:\+\d{1,3}[ -]?|1[ -])?\(\d{2,4}\)(?: ?\d{2,5})(?:[ -]\d{2,5}){0,4}|\+\d{1,3}(?:[ -]\(?\d{1,9}\)?){1,5}|\+\d{7,15}"
+    r"(?:\+\d{1,3}[ -]?|1[ -])?\(\d{2,4}\)(?: ?\d{2,5})(?:[ -]\d{2,5}){0,4}|\+(?=(?:[ ()-]{0,3}\d){7})\d{1,3}(?:[ -]\(?\d{1,9}\)?){1,5}|\+\d{7,15}"
     r"|0\d{1,5}(?:[ -]\d{2,9}){1,5}|(?:1-)?\d{3}-\d{3}-\d{4}|\d{3} \d{3,4} \d{4}|\d{3}\.\d{3}\.\d{4}|\d{3}-\d{4}|0\d{1,14}"
 )
 _SPANISH_PHONE = r"[6-9]\d\d(?: \d{3}){2}|[6-9]\d\d(?: \d\d){3}"
@@ -21,7 +21,7 @@ _CARD = r"\d{4}(?:[ -]\d{4}){2,6}[ -]\d{1,4}|3\d{3}[ -]\d{6}[ -]\d{5}"
 _US_SOCIAL_SECURITY = r"\d{3}-\d\d-\d{4}"
 _ISBN = r"97[89][- ]\d{1,5}[- ]\d{1,7}[- ]\d{1,7}[- ]\d|\d-\d{2,7}-\d{2,7}-\d"
 _US_STATE_ZIP = r"[A-Z]{2} \d{5}(?:-\d{4})?"
-_MIN_PHONE_DIGITS = 6  # of one in groups: "08-15" may be a date, "+5 10" two numbers
+_MIN_PHONE_DIGITS = 6  # of one in groups: "08-15" may be a date
 
 
 def pattern(language: Language) -> str:
@@ -45,7 +45,7 @@ def read(text: str, context: Context, language: Language) -> str | None:
             return label[0] + _in_pairs(int(number), language)
         return label[0] + ", ".join(words.digits(group, language) for group in number.split("-"))
     groups = re.findall(r"\d+", text)
-    if text[0] in "0+" and sum(map(len, groups)) < _MIN_PHONE_DIGITS:
+    if text[0] == "0" and sum(map(len, groups)) < _MIN_PHONE_DIGITS:
         return None
     return ", ".join(_group(group, language) for group in groups)
 

@@ -112,7 +112,7 @@ def test_what_is_not_understood_as_a_whole_is_left_as_a_whole(word: str, languag
 @pytest.mark.parametrize(
     "word",
     ["$1.2X", "$5/$10", "$5.5.5", "5abc", "H2O", "1e6", "1.2e-3", "192.168.1.1", "1-800-FLOWERS", "3-in-1", "5'10\"",
-     "1,2,3", "(5),(6)", "401(k)", "5/foo", "0 000", "3D", "1080p", "1920x1080", "₭500", "5‰", "2019-2024"],
+     "1,2,3", "(5),(6)", "401(k)", "5/foo", "0 000", "3D", "1080p", "1920x1080", "₭500", "5‰", "5 %ig", "5 ‰", "25:00", "2019-2024"],
 )  # fmt: skip
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_words_with_digits_in_them_are_left_alone(language: str, word: str) -> None:

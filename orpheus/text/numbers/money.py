@@ -19,7 +19,7 @@ _CODES = {
 
 _ENGLISH_PRICED = (
     r"(?:bill|note|coin|fee|fine|gift|ticket|check|cheque|deal|discount|loan|tip|budget|investment|project|house|donation"
-    r"|contract|deposit|lawsuit|bonus|credit|voucher|coupon|prize|salary|raise|grant|reward|bet|charge|plan|limit)\b"
+    r"|contract|deposit|lawsuit|bonus|credit|voucher|coupon|prize|salary|raise|grant|reward|bet|charge|plan|limit|one)\b"
 )
 
 
@@ -45,10 +45,11 @@ def _expression(language: Language) -> re.Pattern[str]:
 
 @lru_cache
 def _scale_names(language: Language) -> dict[str, int]:
-    """A symbol may stand apart: "$1.5 m"."""
-    return {
-        f" {name}": value for name, value in language.scale_names.items() if len(name) <= 2
-    } | language.scale_names
+    """A symbol may stand apart, a word be joined: "$1.5 m", "$3-million"."""
+    names = language.scale_names
+    apart = {f" {name}": value for name, value in names.items() if len(name) <= 2}
+    joined = {f"-{name[1:]}": value for name, value in names.items() if name[0] == " " and len(name) > 4}
+    return apart | joined | names
 
 
 def read(text: str, context: Context, language: Language) -> str | None:
@@ -59,7 +60,7 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if found["before"] is None:
         found |= {name: found[f"{name}_"] for name in ("sign", "sum", "scale", "end", "end_scale", "per")}
     currency = _currency(found["before"] or found["after"], language)
-    if currency is None:
+    if currency is None or re.match(f"-{currency.unit.singular}", context.after):  # "$1-million-dollar"
         return None
     sign = found["sign"] or found["minus"] or ""
     if found["before"] and language.decimal == "," and re.fullmatch(r"\d{1,3}(?:,\d{3})+", found["sum"]):

@@ -46,7 +46,9 @@ def pattern(language: Language) -> str:
             # With its full stop, unless that ends the sentence.
             return r"\d{1,3}\.(?= [^\W\d])|\d{1,3}(?=\.(?:\s|\Z|[\"')]))"
         case "es":
-            return rf"\d{{1,6}}(?:\.?[ºª°]|\.?er|ro|ra|do|da|to|ta|mo|ma|vo|va|no|na)|[Ss]iglos? {_ROMAN}"
+            return (
+                rf"\d{{1,6}}(?:\.? ?[ºª]|\.?°|\.?er|ro|ra|do|da|to|ta|mo|ma|vo|va|no|na)|[Ss]iglos? {_ROMAN}"
+            )
         case "it":
             return rf"\d{{1,6}}[ºª]|{_ROMAN}(?= secolo)|1(?= {language.months})"
         case "ko":
@@ -129,7 +131,7 @@ def _spanish(text: str, context: Context, language: Language) -> str | None:
     if century := re.fullmatch(rf"([Ss]iglos? )({_ROMAN})", text):
         number = _roman(century[2])
         return century[1] + (words.ordinal if number < 10 else words.cardinal)(number, language)
-    number, ending = int(re.sub(r"\D", "", text)), text.lstrip("0123456789.")
+    number, ending = int(re.sub(r"\D", "", text)), text.lstrip("0123456789. ")
     if (
         ending in _SPANISH_ORDINAL_ENDINGS
         and number % 10 not in _SPANISH_ORDINAL_ENDINGS[ending]

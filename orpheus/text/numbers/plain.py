@@ -39,7 +39,7 @@ def pattern(language: Language) -> str:
     elided = rf"{_FRENCH_ELIDED_MILLIONS}|" if language.code == "fr" else ""
     return (
         rf"{elided}(?:{language.number_signs}){number}{decade}|{unnamed(_RANGE.pattern)}"
-        rf"|\d{{1,3}}:\d{{1,3}}|{amounts.SIGN}?{number}\+?"
+        rf"|\d{{1,3}}:[1-9]\d{{0,2}}|{amounts.SIGN}?{number}\+?(?! [%‰°º€£¥₹])"
     )
 
 

@@ -9,7 +9,7 @@ from orpheus.text.numbers import amounts, ordinals
 from orpheus.text.numbers.kind import Context, unnamed
 from orpheus.text.numbers.language import Language, Noun, alternatives
 
-_ALIASES = {"℃": "°C", "℉": "°F", "° C": "°C", "° F": "°F"}
+_ALIASES = {"℃": "°C", "℉": "°F", "° C": "°C", "° F": "°F", "ºC": "°C", "ºF": "°F"}
 # Scales that are written short, before anything that is counted.
 _SCALES = frozenset(("Mio.", "Mio", "Mrd.", "Mrd", "Tsd.", "mln", "mld", "Md", "Mds", "bn", "mn", "mill."))
 

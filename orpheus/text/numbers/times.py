@@ -57,6 +57,7 @@ def _time(time: re.Match[str], context: Context, language: Language, *, half: bo
             else with_minutes.format(h=hours, m=minutes)
         )
     has_article = context.follows(r"las?|alle|dalle|ore|le|delle|verso le") or time["label"]
+    has_article = has_article or context.precedes(r"[ap]\. ?m\b")
     if not minute and language.code in ("es", "it") and (has_article or not alone):
         return time["label"] + hours
     return time["label"] + (with_minutes if minute else exact).format(h=hours, m=minutes, hours=name)

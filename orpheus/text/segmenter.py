@@ -21,11 +21,12 @@ from orpheus.text import (
     elements,
     entities,
     markup,
+    math,
     numbers,
     pauses,
     scripts,
     tags,
-)  # fmt: skip
+)
 from orpheus.text.incoming import IncomingText
 from orpheus.text.sentences import (
     CLOSING,
@@ -196,6 +197,9 @@ def _segment_part(
 def _clean(text: str, language: str) -> tuple[str, int, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
     text = strip_control(characters.normalize(citations.strip_references(text)))
+    text = math.read_formulas(
+        text, language
+    )  # before its backslashes, underscores and signs are taken for markup
     text, removed_elements = elements.strip(text)
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from orpheus.errors import TooLarge
-from orpheus.text import citations, elements, entities, pauses, scripts
+from orpheus.text import citations, elements, entities, math, numbers, pauses, scripts
 from orpheus.text.incoming import IncomingText
 from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_spoken
 from orpheus.text.sentences import (
@@ -48,6 +48,7 @@ _ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pi
 _TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 # Without spaces between words; Korean has them.
 _SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
+_NUMBER, _NUMBER_LAST = re.compile(r"\S{0,40}\d"), re.compile(r"\d[^\s,;:!?]*\s+\Z")
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -201,17 +202,15 @@ class StreamingSegmenter:
             return 0
         if end := self._sentences_end(text, complete):
             return end
-        if remaining_s <= CLAUSE_BELOW_S and (end := _first_clause_end(whole, self._language)):
+        if remaining_s <= CLAUSE_BELOW_S and (end := self._first_clause_end(whole)):
             return end
         if remaining_s <= WORDS_BELOW_S:
             count = count_words(whole.strip())
             if waited and count >= MIN_WORDS and not whole.rstrip().endswith("."):
                 return len(whole)
-            if paused and not undecided and (end := _words_end(text, whole, None, self._language)):
+            if paused and not undecided and (end := self._words_end(text, whole, None)):
                 return end
-            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT and (
-                end := _words_end(text, whole, RUN_ON_WORDS, self._language)
-            ):
+            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT and (end := self._words_end(text, whole, RUN_ON_WORDS)):
                 return end
         if length(whole) > self._segment_chars:
             return len(next(split_long(whole, self._segment_chars - 1, self._language)))
@@ -223,16 +222,69 @@ class StreamingSegmenter:
             text, complete = text[: SEARCH_SEGMENTS * self._segment_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
-        sentences = list(split_sentences(text, self._language, self._searched))
+        found = list(split_sentences(text, self._language, self._searched))
+        self._searched = 0 if complete or len(found) > 1 else len(text)
+        sentences = list(self._whole(text, found))
         if not complete:
             sentences.pop()  # complete only once another has begun
-            self._searched = 0 if sentences else len(text)
         end = 0
         for sentence in sentences:
             if end and (not self._segments or length(text[:end] + sentence) > self._join_chars):
                 break
             end += len(sentence)
         return end
+
+    def _first_clause_end(self, text: str) -> int:
+        """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
+        for match in CLAUSE_END.finditer(text):
+            clause = text[: match.end()]
+            if (
+                count_words(clause.strip()) >= MIN_WORDS
+                and can_cut(text, match.end(), self._language)
+                and not _has_open_markup(clause)
+                and not self._is_within(text, match.end())
+            ):
+                return match.end()
+        return 0
+
+    def _words_end(self, text: str, whole: str, count: int | None) -> int:
+        """The end of at least MIN_WORDS and at most `count` of the words in `whole`, where `text` may be cut; 0 if none.
+
+        Of a text without spaces, its end.
+        """
+        ends = [match.end() for match in islice(_WORD.finditer(whole), count)]
+        if len(ends) != count:
+            ends.append(len(whole))
+        return next(
+            (
+                end
+                for end in reversed(ends)
+                if count_words(whole[:end].strip()) >= MIN_WORDS
+                and can_cut(text, end, self._language)
+                and not self._is_beside_number(text, end)
+            ),
+            0,
+        )
+
+    def _whole(self, text: str, sentences: Iterable[str]) -> Iterator[str]:
+        """The sentences of `text`, those joined that end within a formula or a number."""
+        start = end = 0
+        for sentence in sentences:
+            end += len(sentence)
+            if end == len(text) or not self._is_within(text, end):
+                yield text[start:end]
+                start = end
+
+    def _is_within(self, text: str, end: int) -> bool:
+        """Whether `end` lies within a formula or a number that is read as one."""
+        return math.is_open(text[:end]) or (self._normalize and numbers.is_within(text, end, self._language))
+
+    def _is_beside_number(self, text: str, end: int) -> bool:
+        """Whether a number is on either side of `end`: how it is read depends on its neighbours."""
+        beside = self._normalize and (
+            _NUMBER_LAST.search(text, max(0, end - 40), end) or _NUMBER.match(text, end)
+        )
+        return bool(beside) or self._is_within(text, end)
 
     def _add_span(self, end: int) -> None:
         """Turn the pending text up to `end` into a span and its segments."""
@@ -269,24 +321,6 @@ def _last_space_end(text: str) -> int:
     return len(text) if not words or text[-1].isspace() else len(text) - len(words[-1])
 
 
-def _words_end(text: str, whole: str, count: int | None, language: str) -> int:
-    """The end of at least MIN_WORDS and at most `count` of the words in `whole`, where `text` may be cut; 0 if none.
-
-    Of a text without spaces, its end.
-    """
-    ends = [match.end() for match in islice(_WORD.finditer(whole), count)]
-    if len(ends) != count:
-        ends.append(len(whole))
-    return next(
-        (
-            end
-            for end in reversed(ends)
-            if count_words(whole[:end].strip()) >= MIN_WORDS and can_cut(text, end, language)
-        ),
-        0,
-    )
-
-
 def _has_open_markup(text: str) -> bool:
     """Whether code, emphasis, a link or a tag was opened recently and not closed."""
     opened = [(text.rfind(mark), max_chars) for mark, max_chars in _SYMMETRIC_MARKUP if text.count(mark) % 2]
@@ -295,20 +329,7 @@ def _has_open_markup(text: str) -> bool:
         for opening, closing, max_chars in _BRACKETS
         if (start := text.rfind(opening)) > text.rfind(closing)
     ]
-    return any(len(text) - start <= max_chars for start, max_chars in opened)
-
-
-def _first_clause_end(text: str, language: str) -> int:
-    """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
-    for match in CLAUSE_END.finditer(text):
-        clause = text[: match.end()]
-        if (
-            count_words(clause.strip()) >= MIN_WORDS
-            and can_cut(text, match.end(), language)
-            and not _has_open_markup(clause)
-        ):
-            return match.end()
-    return 0
+    return any(len(text) - start <= max_chars for start, max_chars in opened) or math.is_open(text)
 
 
 def _pause_after_ms(text: str, following: str, language: str) -> int:

@@ -213,7 +213,7 @@ class SpeechService:
         async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
                 self.admission.check_not_drained()
-                before, segment = segment, len(usage.segment_starts) - 1
+                before, segment = segment, max(0, len(usage.segment_starts) - 1)  # silence may come first
                 ended = part
                 if part is None or (segment > before and _splits(params.split, usage.segments[before])):
                     part = _Part(pipeline.sample_rate, params)

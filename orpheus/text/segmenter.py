@@ -64,16 +64,12 @@ class Segment:
     """
 
     text: str
-    pause_ms: int  # silence after it; 0 after the last
+    pause_ms: int  # silence after it; 0 after the last, and before a pause that the text asks for
+    ends_sentence: bool = True
     start: int | None = None  # its first sample within the utterance, once it is sent
     samples: int = 0  # generated so far, its pause included
     pause_samples: int = 0  # silence at its end, once it is complete
     complete: bool = False
-
-    @property
-    def ends_sentence(self) -> bool:
-        """Whether it ends where a sentence does, by the pause after it."""
-        return self.pause_ms >= PAUSE_MS["."]
 
 
 @dataclass(frozen=True)
@@ -186,7 +182,11 @@ def _segment_part(
     last = len(parts) - 1
     return (
         [
-            Segment(tags.from_placeholders(_terminate(part.text)), part.pause_ms if index < last else 0)
+            Segment(
+                tags.from_placeholders(_terminate(part.text)),
+                part.pause_ms if index < last else 0,
+                (part.pause_ms if index < last else pause_ms(text, "", language)) >= PAUSE_MS["."],
+            )
             for index, part in enumerate(parts)
         ],
         removed_tags,
@@ -197,9 +197,8 @@ def _segment_part(
 def _clean(text: str, language: str) -> tuple[str, int, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
     text = strip_control(characters.normalize(citations.strip_references(text)))
-    text = math.read_formulas(
-        text, language
-    )  # before its backslashes, underscores and signs are taken for markup
+    # Before their backslashes, underscores and signs are taken for markup.
+    text = math.read_formulas(text, language)
     text, removed_elements = elements.strip(text)
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)

@@ -198,14 +198,24 @@ def _ends_after_number(
 ) -> bool | None:
     if offset == len(text) and text.endswith("."):
         return None  # "3." may become "3.50"
-    if len(number) <= _ITEM_NUMBER_DIGITS and (
-        _starts_after(sentence[: -len(number)].rstrip(_OPENING + " \n"), tables)
-        or f"{int(number) - 1}. " in text[max(0, offset - _ITEMS_CHARS) : offset - len(number) - 1]
-    ):
+    if len(number) <= _ITEM_NUMBER_DIGITS and _is_item(text[:offset].rstrip(), int(number), sentence, tables):
         return False  # "1. Milk 2. Bread"
     if tables.ordinals and len(number) <= _ORDINAL_DIGITS:
         return _next_begins(following, tables)
     return not tables.dates or not (following.number or _DATE.search(sentence))
+
+
+def _is_item(text: str, number: int, sentence: str, tables: Abbreviations) -> bool:
+    """Whether the number at the end of `text` counts an item: of a list, whose first begins a sentence."""
+    at = len(text) - len(f"{number}.")
+    before = sentence[: -len(str(number))]
+    while not _starts_after(before.rstrip(_OPENING + " \n"), tables):
+        number -= 1
+        at = text.rfind(f"{number}. ", max(0, at - _ITEMS_CHARS), at)
+        if at < 0 or text[at - 1 : at].isalnum():
+            return False
+        before = text[max(0, at - CONTEXT_CHARS) : at]
+    return True
 
 
 def _starts_after(before: str, tables: Abbreviations) -> bool:

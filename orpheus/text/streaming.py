@@ -17,7 +17,14 @@ from itertools import islice
 from orpheus.errors import TooLarge
 from orpheus.text import citations, elements, entities, math, numbers, pauses, scripts
 from orpheus.text.incoming import IncomingText
-from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_spoken
+from orpheus.text.segmenter import (
+    LINE_PAUSE_MS,
+    PARAGRAPH_PAUSE_MS,
+    PAUSE_MS,
+    Segment,
+    pause_ms,
+    segment_spoken,
+)
 from orpheus.text.sentences import (
     CLAUSE_END,
     can_cut,
@@ -306,9 +313,12 @@ class StreamingSegmenter:
         chars = tuple(length(segment.text) for segment in segmented.segments)
         self.spans.append(Span(received, self._segments, chars))
         self._segments += len(segmented.segments)
-        self._ready.extend(
-            [*others, replace(last, pause_ms=_pause_after_ms(text, self._pending, self._language))]
-        )
+        after_ms = _pause_after_ms(text, self._pending, self._language)
+        if pauses.PLACEHOLDER.match(self._pending):  # it is what was asked for instead
+            last = replace(last, pause_ms=0)
+        else:
+            last = replace(last, pause_ms=after_ms, ends_sentence=after_ms >= PAUSE_MS["."])
+        self._ready.extend([*others, last])
 
     def _add_silence(self, silence_ms: int) -> None:
         if self._ready and not self._ready[-1].text:
@@ -333,8 +343,6 @@ def _has_open_markup(text: str) -> bool:
 
 
 def _pause_after_ms(text: str, following: str, language: str) -> int:
-    if pauses.PLACEHOLDER.match(following):
-        return 0  # it is what was asked for instead
     text, _ = elements.strip(citations.strip_references(text[-_TAIL_CHARS:]))
     if text.rstrip(" \t").endswith("\n"):
         paragraph = text.rstrip(" \t").endswith("\n\n") or following.lstrip(" \t").startswith("\n")

@@ -24,12 +24,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def served(clock: Clock, callers: int, places: int, hold_s: tuple[float, float], *, known: bool) -> int:
+def served(
+    clock: Clock,
+    callers: int,
+    places: int,
+    hold_s: tuple[float, float],
+    *,
+    known_s: float | None,
+    seed: int = 7,
+) -> int:
     """How many of so many callers at once are served, if each tries again twice when it is told to."""
-    chance = random.Random(7)
+    chance = random.Random(seed)
     usual = UsualTime()
-    if known:
-        usual.add(sum(hold_s) / 2)
+    if known_s is not None:
+        usual.add(known_s)
     booked = Bookings(places, usual)
     numbers = itertools.count()
     events: list[tuple[float, int, int | None]] = [(clock.now_s, next(numbers), 0) for _ in range(callers)]
@@ -43,6 +51,7 @@ def served(clock: Clock, callers: int, places: int, hold_s: tuple[float, float],
             del held[ends[number]]
             ended += 1
         elif len(held) < places:
+            booked.taken()
             held[number] = clock.now_s
             end = next(numbers)
             ends[end] = number
@@ -58,14 +67,36 @@ def served(clock: Clock, callers: int, places: int, hold_s: tuple[float, float],
 def test_all_of_many_callers_at_once_are_served_within_two_retries(
     clock: Clock, callers: int, places: int, hold_s: tuple[float, float]
 ) -> None:
-    assert served(clock, callers, places, hold_s, known=True) == callers
+    assert served(clock, callers, places, hold_s, known_s=sum(hold_s) / 2) == callers
 
 
 @pytest.mark.parametrize("hold_s", [(0.2, 0.4), (2, 6), (4, 8), (5, 15)])
 def test_they_are_served_by_a_server_that_has_just_started_too(
     clock: Clock, hold_s: tuple[float, float]
 ) -> None:
-    assert served(clock, 32, 8, hold_s, known=False) == 32
+    assert served(clock, 32, 8, hold_s, known_s=None) == 32
+
+
+@pytest.mark.parametrize("longer", [1.5, 2])
+def test_they_are_served_if_their_texts_are_longer_than_those_before(clock: Clock, longer: float) -> None:
+    lost = 0
+    for seed in range(50):
+        clock.now_s += 1000
+        lost += 32 - served(clock, 32, 8, (0.2 * longer, 0.6 * longer), known_s=0.4, seed=seed)
+    assert lost <= 1
+
+
+def test_who_came_in_vain_is_given_more_room_and_who_was_served_is_not(clock: Clock) -> None:
+    usual = UsualTime()
+    usual.add(4.0)
+    booked = Bookings(2, usual)
+    waits_s = [booked.book([1.0, 2.0]) for _ in range(2)]
+    clock.now_s += waits_s[0]
+    first_again_s = booked.book([0.5, 2.0])
+    assert first_again_s == pytest.approx(waits_s[1] - waits_s[0] + 9)
+    clock.now_s += (passed_s := waits_s[1] - waits_s[0])
+    booked.taken()
+    assert booked.book([0.5, 2.0]) == pytest.approx(first_again_s - passed_s + 3)  # somebody else: as usual
 
 
 def test_each_is_told_a_time_of_its_own_from_the_first_free_place_on(clock: Clock) -> None:

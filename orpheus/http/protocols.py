@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 import h11
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,7 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.http11 import Request
 
-from orpheus.errors import AtCapacity, BadRequest, OrpheusError, RequestError
+from orpheus.errors import BadRequest, OrpheusError, RequestError
+from orpheus.http.responses import unlogged_response
 
 log = logging.getLogger(__name__)
 
@@ -205,14 +205,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 def _answer(error: OrpheusError) -> bytes:
-    """An error as the bytes of a response, for a request that the application never sees.
-
-    It is not logged, so that a flood of them does not fill the disk.
-    """
-    headers = {"Connection": "close"}
-    if isinstance(error, AtCapacity):
-        headers["Retry-After"] = str(error.retry_after_s)
-    response = JSONResponse(error.body(), error.status, headers)
+    """An error as the bytes of a response, for a request that the application never sees."""
+    response = unlogged_response(error)
+    response.headers["Connection"] = "close"
     lines = [f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}".encode()]
     lines += [name + b": " + value for name, value in response.raw_headers]
     return b"\r\n".join([*lines, b"", bytes(response.body)])

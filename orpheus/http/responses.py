@@ -125,14 +125,19 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
 
 def error_response(error: OrpheusError) -> JSONResponse:
+    if error.status >= 500:
+        log.error("%s", error)
+    return unlogged_response(error)
+
+
+def unlogged_response(error: OrpheusError) -> JSONResponse:
+    """The same for an error that anyone can cause at any rate: a flood of them must not fill the disk."""
     headers = {}
     if isinstance(error, AtCapacity):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
         headers["Retry-After-Ms"] = str(max(1, round(error.retry_after_s * 1000)))  # OpenAI's SDK prefers it
     elif isinstance(error, NotReady):
         headers["Retry-After"] = "2"
-    if error.status >= 500:
-        log.error("%s", error)
     return JSONResponse(error.body(), error.status, headers=headers)
 
 

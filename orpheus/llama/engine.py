@@ -147,6 +147,7 @@ class Engine:
                     f"All {config.streams} streams are busy and {config.waiting} wait: try again shortly.",
                     retry_after_s=self._bookings.book(held_s, who),
                 )
+            self._bookings.taken()
             self._sequences[stream] = sequence
             self._submitted.append(sequence)
             self._changed.notify()

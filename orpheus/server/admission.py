@@ -48,6 +48,7 @@ class Admission:
         self.check_room()
         began_s = time.monotonic()
         self._since_s.append(began_s)
+        self._bookings.taken()
         try:
             yield
             # Not if it failed, which says nothing of the pace.

@@ -59,7 +59,7 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=[
                 "x-request-id",

@@ -70,14 +70,18 @@ class ApiKeyAuth:
             )
             await error_response(error)(scope, receive, send)
             return
+        if self._limit is None or not _is_work(scope):
+            await self._app(scope, receive, send)
+            return
         now_s, active_s = time.monotonic(), self._since_s[key]
-        if self._limit is not None and _is_work(scope) and len(active_s) >= self._limit:
+        if len(active_s) >= self._limit:
             error = AtCapacity(
                 f"This API key is at its limit of {self._limit} requests; try again in a moment.",
                 retry_after_s=self._bookings[key].book([now_s - since_s for since_s in active_s]),
             )
             await error_response(error)(scope, receive, send)
             return
+        self._bookings[key].taken()
         active_s.append(now_s)
         try:
             await self._app(scope, receive, send)

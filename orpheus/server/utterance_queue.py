@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -63,9 +63,12 @@ class PartDone:
 
 @dataclass(frozen=True)
 class UtteranceDone:
-    """The utterance was spoken, or failed, or had nothing to say; nothing more of it follows."""
+    """The utterance was spoken, or failed, or had nothing to say; nothing more of it follows.
 
-    utterance: int
+    None for a text that was refused: it did not become an utterance, but its client waits for an end of it.
+    """
+
+    utterance: int | None
     parts: int
     left_out_chars: int = 0  # letters that the voice cannot speak
 
@@ -100,6 +103,7 @@ class Utterance:
         self.sent_s = 0.0  # audio handed to the connection
         self._service = service
         self._has_text = False
+        self._parts = 0  # begun
 
     def add_text(self, text: str, *, word: bool = False) -> None:
         """Add text. TooLarge if it gets too long."""
@@ -116,8 +120,15 @@ class Utterance:
     async def speak(self, emit: Emit, lead_s: float) -> None:
         """Emit all of its events; `lead_s` bounds how far audio runs ahead of real time, 0 is no bound.
 
-        Errors are raised after the events of what was spoken before them.
+        An error is emitted after the events of what was spoken before it.
         """
+        try:
+            await self._speak(emit, lead_s)
+        except OrpheusError as error:  # text of it that still arrives is accepted and not spoken
+            await emit(UtteranceFailed(self.number, error, partial=self.sent_s > 0))
+        await emit(UtteranceDone(self.number, self._parts, self.text.left_out_chars))
+
+    async def _speak(self, emit: Emit, lead_s: float) -> None:
         rate = self._service.pipeline.playout_rate(self.params)
         words = WordTimer(self.text, self.usage, rate)
         part, size, sent = -1, 0, 0
@@ -128,13 +139,14 @@ class Utterance:
                 await emit(PartDone(self.number, part, size, self.sent_s - part_start_s, failed))
 
         try:
-            async with aclosing(self._service.encoded_parts(self.text, self.params, self.usage)) as parts:
-                async for number, chunk in parts:
+            async with aclosing(self._encoded()) as chunks:
+                async for number, chunk in chunks:
                     if number != part:
                         await end_part()
                         part, size, part_start_s = number, 0, self.sent_s
                         text = self._text_of(part)
                         await emit(PartStarted(self.number, part, text, self.params.sample_rate))
+                        self._parts += 1
                     duration_s, sent = (self.usage.samples - sent) / rate, self.usage.samples
                     if lead_s and self.sent_s:
                         await asyncio.sleep(self.usage.playout.buffered_s() - lead_s)
@@ -149,7 +161,18 @@ class Utterance:
             await end_part(failed=True)
             raise
         await end_part()
-        await emit(UtteranceDone(self.number, part + 1, self.usage.left_out_chars))
+
+    async def _encoded(self) -> AsyncGenerator[tuple[int, bytes]]:
+        """Its encoded parts. A text with nothing to say has none, takes no place and waits for none."""
+        if not await self.text.has_next():
+            return
+        # A listener prefers a late reply to none.
+        gives_up_s = time.monotonic() + ADMISSION_S
+        while self._service.admission.full and time.monotonic() < gives_up_s:  # noqa: ASYNC110 - others leave
+            await asyncio.sleep(0.05)
+        async with aclosing(self._service.encoded_parts(self.text, self.params, self.usage)) as chunks:
+            async for part, chunk in chunks:
+                yield part, chunk
 
     def _text_of(self, part: int) -> str:
         if self.params.split == "none":
@@ -158,6 +181,12 @@ class Utterance:
         first, *following = usage.part_starts[part:]
         end = following[0] if following else len(usage.segment_starts)
         return " ".join(segment.text for segment in usage.segments[first:end])
+
+
+class _Refused:
+    """Texts that were refused, in their place among the utterances: each ends when it would have been spoken."""
+
+    count = 1
 
 
 class UtteranceQueue:
@@ -169,7 +198,7 @@ class UtteranceQueue:
         self.speaking: Utterance | None = None
         self._service = service
         self._emit = emit
-        self._pending: deque[Utterance] = deque()
+        self._pending: deque[Utterance | _Refused] = deque()
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._in_text = False  # text came that is not complete, refused or not
@@ -191,16 +220,17 @@ class UtteranceQueue:
         self._in_text = self._in_text or bool(text.strip())
         if self._refusing:
             return  # reported already; the rest must not be spoken from its middle
+        self._refusing = True
         if self.writing is not None:
             self.writing.add_text(text, word=word)
         elif text.strip():  # an utterance does not start with nothing
-            self._refusing = True
             self._begin(text, request, word, may_join)
-            self._refusing = False
+        self._refusing = False
 
     def _begin(self, text: str, request: SpeechRequest, word: bool, may_join: bool) -> None:
-        if len(self._pending) >= MAX_PENDING:
-            last = self._pending[-1]
+        waiting = [pending for pending in self._pending if isinstance(pending, Utterance)]
+        if len(waiting) >= MAX_PENDING:
+            last = waiting[-1]
             if not may_join or last.request != request:
                 raise BadRequest(f"{MAX_PENDING} utterances are already waiting; send this one later.")
             last.add_text(f"\n\n{text}")
@@ -213,17 +243,24 @@ class UtteranceQueue:
         self._changed.set()
 
     def end_text(self) -> bool:
-        """Complete the current utterance; False if there is none."""
+        """Complete the current utterance, or the text that was refused; False if there is neither."""
         writing, self.writing = self.writing, None
         refused, self._refusing = self._refusing, False
         self._in_text = False
         if writing is not None:
             writing.text.end()
+        elif refused:
+            if self._pending and isinstance(last := self._pending[-1], _Refused):
+                last.count += 1
+            else:
+                self._pending.append(_Refused())
+            self._changed.set()
         return writing is not None or refused
 
     async def cancel(self) -> bool:
         """Stop at once and drop what is waiting; False if there was nothing. No more of it is emitted afterwards."""
-        dropped, speaking = list(self._pending), self.speaking
+        dropped = [pending for pending in self._pending if isinstance(pending, Utterance)]
+        speaking = self.speaking
         self._pending.clear()
         self.writing, self._refusing, self._in_text = None, False, False
         if self._task is not None:
@@ -240,7 +277,8 @@ class UtteranceQueue:
 
     def close(self, *, final: bool = True) -> None:
         """Make `run` return once everything that was started is spoken. If `final`, later text is ignored."""
-        self.end_text()
+        if self._in_text:
+            self.end_text()
         self._closing = True
         self.ended = self.ended or final
         self._changed.set()
@@ -255,8 +293,13 @@ class UtteranceQueue:
         try:
             while True:
                 while self._pending:
-                    self.speaking = self._pending.popleft()
-                    self._task = asyncio.create_task(self._speak(self.speaking))
+                    following = self._pending.popleft()
+                    if isinstance(following, _Refused):
+                        for _ in range(following.count):
+                            await self._emit(UtteranceDone(None, 0))
+                        continue
+                    self.speaking = following
+                    self._task = asyncio.create_task(following.speak(self._emit, self.lead_s))
                     await asyncio.wait([self._task])
                     self.speaking = None
                     if not self._task.cancelled():
@@ -268,18 +311,3 @@ class UtteranceQueue:
         finally:
             if self._task is not None:
                 await cancel_and_wait([self._task])
-
-    async def _speak(self, utterance: Utterance) -> None:
-        try:
-            await self._wait_for_admission()
-            await utterance.speak(self._emit, self.lead_s)
-        except OrpheusError as error:  # text of it that still arrives is accepted and not spoken
-            await self._emit(UtteranceFailed(utterance.number, error, partial=utterance.sent_s > 0))
-            usage = utterance.usage
-            await self._emit(UtteranceDone(utterance.number, len(usage.segments), usage.left_out_chars))
-
-    async def _wait_for_admission(self) -> None:
-        """Wait a little if the server is full: a listener prefers a late reply to none."""
-        gives_up_s = time.monotonic() + ADMISSION_S
-        while self._service.admission.full and time.monotonic() < gives_up_s:  # noqa: ASYNC110 - others leave
-            await asyncio.sleep(0.05)

@@ -158,6 +158,10 @@ class StreamingSegmenter:
 
         A text with nothing to say, such as "..." or an emoji, has no segments: it is said in no time.
         """
+        return self._ready.popleft() if await self.has_next(buffered_s) else None
+
+    async def has_next(self, buffered_s: Callable[[], float] = lambda: 0.0) -> bool:
+        """Wait for the next segment, and leave it to `next`; False after the last. BadRequest as from `next`."""
         while not self._ready or not self._segments:  # a pause alone is nothing to say
             remaining_s = buffered_s() if self._segments else 0.0
             if self._pending and (end := self._segment_end(remaining_s)):
@@ -167,10 +171,10 @@ class StreamingSegmenter:
             elif self._ended:
                 if self.left_out_chars and not self._segments:
                     raise scripts.unspeakable(self._unsaid, self._language)
-                return None
+                return False
             else:
                 await self._wait(remaining_s)
-        return self._ready.popleft()
+        return True
 
     async def _wait(self, remaining_s: float) -> None:
         """Wait for more text, or until a limit has passed that changes where the pending text may be split."""

@@ -14,7 +14,7 @@ import websockets
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.speech import PATH, ask, error_of
-from tests.support.upstream import SPEECH_FRAMES, Upstream
+from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
 
 Start = Callable[..., httpx.Client]
 SEGMENT_BYTES = SPEECH_FRAMES * 2048 * 2
@@ -128,3 +128,35 @@ def test_nothing_to_say_counts_as_done_and_opens_no_gauge(speech: Start) -> None
     assert "orpheus_speech_active 0.0" in metrics
     assert "orpheus_speech_waiting 0.0" in metrics
     assert 'route="/ws",status="1000"' in metrics
+
+
+@pytest.mark.parametrize("nothing", ["...", "🙂", "<think>I should be nice.</think>"])
+def test_nothing_to_say_waits_for_no_place_and_takes_none(
+    speech: Start, upstream: Upstream, nothing: str
+) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    client = speech(max_requests=1)
+    with client.stream("POST", PATH, json=ask()) as active:
+        chunks = active.iter_raw()
+        next(chunks)
+        with dial(client, "/ws?events=json") as socket:
+            socket.send(nothing)
+            events = [json.loads(message)["type"] for message in socket]
+            assert (set(events) - {"audio.word"}, socket.close_code) == ({"session.done"}, 1000)
+        with dial(client, "/v1/audio/speech/stream") as socket:
+            assert session_events(socket, nothing)[0][-1]["total_sentences"] == 0
+            socket.send(json.dumps({"type": "input.text", "text": "<think>Or should I"}))  # a long time
+            assert "orpheus_speech_active 1.0" in client.get("/metrics").text
+        next(chunks)  # it still runs
+    assert len(upstream.requests) == 1
+
+
+def test_a_writer_who_has_said_nothing_yet_keeps_nobody_out(speech: Start) -> None:
+    client = speech(max_requests=1)
+    with dial(client, "/v1/audio/speech/stream") as socket:
+        socket.send(json.dumps({"type": "input.text", "text": "<think>What should I"}))
+        socket.send(json.dumps({"type": "input.cancel"}))
+        socket.send(json.dumps({"type": "input.text", "text": "<think>What should I"}))
+        assert json.loads(socket.recv(5))["type"] == "audio.cancelled"
+        assert client.post(PATH, json=ask()).status_code == 200
+        assert session_events(socket, " say?</think>Hello.")[0][-1]["total_sentences"] == 1

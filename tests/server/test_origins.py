@@ -70,3 +70,14 @@ def test_a_listed_page_can_read_why_it_was_refused(speech: Start) -> None:
     response = client.post(PATH, json=ask(), headers={"Origin": "https://a.example"})
     assert response.status_code == 401
     assert response.headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_listed_page_may_ask_with_its_key_in_a_header(speech: Start, method: str) -> None:
+    """A header that is not simple makes the browser ask first."""
+    client = speech(keep=True, cors_origins="https://a.example", api_keys="k")
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "x-api-key"}
+    allowed = client.options(f"/{PATH}", headers={"Origin": "https://a.example"} | asked)
+    assert allowed.status_code == 200
+    assert "x-api-key" in allowed.headers["access-control-allow-headers"]
+    assert client.options(PATH, headers={"Origin": "https://b.example"} | asked).status_code == 400

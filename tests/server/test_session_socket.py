@@ -25,6 +25,9 @@ Start = Callable[..., httpx.Client]
 SEGMENT_BYTES = SPEECH_FRAMES * 2048 * 2
 STREAM = {"type": "session.config", "response_format": "pcm", "stream_audio": True, "lead_s": 0}
 
+REFUSED = {"type": "session.done", "utterance_index": None, "total_sentences": 0}
+# Tier 1 may send the slow clients below 120 frames for it: a text of fewer characters has an end before that.
+SLOW_TEXT = "Hello there, and it goes on for quite a while."
 LONG = STREAM | {"speed": 0.25, "sample_rate": 48_000}  # eight times the bytes
 
 
@@ -280,8 +283,51 @@ def test_endless_text_is_refused_and_the_connection_stays_open(
     one.send("input.text", text="x" * 101)
     assert one.until("error")[-1]["code"] == "request_too_large"
     one.send("input.done")
+    assert one.until("session.done")[-1] == REFUSED
     one.say("Short.")
-    assert types(one.until("session.done"))[-1] == "session.done"
+    assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
+
+
+def test_text_that_becomes_too_long_is_refused_once_and_what_came_before_is_spoken(
+    session: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.server.utterance_queue.MAX_STREAMED_CHARS", 100)
+    one = session()
+    for _ in range(20):
+        one.send("input.text", text="One more word. ")
+    one.send("input.done")
+    events = one.until("session.done")
+    assert types(events).count("error") == 1
+    assert (events[-1]["utterance_index"], events[-1]["total_sentences"]) == (0, 1)
+
+
+def test_each_text_has_its_end_in_its_place_whether_it_was_refused_or_not(
+    session: Begin, upstream: Upstream
+) -> None:
+    upstream.hang_after = 4
+    one = session()
+    one.say("The first.")
+    one.until("audio.start")
+    for number in range(8):
+        one.say(f"Number {number} waits.")
+    for _ in range(3):
+        one.say("One too many.")
+    upstream.go_on.set()
+    ends = [one.until("session.done")[-1]["utterance_index"] for _ in range(12)]
+    assert ends == [*range(9), None, None, None]
+    one.say("The next.")
+    assert one.until("session.done")[-1]["utterance_index"] == 9
+
+
+def test_a_refused_text_has_its_end_when_the_session_is_closed_but_no_text_has_none(session: Begin) -> None:
+    for text, end in (("Hello.", [REFUSED]), ("", [])):
+        one = session(None)
+        one.send("session.config", voice="nobody")
+        one.send("input.text", text=text)
+        one.send("session.close")
+        error, *rest = [json.loads(message) for message in one.socket]
+        assert (error["type"], rest) == ("error", end)
+        assert one.socket.close_code == 1000
 
 
 def test_too_many_waiting_utterances_are_refused(session: Begin, upstream: Upstream) -> None:
@@ -307,6 +353,7 @@ def test_a_refused_utterance_is_not_begun_in_its_middle(session: Begin, upstream
         one.until("session.done")
     one.send("input.text", text="and this is its middle.")
     one.send(end)
+    assert one.until("session.done" if end == "input.done" else "audio.cancelled")
     one.say("The next.")
     events = one.until("session.done")
     assert "error" not in types(events)
@@ -451,7 +498,7 @@ def test_a_client_that_stops_reading_is_dropped(
     client = speech(max_requests=9)
     slow = slow_client(client, "/v1/audio/speech/stream")
     slow.send(json.dumps(LONG | {"stream_audio": stream_audio}))
-    slow.send('{"type": "input.text", "text": "Hello there."}')
+    slow.send(json.dumps({"type": "input.text", "text": SLOW_TEXT}))
     slow.send('{"type": "input.done"}')
     slow.recv(10)
     slow.socket.stuck = True  # type: ignore[attr-defined]
@@ -464,7 +511,7 @@ def test_a_client_that_stops_reading_and_sends_garbage_is_dropped(
     monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", 1.0)
     client = speech(max_requests=9)
     slow = slow_client(client, "/ws?lead_s=0&close=eos&speed=0.25")
-    slow.send("Hello there.")
+    slow.send(SLOW_TEXT)
     slow.recv(10)
     slow.socket.stuck = True  # type: ignore[attr-defined]
     time.sleep(0.8)
@@ -481,7 +528,7 @@ def test_a_client_that_reads_slowly_is_not_dropped(
     slow = Session(slow_client(speech(), "/v1/audio/speech/stream"))
     slow.socket.send(json.dumps(LONG | {"stream_audio": False}))  # a whole file in one frame
     started_s = time.monotonic()
-    slow.say("Hello there.")
+    slow.say(SLOW_TEXT)
     assert types(slow.until("session.done")) == ["audio.start", "audio.done", "session.done"]
     assert time.monotonic() - started_s > 2 * stall_s
     assert len(slow.audio[0]) > 120 * 2048 * 2 * 8 * 0.99

@@ -7,8 +7,8 @@ import contextlib
 import gc
 import logging
 import os
-import resource
 import re
+import resource
 import socket
 import threading
 import time

@@ -185,6 +185,8 @@ def say(
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     text = _read_text(text)
     if out == STDOUT:
+        if sys.__stdout__ is None:
+            raise BadRequest("Standard output is closed: open it, or name a file with --out.")
         if sys.stdout.isatty():
             raise BadRequest(
                 "Audio would garble the terminal: pipe it to a player, or name a file with --out."
@@ -309,6 +311,7 @@ def _check_writable(out: Path) -> None:
     """Raise BadRequest before the work begins if its result could not be written."""
     if not out.parent.is_dir():
         raise BadRequest(f"There is no folder {out.parent}: create it, or name another file with --out.")
+    out = out.resolve()  # what a link leads to, if out is one
     try:
         new = not out.exists()
         if not new and not out.is_file():

@@ -153,6 +153,45 @@ def test_say_writes_to_standard_output(pair: Pair) -> None:
     assert not Path("-").exists()
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "says"),
+    [
+        (">&-", ["version"], b""),
+        (">&- 2>&-", ["version"], b""),
+        (">&-", ["say", "Hello.", "--out", "x.wav"], b""),
+        ("2>&-", ["say", "Hello.", "--out", "x.wav"], b""),
+        ("<&-", ["say", "Hello.", "--out", "x.wav"], b""),
+        ("<&-", ["say", "-", "--out", "x.wav"], b"nothing to say"),
+        (">&-", ["say", "Hello.", "--out", "-"], b"Standard output is closed"),
+    ],
+)
+def test_a_command_runs_without_its_standard_streams(
+    pair: Pair, tmp_path: Path, closed: str, arguments: list[str], says: bytes
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "orpheus", *arguments],
+        env=clean_environment() | {"ORPHEUS_FASTAPI_URL": pair.url},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert says in done.stderr
+    assert (done.returncode, done.stderr.count(b"\n")) == ((1, 1) if says else (0, 0)), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ([] if says or "x.wav" not in arguments else ["x.wav"])
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_say_writes_through_a_link(pair: Pair, tmp_path: Path, exists: bool) -> None:
+    real, link = tmp_path / "real.wav", tmp_path / "link.wav"
+    link.symlink_to(real.name)
+    if exists:
+        real.write_bytes(b"old")
+    assert orpheus("say", "Hello.", "--url", pair.url, "--out", str(link)).returncode == 0
+    assert link.is_symlink()
+    assert len(decode(real.read_bytes())[0]) > 5000
+
+
 def test_a_text_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
     for given, text in ((["-"], b"Caf\xe9"), ([b"Caf\xe9"], b"")):
         done = subprocess.run(

@@ -100,6 +100,7 @@ def _writing(out: Path) -> Iterator[BinaryIO]:
     if out == STDOUT:
         yield sys.stdout.buffer
         return
+    out = out.resolve()  # a link stays one
     partial = out.with_name(out.name + ".part")
     try:
         with partial.open("wb") as file:

@@ -46,6 +46,19 @@ class Environment(BaseSettings):
         frozen=True,
     )
 
+    @field_validator("*")
+    @classmethod
+    def _fits_a_header(cls, value: Any) -> Any:
+        """A key without the spaces around it: one that was kept in a file often ends with the end of a line."""
+        if not isinstance(value, SecretStr) or not value:
+            return value
+        key = value.get_secret_value().strip()
+        if not key:
+            raise ValueError("it holds no key, only spaces; unset it")
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("keys are sent in headers: use one line of ASCII characters")
+        return SecretStr(key)
+
 
 class Shared(Environment):
     """Both tiers.
@@ -291,8 +304,10 @@ def load(kind: type[T], options: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         name = setting_name(str(first["loc"][0])) if first["loc"] else PREFIX + "…"
         reason = first["msg"].removeprefix("Value error, ")
+        field = kind.model_fields.get(str(first["loc"][0]).lower()) if first["loc"] else None
         # An address that cannot be read may still hold a password.
-        shown = HIDDEN if name in ADDRESSES else repr(first["input"])
+        private = name in ADDRESSES or (field is not None and field.annotation == SecretStr | None)
+        shown = HIDDEN if private else repr(first["input"])
         raise SetupError(f"{name}={shown} cannot be used: {reason}.") from error
 
 

@@ -178,7 +178,9 @@ def test_a_command_runs_without_its_standard_streams(
     )
     assert says in done.stderr
     assert (done.returncode, done.stderr.count(b"\n")) == ((1, 1) if says else (0, 0)), done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ([] if says or "x.wav" not in arguments else ["x.wav"])
+    assert [path.name for path in tmp_path.iterdir()] == (
+        [] if says or "x.wav" not in arguments else ["x.wav"]
+    )
 
 
 @pytest.mark.parametrize("exists", [False, True])

@@ -97,6 +97,32 @@ def test_keys_are_read_between_commas_and_an_empty_value_means_none(monkeypatch:
     assert load_settings(api_keys="").api_keys is None
 
 
+KEYS = ("API_KEYS", "API_KEY", "LLAMA_API_KEY", "PROXY_KEY", "PROXY_SECRET")
+
+
+@pytest.mark.parametrize("name", [*(f"ORPHEUS_{name}" for name in KEYS), "HF_TOKEN"])
+@pytest.mark.parametrize("value", ["ключ-secret", "secret\nX-Other: 1", "secret\x7f", "secrét", " \n"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SetupError, match=f"^{name}=… cannot be used") as refused:
+        load_settings()
+    assert "secr" not in str(refused.value)
+
+
+def test_a_key_that_was_kept_in_a_file_loses_the_end_of_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KEYS:
+        monkeypatch.setenv(f"ORPHEUS_{name}", f" {name}-secret\r\n")
+    settings = load_settings()
+    assert settings.client_headers == {
+        "Modal-Key": "PROXY_KEY-secret",
+        "Modal-Secret": "PROXY_SECRET-secret",
+        "x-api-key": "API_KEY-secret",
+    }
+    assert set(settings.secrets) == {f"{name}-secret" for name in KEYS}
+
+
 def test_an_unknown_name_is_a_warning_with_the_nearest_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_TEMPRATURE", "1")
     Path(".env").write_text("ORPHEUS_PROT=1\n")

@@ -49,9 +49,10 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         except BaseException:
             bound.close()
             raise
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # the latter for a name that no name server could know
+        reason = getattr(error, "strerror", None) or "not a name"
         raise SetupError(
-            f"{host!r} is not an address of this machine ({error.strerror}): set ORPHEUS_HOST."
+            f"{host!r} is not an address of this machine ({reason}): set ORPHEUS_HOST."
         ) from error
     except OSError as error:
         raise SetupError(

@@ -5,6 +5,7 @@ The speech comes from a running server, or from both tiers in this process.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import time
@@ -20,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from orpheus.errors import BadRequest, EngineError, NotReady
+from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady
 from orpheus.settings import Settings
 from orpheus.text.segmenter import PARAGRAPH_PAUSE_MS, pause_ms
 from orpheus.text.sentences import split_long, split_sentences
@@ -31,6 +32,11 @@ STDOUT = Path("-")
 # A longer text goes to a server in parts: by default it takes 4,096 characters, as OpenAI's does.
 MAX_PART_CHARS = 3_000
 REPORT_EVERY = 0.1  # of a long text, without a terminal
+FULL_S = 300.0  # how long to wait in the middle of a text for a server that is full
+NOTHING_TO_SAY = (
+    "empty_input",
+    "unspeakable_language",
+)  # errors of a text in which the voice can speak nothing
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,10 @@ def split_text(text: str, max_chars: int) -> list[Part]:
     return [*parts[:-1], parts[-1]._replace(pause_ms=0)] if parts else [Part(text, 0)]
 
 
+class _NothingToSay(EngineError):
+    """A server cannot speak anything of a text."""
+
+
 class _RemoteSpeech:
     """The parts of a text, spoken by a server one after another."""
 
@@ -245,14 +255,36 @@ class _RemoteSpeech:
 
     async def samples(self) -> AsyncGenerator[bytes]:
         """Whole 16-bit samples, as they come."""
+        unspoken: _NothingToSay | None = None
         for part in self._parts:
-            async with aclosing(self._speak(part)) as chunks:
-                async for chunk in chunks:
-                    self.bytes += len(chunk)
-                    yield chunk
+            try:
+                async with aclosing(self._speak(part)) as chunks:
+                    async for chunk in chunks:
+                        self.bytes += len(chunk)
+                        yield chunk
+            except (
+                _NothingToSay
+            ) as error:  # a line of stars, a page in another script: no reason to lose the rest
+                unspoken = error
             self.spoken_chars += len(part.text)
+        if unspoken and not self.bytes:
+            raise unspoken
 
     async def _speak(self, part: Part) -> AsyncGenerator[bytes]:
+        """A part's samples. In the middle of a text, a server that is full is asked again when it says."""
+        gives_up_s = time.monotonic() + FULL_S
+        while True:
+            try:
+                async with aclosing(self._ask(part)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except AtCapacity as error:  # raised before any sample
+                if not self.bytes or time.monotonic() + error.retry_after_s > gives_up_s:
+                    raise
+                await asyncio.sleep(error.retry_after_s)
+
+    async def _ask(self, part: Part) -> AsyncGenerator[bytes]:
         url = self._client.base_url
         try:
             async with self._client.stream(
@@ -260,7 +292,13 @@ class _RemoteSpeech:
             ) as response:
                 if response.status_code != 200:
                     await response.aread()
-                    raise EngineError(f"{url} answered {response.status_code}: {response.text[:300]}")
+                    answer = f"{url} answered {response.status_code}: {response.text[:300]}"
+                    if response.status_code == 429:
+                        from orpheus.http.responses import retry_after_s  # loads FastAPI
+
+                        raise AtCapacity(answer, retry_after_s=retry_after_s(response.headers))
+                    code = _code_of(response)
+                    raise _NothingToSay(answer) if code in NOTHING_TO_SAY else EngineError(answer)
                 self.sample_rate = int(response.headers.get("x-sample-rate", 24000))
                 rest = b""
                 async for chunk in response.aiter_raw():
@@ -275,6 +313,13 @@ class _RemoteSpeech:
             ) from error
         except httpx.HTTPError as error:
             raise EngineError(f"{url} broke off ({type(error).__name__}): its log says why.") from error
+
+
+def _code_of(response: httpx.Response) -> object:
+    """The code of an error, if it has one."""
+    with suppress(ValueError, LookupError, TypeError):
+        return response.json()["error"]["code"]
+    return None
 
 
 def _floats(samples: bytes) -> Any:

@@ -16,7 +16,7 @@ from orpheus.voices import DEFAULT_VOICE
 
 # Other names of the formats, of which clients also send the media type.
 _FORMAT_NAMES = {"mpeg": "mp3", "wave": "wav", "x-wav": "wav", "pcm16": "pcm"}
-_CHOICES = ("response_format", "stream_format", "split_granularity")
+_CHOICES = ("response_format", "stream_format", "split_granularity", "stage_directions")
 _TEXTS = ("input", "instructions")
 
 
@@ -157,6 +157,6 @@ def _meant(name: str, value: Any) -> Any:
         if value and name in _CHOICES:
             value = value.lower()
             if name == "response_format":
-                value = value.removeprefix("audio/")
+                value = value.removeprefix("audio/").partition(";")[0].rstrip()
                 value = _FORMAT_NAMES.get(value, value)
     return None if name in ("seed", "max_tokens") and value in (-1, "-1") else value

@@ -13,9 +13,9 @@ from typing import Any
 
 from orpheus import weights
 from orpheus.codec import Codec
-from orpheus.codec.pcm import Pcm
 from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.http.loading import BackgroundLoad
+from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission

@@ -18,7 +18,7 @@ import av.filter
 import numpy as np
 from numpy.typing import NDArray
 
-from orpheus.codec.pcm import Pcm
+from orpheus.pcm import Pcm
 
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -21,8 +21,8 @@ import numpy as np
 
 from orpheus import weights
 from orpheus.codec import Codec
-from orpheus.codec.pcm import Pcm
 from orpheus.errors import AtCapacity, GenerationFailed
+from orpheus.pcm import Pcm
 from orpheus.settings import EMBEDDED, Settings
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentedText, SegmentSource, StreamingSegmenter, segment_text

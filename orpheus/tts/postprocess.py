@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from orpheus.codec.pcm import Pcm
+from orpheus.pcm import Pcm
 
 BLOCK_S = 0.010  # loudness is measured over this long
 FADE_S = 0.005  # at a cut, so that it does not click

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from orpheus.codec.pcm import Pcm
+from orpheus.pcm import Pcm
 from orpheus.playout import PlayoutClock
 from orpheus.text import Segment
 

@@ -20,6 +20,12 @@ from orpheus.server.service import SpeechService
 from tests.support.llama import settings
 
 
+@pytest.mark.parametrize("host", ["no such host", "a" * 64, "a..b", "é" * 80, "[::1]", "http://127.0.0.1"])
+def test_a_name_that_is_no_address_is_one_sentence(host: str) -> None:
+    with pytest.raises(SetupError, match=r"is not an address of this machine.*ORPHEUS_HOST"):
+        listen(host, 0, "--port")
+
+
 def tier_1(load: Callable[[Process], Engine]) -> Callable[[Process], FastAPI]:
     return lambda process: create_app(settings(), process.ending_on_failure(lambda: load(process)))
 

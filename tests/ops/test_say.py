@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from orpheus.errors import AtCapacity, EngineError
 from orpheus.ops.say import SpeechTiming, say, split_text
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.encode import Format
@@ -89,6 +93,80 @@ async def test_a_book_is_sent_in_parts_and_becomes_one_stream(tmp_path: Path) ->
     assert timing.audio_s == pytest.approx(len(server.inputs) + pauses_s)
     samples, rate = decode(out.read_bytes())
     assert len(samples) / rate == pytest.approx(timing.audio_s, abs=0.1)
+
+
+class Faulty(Speech):
+    """The same, but some texts get another answer, once each if `once`."""
+
+    def __init__(self, answers: dict[str, Response], *, once: bool = False) -> None:
+        super().__init__()
+        self.answers = answers
+        self.once = once
+
+    async def _speak(self, request: Request) -> Response:
+        text = (await request.json())["input"]
+        for word, answer in list(self.answers.items()):
+            if word in text:
+                if self.once:
+                    del self.answers[word]
+                return answer
+        return await super()._speak(request)
+
+
+BOOK = "\n\n".join(f"{name} " * 400 for name in ("First", "Second", "Third", "Fourth"))
+
+
+def refused(status: int, code: str, **headers: str) -> Response:
+    return JSONResponse({"error": {"message": "no", "code": code}}, status, headers=headers)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("code", ["empty_input", "unspeakable_language"])
+async def test_a_part_of_a_book_with_nothing_to_say_is_no_reason_to_lose_the_rest(
+    tmp_path: Path, code: str
+) -> None:
+    out = tmp_path / "book.pcm"
+    with served(Faulty({"First": refused(400, code), "Third": refused(400, code)}).app) as url:
+        timing = await say_from(url, BOOK, out)
+    assert timing.audio_s == pytest.approx(2, abs=1.1)
+    assert out.stat().st_size == timing.audio_s * 48_000
+    with served(Faulty({"": refused(400, code)}).app) as url, pytest.raises(EngineError, match=code):
+        await say_from(url, BOOK, tmp_path / "nothing.pcm")
+    assert os.listdir(tmp_path) == [out.name]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_full_in_the_middle_of_a_book_is_asked_again_when_it_says(
+    tmp_path: Path,
+) -> None:
+    full = refused(429, "rate_limit_exceeded", **{"Retry-After": "9", "Retry-After-Ms": "200"})
+    with served(Faulty({"Second": full, "Third": full}, once=True).app) as url:
+        timing = await say_from(url, BOOK, tmp_path / "book.pcm")
+    assert 0.4 <= timing.took_s < 9
+    assert timing.audio_s == pytest.approx(4, abs=1.6)
+    with (
+        served(Faulty({"First": full}, once=True).app) as url,
+        pytest.raises(AtCapacity, match="answered 429"),
+    ):
+        await say_from(url, BOOK, tmp_path / "never.pcm")  # whoever asks for the beginning is told at once
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("format", ["pcm", "wav", "mp3", "flac"])
+async def test_a_book_that_fails_in_the_middle_leaves_no_half_file(tmp_path: Path, format: Format) -> None:
+    out = tmp_path / f"book.{format}"
+    out.write_bytes(b"the last one")
+    failing = Faulty({"Third": refused(502, "upstream_error")})
+    with served(failing.app) as url, pytest.raises(EngineError, match="answered 502"):
+        await say_from(url, BOOK, out, format)
+    assert out.read_bytes() == b"the last one"
+    assert os.listdir(tmp_path) == [out.name]
+
+
+def test_a_server_is_asked_without_loading_what_speaks_here() -> None:
+    loaded = "import sys, orpheus.ops.say; print({'torch', 'fastapi', 'llama_cpp'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ admission.BREAK_S, admission.SEND_S = 20, 2
 cli.main()
 """
 
+LONG_TEXT = (
+    "and then it goes on " * 12
+)  # 42 s: after as many frames as a text may take, tier 1 is given up on
+
 
 @pytest.fixture
 def process(
@@ -94,7 +98,7 @@ def test_shutdown_finishes_what_it_can_and_breaks_off_the_rest(
     def listen_by_socket(name: str) -> None:
         base = url.replace("http", "ws", 1)
         with connect(f"{base}/v1/audio/speech/stream/ws?api_key={SECRET}", proxy=None) as socket:
-            socket.send("Hello.")
+            socket.send(LONG_TEXT)
             socket.recv()
             started.wait()
             with contextlib.suppress(ConnectionClosed):
@@ -111,7 +115,11 @@ def test_shutdown_finishes_what_it_can_and_breaks_off_the_rest(
     threads = [run(listen, "short")]
     eventually(lambda: upstream.requests)
     upstream.events = whole(2000)  # 100 s: does not
-    threads += [run(listen, "long"), run(listen, "sse", stream_format="sse"), run(listen_by_socket, "socket")]
+    threads += [
+        run(listen, "long", input=LONG_TEXT),
+        run(listen, "sse", input=LONG_TEXT, stream_format="sse"),
+        run(listen_by_socket, "socket"),
+    ]
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as kept:
         assert kept.get("/ready").status_code == 200
         started.wait()

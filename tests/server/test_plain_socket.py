@@ -229,7 +229,7 @@ def test_a_close_reason_fits_its_frame() -> None:
 
 
 def test_a_pause_and_stage_directions_over_a_plain_socket(speech: Start, upstream: Upstream) -> None:
-    with open_socket(speech(), "?stage_directions=skip&lead_s=0") as socket:
+    with open_socket(speech(), "?stage_directions=SKIP&lead_s=0") as socket:
         socket.send("Wait [pause:1s] what? *waves*")
         assert sum(map(len, socket)) == (2 * SPEECH_FRAMES * 2048 + 24_000) * 2
     assert len(upstream.requests) == 2

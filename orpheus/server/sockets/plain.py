@@ -132,7 +132,7 @@ def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
 
 
 def _parse_directions(query: Mapping[str, str]) -> Literal["read", "skip"]:
-    match query.get("stage_directions") or "read":
+    match query.get("stage_directions", "").strip().lower() or "read":
         case "read":
             return "read"
         case "skip":

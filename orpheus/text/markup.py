@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from orpheus.text.sentences import length
+
 ITEM = "\x1e"  # begins a line that is a block by itself; characters.normalize removes it from the input
 
 # A fence may name the language of the code below it; with nothing below, "```yes" is a word.
@@ -31,7 +33,7 @@ _LINK = re.compile(
 _AUTOLINK = re.compile(
     r"<((?:https?|ftp|mailto):[^\s<>]{1,2000}|[\w.+%-]{1,64}@[^\s<>@]{1,255})>", re.IGNORECASE
 )
-_FOOTNOTE = re.compile(r"\[\^[\w-]{1,30}\]:?")
+_FOOTNOTE = re.compile(r" ?\[\^[\w-]{1,30}\]:?")
 _EMPHASIS = re.compile(r"(?<![\\*_])(?:\*+|_+)")
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])")
 _EMOTICON = re.compile(r"(?<!\S)[:;]'?-?[()\[\]|/*](?!\S)")
@@ -102,6 +104,8 @@ def _strip_emphasis(match: re.Match[str], text: str) -> str:
         return marks
     if marks == "*" and before.isdigit():  # "a 5* hotel"
         return marks
+    if marks == "*" and before.isalpha() and after.isalpha() and max(length(before), length(after)) > 1:
+        return ""  # no spaces around words
     if before.isalnum() and after.isalnum():
         return "" if marks == "**" and before.isalpha() and after.isalpha() else marks
     return ""

@@ -127,7 +127,9 @@ def _bracketed_end(text: str, start: int, before: str) -> int:
     )
     counts_from_zero = re.match(r"\[0[\],]", marks[0])  # nobody numbers sources so
     if spaced:
-        is_word = _REFERRING.search(before) or (_COUNTED.match(after) and _COUNTING.search(before))
+        is_word = ("^" not in marks[0] and _REFERRING.search(before)) or (
+            _COUNTED.match(after) and _COUNTING.search(before)
+        )
     else:
         is_word = _NAMED.search(before) or _REFERRING_UNSPACED.search(before)
     return 0 if continues or counts_from_zero or is_word or not _CITED.search(before.rstrip()) else end

@@ -35,6 +35,8 @@ _AUTOLINK = re.compile(
 )
 _FOOTNOTE = re.compile(r" ?\[\^[\w-]{1,30}\]:?")
 _EMPHASIS = re.compile(r"(?<![\\*_])(?:\*+|_+)")
+_WORD_CHARS = 32
+_OPENED_IN_WORD = re.compile(r"(?<![\w*])\*[^\W_]+\Z")  # "*un*usual"
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])")
 _EMOTICON = re.compile(r"(?<!\S)[:;]'?-?[()\[\]|/*](?!\S)")
 _EMPTY_BRACKETS = re.compile(r" ?(?:\( ?\)|\[ ?\])")
@@ -104,8 +106,9 @@ def _strip_emphasis(match: re.Match[str], text: str) -> str:
         return marks
     if marks == "*" and before.isdigit():  # "a 5* hotel"
         return marks
-    if marks == "*" and before.isalpha() and after.isalpha() and max(length(before), length(after)) > 1:
-        return ""  # no spaces around words
+    if marks == "*" and before.isalpha() and after.isalpha():
+        opened = _OPENED_IN_WORD.search(text, max(0, match.start() - _WORD_CHARS), match.start())
+        return "" if opened or max(length(before), length(after)) > 1 else marks
     if before.isalnum() and after.isalnum():
         return "" if marks == "**" and before.isalpha() and after.isalpha() else marks
     return ""

@@ -141,7 +141,9 @@ _FORMULA = re.compile(
     rf"|\\begin\{{(?:equation|align|gather)\*?\}}(?P<environment>{_CONTENT})\\end\{{[a-z]{{1,20}}\*?\}}"
     rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?!\d|\$|[A-Za-zÀ-ɏ]{{3}})"
 )
-_OPENED = re.compile(r"\$\$(?!\$)|\\begin\{[a-z]{1,20}\*?\}|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({]|\d[^$\n]{0,20}[\\^_=])")
+_OPENED = re.compile(
+    r"\$\$(?!\$)|\\begin\{[a-z]{1,20}\*?\}|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({]|\d[^$\n]{0,20}[\\^_=])"
+)
 # Commands of a text around formulas: \emph{so}.
 _STYLED_TEXT = re.compile(r"\\(?:emph|underline|mbox|text[a-z]{0,8})\{([^{}\n]{0,300})\}")
 _PROSE = re.compile(r"[^\W\d_]{3,}|(?<=[\w.,] )[^\W\d_]{2}(?= \w)")

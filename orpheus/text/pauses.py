@@ -52,7 +52,9 @@ def read(text: str, start: int) -> tuple[int, int] | None:
     if text[start] == "[":
         if mark := _BRACKETED.match(text, start):
             strength_ms = _STRENGTHS_MS[(mark["strength"] or "medium").lower()]
-            return mark.end(), _length_ms(mark["length"], mark["length_unit"]) if mark["length"] else strength_ms
+            return mark.end(), _length_ms(mark["length"], mark["length_unit"]) if mark[
+                "length"
+            ] else strength_ms
         return None
     mark = _ELEMENT.match(text, start)
     return (mark.end(), 0 if "/" in mark[0][:3] else _element_ms(mark["rest"])) if mark else None

@@ -55,8 +55,8 @@ _ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pi
 _TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 # Without spaces between words; Korean has them.
 _SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
-_NUMBER = re.compile(r"\S{0,40}\d")
-_NUMBER_LAST = re.compile(r"\d[^\s,;:!?]*\s+(?:[-+*/<>=×÷≈≠≤≥]\s+)?\Z")
+_NUMBER = re.compile(r"\S{0,40}\d|[=×÷≈≠≤≥]")
+_NUMBER_LAST = re.compile(r"(?:\d[^\s,;:!?]*(?:\s+[-+*/<>])?|[=×÷≈≠≤≥])\s+\Z")
 _WORD = re.compile(r"\S+\s+")
 # Left over from a clause whose end was not waited for; not of ".5" and ".NET".
 _STRAY_STOP = re.compile(r"\A\s*(?:[,.;:!?]{1,2}(?=\s|\Z)|[。，、；：！？।])")
@@ -305,7 +305,11 @@ class StreamingSegmenter:
             return
         received, self._unsaid = self._unsaid + text, ""
         segmented = segment_spoken(
-            _STRAY_STOP.sub("", text) if self._segments else text, self._language, self._segment_chars, join_chars=self._join_chars, normalize=self._normalize
+            _STRAY_STOP.sub("", text) if self._segments else text,
+            self._language,
+            self._segment_chars,
+            join_chars=self._join_chars,
+            normalize=self._normalize,
         )
         self.left_out_chars += segmented.left_out_chars
         self._removed_tags += segmented.removed_tags

@@ -59,7 +59,7 @@ _ENGLISH = Abbreviations(
         a.m p.m e.g i.e a.k.a viz est misc avg temp ref incl excl tel ext dept dist univ inst acad govt assn intl natl
         fig ch sect pl bk mgmt mfg orig resp trans ed eds vols chap figs nos para
         Ste Ft Pt Ave Blvd Rd Hwy Pkwy Ln Ct Sq Apt Bldg Rte ave blvd rd hwy apt bldg
-        hr hrs sec secs mins lb lbs oz ft yd yds mi gal qt cm mm kg km mph rpm
+        hr hrs sec secs mins lb lbs oz ft yd yds mi gal qt cm mm kg km mph rpm tsp tbsp doz deg eq eqs
         Mon Tue Tues Wed Thu Thur Thurs Fri Sat Sun Mar Jun Jul Sep
         Ala Ariz Ark Calif Colo Conn Del Fla Ga Ill Ind Kan Ky La Mass Md Mich Minn Miss Mo Mont Neb Nev Okla Ore Penn Tenn
         Tex Va Vt Wash Wis Wyo
@@ -106,7 +106,7 @@ _LANGUAGES = {
             z.B d.h u.a u.ä o.ä z.T u.U i.d.R s.o s.u i.A i.V m.E u.s.w v.a e.V h.c v.Chr n.Chr Chr
             bzw usw ca vgl evtl inkl exkl zzgl abzgl ggf ggfs sog geb gest verh bes allg med phil jur rer nat habil lat engl frz dt bspw
             entspr jew urspr ehem röm griech Abs Art Bd Bde Kap Abb Anm Aufl Hrsg Hg Verf Vors Jh Jhd Jhs Mio Mrd Tsd
-            Std Min Sek Stk Stck Tel Str str -str Pl Bhf Univ Mrz Mär Jun Jul Sep Okt Dez Mo Di Mi Do Sa Ges gem gez lfd
+            Std Min Sek Stk Stck Etg MwSt ff f Tel Str str -str Pl Bhf Univ Mrz Mär Jun Jul Sep Okt Dez Mo Di Mi Do Sa Ges gem gez lfd
             max min mind höchst Nachf Gebr Co Dtl Dtzd Pkt Ziff Zt z.Z z.Zt Tab Red Reg Bez
         """,
         numbered="So S",
@@ -114,7 +114,7 @@ _LANGUAGES = {
             der die das ein eine einen einem einer er sie es wir ihr ich du man dann danach da dort hier jetzt nun heute
             morgen gestern und aber oder doch denn wenn als weil obwohl nachdem bevor während in im am an auf aus bei
             beim mit nach von vom zu zum zur für über unter um seit bis durch ohne gegen was wer wie wo warum wann wieso
-            welche welcher welches dieser diese dieses diesen dem den des mein meine dein deine sein seine unser unsere
+            welche welcher welches beide beides mehr dieser diese dieses diesen dem den des mein meine dein deine sein seine unser unsere
             ihre alle alles viele einige manche jeder jede jedes kein keine niemand nichts nein ja nicht nur auch so
             sehr bitte danke schon noch trotzdem deshalb deswegen außerdem später schließlich zuerst natürlich
             vielleicht leider ist sind war waren hat haben hatte kann können wird werden dabei damit daher dafür

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from orpheus.text import scripts
+
 # The words for dot, slash, at and underscore, by language.
 _SYMBOL_WORDS: dict[str, tuple[str, str, str, str]] = {
     "en": ("dot", "slash", "at", "underscore"),
@@ -20,8 +22,10 @@ _SYMBOL_WORDS: dict[str, tuple[str, str, str, str]] = {
 }
 
 _LABEL = r"[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ_-]{0,62})"
-_HOST = rf"{_LABEL}(?:\.{_LABEL}){{0,10}}"
-_DOMAIN = rf"{_LABEL}(?:\.{_LABEL}){{1,10}}"
+# Of one script, so that a word which follows without a space is none: "https://example.com吧".
+_ANY_LABEL = rf"(?:{_LABEL}|[^\W\d_A-Za-zÀ-ɏ]{{1,63}})"
+_HOST = rf"{_ANY_LABEL}(?:\.{_ANY_LABEL}){{0,10}}"
+_DOMAIN = rf"{_ANY_LABEL}(?:\.{_ANY_LABEL}){{1,10}}"
 # Without a scheme, only top-level domains that are not words: "the end.He left" is not an address.
 _BARE_TLD = r"(?:com|org|net|edu|gov|io|dev|ai|app|info|eu|de|fr|es|kr|cn|jp|uk)"
 _PATH = r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%À-ɏ-]"
@@ -49,13 +53,21 @@ def verbalize(text: str, language: str) -> str:
     def name_words(name: str) -> str:
         return name.replace(".", f" {dot} ").replace("_", f" {underscore} ")
 
+    def unspeakable(name: str) -> str:
+        """The letters of `name` if it has some that are not spoken: they are counted and left out, and it with them."""
+        return "".join(c for c in name if not c.isascii()) if scripts.leave_out(name, language)[1] else ""
+
     def mail_words(match: re.Match[str]) -> str:
+        if letters := unspeakable(match["user"] + match["mail"]):
+            return letters
         return f"{name_words(match['user'])} {at} {name_words(match['mail'])}"
 
     def url_words(match: re.Match[str]) -> str:
         host = match["host"] or match["bare"]
         path = match["path"] or match["bare_path"] or ""
         address = path.rstrip(_TRAILING_PUNCTUATION)
+        if letters := unspeakable(host):
+            return letters + path[len(address) :]
         words = name_words(re.sub(r"^www\.", "", host, flags=re.IGNORECASE))
         if match["port"]:
             words += f" {match['port'][1:]}"

@@ -21,11 +21,11 @@ _REMARKS = (
 )  # fmt: skip
 _NOTE_NAMES = r"(?:note|nb|n|nota|ref|Anm\.|oaicite:)\s?"
 _NOTES = rf"{'|'.join(map(re.escape, _REMARKS))}|{_NOTE_NAMES}\d{{0,4}}|cite:[^\[\]\n]{{1,100}}"
-_MARK = rf"\[{{1,2}}(?:{_NUMBERS}|{_NOTES})\]{{1,2}}(?:\(https?://[^\s()]{{1,500}}\))?"
-_MARKS = re.compile(rf"{_MARK}(?:,?{_SPACE}{_MARK}){{0,20}}", re.IGNORECASE)
+_MARK = rf"\[{{1,2}}(?:{_NUMBERS}|{_NOTES}|\^\d{{1,3}}\^)\]{{1,2}}(?:\((?:https?://|#)[^\s()]{{1,500}}\))?"
+_MARKS = re.compile(rf"{_MARK}(?:[,;–-]?{_SPACE}{_MARK}){{0,20}}", re.IGNORECASE)
 _MARKS_BEGUN = re.compile(
-    rf"(?:{_MARK},?{_SPACE}){{0,21}}(?:\[{{1,2}}(?P<remark>[^\[\]\n\d]{{0,24}}|{_NOTE_NAMES}\d{{0,4}}|cite:[^\[\]\n]{{0,100}}"
-    r"|[\d\s,;–-]{1,150})(?:\]{1,2}(?:\((?:h[^\s()]{0,500})?)?)?)?\Z",
+    rf"(?:{_MARK}[,;–-]?{_SPACE}){{0,21}}(?:\[{{1,2}}(?P<remark>[^\[\]\n\d]{{0,24}}|{_NOTE_NAMES}\d{{0,4}}|cite:[^\[\]\n]{{0,100}}"
+    r"|\^?[\d\s,;–-]{0,150}\^?)(?:\]{1,2}(?:\((?:[h#][^\s()]{0,500})?)?)?)?\Z",
     re.IGNORECASE,
 )
 _NUMBERED_NOTE = re.compile(rf"{_NOTE_NAMES}\d{{1,4}}", re.IGNORECASE)
@@ -53,11 +53,23 @@ _NAMED = re.compile(
 _REFERRING = re.compile(
     r"(?:^|\W)(?:as|per|in|of|see|by|from|and|or|to|with|at|on|is|are|was|like|the|an?|cf|refs?|references?|equations?|eq|items?"
     r"|steps?|options?|numbers?|lists?|arrays?|ranges?|intervals?|values?|between|than|version|page"
-    r"|comme|dans|voir|de|et|ou|par|à|le|la|les|est|liste|wie|siehe|und|oder|von|mit|ist|der|die|das|vgl"
-    r"|como|en|ver|véase|y|o|por|el|es|lista|come|di|vedi|e|da|il|è)\.?\s\Z",
+    r"|comme|dans|voir|de|et|ou|par|à|le|la|les|est|liste|selon|dit"
+    r"|wie|siehe|und|oder|von|mit|ist|der|die|das|vgl|laut|nach|gemäß|in|bei|aus"
+    r"|como|en|ver|véase|y|o|por|el|es|lista|según|con|dice|come|di|vedi|e|da|il|è|secondo|per)\.?\s\Z",
     re.IGNORECASE,
 )
-_CITED = re.compile("[\\w.,;:!?\"”'’)»*。！？।]\\Z")
+_REFERRING_UNSPACED = re.compile(r"(?:根据|依据|按照|参见|参考|详见|见于)\Z")
+# Words after which the number counts what follows: "I got [3] apples", but "what we have [3]."
+_COUNTING = re.compile(
+    r"(?:^|\W)(?:have|has|had|got|gets?|bought|buys?|needs?|takes?|took|gives?|gave|me|us|him|her|them|only|about|exactly"
+    r"|j'ai|as|a|avons|avez|ont|eu|acheté|me|te|lui|nous|vous|leur|seulement"
+    r"|habe|hat|haben|hatte|bekam|bekomme|kaufte|brauche|mir|dir|ihm|ihr|uns|nur|etwa"
+    r"|tengo|tiene|tienen|dio|compré|compró|necesito|te|le|nos|les|solo|ho|ha|abbiamo|hanno|preso|comprato|mi|ti|ci|solo)"
+    r"\s\Z",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(r"\s[^\W\d_]")
+_CITED = re.compile("[\\w\u0900-\u0963.,;:!?\"”'’)»*。！？।]\\Z")
 
 
 def read(text: str, start: int, before: str) -> int:
@@ -85,11 +97,13 @@ def is_unfinished(text: str, start: int) -> bool:
 
 def is_note(superscript: str, before: str, after: str) -> bool:
     """Whether raised digits or daggers refer to a note: ² and ³ are powers after a short word (m², km³, log²)."""
-    if after.isalnum() or after in ("⁻", "⁺", "/"):
+    if after in ("⁻", "⁺", "/") or after.isdecimal():
         return False
+    if _AFTER_STOP.search(before):
+        return True
     word = re.search(r"[^\W\d_]*\Z", before)
     letters = len(word[0]) if word else 0
-    return bool(_AFTER_STOP.search(before)) or letters >= (2 if superscript[0] in "¹†‡⁽" else 4)
+    return not after.isalpha() and letters >= (2 if superscript[0] in "¹†‡⁽" else 4)
 
 
 def strip_references(text: str) -> str:
@@ -112,5 +126,10 @@ def _bracketed_end(text: str, start: int, before: str) -> int:
         after[:1] in ("=", "[", "(", "{", "_") or after == " =" or (after[:1] == "." and after[1:].islower())
     )
     counts_from_zero = re.match(r"\[0[\],]", marks[0])  # nobody numbers sources so
-    is_word = _REFERRING.search(before) if spaced else _NAMED.search(before)
+    if spaced:
+        is_word = ("^" not in marks[0] and _REFERRING.search(before)) or (
+            _COUNTED.match(after) and _COUNTING.search(before)
+        )
+    else:
+        is_word = _NAMED.search(before) or _REFERRING_UNSPACED.search(before)
     return 0 if continues or counts_from_zero or is_word or not _CITED.search(before.rstrip()) else end

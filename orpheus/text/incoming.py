@@ -58,7 +58,15 @@ _HEADER = re.compile(
 _HEADER_BEGUN = re.compile(
     r"<\|(?:start|channel)\|>[^<>]{0,200}(?:<\|(?:channel|constrain)\|>[^<>]{0,100}){0,3}(?:<[|a-z]{0,14}\Z|\Z)"
 )
-_HIDDEN_HEADER = re.compile(r"analysis|\bto=|^ ?(?:system|developer|user|tool)\b")
+_HIDDEN_HEADER = re.compile(r"analysis|\bto=|^ ?(?:system|developer|user|tool|ipython)\b")
+# ChatML, Llama: who speaks.
+_TURN = re.compile(
+    r"<\|im_start\|>(?P<header>[a-z]{1,20}(?:[ :=][^<>\n]{0,40})?)(?:\n|(?=<))"
+    r"|<\|start_header_id\|>(?P<header_>[^<>\n]{0,40})<\|end_header_id\|>"
+)
+_TURN_BEGUN = re.compile(
+    r"<\|im_start\|>(?:[a-z]{1,20}(?:[ :=][^<>\n]{0,40})?)?\Z|<\|start_header_id\|>[^<>\n]{0,40}(?:<[|a-z_]{0,18})?\Z"
+)
 
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“"}
 _WITHIN_SENTENCE = re.compile(r"[^\W\d_][,'\")]?[ \t]\Z")
@@ -72,7 +80,8 @@ _SUP_BEGUN = re.compile(
     r"<sup(?:\s[^<>]{0,300})?(?:>[\s\[\]\d]{0,8}(?:<[^<>]{0,500}>?[\s\[\]\d]{0,8}){0,3})?\Z", re.IGNORECASE
 )
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_JOINS = tuple(".,;:!?)。，、；：！？")  # needs no space before it
+_JOINS = tuple(".,;:!?)。，、；：！？।॥؟")  # needs no space before it
+_ENDS_WORD = re.compile(r"(?<!\s)(?<!\A)[\"'](?!.)\Z|[^\s\"'(\[“„«¿¡]\Z")
 _AFTER_PAUSE = re.compile(r"[\s.,;:!?。，、；：！？]*")  # the pause stands for it
 
 _COMMENT, _COMMENT_END = "<!--", "-->"
@@ -177,7 +186,7 @@ class IncomingText:
             self._after_block = False
             if piece[0] in _JOINS:
                 _strip_end(out)
-            elif self._context[-1:].strip() and not piece[0].isspace() and length(piece[0]) == 1:
+            elif _ENDS_WORD.search(self._context) and not piece[0].isspace() and length(piece[0]) == 1:
                 piece = f" {piece}"
         out.append(piece)
         self._since_block += len(piece)
@@ -379,6 +388,14 @@ def _read_token(text: str, start: int, final: bool) -> _Mark | None:
     if not found:
         return None
     name = found["name"].lower().replace("▁", "_")
+    if name in ("im_start", "start_header_id"):
+        if turn := _TURN.match(text, start):
+            return _Mark(
+                turn.end(),
+                "open" if _HIDDEN_HEADER.search(turn["header"] or turn["header_"]) else "empty",
+                _MESSAGE,
+            )
+        return _Mark(start, "unfinished") if not final and _TURN_BEGUN.match(text, start) else None
     if name in ("start", "channel"):
         if header := _HEADER.match(text, start):
             hidden = _HIDDEN_HEADER.search(header["header"])

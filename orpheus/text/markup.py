@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from orpheus.text.sentences import length
+
 ITEM = "\x1e"  # begins a line that is a block by itself; characters.normalize removes it from the input
 
 # A fence may name the language of the code below it; with nothing below, "```yes" is a word.
@@ -31,8 +33,10 @@ _LINK = re.compile(
 _AUTOLINK = re.compile(
     r"<((?:https?|ftp|mailto):[^\s<>]{1,2000}|[\w.+%-]{1,64}@[^\s<>@]{1,255})>", re.IGNORECASE
 )
-_FOOTNOTE = re.compile(r"\[\^[\w-]{1,30}\]:?")
+_FOOTNOTE = re.compile(r" ?\[\^[\w-]{1,30}\]:?")
 _EMPHASIS = re.compile(r"(?<![\\*_])(?:\*+|_+)")
+_WORD_CHARS = 32
+_OPENED_IN_WORD = re.compile(r"(?<![\w*])\*[^\W_]+\Z")  # "*un*usual"
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])")
 _EMOTICON = re.compile(r"(?<!\S)[:;]'?-?[()\[\]|/*](?!\S)")
 _EMPTY_BRACKETS = re.compile(r" ?(?:\( ?\)|\[ ?\])")
@@ -102,6 +106,9 @@ def _strip_emphasis(match: re.Match[str], text: str) -> str:
         return marks
     if marks == "*" and before.isdigit():  # "a 5* hotel"
         return marks
+    if marks == "*" and before.isalpha() and after.isalpha():
+        opened = _OPENED_IN_WORD.search(text, max(0, match.start() - _WORD_CHARS), match.start())
+        return "" if opened or max(length(before), length(after)) > 1 else marks
     if before.isalnum() and after.isalnum():
         return "" if marks == "**" and before.isalpha() and after.isalpha() else marks
     return ""

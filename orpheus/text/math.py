@@ -123,13 +123,13 @@ _COMMANDS = {
 }  # fmt: skip
 _SILENT = frozenset((  # they only set what is around them
     "left", "right", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "displaystyle", "textstyle", "limits", "quad", "qquad",
-    ",", ";", ":", "!", "{", "}", "|", " ",
+    ",", ";", ":", "!", "{", "}", " ",
 ))  # fmt: skip
 _STYLES = frozenset((
     "text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mathit", "mathsf", "mathbb", "mathcal", "boldsymbol",
-    "operatorname",
+    "operatorname", "vec", "hat", "bar", "tilde", "dot", "overline", "widehat", "widetilde", "underline",
 ))  # fmt: skip
-_PUNCTUATION = frozenset("(),|[]&")
+_PUNCTUATION = frozenset("(),[]&")
 
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\[A-Za-z]+|\\[^A-Za-z]|\d+(?:[.,]\d+)*|[A-Za-z]|[^\W\d_]+|\.\.\.|[^\s]"
@@ -139,15 +139,19 @@ _CONTENT = rf"(?:(?!\\[\[\]()]|\n\n)[^$]){{1,{MAX_FORMULA_CHARS}}}"
 _FORMULA = re.compile(
     rf"\$\$(?P<block>{_CONTENT})\$\$|\\\[(?P<brackets>{_CONTENT})\\\]|\\\((?P<parentheses>{_CONTENT})\\\)"
     rf"|\\begin\{{(?:equation|align|gather)\*?\}}(?P<environment>{_CONTENT})\\end\{{[a-z]{{1,20}}\*?\}}"
-    rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?!\d|\$|[^\W\d_]{{3}})"
+    rf"|(?<![\w$\\])\$(?=[^\s$])(?P<inline>(?:(?!\\[\[\]()])[^$\n]){{1,{MAX_FORMULA_CHARS}}})(?<![\s\\])\$(?!\d|\$|[A-Za-zÀ-ɏ]{{3}})"
 )
-_OPENED = re.compile(r"\$\$(?!\$)|\\begin\{[a-z]{1,20}\*?\}|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({])")
+_OPENED = re.compile(
+    r"\$\$(?!\$)|\\begin\{[a-z]{1,20}\*?\}|\\\[|\\\(|(?<![\w$\\])\$(?=[A-Za-z\\({]|\d[^$\n]{0,20}[\\^_=])"
+)
+# Commands of a text around formulas: \emph{so}.
+_STYLED_TEXT = re.compile(r"\\(?:emph|underline|mbox|text[a-z]{0,8})\{([^{}\n]{0,300})\}")
 _PROSE = re.compile(r"[^\W\d_]{3,}|(?<=[\w.,] )[^\W\d_]{2}(?= \w)")
 _NO_PROSE = re.compile(
     r"\\(?:text\w*|mathrm|operatorname|begin|end)\{[^{}]*\}|\\[A-Za-z]+|\b(?:sin|cos|tan|log|ln|exp|max|min|lim|mod)\b"
 )
 
-_OPERAND = r"\(?-?√?(?:\d[\d.,]{0,15}(?<![.,])[a-z]?|[A-Za-z])(?![^\W_²³])[²³%]?\)?"
+_OPERAND = r"\(?-?√?(?:\d[\d.,]{0,15}(?<![.,])[a-z]?|[A-Za-z])(?![^\W_²³])(?:[²³%]|\^-?\d{1,4})?\)?"
 _OPERATOR = r" ?[×÷=≠≤≥≈] ?|\+| \+ | [*/<>] | - (?=\d{1,15}(?:[.,]\d{1,9})? = )"
 # All of a word or nothing, as in numbers/kind.py.
 _BEGIN, _END = r"(?<!\S)(?P<opening>[(\[\"]{0,8})", r"(?=[.,;:!?)\]\"']{0,8}(?:\s|\Z))"
@@ -157,6 +161,8 @@ _POWER = re.compile(
     rf"(?:(?P<superscript>[⁻]?[⁰¹²³⁴-⁹]{{1,4}})|\^(?P<caret>-?\d{{1,4}}|[A-Za-z])){_END}"
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+# Signs that mean the same in any text: "1 € = 100 cents".
+_SIGN = re.compile(r"(?<=\S) [×÷=≠≤≥≈] (?=\S)")
 _ROOT = re.compile(rf"{_BEGIN}√ ?(?P<radicand>\d{{1,9}}(?:[.,]\d{{1,9}})?|[A-Za-z]){_END}")
 
 
@@ -169,7 +175,8 @@ def read_formulas(text: str, language: str) -> str:
     if "$" not in text and "\\" not in text:
         return text
     words = _LANGUAGES.get(language, _LANGUAGES["en"])
-    return _FORMULA.sub(lambda match: _read_formula(match, words), text).replace("\\$", "$")
+    text = _FORMULA.sub(lambda match: _read_formula(match, words), text)
+    return _STYLED_TEXT.sub(r"\1", text).replace("\\$", "$")
 
 
 def is_open(text: str) -> bool:
@@ -193,6 +200,7 @@ def read_arithmetic(text: str, language: str) -> str:
         lambda match: match["opening"] + _spaced_operators(match["expression"], words), text
     )
     text = _POWER.sub(lambda match: _read_power(match, words), text)
+    text = _SIGN.sub(lambda match: f" {words.operators[match[0].strip()]} ", text)
     return _ROOT.sub(lambda match: match["opening"] + words.root.format(a=match["radicand"]), text)
 
 

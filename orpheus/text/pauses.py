@@ -13,7 +13,9 @@ MAX_PAUSE_MS = 10_000  # of one pause, and of several with nothing said between 
 MAX_TOTAL_PAUSE_MS = 300_000  # of all pauses of a text: silence costs its sender nothing
 
 # Azure's lengths for SSML's strengths. "none" asks for no pause.
-_STRENGTHS_MS = {"none": 0, "x-weak": 250, "weak": 500, "medium": 750, "strong": 1000, "x-strong": 1250}
+_STRENGTHS_MS = {
+    "none": 0, "x-weak": 250, "weak": 500, "medium": 750, "strong": 1000, "x-strong": 1250, "short": 500, "long": 1250,
+}  # fmt: skip
 _DEFAULT_MS = _STRENGTHS_MS["medium"]
 
 _FIRST = 0xF0000  # plane 15, private use
@@ -25,7 +27,8 @@ _LENGTH = (
     r"\s?(?P<{0}_unit>ms|msecs?|milliseconds?|s|secs?|seconds?)?"
 )
 _BRACKETED = re.compile(
-    rf"\[\s?(?:(?:pause|break)|(?:pause|break|silence)(?:\s?[:=]\s?|\s){_LENGTH.format('length')})\s?\]",
+    r"\[\s?(?:(?:(?P<strength>short|medium|long)\s)?(?:pause|break)|(?:pause|break|silence)(?:\s?[:=]\s?|\s)"
+    rf"(?:(?:time|duration|length)\s?=\s?)?[\"']?{_LENGTH.format('length')}[\"']?)\s?\]",
     re.IGNORECASE,
 )
 _ELEMENT = re.compile(
@@ -39,7 +42,7 @@ _IN_ELEMENT = re.compile(
 _STRENGTH = re.compile(r"""\bstrength\s?=\s?["']?\s?(?P<strength>[a-z-]{1,10})""", re.IGNORECASE)
 # The end of a text that may become a mark.
 UNFINISHED = re.compile(
-    r"\[\s?(?:pause|break|silence)[\s:=][^\[\]\n]{0,80}\Z|<\s?(?:break|pause|silence)[\s:=/][^<>]{0,200}\Z",
+    r"\[\s?(?:(?:pause|break|silence)[\s:=]|(?:short|medium|long)\s)[^\[\]\n]{0,80}\Z|<\s?(?:break|pause|silence)[\s:=/][^<>]{0,200}\Z",
     re.IGNORECASE,
 )
 
@@ -48,8 +51,10 @@ def read(text: str, start: int) -> tuple[int, int] | None:
     """The end of the pause mark at `start`, and its length in milliseconds; None if there is none."""
     if text[start] == "[":
         if mark := _BRACKETED.match(text, start):
-            length_ms = _length_ms(mark["length"], mark["length_unit"]) if mark["length"] else _DEFAULT_MS
-            return mark.end(), length_ms
+            strength_ms = _STRENGTHS_MS[(mark["strength"] or "medium").lower()]
+            return mark.end(), _length_ms(mark["length"], mark["length_unit"]) if mark[
+                "length"
+            ] else strength_ms
         return None
     mark = _ELEMENT.match(text, start)
     return (mark.end(), 0 if "/" in mark[0][:3] else _element_ms(mark["rest"])) if mark else None

@@ -48,12 +48,13 @@ PARAGRAPH_PAUSE_MS = 500
 _MARKS = {".": ".…。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
 _PAUSES_MS = {mark: PAUSE_MS[kind] for kind, marks in _MARKS.items() for mark in marks}
 _STOPS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"])
-_REPEATED_MARKS = re.compile(r"([?!？！])[?!？！]+|([,;:])\2+")  # "!!!" breaks the model (Orpheus-TTS #79)
+# "!!!" breaks the model (Orpheus-TTS #79)
+_REPEATED_MARKS = re.compile(r"[?!？！](?:[?!？！]|\.(?!\.))+|([,;:])\1+")
 _DOTS, _DASHES = re.compile(r"\.{4,}"), re.compile(r"-{2,}")
 _SPEAKABLE = re.compile(rf"[^\W_]|{tags.PLACEHOLDER}")
-_ONLY_NUMBERS = re.compile(rf"(?:[\d\s.,:;!?¿¡%$€£¥₹+\"'()-]|{tags.PLACEHOLDER})+")
+_LETTER = re.compile(r"[^\W\d_]")
 _SPACES = re.compile(r" {2,}")
-_FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script → its full stop
+_FULL_STOP_AFTER = ((re.compile("[\u0900-\u097f]"), "।"), (re.compile("[\u3040-\u9fff]"), "。"))
 
 
 @dataclass(eq=False)
@@ -253,7 +254,7 @@ def _read_numbers(part: _Part, language: str, max_chars: int, normalize: bool) -
 
     Where it is not asked for, only a number that stands alone: the embedded voice says "12" twice, but "twelve" once.
     """
-    if not normalize and not _ONLY_NUMBERS.fullmatch(part.text):
+    if not normalize and _LETTER.search(part.text):
         yield part
         return
     words = numbers.verbalize(part.text, language)
@@ -327,8 +328,4 @@ def _terminate(text: str) -> str:
     text = text.rstrip(",;:- 、，；：،")
     if text.rstrip(CLOSING).endswith(_STOPS):  # "a.m.,"
         return text
-    full_stop = "."
-    for first, candidate in _FULL_STOPS.items():
-        if text[-1:] >= first and (candidate != "।" or text[-1:] < "\u0980"):
-            full_stop = candidate
-    return text + full_stop
+    return text + next((stop for letters, stop in _FULL_STOP_AFTER if letters.match(text[-1:])), ".")

@@ -55,7 +55,9 @@ _OPENING = "\"'([“„«‘¿¡" + _EMPHASIS
 _NEXT_WORD = re.compile(rf"\s*[{re.escape(_OPENING)}]*([^\W\d_]+['’]?)?")
 # "No. 5", "Fig. II", "Fig. B"; but "No. I would not."
 _NUMBER_AFTER = re.compile(r"\s*(?:[#nº°]{0,2}\d|[IVXLC]{2,}\b|[B-DF-HJ-NP-XZ]\b(?![.']))")
-_LETTERS = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")  # U.S, a.k.a, Ph.D
+_LETTERS = re.compile(r"(?:[^\W\d_]{1,2}\.-?)+[^\W\d_]{1,2}")  # U.S, a.k.a, Ph.D, J.-J
+_GOES_ON = re.compile(r"\d$|://|@|^www\.", re.IGNORECASE)  # "$3." may become "$3.50", "www.a." an address
+_UNIT = re.compile(r"\d ?[^\W\d_]{1,4}$")  # "5 ft. tall"
 _ROMAN = re.compile("[IVXLCDM]+")  # Ludwig XIV
 _INSIDE_WORD = re.compile(r"[-/'’]|(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[A-Za-z])")  # l'av, 见到了Dr
 _SPACED_CHARS = _SUFFIX_CHARS = 3
@@ -118,6 +120,8 @@ def ends_sentence(text: str, offset: int, language: str) -> bool | None:
     if not last:
         return True
     tables = abbreviations.of(language)
+    if offset == len(text) and text.endswith(".") and _GOES_ON.search(last):
+        return None
     if last.isdecimal():
         return _ends_after_number(text, offset, last, sentence, following, tables)
     match _kind(last, sentence, following, tables):
@@ -177,10 +181,13 @@ def _kind(last: str, sentence: str, following: _Following, tables: Abbreviations
             return Kind.SHORTENED
         if both in tables.kinds:
             return Kind.TITLE
-    if len(last) == 1 and last.lower() != last.upper():
+    core = pieces[-1] if pieces[-1][:1].isupper() else last  # of "l'U.E", not of "it's"
+    if len(core) == 1 and core.lower() != core.upper():
         inside = following.initial and len(following.word) == 1
         return Kind.TITLE if inside else Kind.SHORTENED  # "J. R. Smith", "Plan B. Then"
-    if _LETTERS.fullmatch(last) or (tables.ordinals and _ROMAN.fullmatch(last)):
+    if _LETTERS.fullmatch(core) or (tables.ordinals and _ROMAN.fullmatch(core)):
+        return Kind.SHORTENED
+    if following.word[:1].islower() and _UNIT.search(sentence):
         return Kind.SHORTENED
     unknown = _CONSONANTS.fullmatch(last) and following.word[:1].isupper()
     return Kind.SHORTENED if unknown else None
@@ -196,8 +203,6 @@ def _next_begins(following: _Following, tables: Abbreviations) -> bool | None:
 def _ends_after_number(
     text: str, offset: int, number: str, sentence: str, following: _Following, tables: Abbreviations
 ) -> bool | None:
-    if offset == len(text) and text.endswith("."):
-        return None  # "3." may become "3.50"
     if len(number) <= _ITEM_NUMBER_DIGITS and _is_item(text[:offset].rstrip(), int(number), sentence, tables):
         return False  # "1. Milk 2. Bread"
     if tables.ordinals and len(number) <= _ORDINAL_DIGITS:

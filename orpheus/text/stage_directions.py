@@ -13,12 +13,13 @@ MAX_CHARS = 300  # of a direction; also what is held back until it is known to b
 
 _MARKS = re.compile(r"[*_]+")
 _DIRECTION = re.compile(
-    rf"\*(?![\s*])(?P<stars>[^*\n]{{1,{MAX_CHARS}}})(?<!\s)\*(?![\w*])"
+    rf"\*(?![\s*])(?P<stars>[^*\n]{{1,{MAX_CHARS}}})(?<!\s)\*(?![a-z\d_*])"
     rf"|_(?![\s_])(?P<lines>[^_\n]{{1,{MAX_CHARS}}})(?<!\s)_(?![\w_])"
 )
 _BEGUN = re.compile(rf"\*(?:(?![\s*])[^*\n]{{0,{MAX_CHARS}}})?\Z|_(?:(?![\s_])[^_\n]{{0,{MAX_CHARS}}})?\Z")
 _SENTENCE_STARTS = re.compile(
-    r"(?:\A|\n|[.!?…。！？।॥؟>\]][\"'”’)»」』]*)[ \t]*\Z|(?:\A|\n)[ \t]*(?:[-+*•>]|\d{1,3}[.)])[ \t]+\Z"
+    "(?:\\A|\n|[.!?…。！？।॥؟>\\]\u2600-\u27bf\ufe0f\U0001f300-\U0001faff][\"'”’)»」』]*)[ \t]*\\Z"
+    r"|(?:\A|\n)[ \t]*(?:[-+*•>]|\d{1,3}[.)])[ \t]+\Z"
 )
 _SENTENCE_ENDS = tuple(".!?…。！？।॥؟")
 _AFTER = re.compile(r"(?P<stops>[.!?…]*)[ \t]*(?P<next>\S|\n)?")

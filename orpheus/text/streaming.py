@@ -55,8 +55,11 @@ _ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pi
 _TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 # Without spaces between words; Korean has them.
 _SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
-_NUMBER, _NUMBER_LAST = re.compile(r"\S{0,40}\d"), re.compile(r"\d[^\s,;:!?]*\s+\Z")
+_NUMBER = re.compile(r"\S{0,40}\d|[=×÷≈≠≤≥]")
+_NUMBER_LAST = re.compile(r"(?:\d[^\s,;:!?]*(?:\s+[-+*/<>])?|[=×÷≈≠≤≥])\s+\Z")
 _WORD = re.compile(r"\S+\s+")
+# Left over from a clause whose end was not waited for; not of ".5" and ".NET".
+_STRAY_STOP = re.compile(r"\A\s*(?:[,.;:!?]{1,2}(?=\s|\Z)|[。，、；：！？।])")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
 
@@ -209,7 +212,7 @@ class StreamingSegmenter:
         complete = paused and ended is not False and not undecided
         # The last word may not be complete; a character of a script without spaces is.
         whole = text if complete or _SPACELESS.search(text[-1:]) else text[: _last_space_end(text)]
-        if not waited and _has_open_markup(whole):
+        if _has_open_markup(whole) and not (waited and _has_open_markup(text)):
             return 0
         if end := self._sentences_end(text, complete):
             return end
@@ -306,7 +309,11 @@ class StreamingSegmenter:
             return
         received, self._unsaid = self._unsaid + text, ""
         segmented = segment_spoken(
-            text, self._language, self._segment_chars, join_chars=self._join_chars, normalize=self._normalize
+            _STRAY_STOP.sub("", text) if self._segments else text,
+            self._language,
+            self._segment_chars,
+            join_chars=self._join_chars,
+            normalize=self._normalize,
         )
         self.left_out_chars += segmented.left_out_chars
         self._removed_tags += segmented.removed_tags

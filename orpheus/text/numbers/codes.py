@@ -43,7 +43,8 @@ def read(text: str, context: Context, language: Language) -> str | None:
         number = text[label.end() :]
         if label["pairs"]:
             return label[0] + _in_pairs(int(number), language)
-        return label[0] + ", ".join(words.digits(group, language) for group in number.split("-"))
+        name = label[0].replace("#", f"{language.number_sign} ")
+        return name + ", ".join(words.digits(group, language) for group in number.split("-"))
     groups = re.findall(r"\d+", text)
     if text[0] == "0" and sum(map(len, groups)) < _MIN_PHONE_DIGITS:
         return None

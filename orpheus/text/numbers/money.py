@@ -15,11 +15,23 @@ _CODES = {
     "HKD": "HK$", "SGD": "S$", "BRL": "R$", "RUB": "₽", "BTC": "₿", "RMB": "CNY", "Rs.": "₹", "Rs": "₹", "CA$": "C$",
     "AU$": "A$", "US $": "US$",
 }  # fmt: skip
+_DOLLARS = (
+    "USD",
+    "CAD",
+    "AUD",
+    "NZD",
+    "HKD",
+    "SGD",
+    "MXN",
+)  # after a price, whose dollars they are: "$5 CAD"
 
-
+_ENGLISH_ARTICLE = "an?|another|every|each|no"
+_ENGLISH_NO_NOUN = (
+    r"(?:and|or|to|for|in|on|at|of|from|with|by|per|each|a|an|the|is|was|if|but|as|than|more|less|off)\b"
+)
 _ENGLISH_PRICED = (
     r"(?:bill|note|coin|fee|fine|gift|ticket|check|cheque|deal|discount|loan|tip|budget|investment|project|house|donation"
-    r"|contract|deposit|lawsuit|bonus|credit|voucher|coupon|prize|salary|raise|grant|reward|bet|charge|plan|limit|one)\b"
+    r"|contract|deposit|lawsuit|question|bailout|fund|bonus|credit|voucher|coupon|prize|salary|raise|grant|reward|bet|charge|plan|limit|one)\b"
 )
 
 
@@ -36,7 +48,7 @@ def _expression(language: Language) -> re.Pattern[str]:
     per = rf"/(?:{alternatives(language.per_units)})(?!\w)"
     # The scale is possessive: never an amount without the million that follows it.
     return re.compile(
-        rf"(?P<sign>[-+~])?(?P<before>{symbols}) ?(?P<minus>-)?(?P<sum>{number})(?P<scale>{scale})?+"
+        rf"(?P<sign>[-+~])?(?P<before>{symbols}) ?(?P<minus>-)?(?P<sum>{number})(?P<scale>{scale})?+(?: (?P<code>{alternatives(_DOLLARS)})\b)?"
         rf"(?:-(?P<again>{symbols})?(?P<end>{number})(?P<end_scale>{scale})?+)?(?P<per>{per})?"
         rf"|(?P<sign_>[-+±~])?(?P<sum_>{number})(?P<scale_>{scale})?(?:-(?P<end_>{number})(?P<end_scale_>{scale})?)?"
         rf" ?(?P<after>{names})(?![^\W_가-힣])(?P<per_>{per})?"
@@ -59,7 +71,7 @@ def read(text: str, context: Context, language: Language) -> str | None:
     found = match.groupdict()
     if found["before"] is None:
         found |= {name: found[f"{name}_"] for name in ("sign", "sum", "scale", "end", "end_scale", "per")}
-    currency = _currency(found["before"] or found["after"], language)
+    currency = _currency(found["code"] or found["before"] or found["after"], language)
     if currency is None or re.match(f"-{currency.unit.singular}", context.after):  # "$1-million-dollar"
         return None
     sign = found["sign"] or found["minus"] or ""
@@ -70,7 +82,7 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if amount is None or (found["end"] and end is None):
         return None
     if end is None:
-        if language.code == "en" and (context.precedes(_ENGLISH_PRICED) or re.match("-[a-z]", context.after)):
+        if language.code == "en" and _is_attribute(context):
             name = currency.unit.singular
             currency = currency._replace(unit=Noun(name, name))  # "a twenty dollar bill"
         spoken = _price(amount, found["scale"], currency, language)
@@ -86,6 +98,13 @@ def read(text: str, context: Context, language: Language) -> str | None:
         # Italian: "al mese", "all'ora", "a notte"
         spoken += f" {name}" if name.startswith(("a ", "all'")) else f" {language.per} {name}"
     return spoken
+
+
+def _is_attribute(context: Context) -> bool:
+    """Whether English has the singular: "a twenty dollar bill"."""
+    if context.follows(_ENGLISH_ARTICLE):
+        return context.precedes(rf"(?!{_ENGLISH_NO_NOUN})[a-z]") or context.after[:1] == "-"
+    return context.precedes(_ENGLISH_PRICED) or re.match("-[a-z]", context.after) is not None
 
 
 @lru_cache

@@ -27,6 +27,10 @@ _GERMAN_NEW_SENTENCE = (
     "Er|Sie|Es|Wir|Ich|Ihr|Du|Der|Die|Das|Den|Dem|Ein|Eine|Und|Aber|Dann|Danach|Da|Dort|Hier|Heute|Morgen|Gestern|Am|Im"
     "|In|Auf|Mit|Bei|Nach|Vor|Für|Wenn|Als|Was|Wer|Wie|Wo|Warum|Ja|Nein|Doch|So|Nun|Jetzt|Mein|Sein|Alle|Man|Kein|Bitte|Denn"
 )
+_GERMAN_JOINED = re.compile(
+    rf"(?:^|\s)(?:(?P<en>{_GERMAN_WEAK_EN})|{_GERMAN_WEAK_E}) (?:\d{{1,3}}\.(?:,| und| oder| bis) )+$",
+    re.IGNORECASE,
+)
 _KOREAN_COUNTERS = "번째|개월|시간|가지|마리|사람|그루|송이|켤레|그릇|조각|군데|살|명|개|시|잔|병|장|권|대|달|분(?!의|기)|벌|채|척|곡|통|판"
 _KOREAN_ROUGHLY = {"1~2": "한두", "2~3": "두세", "3~4": "서너"}
 _KOREAN_SINO_COUNTERS = ("개월", "분")
@@ -44,7 +48,7 @@ def pattern(language: Language) -> str:
             return rf"\d{{1,6}}(?:ers?|res?|ères?|èmes?|es?|nde?)|{century}|Ier|1(?= {language.months})"
         case "de":
             # With its full stop, unless that ends the sentence.
-            return r"\d{1,3}\.(?= [^\W\d])|\d{1,3}(?=\.(?:\s|\Z|[\"')]))"
+            return r"\d{1,3}\.(?= [^\W\d]|, ?\d{1,3}\.)|\d{1,3}(?=\.(?:\s|\Z|[\"')]))"
         case "es":
             return (
                 rf"\d{{1,6}}(?:\.? ?[ºª]|\.?°|\.?er|ro|ra|do|da|to|ta|mo|ma|vo|va|no|na)|[Ss]iglos? {_ROMAN}"
@@ -107,12 +111,13 @@ def _german(text: str, context: Context, language: Language) -> str | None:
     if sentence_end is not None:
         sentence_end += "."
     stem = words.ordinal(number, language)
+    joined = _GERMAN_JOINED.search(context.before)  # "am 5. und 6. Mai"
     month = context.precedes(language.months)
     if context.precedes(rf"(?:{_GERMAN_NEW_SENTENCE})\b") and not month:
         is_day = (weak_en or weak_e) and number < 100
         return stem + "n" * weak_en + "." if is_day else sentence_end
-    if weak_en or weak_e:
-        return stem + "n" * weak_en
+    if weak_en or weak_e or joined:
+        return stem + "n" * bool(weak_en or (joined and joined["en"]))
     if context.follows(r"\w+(?:er|en|em|es)") and month:
         return stem + "r"
     for ending, nouns in _GERMAN_STRONG.items():

@@ -18,6 +18,7 @@ _ENGLISH_COUNTED = (
 )
 _SPANISH_SINGULAR = r"(?!(?:de|que|como|pero|o|lo|le|me|te|se|sobre|entre|donde|cuando)\b)\w+[oe]\b"
 _FRENCH_ELIDED_MILLIONS = r"\d{1,3}(?: 000){2,4} [aeéiouh][^\W\d_]{3,20}s"  # "un million d'habitants"
+_ITALIAN_ELIDED_ONE = r"1 [aeiou][^\W\d_]{1,20}[aeo]"  # "un'ora"
 _COUNTED_MILLIONS = {  # the noun that follows, which takes "de" after whole millions
     "fr": r" (?!(?:mais|dans|sans|plus|vers|puis|après|depuis|moins)\b)[^\W\d_]{4,}s\b",
     "es": r" (?!(?:menos|pues|antes|entonces|además|después)\b)[^\W\d_]{4,}s\b",
@@ -36,7 +37,7 @@ def pattern(language: Language) -> str:
         language.code, r"|'\d\d(?!\d)"
     )
     number = amounts.pattern(language)
-    elided = rf"{_FRENCH_ELIDED_MILLIONS}|" if language.code == "fr" else ""
+    elided = {"fr": rf"{_FRENCH_ELIDED_MILLIONS}|", "it": rf"{_ITALIAN_ELIDED_ONE}|"}.get(language.code, "")
     return (
         rf"{elided}(?:{language.number_signs}){number}{decade}|{unnamed(_RANGE.pattern)}"
         rf"|\d{{1,3}}:[1-9]\d{{0,2}}|{amounts.SIGN}?{number}\+?(?! [%‰°º€£¥₹])"
@@ -48,8 +49,9 @@ def read(text: str, context: Context, language: Language) -> str | None:
         amount = amounts.parse(text[sign.end() :], language)
         return None if amount is None else f"{language.number_sign} {amounts.spoken(amount, language)}"
     if text[-1].isalpha() and " " in text:
-        millions, _, noun = text.rpartition(" ")
-        return words.counted(int(millions.replace(" ", "")), Noun(noun, noun), language)
+        number, _, noun = text.rpartition(" ")
+        gender = "f" if language.code == "it" and re.fullmatch(language.feminine, noun) else "m"
+        return words.counted(int(number.replace(" ", "")), Noun(noun, noun, gender), language)
     if re.fullmatch(r"'?\d+'?s|'\d\d|\d+er", text):
         return _decade(text, language)
     if ratio := re.fullmatch(r"(\d+):(\d+)", text):
@@ -96,6 +98,8 @@ def _range(match: re.Match[str], context: Context, language: Language) -> str | 
     start, end = (amounts.parse(match[name], language) for name in ("start", "end"))
     if start is None or end is None:
         return None
+    if language.code == "en" and match[0] == "50-50":
+        return "fifty fifty"
     rising = float(f"{start.whole}.{start.fraction}") < float(f"{end.whole}.{end.fraction}")
     joint = language.to if rising else language.against
     return f"{amounts.spoken(start, language)}{joint}{amounts.spoken(end, language)}"

@@ -22,14 +22,14 @@ def pattern(language: Language) -> str:
 def _expression(language: Language) -> re.Pattern[str]:
     number, units = amounts.pattern(language), alternatives(("%", *_units(language), *_ALIASES))
     return re.compile(
-        rf"(?P<sum>{amounts.SIGN}?{number})(?: ?(?P<first>{units}))?(?:[-~](?P<end>{number}))?"
+        rf"(?P<sum>{amounts.SIGN}?{number})(?:(?: ?(?P<first>{units}))?[-~](?P<end>{number}))?"
         rf" ?(?P<unit>{units})(?![^\W가-힣]|[²³/])"
     )
 
 
 def read(text: str, context: Context, language: Language) -> str | None:
     match = _expression(language).fullmatch(text)
-    if match is None or (match["first"] and not match["end"]):
+    if match is None:
         return None
     amount = amounts.parse(match["sum"], language, foreign=True)
     end = amounts.parse(match["end"], language, foreign=True) if match["end"] else None
@@ -38,7 +38,9 @@ def read(text: str, context: Context, language: Language) -> str | None:
     if match["unit"] == "°" and not end and (words := _ordinal_degree(text, context, language)):
         return words
     noun = _noun(match["unit"], language)
-    if (
+    if match["unit"] == "m" and context.follows(r"\d+ ?(?:h|hrs?|Std\.?)"):
+        noun = _noun("min", language)  # "2h 30m"
+    elif (
         language.code == "en"
         and match[0].endswith("m")
         and context.precedes("(?:people|users|views|copies|customers|visitors)")

@@ -89,7 +89,8 @@ def test_a_websocket_is_served_there_too_and_asks_for_the_key(speech: Start, pat
 
 
 @pytest.mark.parametrize(
-    "query", ["voice=&response_format=", "response_format=PCM&voice=Tara", "speed=&lead_s="]
+    "query",
+    ["voice=&response_format=", "response_format=PCM&voice=Tara", "speed=&lead_s=", "close=DONE&events="],
 )
 def test_a_plain_websocket_takes_an_empty_setting_for_none(
     speech: Start, upstream: Upstream, query: str

@@ -42,7 +42,7 @@ def routes(service: SpeechService) -> APIRouter:
 
 
 async def _run(service: SpeechService, connection: Connection) -> None:
-    events = connection.socket.query_params.get("events") == "json"
+    events = _choice(connection.socket.query_params, "events") == "json"
     try:
         query = _parse_query(connection.socket.query_params)
         stream = _PlainStream(service, connection, query, events)
@@ -109,13 +109,12 @@ class _PlainStream:
 
 
 def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
-    format = query.get("response_format", "pcm").strip().lower()
-    if format not in ("pcm", ""):
+    if _choice(query, "response_format") not in (None, "pcm"):
         raise BadRequest(
             "This WebSocket sends only pcm: omit response_format, or use /v1/audio/speech.",
             param="response_format",
         )
-    close = query.get("close")
+    close = _choice(query, "close")
     if close not in (None, "done", "eos"):
         raise BadRequest(
             "close must be 'done' (once the text sent so far is spoken) or 'eos' (after Eos).", param="close"
@@ -131,9 +130,14 @@ def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
     return _PlainQuery(request, close, _parse_number(query, "lead_s", None, 0, 3600))
 
 
+def _choice(query: Mapping[str, str], name: str) -> str | None:
+    """A value of a few, in any case; None if it is not set."""
+    return query.get(name, "").strip().lower() or None
+
+
 def _parse_directions(query: Mapping[str, str]) -> Literal["read", "skip"]:
-    match query.get("stage_directions", "").strip().lower() or "read":
-        case "read":
+    match _choice(query, "stage_directions"):
+        case None | "read":
             return "read"
         case "skip":
             return "skip"

@@ -26,6 +26,7 @@ EMBEDDED = "embedded"
 MAX_CONTEXT_TOKENS = (
     131_072  # of Llama 3.2, which Orpheus-3B is; llama.cpp counts all streams together in 32 bits
 )
+ALL_LAYERS = 999  # more than any model has
 DAY_S = 86_400  # a bound that no wait needs, so that no clock overflows
 
 T = TypeVar("T", bound=BaseSettings)
@@ -105,7 +106,12 @@ class Tier1(Environment):
         le=MAX_CONTEXT_TOKENS,
         description="context of one stream, prompt and speech, in tokens. Unset: 2048, 25 s of speech",
     )
-    gpu_layers: int = Field(-1, ge=-1, le=1000, description="layers offloaded to the GPU; -1 is all, 0 none")
+    gpu_layers: int = Field(
+        -1,
+        ge=-1,
+        le=ALL_LAYERS,
+        description="layers offloaded to the GPU; -1 is all if there is one, 999 all or no start, 0 none",
+    )
     kv_type: Literal["f16", "q8_0"] = Field(
         "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )

@@ -217,7 +217,7 @@ async def watched(url: str) -> Timeline:
     seen = Timeline()
     async with connect(url.replace("http", "ws", 1) + "/v1/audio/speech/stream", proxy=None) as socket:
         config = {"voice": "tara", "response_format": "pcm", "stream_audio": True, "word_timestamps": True}
-        await socket.send(json.dumps({"type": "session.config", "split_granularity": "sentence", **config}))
+        await socket.send(json.dumps({"type": "session.config", "split_granularity": "clause", **config}))
         began_s = time.monotonic()
 
         async def write() -> None:

@@ -42,7 +42,7 @@ from array import array
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgpack
 import websockets
@@ -247,12 +247,21 @@ class TextToSpeech:
         self._changed.set()
 
 
+class _Dial(connect):
+    """Follows a redirect within the same server only: to another one it would take our keys along."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        other = super().process_redirect(exc)
+        elsewhere = isinstance(other, str) and urlsplit(other)[:2] != urlsplit(self.uri)[:2]
+        return exc if elsewhere else other
+
+
 async def _open(url: str, headers: Mapping[str, str]) -> ClientConnection:
     """Connect and wait for Ready."""
     try:
         async with asyncio.timeout(START_S):
             # No compression: audio would not shrink.
-            socket = await connect(
+            socket = await _Dial(
                 url, additional_headers=headers, compression=None, open_timeout=None, close_timeout=CLOSE_S
             )
             try:

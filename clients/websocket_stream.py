@@ -23,6 +23,7 @@ import time
 import wave
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
@@ -259,6 +260,15 @@ def show(word: str) -> None:
     print(word, end=" ", flush=True)
 
 
+class Dial(connect):
+    """Follows a redirect within the same server only: to another one it would take our keys along."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        other = super().process_redirect(exc)
+        elsewhere = isinstance(other, str) and urlsplit(other)[:2] != urlsplit(self.uri)[:2]
+        return exc if elsewhere else other
+
+
 async def speak(options: argparse.Namespace, figures: Figures) -> None:
     config = {
         "type": "session.config",
@@ -271,7 +281,7 @@ async def speak(options: argparse.Namespace, figures: Figures) -> None:
     headers = {header: value for header, name in HEADERS.items() if (value := os.environ.get(name))}
     async with contextlib.AsyncExitStack() as stack:
         socket = await stack.enter_async_context(
-            connect(f"{base}/v1/audio/speech/stream", additional_headers=headers, compression=None)
+            Dial(f"{base}/v1/audio/speech/stream", additional_headers=headers, compression=None)
         )
         sinks = Sinks(options.out)
         stack.push_async_callback(sinks.close)

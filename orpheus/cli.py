@@ -21,6 +21,7 @@ from orpheus import __version__, logs
 from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
+from orpheus.redaction import redacted
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 
 app = typer.Typer(
@@ -289,8 +290,8 @@ def version() -> None:
 
 
 def _tell(sentence: str) -> None:
-    """Print to standard error as it is, on one line."""
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+    """Print to standard error on one line, without the secrets that an address in it may hold."""
+    console.print(redacted(sentence), soft_wrap=True, highlight=False, markup=False)
 
 
 def _read_text(argument: str) -> str:

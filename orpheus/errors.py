@@ -93,9 +93,9 @@ class AtCapacity(OrpheusError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
-        self.retry_after_s = max(1, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class NotReady(OrpheusError):

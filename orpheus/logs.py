@@ -1,6 +1,7 @@
 """Logging to standard error, as text or as one JSON object per line, with the id of the request a line belongs to.
 
-Further fields are passed as `extra={"fields": {...}}`.
+Further fields are passed as `extra={"fields": {...}}`. No line holds a key, whichever library wrote it and at whatever
+level: both formatters pass all they write, tracebacks included, through `orpheus.redaction`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from orpheus.redaction import Redactor, redacted
 from orpheus.settings import Settings
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -20,24 +22,26 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 def configure(settings: Settings) -> None:
     """Set up every logger of this process, including uvicorn's, as ORPHEUS_LOG_FORMAT and ORPHEUS_LOG_LEVEL say."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
+    redact = Redactor(settings.secrets)
+    handler.setFormatter(JsonLines(redact) if settings.log_format == "json" else TextLines(redact))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # tier 1 already logs a line per request
     logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
 
 
 class TextLines(logging.Formatter):
-    def __init__(self) -> None:
+    def __init__(self, redact: Redactor = redacted) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {**getattr(record, "fields", {})}
         fields.setdefault("request_id", request_id.get())
-        record.message = record.getMessage()
+        record.message = self._redact(record.getMessage())  # before the fields, which a rule must not swallow
         shown = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
         # As part of the message, so that they come before a traceback.
         record = logging.makeLogRecord(record.__dict__ | {"msg": record.message + shown, "args": None})
-        return super().format(record)
+        return self._redact(super().format(record))
 
 
 def _quoted(value: object) -> str:
@@ -47,6 +51,10 @@ def _quoted(value: object) -> str:
 
 
 class JsonLines(logging.Formatter):
+    def __init__(self, redact: Redactor = redacted) -> None:
+        super().__init__()
+        self._redact = redact
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -59,7 +67,16 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({name: value for name, value in line.items() if value is not None}, default=str)
+        shown = {name: self._redacted(value) for name, value in line.items() if value is not None}
+        return json.dumps(shown, default=str)
+
+    def _redacted(self, value: object) -> object:
+        """Before it becomes JSON, so that what is left is still JSON."""
+        if isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._redacted(item) for item in value]
+        return self._redact(str(value))
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:

@@ -13,6 +13,9 @@ TEMPERATURE_MAX = 2.0
 REPETITION_PENALTY_MIN, REPETITION_PENALTY_MAX = 0.1, 10.0
 TOP_K_MAX = 2**31 - 1  # more than any vocabulary
 SEED_MAX = 2**64 - 1
+LLAMA_CPP_ANY_SEED = (
+    2**32 - 1
+)  # what llama-server shows as its default seed, and its clients send back for "any"
 
 
 @dataclass(frozen=True)

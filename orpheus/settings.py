@@ -11,11 +11,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orpheus.errors import SetupError
+from orpheus.redaction import HIDDEN
 from orpheus.sampling import TEMPERATURE_MAX, Sampling
 
 PREFIX = "ORPHEUS_"
@@ -28,6 +30,7 @@ MAX_CONTEXT_TOKENS = (
 )
 ALL_LAYERS = 999  # more than any model has
 DAY_S = 86_400  # a bound that no wait needs, so that no clock overflows
+ADDRESSES = ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL")
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -170,6 +173,10 @@ class Tier2(Environment):
         None,
         description="origins whose web pages may call this server, comma separated, or '*'. Unset: none",
     )
+    get_speech: bool = Field(
+        True,
+        description="GET /v1/audio/speech speaks the `input` of its query, for players that take only a URL",
+    )
     page: bool = Field(
         True, description="a web page at / to speak and listen; it needs no key, speaking there does"
     )
@@ -228,6 +235,16 @@ class Settings(Clients, Tier2, Tier1, Shared):
         return min(self.threads, cores) if self.threads else max(1, cores // 2)
 
     @property
+    def secrets(self) -> list[str]:
+        """Every key and password in these settings: what no log may show."""
+        given = [
+            value for field in type(self).model_fields if isinstance(value := getattr(self, field), SecretStr)
+        ]
+        keys = [key for secret in given for key in keys_in(secret)]
+        passwords = [urlsplit(url).password for url in (self.llama_endpoint, self.fastapi_url) if url]
+        return keys + [form for password in passwords if password for form in (password, unquote(password))]
+
+    @property
     def proxy_headers(self) -> dict[str, str]:
         """The headers Modal's proxy requires; empty without a proxy token."""
         if self.proxy_key is None or self.proxy_secret is None:
@@ -246,12 +263,11 @@ class Settings(Clients, Tier2, Tier1, Shared):
     @property
     def completions_url(self) -> str:
         """The completions URL of tier 1, whichever way the endpoint was written."""
-        url = self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}"
-        url = url.rstrip("/")
-        for ending in ("/v1/completions", "/completions"):
-            if url.endswith(ending):
-                return url
-        return f"{url}/completions" if url.endswith("/v1") else f"{url}/v1/completions"
+        at = urlsplit(self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}")
+        path = at.path.rstrip("/")
+        if not path.endswith("/completions"):
+            path += "/completions" if path.endswith("/v1") else "/v1/completions"
+        return at._replace(path=path, fragment="").geturl()
 
 
 def keys_in(given: SecretStr | None) -> list[str]:
@@ -281,7 +297,9 @@ def load(kind: type[T], options: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         name = setting_name(str(first["loc"][0])) if first["loc"] else PREFIX + "…"
         reason = first["msg"].removeprefix("Value error, ")
-        raise SetupError(f"{name}={first['input']!r} cannot be used: {reason}.") from error
+        # An address that cannot be read may still hold a password.
+        shown = HIDDEN if name in ADDRESSES else repr(first["input"])
+        raise SetupError(f"{name}={shown} cannot be used: {reason}.") from error
 
 
 def setting_name(field: str) -> str:

@@ -16,6 +16,7 @@ from orpheus.deploy.settings import (
     llama_sizes,
     speech_sizes,
 )
+from orpheus.redaction import redacted
 from orpheus.settings import load_settings
 
 PROXY = ' -H "Modal-Key: $ORPHEUS_PROXY_KEY" -H "Modal-Secret: $ORPHEUS_PROXY_SECRET"'
@@ -47,7 +48,10 @@ def plan(deployment: Deployment, tiers: Sequence[Tier], environment: str | None,
             *lines,
             f"  Volume {VOLUME}, Secret {AUTH_SECRET}" + (", HF_TOKEN" if load_settings().hf_token else ""),
             "Settings of the containers:",
-            *(f"  {name}={value}" for name, value in sorted(container_environment(deployment).items())),
+            *(
+                f"  {name}={redacted(value)}"
+                for name, value in sorted(container_environment(deployment).items())
+            ),
             f"Price by modal.com/pricing as read {PRICED}, US dollars an hour:",
             *(f"  one {app}: {price:.2f}" for app, price in prices.items()),
             f"  idle: {least * hour:.2f} ({least} containers of each)",

@@ -11,6 +11,7 @@ import json
 import time
 import wave
 from array import array
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,8 @@ from orpheus.deploy.errors import SmokeFailed
 from orpheus.deploy.llama import one_frame
 from orpheus.deploy.settings import container_environment, load_deployment
 from orpheus.errors import OrpheusError
+from orpheus.http.cold_start import MAX_REDIRECTS, same_origin
+from orpheus.http.sse import iter_events
 from orpheus.settings import load_settings
 
 SENTENCE = "Hello, I am Orpheus, and I speak from far away."
@@ -26,6 +29,7 @@ WAIT_S = 600  # a cold start loads everything
 SILENCE = 300  # of 32767: a recording whose loudest sample is below this is silent
 SHORTEST_S = 0.5
 RATE = 24_000
+MOST_EVENT_BYTES = 1 << 24
 
 
 def try_llama(url: str | None) -> None:
@@ -73,9 +77,8 @@ def _speak(url: str, text: str) -> tuple[float, array[int]]:
     audio = bytearray()
     try:
         with (
-            # A start of more than 150 s is answered with redirects.
-            httpx.Client(timeout=httpx.Timeout(WAIT_S, connect=20), follow_redirects=True) as client,
-            client.stream("POST", url, json=body, headers=headers) as answer,
+            httpx.Client(timeout=httpx.Timeout(WAIT_S, connect=20)) as client,
+            closing(_answer(client, client.build_request("POST", url, json=body, headers=headers))) as answer,
         ):
             if answer.status_code == 401:
                 raise SmokeFailed(
@@ -84,16 +87,27 @@ def _speak(url: str, text: str) -> tuple[float, array[int]]:
                 )
             if answer.status_code != 200:
                 raise SmokeFailed(f"{url} answered {answer.status_code}: {answer.read().decode()[:300]}")
-            for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    event = json.loads(line[5:])
-                    if event["type"] == "error":
-                        raise SmokeFailed(f"{url} failed in the middle: {event['error']['message']}")
-                    audio += base64.b64decode(event.get("audio", ""))
-                    first_s = first_s or time.perf_counter() - started
+            for data in iter_events(answer.iter_bytes(), MOST_EVENT_BYTES):
+                event = json.loads(data)
+                if event["type"] == "error":
+                    raise SmokeFailed(f"{url} failed in the middle: {event['error']['message']}")
+                audio += base64.b64decode(event.get("audio", ""))
+                first_s = first_s or time.perf_counter() - started
     except (httpx.HTTPError, ValueError) as error:
         raise SmokeFailed(f"{url} does not speak: {type(error).__name__}: {error}") from error
     samples = array("h", bytes(audio[: len(audio) // 2 * 2]))
     if len(samples) < SHORTEST_S * RATE or max(map(abs, samples)) < SILENCE:
         raise SmokeFailed(f"{url} answered with {len(samples) / RATE:.2f} s of audio, or with silence.")
     return first_s, samples
+
+
+def _answer(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    """The answer, unread. A start of more than 150 s is answered with redirects; our keys go to no other server."""
+    for _ in range(MAX_REDIRECTS):
+        answer = client.send(request, stream=True)
+        other = answer.next_request
+        if other is None or not same_origin(other.url, request.url):
+            return answer
+        answer.close()
+        request = other
+    raise httpx.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=request)

@@ -6,24 +6,28 @@ Loading in the background that fails ends the process too: a server that can nev
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import math
 import os
 import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from orpheus.errors import OrpheusError, SetupError, in_a_sentence
 from orpheus.http.body_limit import MAX_BODY_BYTES
+from orpheus.http.connections import Connections
+from orpheus.http.protocols import MAX_HEAD_BYTES, HttpProtocol, WebSocketProtocol
 from orpheus.settings import Settings
 
-ABORT_S = 12.0  # after our close, a little more than uvicorn gives the other side to answer it
+log = logging.getLogger(__name__)
+
+ACCEPTED_AT_ONCE = 16  # connections, before others have their turn
 CLOSE_S = 0.7  # for clients to answer a close, once everything is drained
 STOP_S = 1.0  # from the end of draining to the end of the process
 Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # gets a function that says whether to hurry
@@ -68,7 +72,7 @@ class Process:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
         self._failure: OrpheusError | None = None
 
     def ending_on_failure(self, load: Callable[[], T]) -> Callable[[], T]:
@@ -95,18 +99,14 @@ class Process:
         `drain` lets running requests finish in the way their protocols ask, and `app` logs requests itself. Without
         it, uvicorn logs them and gives them ORPHEUS_DRAIN_S to finish.
         """
-        config = uvicorn.Config(
+        logging.getLogger("uvicorn.access").addFilter(_not_a_probe)
+        self._server = Server(
             app,
+            drain,
             log_config=None,  # orpheus.logs has configured logging
             access_log=drain is None,
-            timeout_graceful_shutdown=CLOSE_S if drain else self._settings.drain_s,  # type: ignore[arg-type]  # a float will do
-            ws=WebSocketProtocol,
-            ws_max_size=MAX_BODY_BYTES,
-            ws_per_message_deflate=False,  # compressing audio gains nothing and would cost a core
-            server_header=False,
+            timeout_graceful_shutdown=CLOSE_S if drain else self._settings.drain_s,
         )
-        logging.getLogger("uvicorn.access").addFilter(_not_a_probe)
-        self._server = _Server(config, drain)
         if self._failure is None:
             self._server.run(sockets=[bound])
         bound.close()
@@ -114,36 +114,32 @@ class Process:
             raise self._failure
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Drops clients that stopped reading, but not those that read slowly."""
+class Server(uvicorn.Server):
+    """uvicorn with our protocols and limits. Drains before it shuts down: uvicorn alone would close sockets mid-word."""
 
-    _behind = False  # whether the last ping was queued behind unread data
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if (scope := getattr(self, "scope", None)) is not None:  # the handshake was accepted
-            scope["extensions"]["orpheus.unread"] = {"bytes": self.transport.get_write_buffer_size}
-
-    def keepalive_timeout(self) -> None:
-        """Give a client that is behind more time: a ping is queued after unread data, so its answer comes late."""
-        behind, self._behind = self._behind, self.transport.get_write_buffer_size() > 0
-        if (behind or self._behind) and self.ping_timeout is not None:
-            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
-        else:
-            super().keepalive_timeout()
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        super().on_task_complete(task)
-        # A client that reads nothing never answers the close.
-        self.loop.call_later(ABORT_S, self.transport.abort)
-
-
-class _Server(uvicorn.Server):
-    """Drains before shutting down: uvicorn alone would close WebSockets in mid-word."""
-
-    def __init__(self, config: uvicorn.Config, drain: Drain | None) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, drain: Drain | None = None, **options: Any) -> None:
+        """`options` are uvicorn's."""
+        self._connections = Connections(HttpProtocol)
         self._drain = drain
+        self._accept_reported_s = -math.inf
+        config = uvicorn.Config(
+            app,
+            http=self._connections.peer,  # type: ignore[arg-type]  # makes a protocol, as the class would
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            ws=WebSocketProtocol,
+            ws_max_size=MAX_BODY_BYTES,
+            ws_per_message_deflate=False,  # compressing audio gains nothing and would cost a core
+            backlog=ACCEPTED_AT_ONCE,
+            server_header=False,
+            **options,
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        asyncio.get_running_loop().set_exception_handler(self._report)
+        for listener in sockets or ():
+            listener.listen(socket.SOMAXCONN)  # what waits; uvicorn's backlog is both
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._drain is not None:
@@ -152,7 +148,19 @@ class _Server(uvicorn.Server):
             await self._drain(lambda: self.force_exit)
             for task in self.server_state.tasks:
                 task.cancel()  # those that did not finish in time
+        self._connections.stop_lingering()
         await super().shutdown(sockets)
+
+    def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Report an error of the event loop; a lack of descriptors, which comes with each try, once a second."""
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+            loop.default_exception_handler(context)
+            return
+        self._connections.make_room()
+        if loop.time() - self._accept_reported_s >= 1:
+            self._accept_reported_s = loop.time()
+            log.error("cannot accept connections (%s): raise the limit, ulimit -n", error.strerror)
 
 
 def _not_a_probe(record: logging.LogRecord) -> bool:

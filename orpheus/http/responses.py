@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import AsyncGenerator, Awaitable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeVar
 
 from fastapi import FastAPI, Request
@@ -23,6 +26,9 @@ from orpheus.tasks import first_of
 log = logging.getLogger(__name__)
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+MAX_RETRY_AFTER_S = 600.0
 
 UNFORESEEN = "The server failed on this request; its log has the reason."  # which may be private
 
@@ -103,10 +109,26 @@ class GeneratorResponse(StreamingResponse):
             await self.body_iterator.aclose()
 
 
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds until a server that answered 429 wants to be asked again; 1 if it does not say so in a way we know."""
+    milliseconds, asked = headers.get("retry-after-ms", "").strip(), headers.get("retry-after", "").strip()
+    if _NUMBER.fullmatch(milliseconds):
+        wait_s = float(milliseconds) / 1000
+    elif _NUMBER.fullmatch(asked):
+        wait_s = float(asked)
+    else:
+        try:
+            wait_s = parsedate_to_datetime(asked[:64]).timestamp() - time.time()
+        except (ValueError, TypeError, IndexError, OverflowError, OSError):
+            wait_s = 1.0
+    return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
+
+
 def error_response(error: OrpheusError) -> JSONResponse:
     headers = {}
     if isinstance(error, AtCapacity):
-        headers["Retry-After"] = str(error.retry_after_s)
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After-Ms"] = str(max(1, round(error.retry_after_s * 1000)))  # OpenAI's SDK prefers it
     elif isinstance(error, NotReady):
         headers["Retry-After"] = "2"
     if error.status >= 500:
@@ -117,7 +139,7 @@ def error_response(error: OrpheusError) -> JSONResponse:
 def first_complaint(error: RequestValidationError | ValidationError) -> BadRequest:
     """Pydantic's first validation error as OpenAI reports it: a 400 that names the field."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
+    path = [str(part) for part in first["loc"] if part not in ("body", "query")]
     if first["type"] == "json_invalid":
         return BadRequest("The body is not valid JSON.", code="invalid_json")
     if isinstance(first["input"], bytes):

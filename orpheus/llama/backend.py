@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,7 +85,10 @@ class Model:
         """Load `path`. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
         check_gguf(path)
         llamacpp.start()
-        self._lock = threading.Lock()  # reading freed weights would crash the process, not raise
+        # llama.cpp reads a vocabulary from any number of threads at once; but reading freed weights would crash the
+        # process, not raise, so `close` waits for the readers.
+        self._readers = 0
+        self._changed = threading.Condition()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         if gpu_layers and llamacpp.gpu_available():
@@ -117,10 +121,8 @@ class Model:
         data = text.encode("utf-8", "replace")
         size = len(data) + 2
         buffer = (llama_cpp.llama_token * size)()
-        with self._lock:
-            count = llama_cpp.llama_tokenize(
-                self._loaded_vocab(), data, len(data), buffer, size, add_bos, parse_special
-            )
+        with self._reading() as vocab:
+            count = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, size, add_bos, parse_special)
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes.")
         return buffer[:count]
@@ -132,8 +134,8 @@ class Model:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            with self._lock:
-                count = llama_cpp.llama_token_to_piece(self._loaded_vocab(), token, buffer, size, 0, True)
+            with self._reading() as vocab:
+                count = llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, True)
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
@@ -141,20 +143,30 @@ class Model:
     @property
     def end_token(self) -> int:
         """The end token that the file declares, which is not the one that ends speech."""
-        with self._lock:
-            return int(llama_cpp.llama_vocab_eos(self._loaded_vocab()))
+        with self._reading() as vocab:
+            return int(llama_cpp.llama_vocab_eos(vocab))
 
     def close(self) -> None:
         """Free the weights, after calls of other threads that are under way. Idempotent."""
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._readers)
             if self._model:
                 llama_cpp.llama_model_free(self._model)
                 self._model = None
 
-    def _loaded_vocab(self) -> Any:
-        if not self._model:
-            raise EngineError("The engine is closed.")
-        return self._vocab
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """The vocabulary, which stays loaded meanwhile."""
+        with self._changed:
+            if not self._model:
+                raise EngineError("The engine is closed.")
+            self._readers += 1
+        try:
+            yield self._vocab
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
 
 
 class Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,3 +29,15 @@ class CompletionChunk:
     ids: tuple[int, ...]
     numbers: tuple[int, ...]  # N of <custom_token_N>, for those ids that have one
     finish_reason: FinishReason | None  # set on the last chunk
+
+    def by_token(self) -> Iterator[CompletionChunk]:
+        """The same in chunks of one token each."""
+        last = len(self.ids) - 1
+        if last < 1:
+            yield self
+            return
+        # Without constraint not every id has a number, and which has it is not known here: nobody asks.
+        numbers = self.numbers if len(self.numbers) == len(self.ids) else ()
+        for index, token in enumerate(self.ids):
+            reason = self.finish_reason if index == last else None
+            yield CompletionChunk((token,), numbers[index : index + 1], reason)

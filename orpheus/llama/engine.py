@@ -6,7 +6,6 @@ The event loop and the thread share a few lists under one lock. The thread hands
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orpheus.bookings import Bookings
 from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, SetupError
 from orpheus.llama.completion import Completion, CompletionChunk
 from orpheus.llama.engine_config import EngineConfig
@@ -61,6 +61,7 @@ class Engine:
         self._sequences: dict[Stream, TokenSequence] = {}
         self._submitted: list[TokenSequence] = []
         self._cancelled: list[Stream] = []
+        self._bookings = Bookings(config.streams + config.waiting)
         self._closing = False
         self._dead: OrpheusError | None = None
         self._opened = threading.Event()
@@ -146,9 +147,13 @@ class Engine:
                 raise EngineError("The engine is closed.")
             if len(self._sequences) >= config.streams + config.waiting:
                 self.stats.rejected += 1
+                held_s = [stream.submitted_s - other.submitted_s for other in self._sequences]
+                # Our own tier 2 asks many times a second for a text that is being spoken, with one seed.
+                seed = completion.sampling.seed
+                who = None if seed is None else (hash(completion.prompt), seed)
                 raise AtCapacity(
                     f"All {config.streams} streams are busy and {config.waiting} wait: try again shortly.",
-                    retry_after_s=math.ceil(self.stats.stream_s / config.streams),
+                    retry_after_s=self._bookings.book(held_s, who),
                 )
             self._sequences[stream] = sequence
             self._submitted.append(sequence)
@@ -257,6 +262,8 @@ class Engine:
             by_loop[stream.loop].append((stream, item))
             if isinstance(item, OrpheusError) or item.finish_reason:
                 with self._changed:
+                    if not isinstance(item, OrpheusError):
+                        self._bookings.returned(time.monotonic() - stream.submitted_s, len(self._sequences))
                     self._sequences.pop(stream, None)
         for loop, batch in by_loop.items():
             try:

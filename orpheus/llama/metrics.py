@@ -34,7 +34,6 @@ class Stats:
     reloads: int = 0
     no_room: int = 0  # times llama.cpp had no room in the KV cache
     rejected: int = 0  # written by the event loop
-    stream_s: float = 10.0  # running mean of how long a stream takes, for Retry-After
 
 
 class EngineMetrics(Collector):

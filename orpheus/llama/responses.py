@@ -1,4 +1,7 @@
-"""Completions over HTTP: one JSON body, or one server-sent event per frame.
+"""Completions over HTTP: one JSON body, or server-sent events.
+
+An event holds one token, since clients written for llama-server and LM Studio read the last token of each event, or a
+whole frame for a client that asks for token ids, as tier 2 does: a seventh of the events.
 
 A client that leaves frees its stream at once. An error after the start of a stream is sent as an event, and then the
 connection breaks off: no `[DONE]`, no last chunk of the body.
@@ -10,6 +13,7 @@ import json
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +49,7 @@ class CompletionResponse(ABC):
             "created": int(time.time()),
             "model": model,
         }
+        self.finished = False  # the finish reason is in what was made so far
         self._prompt_tokens = len(completion.prompt)
         self._completion_tokens = 0
 
@@ -102,7 +107,7 @@ class BufferedCompletion(CompletionResponse):
 
 
 class StreamedCompletion(CompletionResponse):
-    """Server-sent events, one per frame; the last one has the usage."""
+    """Server-sent events, one a token or, with token ids, one a frame; the last one has the usage."""
 
     async def start(self, receive: Receive) -> Response:
         """Waits for the first frame, so that a failure before it still has its own status."""
@@ -115,6 +120,16 @@ class StreamedCompletion(CompletionResponse):
             self.stream.cancel()
             raise
         return _EventStream(self, first)
+
+    def events(self, chunk: CompletionChunk) -> Iterator[dict[str, Any]]:
+        """The events of one chunk: none while all of its text may yet become a stop string."""
+        for part in (chunk,) if self._return_token_ids else chunk.by_token():
+            text, ids, reason = self.add(part)
+            if text or self._return_token_ids or reason is not None:
+                yield self.body(text, ids, reason)
+            if reason is not None:
+                self.finished = True
+                return
 
 
 class _EventStream(Response):
@@ -135,20 +150,19 @@ class _EventStream(Response):
             await self._send_chunks(send)
         except OrpheusError as error:
             # The body stays unfinished on purpose: the server then breaks the connection off.
-            await _send_event(send, error.body())
+            await _send_events(send, [error.body()])
         else:
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
     async def _send_chunks(self, send: Send) -> None:
         chunk = self._first
         while True:
-            text, ids, reason = self._completion.add(chunk)
-            await _send_event(send, self._completion.body(text, ids, reason))
-            if reason is not None:
+            await _send_events(send, self._completion.events(chunk))
+            if self._completion.finished:
                 return
             chunk = await anext(self._completion.stream)
 
 
-async def _send_event(send: Send, data: dict[str, Any]) -> None:
-    body = b"data: %b\n\n" % json.dumps(data).encode()
+async def _send_events(send: Send, events: Iterable[dict[str, Any]]) -> None:
+    body = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
     await send({"type": "http.response.body", "body": body, "more_body": True})

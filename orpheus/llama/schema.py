@@ -1,39 +1,63 @@
 """The body of `POST /v1/completions` as a Pydantic model: OpenAI's keys, and vLLM's and llama.cpp's beyond them.
 
-Unknown keys are accepted and ignored, as by the engines this one stands in for.
+Unknown keys are accepted and ignored, as by the engines this one stands in for. What clients of those engines send to
+leave a key at its default counts as unset: null, an empty text (forms), and llama.cpp's numbers for it.
+
+A body is checked on the event loop, so lists are bounded before their items are looked at, and the first wrong item
+ends the checking: pydantic alone reported each of 200,000 nulls, for six seconds and a gigabyte.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from orpheus.errors import BadRequest
 from orpheus.llama.completion import Completion
 from orpheus.llama.engine import Engine
 from orpheus.llama.prompt_tokens import check_texts
-from orpheus.sampling import Sampling
+from orpheus.sampling import LLAMA_CPP_ANY_SEED, Sampling
 from orpheus.settings import Settings
 from orpheus.vocabulary import TokenTextParser
 
+MAX_PROMPT_PARTS = 131_072  # ids and texts: the context of Llama 3, more than any engine here is given
+MAX_STOPS, MAX_STOP_CHARS = 64, 256  # each is looked for in every event's text, on the event loop
+MAX_STOP_IDS = 1024
+_MOST_ITEMS = {"prompt": MAX_PROMPT_PARTS, "stop": MAX_STOPS, "stop_token_ids": MAX_STOP_IDS}
+
 PromptPart = StrictInt | StrictStr
-Prompt = StrictStr | list[PromptPart | list[PromptPart]]
-MAX_STOPS, MAX_STOP_CHARS = 64, 256  # each is looked for in every frame's text, on the event loop
+PromptParts = Annotated[list[PromptPart], Field(fail_fast=True)]
+Prompt = StrictStr | Annotated[list[PromptPart | PromptParts], Field(fail_fast=True)]
+
+
+def _unset(*numbers: int) -> AfterValidator:
+    """Reads these numbers as no number."""
+    return AfterValidator(lambda value: None if value in numbers else value)
 
 
 class CompletionRequest(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
     prompt: Prompt = Field(description="text, token ids, a list that mixes both, or a list with one of these")
     model: str | None = None
     stream: bool = False
     stream_options: dict[str, Any] | None = None
-    max_tokens: int | None = Field(
-        None,
-        ge=1,
-        validation_alias=AliasChoices("max_tokens", "n_predict", "max_completion_tokens"),
-        description="lowered to what the context holds; the completion then ends with finish_reason length",
+    max_tokens: Annotated[int | None, _unset(-1, -2)] = (
+        Field(  # llama.cpp's "no limit", and "what the context holds"
+            None,
+            validation_alias=AliasChoices("max_tokens", "n_predict", "max_completion_tokens"),
+            description="lowered to what the context holds; the completion then ends with finish_reason length",
+        )
     )
     temperature: float | None = None  # bounded, like the rest of sampling, by Sampling
     top_p: float | None = None
@@ -43,19 +67,42 @@ class CompletionRequest(BaseModel):
         None,
         validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"),
     )
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    return_token_ids: bool = False
+    seed: Annotated[int | None, _unset(-1, LLAMA_CPP_ANY_SEED)] = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[int], Field(fail_fast=True)] | None = None
+    return_token_ids: Annotated[
+        bool,
+        Field(description="add token_ids to each choice; a stream then has an event a frame, not a token"),
+    ] = False
     constrained: bool = Field(True, description="generate audio tokens only, each from the slot that is due")
-    n: Annotated[int | None, Field(ge=1)] = None
+    n: int | None = None
     best_of: int | None = None
     echo: bool | None = None
     suffix: str | None = None
     logprobs: int | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def bounded(cls, body: Any) -> Any:
+        """The body without keys that are unset. BadRequest if a list in it is too long to look at."""
+        if not isinstance(body, dict):
+            return body
+        for name, most in _MOST_ITEMS.items():
+            items = body.get(name)
+            if isinstance(items, list) and len(items) == 1:
+                items = items[0]  # a batch of one
+            if isinstance(items, list) and len(items) > most:
+                raise BadRequest(
+                    f"{name} has {len(items)} items; the limit is {most}. Send fewer.", param=name
+                )
+        return {
+            name: value
+            for name, value in body.items()
+            if value is not None and (value != "" or name == "prompt")
+        }
+
     def completion(self, engine: Engine, settings: Settings) -> Completion:
-        """The request, checked. BadRequest names what is wrong or not supported."""
+        """The request, checked and tokenized; blocks. BadRequest names what is wrong or not supported."""
         for name, supported in (
             ("n", (None, 1)),
             ("best_of", (None, 1)),
@@ -65,9 +112,9 @@ class CompletionRequest(BaseModel):
         ):
             if getattr(self, name) not in supported:
                 raise BadRequest(f"{name} is not supported: leave it out.", param=name)
-        if len(self.stops) > MAX_STOPS or any(len(text) > MAX_STOP_CHARS for text in self.stops):
+        if any(len(text) > MAX_STOP_CHARS for text in self.stops):
             raise BadRequest(
-                f"stop may hold at most {MAX_STOPS} strings of {MAX_STOP_CHARS} characters.", param="stop"
+                f"A stop string may have {MAX_STOP_CHARS} characters at most: shorten it.", param="stop"
             )
         stop_ids = set(self.stop_token_ids or ())
         for text in self.stops:
@@ -128,5 +175,5 @@ class CompletionRequest(BaseModel):
             top_k=max(0, given("top_k")),  # -1 is vLLM's "off"
             min_p=given("min_p"),
             repetition_penalty=given("repetition_penalty"),
-            seed=None if self.seed == -1 else self.seed,  # -1 is llama.cpp's "any"
+            seed=self.seed,
         )

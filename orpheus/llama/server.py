@@ -8,22 +8,30 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from orpheus import __version__
 from orpheus.errors import NotFound, NotReady
 from orpheus.http.body_limit import BodyLimit
+from orpheus.http.leniency import Leniency
 from orpheus.http.loading import BackgroundLoad
+from orpheus.http.origins import OriginCheck
 from orpheus.http.responses import RequestIds, install_error_handlers
 from orpheus.llama.engine import Engine
 from orpheus.llama.responses import BufferedCompletion, StreamedCompletion
 from orpheus.llama.schema import CompletionRequest
 from orpheus.settings import Settings
 
+# Tokenizing 4,096 characters of the worst kind takes half a second: in threads, so that the event loop goes on, and
+# in few, so that the processors are left to the decode thread.
+TOKENIZED_AT_ONCE = 2
+
 
 def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     """The application. `load` makes the engine, in a thread after startup."""
+    tokenizing = CapacityLimiter(TOKENIZED_AT_ONCE)
     loading = BackgroundLoad(load, lambda engine: asyncio.to_thread(engine.close), "model")
 
     @asynccontextmanager
@@ -34,12 +42,14 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
     install_error_handlers(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(OriginCheck)
     app.add_middleware(RequestIds)
+    app.add_middleware(Leniency)
 
     @app.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         engine = loading.ready()
-        completion = body.completion(engine, settings)
+        completion = await to_thread.run_sync(body.completion, engine, settings, limiter=tokenizing)
         kind = StreamedCompletion if body.stream else BufferedCompletion
         return await kind(body, completion, engine, settings.model_name).start(request.receive)
 

@@ -225,7 +225,6 @@ class Steps:
     def _finish(self, sequence: TokenSequence, reason: FinishReason) -> Delivery:
         stats, stream = self._stats, sequence.stream
         stats.finished[reason] += 1
-        stats.stream_s += 0.1 * (time.monotonic() - stream.submitted_s - stats.stream_s)
         self._release(sequence)
         if stream.completion.constrained and (sequence.first_slot + sequence.generated) % SLOTS:
             sequence.frame_ids.clear()  # a stop id in the middle of a frame: half a frame cannot be decoded

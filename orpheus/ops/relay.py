@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 from orpheus.errors import BadRequest, Forbidden, NotReady, OrpheusError, SetupError, UpstreamError
 from orpheus.http.body_limit import BodyLimit
 from orpheus.http.responses import GeneratorResponse, error_response, while_connected
+from orpheus.redaction import address
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def create_app(url: str, headers: Mapping[str, str], *, connect_s: float = CONNE
     """
     at = urlsplit(url)
     if at.scheme not in ("http", "https") or not at.hostname or at.query or at.fragment:
-        raise SetupError(f"{url!r} cannot be relayed to: name a tier 2 as https://HOST.")
+        raise SetupError(f"{address(url)!r} cannot be relayed to: name a tier 2 as https://HOST.")
     relay = _Relay(url.rstrip("/"), headers, connect_s)
 
     @asynccontextmanager
@@ -133,7 +134,7 @@ class _Relay:
 
     async def _connect(self, client: WebSocket) -> ClientConnection:
         try:
-            return await connect(
+            return await _Dial(
                 "ws" + self._target(client).removeprefix("http"),
                 additional_headers=self._passed(client),
                 subprotocols=[Subprotocol(name) for name in client.scope["subprotocols"]] or None,
@@ -169,9 +170,20 @@ class _Relay:
     def _unreachable(self, error: Exception) -> OrpheusError:
         if isinstance(error, OSError | httpx.ConnectError | httpx.TimeoutException):
             return NotReady(
-                f"{self._url} cannot be reached ({error or 'no answer in time'}): check that it runs, and its URL."
+                f"{address(self._url)} cannot be reached ({error or 'no answer in time'}): check that it runs, and its URL."
             )
-        return UpstreamError(f"{self._url} did not answer as a server should ({error!r}): check its URL.")
+        return UpstreamError(
+            f"{address(self._url)} did not answer as a server should ({error!r}): check its URL."
+        )
+
+
+class _Dial(connect):
+    """Follows a redirect within the same server only: to another one it would take our keys along."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        other = super().process_redirect(exc)
+        elsewhere = isinstance(other, str) and urlsplit(other)[:2] != urlsplit(self.uri)[:2]
+        return exc if elsewhere else other
 
 
 async def _body(answer: httpx.Response) -> AsyncGenerator[bytes]:

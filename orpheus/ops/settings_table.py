@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dotenv import dotenv_values
 
+from orpheus.redaction import redacted
 from orpheus.settings import ENV_FILE, PREFIX, Environment, setting_name
 
 # Settings of earlier versions → what replaced them.
@@ -100,7 +101,7 @@ def setting_rows(settings: Environment) -> Iterator[SettingRow]:
         name = setting_name(field)
         source = "environment" if name in environment else ".env" if name in dotenv else "default"
         value = getattr(settings, field)
-        yield SettingRow(name, "" if value is None else str(value), source, info.description or "")
+        yield SettingRow(name, "" if value is None else redacted(str(value)), source, info.description or "")
 
 
 def _dotenv() -> dict[str, str | None]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from orpheus.bookings import Bookings, UsualTime
 from orpheus.errors import AtCapacity, NotReady
 
 log = logging.getLogger(__name__)
@@ -23,24 +24,47 @@ class Admission:
     def __init__(self, limit: int, drain_s: float) -> None:
         """At most `limit` utterances at once; when draining, they get `drain_s` seconds to finish."""
         self.limit = limit
-        self.active = 0
+        self.usual = UsualTime()  # of an utterance, busy or not
+        self._since_s: list[float] = []  # when the utterances in progress began
+        self._bookings = Bookings(limit)
         self._drain_s = drain_s
         self._draining = self._drained = False
+
+    @property
+    def active(self) -> int:
+        return len(self._since_s)
 
     @property
     def full(self) -> bool:
         return self.active >= self.limit
 
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Counts one utterance while the body runs. AtCapacity if the limit is reached."""
-        if self.full:
-            raise AtCapacity(f"The server is at its limit of {self.limit} requests; try again in a moment.")
-        self.active += 1
+        self.check_room()
+        began_s = time.monotonic()
+        self._since_s.append(began_s)
         try:
             yield
+            # Not if it failed, which says nothing of the pace.
+            took_s = time.monotonic() - began_s
+            self.usual.add(took_s)
+            self._bookings.returned(took_s, self.active)
         finally:
-            self.active -= 1
+            self._since_s.remove(began_s)
+
+    def check_room(self) -> None:
+        """AtCapacity, with a time of its own to try again, if the limit is reached."""
+        if self.full:
+            now_s = time.monotonic()
+            raise AtCapacity(
+                f"The server is at its limit of {self.limit} requests; try again in a moment.",
+                retry_after_s=self._bookings.book([now_s - since_s for since_s in self._since_s]),
+            )
 
     def check_open(self) -> None:
         """NotReady once draining has begun: nothing new starts."""

@@ -14,9 +14,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from orpheus import __version__
 from orpheus.http.body_limit import BodyLimit
+from orpheus.http.leniency import Leniency
+from orpheus.http.origins import OriginCheck, allowed_origins
 from orpheus.http.responses import install_error_handlers
 from orpheus.server import catalog, health, openai, page
-from orpheus.server.aliases import Aliases
 from orpheus.server.auth import ApiKeyAuth
 from orpheus.server.openapi import describe
 from orpheus.server.request_log import RequestLog
@@ -50,9 +51,10 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
     """The layer added last is the outermost."""
     settings = service.settings
     app.add_middleware(BodyLimit)
-    app.add_middleware(ApiKeyAuth, settings=settings)
-    if settings.cors_origins:
-        origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    app.add_middleware(ApiKeyAuth, settings=settings, usual=service.admission.usual)
+    origins = allowed_origins(settings)
+    app.add_middleware(OriginCheck, allowed=origins, keyed=settings.api_keys is not None)
+    if origins:
         # Outside ApiKeyAuth: a preflight request carries no key, and a page must be able to read a 401.
         app.add_middleware(
             CORSMiddleware,
@@ -62,10 +64,12 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
             expose_headers=[
                 "x-request-id",
                 "x-sample-rate",
+                "x-left-out-chars",
                 "x-cache",
                 "retry-after",
+                "retry-after-ms",
                 "openai-processing-ms",
             ],
         )
-    app.add_middleware(RequestLog, metrics=service.metrics)
-    app.add_middleware(Aliases)
+    app.add_middleware(RequestLog, metrics=service.metrics, draining=lambda: service.admission.draining)
+    app.add_middleware(Leniency)

@@ -1,21 +1,23 @@
 """API keys: requests without one of ORPHEUS_API_KEYS get a 401, keys with too many requests at once a 429.
 
-A key is read from `Authorization: Bearer`, `x-api-key` or `kyutai-api-key`, and for WebSockets, which browsers open
-without headers, also from `?api_key=` or moshi's `?auth_id=`. One valid key among them is enough, so a proxy's token
-(Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`. Pure ASGI.
+A key is read from `Authorization: Bearer`, `x-api-key` or `kyutai-api-key`, and for WebSockets and speech by GET, which
+browsers ask for without headers, also from `?api_key=` or moshi's `?auth_id=`. One valid key among them is enough, so a
+proxy's token (Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`. Pure ASGI.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import Counter
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orpheus.bookings import Bookings, UsualTime
 from orpheus.errors import AtCapacity, OrpheusError, Unauthorized
 from orpheus.http.responses import error_response
 from orpheus.server import page
@@ -38,18 +40,22 @@ _OPEN = frozenset(
     )
 )
 _CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
+_SPEECH = "/v1/audio/speech"  # the one GET that is work
 
 
 class ApiKeyAuth:
     """Passes a request on, or answers 401 or 429 itself; a WebSocket is rejected before it is accepted."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, usual: UsualTime) -> None:
+        """`usual`: how long an utterance takes, for Retry-After."""
         self._app = app
         # Digests have equal lengths, so a comparison takes the same time whatever is wrong with a key.
         self._keys = [_digest(key) for key in keys_in(settings.api_keys)]
         self._unmute_open = settings.unmute_open
         self._limit = settings.max_requests_per_key
-        self._active: Counter[int] = Counter()  # requests in progress by index of the key
+        # By index of the key: when its requests in progress began.
+        self._since_s: defaultdict[int, list[float]] = defaultdict(list)
+        self._bookings = [Bookings(self._limit or 1, usual) for _ in self._keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or not self._keys or self._is_open(scope):
@@ -60,20 +66,23 @@ class ApiKeyAuth:
             problem = "This API key is not valid." if any(_given_keys(scope)) else "An API key is required."
             error: OrpheusError = Unauthorized(
                 f"{problem} Send one of ORPHEUS_API_KEYS as 'Authorization: Bearer', 'x-api-key', or, for a "
-                "WebSocket, '?api_key='."
+                "WebSocket or a GET of speech, '?api_key='."
             )
             await error_response(error)(scope, receive, send)
-        elif self._limit is not None and _is_work(scope) and self._active[key] >= self._limit:
+            return
+        now_s, active_s = time.monotonic(), self._since_s[key]
+        if self._limit is not None and _is_work(scope) and len(active_s) >= self._limit:
             error = AtCapacity(
-                f"This API key is at its limit of {self._limit} requests; try again in a moment."
+                f"This API key is at its limit of {self._limit} requests; try again in a moment.",
+                retry_after_s=self._bookings[key].book([now_s - since_s for since_s in active_s]),
             )
             await error_response(error)(scope, receive, send)
-        else:
-            self._active[key] += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._active[key] -= 1
+            return
+        active_s.append(now_s)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            active_s.remove(now_s)
 
     def _is_open(self, scope: Scope) -> bool:
         path: str = scope["path"]
@@ -103,7 +112,7 @@ def _given_keys(scope: Scope) -> Iterator[str]:
     for name in ("x-api-key", "kyutai-api-key"):
         if value := headers.get(name):
             yield value
-    if scope["type"] == "websocket":
+    if scope["type"] == "websocket" or _is_spoken_url(scope):
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         yield from query.get("api_key", ())
         yield from query.get("auth_id", ())
@@ -111,7 +120,11 @@ def _given_keys(scope: Scope) -> Iterator[str]:
 
 def _is_work(scope: Scope) -> bool:
     """Whether a request holds resources for a while and counts towards the limit of its key."""
-    return bool(scope["type"] == "websocket" or scope["method"] == "POST")
+    return bool(scope["type"] == "websocket" or scope["method"] == "POST" or _is_spoken_url(scope))
+
+
+def _is_spoken_url(scope: Scope) -> bool:
+    return bool(scope["method"] == "GET" and scope["path"] == _SPEECH)
 
 
 def _digest(key: str) -> bytes:

@@ -71,6 +71,9 @@ class SpeechMetrics:
         self._removed_tags = counter(
             "removed_tags", "Tags removed from texts because the voice does not support them"
         )
+        self._left_out_chars = counter(
+            "left_out_chars", "Letters left out of texts because the voice cannot speak their script"
+        )
         self._resyncs = counter("resyncs", "Times the tokens did not form whole frames")
         self._active = Gauge("orpheus_speech_active", "Utterances in progress", registry=registry)
         self._waiting = Gauge(
@@ -124,6 +127,7 @@ class SpeechMetrics:
         self._regenerated.inc(usage.regenerated_segments)
         self._truncated.inc(usage.truncated_segments)
         self._removed_tags.inc(usage.removed_tags)
+        self._left_out_chars.inc(usage.left_out_chars)
         self._resyncs.inc(usage.resyncs)
         if (context := request_context.current.get()) is not None:
             context.add_usage(usage, audio_s, timer.work_s)

@@ -1,4 +1,4 @@
-"""OpenAI's speech API, `POST /v1/audio/speech`, and its streaming variant: text in, encoded audio out.
+"""OpenAI's speech API, `POST /v1/audio/speech`, its streaming variant, and the same by GET: text in, encoded audio out.
 
 A 200 is sent only once the first audio exists; a failure after that breaks the body off instead of ending it cleanly.
 """
@@ -9,19 +9,20 @@ import base64
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from orpheus import weights
 from orpheus.errors import OrpheusError
+from orpheus.http.leniency import is_head
 from orpheus.http.responses import GeneratorResponse, while_connected
 from orpheus.server import request_context
 from orpheus.server.cache import CachedResponse, ResponseCache
-from orpheus.server.openapi import audio
-from orpheus.server.schema import SpeechRequest, StreamRequest
+from orpheus.server.openapi import audio, errors
+from orpheus.server.schema import SpeechQuery, SpeechRequest, StreamRequest
 from orpheus.server.service import SpeechService
 from orpheus.tts.encode import CONTENT_TYPES
 from orpheus.tts.params import SpeechParams
@@ -47,6 +48,13 @@ def routes(service: SpeechService) -> APIRouter:
         """The same, with raw 16-bit mono samples by default."""
         return await speak(request, body)
 
+    if settings.get_speech:
+
+        @router.get("/v1/audio/speech", response_class=Response, responses=audio() | errors(403))
+        async def speech_at_url(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
+            """The same at a URL, for players and `<audio>` elements; the API key may be its `api_key`."""
+            return await speak(request, query)
+
     return router
 
 
@@ -62,13 +70,21 @@ class _SpeechEndpoint:
         segments = self._service.segment(text, params)
         usage = Usage()
         headers = _headers(params)
+        if left_out_chars := segments.left_out_chars:
+            headers["X-Left-Out-Chars"] = str(left_out_chars)
         chunks = self._service.encoded(segments, params, usage)
         if self._cache.accepts(params):
             cached = self._cache.find(text, params)
             self._count_lookup("miss" if cached is None else "hit", headers)
             if cached is not None:
-                return _from_cache(cached, params, body, headers)
+                return _from_cache(cached, left_out_chars, params, body, headers)
             chunks = self._cache.keep(text, params, usage, chunks)
+        media_type = "text/event-stream" if body.stream_format == "sse" else CONTENT_TYPES[params.format]
+        if is_head(request.scope):
+            self._service.admission.check_room()
+            head = Response(media_type=media_type, headers=headers)
+            del head.headers["content-length"]  # nobody knows it yet
+            return head
         try:
             first = await while_connected(request.receive, anext(chunks))
         except ClientDisconnect:
@@ -76,13 +92,13 @@ class _SpeechEndpoint:
             return Response(status_code=499)  # never sent: the client is gone
         if params.whole_file:
             await anext(chunks, None)  # it was the only chunk; run the generator to its end
-            return Response(first, media_type=CONTENT_TYPES[params.format], headers=headers)
+            return Response(first, media_type=media_type, headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
             playout_rate = self._service.pipeline.playout_rate(params)
             events = _events(stream, usage, playout_rate)
-            return GeneratorResponse(events, media_type="text/event-stream", headers=headers)
-        return GeneratorResponse(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
+            return GeneratorResponse(events, media_type=media_type, headers=headers)
+        return GeneratorResponse(stream, media_type=media_type, headers=headers)
 
     def _count_lookup(self, result: str, headers: dict[str, str]) -> None:
         headers["X-Cache"] = result
@@ -96,11 +112,15 @@ def _headers(params: SpeechParams) -> dict[str, str]:
 
 
 def _from_cache(
-    cached: CachedResponse, params: SpeechParams, body: SpeechRequest, headers: dict[str, str]
+    cached: CachedResponse,
+    left_out_chars: int,
+    params: SpeechParams,
+    body: SpeechRequest,
+    headers: dict[str, str],
 ) -> Response:
     if body.stream_format == "audio":
         return Response(cached.body, media_type=CONTENT_TYPES[params.format], headers=headers)
-    content = _delta(cached.body) + _done(cached.prompt_tokens, cached.audio_tokens)
+    content = _delta(cached.body) + _done(cached.prompt_tokens, cached.audio_tokens, left_out_chars)
     return Response(content, media_type="text/event-stream", headers=headers)
 
 
@@ -126,7 +146,7 @@ async def _events(chunks: AsyncGenerator[bytes], usage: Usage, playout_rate: flo
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
         raise  # breaks the body: a client that ignores events must not take this for the end
-    yield _done(usage.prompt_tokens, usage.audio_tokens)
+    yield _done(usage.prompt_tokens, usage.audio_tokens, usage.left_out_chars)
 
 
 def _delta(chunk: bytes, segments_s: Sequence[float] = ()) -> str:
@@ -134,11 +154,13 @@ def _delta(chunk: bytes, segments_s: Sequence[float] = ()) -> str:
     return _event({"type": "speech.audio.delta", "audio": base64.b64encode(chunk).decode(), **begun})
 
 
-def _done(prompt_tokens: int, audio_tokens: int) -> str:
+def _done(prompt_tokens: int, audio_tokens: int, left_out_chars: int) -> str:
+    """Extension: `left_out_chars` counts letters of the text that the voice cannot speak, if there are any."""
     counts = {
         "input_tokens": prompt_tokens,
         "output_tokens": audio_tokens,
         "total_tokens": prompt_tokens + audio_tokens,
+        **({"left_out_chars": left_out_chars} if left_out_chars else {}),
     }
     return _event({"type": "speech.audio.done", "usage": counts})
 

@@ -11,6 +11,7 @@ from orpheus.tts.encode import CONTENT_TYPES
 _REASONS = {
     400: "The request is invalid; `param` names the field",
     401: "The API key is missing or not valid",
+    403: "A web page of another origin asked for it",
     404: "There is no such resource",
     413: "The body is longer than 1 MiB",
     429: "At capacity; try again after `Retry-After` seconds",
@@ -55,6 +56,10 @@ def audio() -> dict[int | str, dict[str, Any]]:
     kinds = {kind.split(";")[0]: {"schema": _BINARY} for kind in CONTENT_TYPES.values()}
     headers = {
         "X-Sample-Rate": {"description": "Hz", "schema": {"type": "integer"}},
+        "X-Left-Out-Chars": {
+            "description": "letters of the text that the voice cannot speak, if there are any",
+            "schema": {"type": "integer"},
+        },
         "X-Cache": {"description": "hit or miss, if the request can be cached", "schema": {"type": "string"}},
     }
     ok = {

@@ -47,12 +47,12 @@ def routes() -> APIRouter:
         if (media_type := _TYPES.get(file.name.rpartition(".")[2]))
     }
 
-    @router.api_route("/", methods=["GET", "HEAD"])
+    @router.get("/")
     async def page() -> Response:
         """The page itself."""
         return files["index.html"]
 
-    @router.api_route(FILES + "{name}", methods=["GET", "HEAD"])
+    @router.get(FILES + "{name}")
     async def file(name: str) -> Response:
         """A script or style sheet of the page."""
         if name not in files:

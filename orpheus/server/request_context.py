@@ -28,6 +28,7 @@ class RequestContext:
     segments: int = 0
     truncated: int = 0
     regenerated: int = 0
+    left_out_chars: int = 0  # letters that the voice cannot speak
     audio_s: float = 0.0
     work_s: float = 0.0  # generating audio; excludes waiting for the client
     first_byte_s: float | None = None
@@ -45,6 +46,7 @@ class RequestContext:
         self.segments += len(usage.segments)
         self.truncated += usage.truncated_segments
         self.regenerated += usage.regenerated_segments
+        self.left_out_chars += usage.left_out_chars
 
     def first_byte(self) -> None:
         """Note the time of the first byte; later calls change nothing."""
@@ -64,6 +66,7 @@ class RequestContext:
             "rtf": round(self.work_s / self.audio_s, 3) if self.audio_s else None,
             "truncated": self.truncated or None,
             "regenerated": self.regenerated or None,
+            "left_out_chars": self.left_out_chars or None,
             "cache": self.cache,
             "text": self.text,
         }

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orpheus import logs
 from orpheus.errors import NotReady, OrpheusError
+from orpheus.http.leniency import is_head
 from orpheus.http.responses import UNFORESEEN, error_response, sane_request_id
 from orpheus.server import request_context
 from orpheus.server.admission import INTERRUPTED
@@ -32,11 +34,13 @@ _SEND_ERROR_S = 1.0  # how long a client may take to accept an error
 
 
 class RequestLog:
-    """Handles every error of the application inside it: nothing is raised through it."""
+    """Handles every error of the application inside it: nothing but a cancellation is raised through it."""
 
-    def __init__(self, app: ASGIApp, metrics: SpeechMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: SpeechMetrics, draining: Callable[[], bool]) -> None:
+        """`draining`: whether the server shuts down."""
         self._app = app
         self._metrics = metrics
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -47,8 +51,10 @@ class RequestLog:
         context_token = request_context.current.set(context)
         request = _TrackedRequest(scope, context, receive, send)
         try:
-            await self._run(request)
-            self._record(request)
+            try:
+                await self._run(request)
+            finally:
+                self._record(request)
         finally:
             logs.request_id.reset(id_token)
             request_context.current.reset(context_token)
@@ -57,8 +63,11 @@ class RequestLog:
         try:
             await self._app(request.scope, request.receive, request.send)
             return
-        except asyncio.CancelledError:  # the server shuts down, and the time to finish is over
-            error: Exception = NotReady(INTERRUPTED)
+        except asyncio.CancelledError:
+            if not self._draining():  # Modal's way of saying that the client left, and no one else's
+                request.left()
+                raise
+            error: Exception = NotReady(INTERRUPTED)  # the time to finish is over
         except Exception as raised:
             # Starlette wraps an error that comes after the response has started.
             error = raised.__cause__ if isinstance(raised.__cause__, OrpheusError) else raised
@@ -99,7 +108,8 @@ class RequestLog:
             "error": str(request.error) if request.error else None,
             "request_id": context.request_id,
         }
-        log.log(level, "%s", scope.get("method", "WS"), extra={"fields": fields})
+        method = "HEAD" if is_head(scope) else scope.get("method", "WS")
+        log.log(level, "%s", method, extra={"fields": fields})
 
 
 class _TrackedRequest:
@@ -120,6 +130,12 @@ class _TrackedRequest:
     def broken(self) -> bool:
         """Whether a response had started and failed, with the client still connected."""
         return self.error is not None and self.status is not None and not self.disconnected
+
+    def left(self) -> None:
+        """The client left, says the server, without a message."""
+        if not self.complete:
+            self.disconnected = True
+            self.status = self.status or (1006 if self._websocket else 499)
 
     async def receive(self) -> Message:
         message = await self._receive()

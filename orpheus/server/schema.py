@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from orpheus.sampling import REPETITION_PENALTY_MAX, REPETITION_PENALTY_MIN, TEMPERATURE_MAX
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN, Format
+from orpheus.tts.params import Split
 from orpheus.voices import DEFAULT_VOICE
+
+# Other names of the formats, of which clients also send the media type.
+_FORMAT_NAMES = {"mpeg": "mp3", "wave": "wav", "x-wav": "wav", "pcm16": "pcm"}
+_CHOICES = ("response_format", "stream_format", "split_granularity")
+_TEXTS = ("input", "instructions")
 
 
 class VoiceId(BaseModel):
@@ -69,11 +75,16 @@ class SpeechRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def null_is_unset(cls, body: Any) -> Any:
-        """Clients that build their body from empty settings send null for whatever they do not set."""
+    def as_it_is_meant(cls, body: Any) -> Any:
+        """The fields that are set. A choice is made in any case, and by any of a format's names.
+
+        Clients that build their body from empty settings send null or "" for whatever they do not set, and -1 where
+        llama.cpp takes it for that.
+        """
         if not isinstance(body, dict):
             return body
-        return {name: value for name, value in body.items() if value is not None}
+        meant = {name: _meant(name, value) for name, value in body.items()}
+        return {name: value for name, value in meant.items() if value is not None}
 
     @field_validator("instructions")
     @classmethod
@@ -97,9 +108,9 @@ class SpeechRequest(BaseModel):
         return not self.stream and self.stream_format == "audio"
 
     @property
-    def per_segment(self) -> bool:
-        """Every segment is a file, or a stream, of its own."""
-        return False
+    def split(self) -> Split:
+        """What is a file, or a stream, of its own."""
+        return "none"
 
 
 class StreamRequest(SpeechRequest):
@@ -114,7 +125,7 @@ class SessionConfig(SpeechRequest):
     input: str = ""
     response_format: Format = "wav"
     stream_audio: bool = False  # false: every part in one frame, in a container with its true length
-    split_granularity: Literal["none", "sentence", "clause"] = "none"
+    split_granularity: Split | None = None  # unset: sentence for files, none for a stream
     word_timestamps: bool = False
     lead_s: Annotated[float | None, Field(ge=0)] = None
 
@@ -123,5 +134,25 @@ class SessionConfig(SpeechRequest):
         return not self.stream_audio
 
     @property
-    def per_segment(self) -> bool:
-        return self.split_granularity != "none"
+    def split(self) -> Split:
+        return self.split_granularity or ("none" if self.stream_audio else "sentence")
+
+
+class SpeechQuery(SpeechRequest):
+    """`GET /v1/audio/speech`: the same as a query, where a voice can only be a name."""
+
+    voice: str = Field(default=DEFAULT_VOICE, description="a voice's name")
+
+
+def _meant(name: str, value: Any) -> Any:
+    """What a client means by this value of a field; None if it is not set."""
+    if name == "voice" and isinstance(value, dict) and "id" in value:
+        return value if _meant("id", value["id"]) is not None else None
+    if isinstance(value, str) and name not in _TEXTS:
+        value = value.strip() or None
+        if value and name in _CHOICES:
+            value = value.lower()
+            if name == "response_format":
+                value = value.removeprefix("audio/")
+                value = _FORMAT_NAMES.get(value, value)
+    return None if name in ("seed", "max_tokens") and value in (-1, "-1") else value

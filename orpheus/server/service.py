@@ -23,9 +23,9 @@ from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings
 from orpheus.tasks import cancel_and_wait
-from orpheus.text import SegmentSource
+from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
-from orpheus.tts.params import SpeechParams
+from orpheus.tts.params import SpeechParams, Split
 from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.token_source import EngineTokenSource, HttpTokenSource, TokenSource
 from orpheus.tts.usage import Usage
@@ -161,7 +161,7 @@ class SpeechService:
             speed=request.speed,
             sample_rate=encoded_rate(request.response_format, request.sample_rate or settings.sample_rate),
             whole_file=request.whole_file,
-            per_segment=request.per_segment,
+            split=request.split,
         )
         if (context := request_context.current.get()) is not None:
             context.voice, context.format = voice.id, params.format
@@ -194,7 +194,7 @@ class SpeechService:
     async def encoded_parts(
         self, source: SegmentSource, params: SpeechParams, usage: Usage
     ) -> AsyncGenerator[tuple[int, bytes]]:
-        """The same, each chunk with the number of its part: its segment if `per_segment`, otherwise 0."""
+        """The same, each chunk with the number of its part, as `params.split` says."""
         pipeline = self.pipeline
         playout_rate = pipeline.playout_rate(params)
         with self.admission.admitted(), self.metrics.utterance(usage, params, playout_rate) as timer:
@@ -207,19 +207,27 @@ class SpeechService:
     async def _encode(
         self, pipeline: SpeechPipeline, source: SegmentSource, params: SpeechParams, usage: Usage
     ) -> AsyncGenerator[tuple[int, bytes]]:
-        part = _Part(pipeline.sample_rate, params)
-        number = 0
+        part: _Part | None = None  # none for a text with nothing to say: not even a file
+        segment = 0
         async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
                 self.admission.check_not_drained()
-                if params.per_segment and len(usage.segment_starts) - 1 > number:
-                    if chunk := await asyncio.to_thread(part.end):
-                        yield number, chunk
-                    part, number = _Part(pipeline.sample_rate, params), len(usage.segment_starts) - 1
+                before, segment = segment, len(usage.segment_starts) - 1
+                ended = part
+                if part is None or (segment > before and _splits(params.split, usage.segments[before])):
+                    part = _Part(pipeline.sample_rate, params)
+                    usage.part_starts.append(segment)
+                if ended and ended is not part and (chunk := await asyncio.to_thread(ended.end)):
+                    yield len(usage.part_starts) - 2, chunk
                 if chunk := await asyncio.to_thread(part.add, pcm):
-                    yield number, chunk
-        if chunk := await asyncio.to_thread(part.end):
-            yield number, chunk
+                    yield len(usage.part_starts) - 1, chunk
+        if part and (chunk := await asyncio.to_thread(part.end)):
+            yield len(usage.part_starts) - 1, chunk
+
+
+def _splits(split: Split, segment: Segment) -> bool:
+    """Whether a part ends with this segment."""
+    return split == "clause" or (split == "sentence" and segment.ends_sentence)
 
 
 class _Part:

@@ -63,10 +63,11 @@ class PartDone:
 
 @dataclass(frozen=True)
 class UtteranceDone:
-    """The utterance was spoken, or failed; nothing more of it follows."""
+    """The utterance was spoken, or failed, or had nothing to say; nothing more of it follows."""
 
     utterance: int
     parts: int
+    left_out_chars: int = 0  # letters that the voice cannot speak
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,15 @@ class Utterance:
             await end_part(failed=True)
             raise
         await end_part()
-        await emit(UtteranceDone(self.number, part + 1))
+        await emit(UtteranceDone(self.number, part + 1, self.usage.left_out_chars))
 
     def _text_of(self, part: int) -> str:
-        if self.params.per_segment:
-            return self.usage.segments[part].text
-        return "".join(span.text for span in self.text.spans).strip()
+        if self.params.split == "none":
+            return "".join(span.text for span in self.text.spans).strip()
+        usage = self.usage
+        first, *following = usage.part_starts[part:]
+        end = following[0] if following else len(usage.segment_starts)
+        return " ".join(segment.text for segment in usage.segments[first:end])
 
 
 class UtteranceQueue:
@@ -168,8 +172,10 @@ class UtteranceQueue:
         self._pending: deque[Utterance] = deque()
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._refusing = False  # an utterance whose text is still coming
+        self._in_text = False  # text came that is not complete, refused or not
+        self._refusing = False  # what comes, up to its end, is not spoken
         self._closing = False
+        self.ended = False  # the client said that no more text comes
         self._count = 0
 
     def add_text(
@@ -180,6 +186,9 @@ class UtteranceQueue:
         When too many wait, a new one becomes a paragraph of the last of them if it `may_join`. Otherwise, or if it
         is invalid in another way, it is refused once, and the rest of its text is ignored.
         """
+        if self.ended:
+            return  # whoever said so expects an end
+        self._in_text = self._in_text or bool(text.strip())
         if self._refusing:
             return  # reported already; the rest must not be spoken from its middle
         if self.writing is not None:
@@ -207,6 +216,7 @@ class UtteranceQueue:
         """Complete the current utterance; False if there is none."""
         writing, self.writing = self.writing, None
         refused, self._refusing = self._refusing, False
+        self._in_text = False
         if writing is not None:
             writing.text.end()
         return writing is not None or refused
@@ -215,7 +225,7 @@ class UtteranceQueue:
         """Stop at once and drop what is waiting; False if there was nothing. No more of it is emitted afterwards."""
         dropped, speaking = list(self._pending), self.speaking
         self._pending.clear()
-        self.writing, self._refusing = None, False
+        self.writing, self._refusing, self._in_text = None, False, False
         if self._task is not None:
             await cancel_and_wait([self._task])
             self.speaking = None
@@ -223,10 +233,16 @@ class UtteranceQueue:
             await self._emit(UtteranceCancelled(utterance.number, round(utterance.sent_s, 3)))
         return bool(speaking or dropped)
 
-    def close(self) -> None:
-        """Make `run` return once everything that was started is spoken."""
+    def refuse_next(self, refused: bool) -> None:
+        """Whether the next utterance's text is ignored up to its end. Text that has begun to come is left as it is."""
+        if not self._in_text:
+            self._refusing = refused
+
+    def close(self, *, final: bool = True) -> None:
+        """Make `run` return once everything that was started is spoken. If `final`, later text is ignored."""
         self.end_text()
         self._closing = True
+        self.ended = self.ended or final
         self._changed.set()
 
     @property
@@ -259,7 +275,8 @@ class UtteranceQueue:
             await utterance.speak(self._emit, self.lead_s)
         except OrpheusError as error:  # text of it that still arrives is accepted and not spoken
             await self._emit(UtteranceFailed(utterance.number, error, partial=utterance.sent_s > 0))
-            await self._emit(UtteranceDone(utterance.number, len(utterance.usage.segments)))
+            usage = utterance.usage
+            await self._emit(UtteranceDone(utterance.number, len(usage.segments), usage.left_out_chars))
 
     async def _wait_for_admission(self) -> None:
         """Wait a little if the server is full: a listener prefers a late reply to none."""

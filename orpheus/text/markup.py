@@ -7,7 +7,6 @@ would read aloud is removed, each kind by a regular expression that is linear in
 
 from __future__ import annotations
 
-import html
 import re
 
 _ITEM = "\x1e"  # begins a line that is a block by itself; characters.normalize removes it from the input
@@ -35,7 +34,6 @@ _AUTOLINK = re.compile(
 _FOOTNOTE = re.compile(r"\[\^[\w-]{1,30}\]:?")
 _EMPHASIS = re.compile(r"(?<![\\*_])(?:\*+|_+)")
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])")
-_ENTITY = re.compile(r"&(?:[A-Za-z]{2,31}|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _EMOTICON = re.compile(r"(?<!\S)[:;]'?-?[()\[\]|/*](?!\S)")
 _EMPTY_BRACKETS = re.compile(r" ?(?:\( ?\)|\[ ?\])")
 
@@ -83,13 +81,12 @@ def _is_continuation(line: str) -> bool:
 
 
 def strip_inline(text: str) -> str:
-    """`text` without the markup inside lines: emphasis, code, escapes, entities, emoticons."""
+    """`text` without the markup inside lines: emphasis, code, escapes, emoticons."""
     text = _FOOTNOTE.sub("", text)
     if "*" in text or "_" in text:
         text = _EMPHASIS.sub(lambda marks: _strip_emphasis(marks, text), text)
     text = text.replace("`", "").replace("~~", "")
     text = _ESCAPE.sub(r"\1", text)
-    text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     text = _EMOTICON.sub("", text)
     return _EMPTY_BRACKETS.sub("", text)
 

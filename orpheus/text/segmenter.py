@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
-from orpheus.text import addresses, characters, markup, numbers, tags
+from orpheus.text import addresses, characters, markup, numbers, scripts, tags
 from orpheus.text.sentences import MIN_CHARS, early_clause_end, length, split_long, split_sentences
 
 LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
@@ -48,13 +48,19 @@ class Segment:
     pause_samples: int = 0  # silence at its end, once it is complete
     complete: bool = False
 
+    @property
+    def ends_sentence(self) -> bool:
+        """Whether it ends where a sentence does, by the pause after it."""
+        return self.pause_ms >= PAUSE_MS["."]
+
 
 @dataclass(frozen=True)
 class SegmentedText:
     """A complete text in segments, to be spoken once: the segments record their own results."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...]  # none if there was nothing to say
     removed_tags: int  # <tags> that the model does not know
+    left_out_chars: int = 0  # letters that the model cannot speak
 
     def source(self) -> SegmentSource:
         """The segments, one after another."""
@@ -66,6 +72,9 @@ class SegmentSource(Protocol):
 
     @property
     def removed_tags(self) -> int: ...
+
+    @property
+    def left_out_chars(self) -> int: ...
 
     @property
     def exhausted(self) -> bool:
@@ -81,6 +90,7 @@ class SegmentSource(Protocol):
 class _CompleteSource:
     def __init__(self, text: SegmentedText) -> None:
         self.removed_tags = text.removed_tags
+        self.left_out_chars = text.left_out_chars
         self._left = deque(text.segments)
 
     @property
@@ -104,11 +114,21 @@ def segment_text(
     """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
     Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers.
-    Raises BadRequest if the text contains nothing to say.
+    Raises BadRequest if the text contains nothing to say, or nothing that a model of `language` can speak.
     """
-    text, removed_tags = _clean(text, language, normalize)
-    if not _SPEAKABLE.search(text):
-        raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+    segmented = segment_any(text, language, max_chars, join_chars=join_chars, normalize=normalize)
+    if segmented.segments:
+        return segmented
+    if segmented.left_out_chars:
+        raise scripts.unspeakable(text, language)
+    raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+
+
+def segment_any(
+    text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
+) -> SegmentedText:
+    """The same, without segments instead of an error if there is nothing to say."""
+    text, removed_tags, left_out_chars = _clean(text, language, normalize)
     join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
     # One character less: `_terminate` may add a full stop.
     packed = _pack(_parts(text, language, max_chars - 1), max_chars - 1, join_chars - 1)
@@ -120,20 +140,22 @@ def segment_text(
             for index, part in enumerate(parts)
         ),
         removed_tags,
+        left_out_chars,
     )
 
 
-def _clean(text: str, language: str, normalize: bool) -> tuple[str, int]:
-    """What is read aloud, one block per line, an empty line between paragraphs; and how many tags were removed."""
+def _clean(text: str, language: str, normalize: bool) -> tuple[str, int, int]:
+    """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
     text = strip_control(characters.normalize(text))
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
+    text, left_out_chars = scripts.leave_out(text, language)
     if normalize:
         text = numbers.verbalize(text, language)
     # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
     text = _DASHES.sub(" - ", _DOTS.sub("...", text))
-    return _SPACES.sub(" ", text.replace("\u00a0", " ")), removed_tags
+    return _SPACES.sub(" ", text), removed_tags, left_out_chars
 
 
 def _one_mark(marks: re.Match[str]) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from orpheus.errors import BadRequest, TooLarge
-from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_text
+from orpheus.errors import TooLarge
+from orpheus.text import entities, scripts
+from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_any
 from orpheus.text.sentences import CLAUSE_END, count_words, length, split_long, split_sentences
 
 MIN_WORDS = 3  # in a segment that is not a whole sentence
@@ -41,7 +42,7 @@ _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|r
 
 @dataclass(frozen=True)
 class Span:
-    """Text as it was received, and the segments that speak it."""
+    """Text as it was received, its entities decoded, and the segments that speak it."""
 
     text: str
     first: int  # index of its first segment
@@ -62,6 +63,7 @@ class StreamingSegmenter:
     ) -> None:
         """Segments as `segment_text` makes them; `max_chars` limits the whole text, in characters received."""
         self.removed_tags = 0
+        self.left_out_chars = 0
         self.spans: list[Span] = []  # final: a segment that was returned is never changed by later text
         self.chars = 0  # received
         self._language = language
@@ -69,7 +71,7 @@ class StreamingSegmenter:
         self._join_chars = min(join_chars or segment_chars, segment_chars)
         self._max_chars = max_chars
         self._normalize = normalize
-        self._high_surrogate = ""  # whose low surrogate comes with the next fragment
+        self._unfinished = ""  # an entity or a surrogate pair, whose end comes with the next fragment
         self._pending = ""  # not yet in a span
         self._unsaid = ""  # taken from `_pending`, but unspeakable: it goes into the next span
         self._ready: deque[Segment] = deque()
@@ -85,34 +87,46 @@ class StreamingSegmenter:
             raise TooLarge(
                 f"This utterance has more than {self._max_chars} characters: split it into several."
             )
-        text = self._high_surrogate + text
-        self._high_surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        self._pending += _join_surrogates(text.removesuffix(self._high_surrogate))
+        text = self._unfinished + text
+        end = entities.finished_end(text)
+        self._pending += entities.decode(text[:end])
+        self._unfinished = text[end:]
         self._pushed_s = asyncio.get_running_loop().time()
         self._changed.set()
 
     def push_word(self, text: str) -> None:
         """Append one or more whole words that come without the spaces around them."""
+        text = entities.decode(text)
         if self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
             self._pending = self._pending[:-1]
         self.push(text if text[-1:].isspace() or text in _OPENING else text + " ")
 
     def end(self) -> None:
         """The text is complete."""
+        if self._unfinished.startswith("&"):
+            self._pending += entities.decode(self._unfinished)
+        self._unfinished = ""
         self._ended = True
         self._changed.set()
 
     @property
     def unsaid(self) -> str:
-        """The end of the text as received, if it cannot be spoken: an emoji, a row of stars."""
+        """The end of the text as received, if nothing in it can be spoken: an emoji, a row of stars."""
         return self._unsaid
+
+    def can_say(self, word: str) -> bool:
+        """Whether any of a word as received is spoken; ASCII is taken to be."""
+        return word.isascii() or any(map(str.isalnum, scripts.leave_out(word, self._language)[0]))
 
     @property
     def exhausted(self) -> bool:
         return self._ended and not self._ready and not self._pending.strip()
 
     async def next(self, buffered_s: Callable[[], float]) -> Segment | None:
-        """See SegmentSource. BadRequest at the end of a text that contained nothing to say."""
+        """See SegmentSource. BadRequest at the end of a text of which the model can speak nothing.
+
+        A text with nothing to say, such as "..." or an emoji, has no segments: it is said in no time.
+        """
         while not self._ready:
             remaining_s = buffered_s() if self._segments else 0.0
             if self._pending and (end := self._segment_end(remaining_s)):
@@ -120,10 +134,8 @@ class StreamingSegmenter:
                 if not self._ready:  # unspeakable; thousands of such spans may follow
                     await asyncio.sleep(0)
             elif self._ended:
-                if not self._segments:
-                    raise BadRequest(
-                        "There was nothing to say: send some words.", param="input", code="empty_input"
-                    )
+                if self.left_out_chars and not self._segments:
+                    raise scripts.unspeakable(self._unsaid, self._language)
                 return None
             else:
                 await self._wait(remaining_s)
@@ -193,28 +205,19 @@ class StreamingSegmenter:
         """Turn the pending text up to `end` into a span and its segments."""
         text, self._pending = self._pending[:end], self._pending[end:]
         received, self._unsaid = self._unsaid + text, ""
-        try:
-            segmented = segment_text(
-                text,
-                self._language,
-                self._segment_chars,
-                join_chars=self._join_chars,
-                normalize=self._normalize,
-            )
-        except BadRequest:
+        segmented = segment_any(
+            text, self._language, self._segment_chars, join_chars=self._join_chars, normalize=self._normalize
+        )
+        self.left_out_chars += segmented.left_out_chars
+        self.removed_tags += segmented.removed_tags
+        if not segmented.segments:
             self._unsaid = received
             return
-        self.removed_tags += segmented.removed_tags
         *others, last = segmented.segments
         chars = tuple(length(segment.text) for segment in segmented.segments)
         self.spans.append(Span(received, self._segments, chars))
         self._segments += len(segmented.segments)
         self._ready.extend([*others, replace(last, pause_ms=_pause_after_ms(text, self._pending))])
-
-
-def _join_surrogates(text: str) -> str:
-    """Join surrogate pairs (JavaScript counts an emoji as two characters); a lone surrogate becomes U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _last_space_end(text: str) -> int:

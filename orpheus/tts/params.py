@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from orpheus.sampling import Sampling
 from orpheus.tts.encode import Format
 from orpheus.voices import Voice
+
+Split = Literal["none", "sentence", "clause"]  # everything is one; each sentence; each segment
 
 
 @dataclass(frozen=True)
@@ -23,4 +26,4 @@ class SpeechParams:
     speed: float = 1.0
     sample_rate: int = 24_000  # Hz, as encoded
     whole_file: bool = False  # one chunk at the end, in a container with its true length
-    per_segment: bool = False  # every segment is a file, or a stream, of its own
+    split: Split = "none"  # what is a file, or a stream, of its own

@@ -76,7 +76,9 @@ class SpeechPipeline:
         return StreamingSegmenter(
             params.voice.language,
             self._segment_chars,
-            join_chars=self._join_chars,
+            join_chars=1
+            if params.split == "sentence"
+            else self._join_chars,  # a segment of two could not be split
             max_chars=max_chars,
             normalize=params.normalize,
         )
@@ -112,7 +114,7 @@ class SpeechPipeline:
                     yield usage.count(out, playout_rate)
                 current = await usage.waiting(following)
         finally:
-            usage.removed_tags = segments.removed_tags
+            usage.removed_tags, usage.left_out_chars = segments.removed_tags, segments.left_out_chars
             await run.close()
 
 

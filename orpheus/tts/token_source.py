@@ -2,12 +2,18 @@
 
 Two sources: the engine in this process, and any server of OpenAI's `/v1/completions` (ours, vLLM, llama-server, LM
 Studio). Closing a stream cancels its generation.
+
+A server is not trusted with our time or memory: progress is tokens, not bytes, and every wait, line and body has a
+bound. Its address is for the log; the sentences of errors, which go to clients, say "Tier 1".
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,18 +24,31 @@ import httpx
 from orpheus import vocabulary
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, UpstreamError
 from orpheus.http.cold_start import send_when_awake
+from orpheus.http.responses import retry_after_s
+from orpheus.http.sse import read_events
 from orpheus.logs import request_id
 from orpheus.prompt import turn_text
-from orpheus.sampling import Sampling
+from orpheus.redaction import address, redacted
+from orpheus.sampling import LLAMA_CPP_ANY_SEED, Sampling
 from orpheus.settings import Settings
 
 if TYPE_CHECKING:
     from orpheus.llama.engine import Engine
 
 CONNECT_TIMEOUT_S = 5.0
-STALL_TIMEOUT_S = 30.0  # longest silence of tier 1 within a generation before it counts as dead
+STALL_TIMEOUT_S = 30.0  # longest wait for an answer, and then for each token, before tier 1 counts as dead
+SLOWEST_TOKEN_S = 1.0  # and on the whole: a listener takes 82 tokens a second
+HEALTH_TIMEOUT_S = 2.0
+ERROR_BODY_TIMEOUT_S = 1.0  # what has come of an error's explanation by then must do,
+ERROR_BODY_BYTES = 16 * 1024  # as must this much of it
+MAX_SAID_CHARS = 300  # of tier 1's own words in an error
+MAX_TOKEN_ID = (1 << 31) - 1  # of any vocabulary: llama.cpp's type
+# What servers call a proper end: OpenAI's names, and those of llama-server and text-generation-inference.
+STOPS = ("stop", "eos", "eos_token", "stop_sequence")
 
 FinishReason = Literal["stop", "length"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,117 +111,218 @@ class HttpTokenSource:
     """A completions server, over one pooled client. A request is never repeated once its response has started."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.completions_url
+        at = httpx.URL(settings.completions_url)
+        self._url = str(at.copy_with(userinfo=b""))  # nobody who shows it can show the password
         self._model = settings.model_name
         key = settings.llama_api_key
         self._client = httpx.AsyncClient(
             headers=settings.proxy_headers
+            # Compressed tokens would arrive late, and a small answer could unpack to gigabytes.
+            | {"Accept-Encoding": "identity"}
             | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
-            timeout=httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            auth=httpx.BasicAuth(at.username, at.password) if at.userinfo else None,
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # reading has bounds of its own
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,  # tier 1 is ours: a proxy for the outside would only be in the way
         )
         self._cold_wait_s = settings.cold_wait_s
+        self._problem: str | None = None  # what `check` found last, so that each change is logged once
 
     async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
         body = completion_body(generation, self._model)
         headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
         request = self._client.build_request("POST", self._url, json=body, headers=headers)
         try:
-            async with aclosing(await send_when_awake(self._client, request, self._cold_wait_s)) as response:
+            send = send_when_awake(self._client, request, self._cold_wait_s, STALL_TIMEOUT_S)
+            async with aclosing(await send) as response:
                 if response.status_code != 200:
-                    await response.aread()
-                    raise self._refusal(response)
-                async with aclosing(self._read(response)) as numbers:
-                    async for chunk in numbers:
+                    raise await self._refusal(response)
+                _check_is_event_stream(response)
+                async with aclosing(_read(response, generation.max_tokens)) as chunks:
+                    async for chunk in chunks:
                         yield chunk
+        except UpstreamError as error:
+            self._log(str(error))
+            raise UpstreamError(self._for_clients(str(error))) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise NotReady(self._unreachable()) from error
-        except httpx.TimeoutException as error:
+            self._log(repr(error))
+            raise NotReady(UNREACHABLE) from error
+        except TimeoutError as error:
+            self._log("it did not answer in time")
             raise UpstreamError(
-                f"Tier 1 at {self._url} sent nothing for {STALL_TIMEOUT_S:g} s; its log says why."
+                f"Tier 1 sent nothing for {STALL_TIMEOUT_S:g} s; its log says why."
             ) from error
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
+            self._log(repr(error))
             raise UpstreamError(
-                f"Tier 1 at {self._url} broke off in the middle ({type(error).__name__}); its log says why."
+                f"Tier 1 broke off in the middle ({type(error).__name__}); its log says why."
             ) from error
-
-    async def _read(self, response: httpx.Response) -> AsyncGenerator[TokenChunk]:
-        """The tokens of a completion's event stream; UpstreamError unless it ends properly."""
-        parser = vocabulary.TokenTextParser()
-        async for line in response.aiter_lines():
-            if not line.startswith("data:"):
-                continue
-            data = line[5:].strip()
-            if data == "[DONE]":
-                break
-            chunk = read_event(data)
-            if chunk is not None:
-                numbers = tuple(parser.parse(chunk.text)) or tuple(
-                    vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
-                )
-                ended = vocabulary.END_OF_SPEECH in numbers
-                if ended:  # a server that ignores `stop`: cut here, closing the stream cancels it
-                    numbers = numbers[: numbers.index(vocabulary.END_OF_SPEECH)]
-                reason: FinishReason | None = "stop" if ended else chunk.finish_reason
-                yield TokenChunk(numbers, reason, chunk.prompt_tokens)
-                if reason:
-                    return
-        raise UpstreamError(f"Tier 1 at {self._url} ended its stream before the speech was complete.")
 
     async def check(self) -> None:
-        url = self._url.removesuffix("/completions").removesuffix("/v1")
         try:
-            response = await self._client.get(f"{url}/health", timeout=2.0)
-        except httpx.HTTPError as error:
-            raise NotReady(self._unreachable()) from error
+            await self._check()
+        except NotReady as error:
+            if self._problem != str(error):
+                self._log(str(error))
+                self._problem = str(error)
+            raise
+        self._problem = None
+
+    async def _check(self) -> None:
+        at = httpx.URL(self._url)
+        url = at.copy_with(path=at.path.removesuffix("/completions").removesuffix("/v1") + "/health")
+        try:
+            async with (
+                asyncio.timeout(HEALTH_TIMEOUT_S),
+                self._client.stream("GET", url) as response,
+            ):
+                said = await self._said(response) if response.status_code == 503 else ""
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise NotReady(UNREACHABLE) from error
         if response.status_code == 503:
-            raise NotReady(_message(response) or "Tier 1 is still loading.")
+            raise NotReady(said or "Tier 1 is still loading.")
         if response.status_code >= 500:
-            raise NotReady(f"Tier 1 at {url} answers {response.status_code} to /health.")
+            raise NotReady(f"Tier 1 answers {response.status_code} to /health.")
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    def _unreachable(self) -> str:
-        return (
-            f"Tier 1 cannot be reached at {self._url}: start it with `orpheus llama`, or set "
-            "ORPHEUS_LLAMA_ENDPOINT to where it runs."
-        )
+    def _log(self, problem: str) -> None:
+        log.info(
+            "tier 1 at %s: %s", address(self._url), problem
+        )  # the failure itself is logged once, elsewhere
 
-    def _refusal(self, response: httpx.Response) -> OrpheusError:
-        said = _message(response)
+    async def _refusal(self, response: httpx.Response) -> OrpheusError:
+        said = await self._said(response)
         match response.status_code:
             case 429:
-                wait = response.headers.get("retry-after", "1")
-                return AtCapacity(said or "Tier 1 is full.", retry_after_s=int(wait) if wait.isdigit() else 1)
+                return AtCapacity(said or "Tier 1 is full.", retry_after_s=retry_after_s(response.headers))
             case 503:
                 return NotReady(said or "Tier 1 is not ready.")
             case 400 | 422:
-                return BadRequest(f"Tier 1 refused the request: {said}")
+                return BadRequest(f"Tier 1 refused the request: {said or 'it does not say why'}")
             case 401 | 403:
                 return UpstreamError(
-                    f"Tier 1 at {self._url} wants a key ({response.status_code}): set ORPHEUS_LLAMA_API_KEY, or on "
-                    "Modal ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET."
+                    f"Tier 1 wants a key ({response.status_code}): set ORPHEUS_LLAMA_API_KEY, or on Modal "
+                    "ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET."
                 )
             case 404:
                 return UpstreamError(
-                    f"There is no completions endpoint at {self._url}: check ORPHEUS_LLAMA_ENDPOINT."
+                    "There is no completions endpoint at tier 1: check ORPHEUS_LLAMA_ENDPOINT."
                 )
             case status:
-                return UpstreamError(f"Tier 1 at {self._url} answered {status}: {said}")
+                return UpstreamError(f"Tier 1 answered {status}: {said or 'its log says why'}")
+
+    async def _said(self, response: httpx.Response) -> str:
+        """The message in an error of any server; what is no JSON, such as a proxy's page, goes to the log alone."""
+        body = await _start_of(response)
+        message = _message(body)
+        if message is None:
+            if body:
+                shown = " ".join(body.decode(errors="replace").split())[:MAX_SAID_CHARS]
+                self._log(f"{response.status_code}, {shown!r}")
+            return ""
+        return self._for_clients(message)
+
+    def _for_clients(self, message: str) -> str:
+        host = httpx.URL(self._url).netloc.decode()
+        return " ".join(redacted(message).replace(host, "tier 1").split())[:MAX_SAID_CHARS]
+
+
+UNREACHABLE = (
+    "Tier 1 cannot be reached: start it with `orpheus llama`, or set ORPHEUS_LLAMA_ENDPOINT to where it runs."
+)
+
+
+def _check_is_event_stream(response: httpx.Response) -> None:
+    """UpstreamError for a 200 that a proxy or another kind of server gave."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UpstreamError(
+            f"Tier 1 compresses its stream ({encoding[:20]}): turn that off, also in a proxy before it."
+        )
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/json"):
+        raise UpstreamError(
+            f"Tier 1 answered with {kind} instead of a stream of events: check ORPHEUS_LLAMA_ENDPOINT."
+        )
+
+
+async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[TokenChunk]:
+    """The tokens of a completion's event stream; UpstreamError unless it ends properly, and in time.
+
+    A server that sends a frame more than `max_tokens` is cut off, as if it had said "length".
+    """
+    parser = vocabulary.TokenTextParser()
+    count = 0
+    # Only waiting for tier 1 counts, not what our side does between two chunks.
+    waited_s = silent_s = 0.0  # in all, and since the last token
+    async with aclosing(read_events(response.aiter_raw())) as events:
+        while True:
+            patience_s = min(STALL_TIMEOUT_S - silent_s, STALL_TIMEOUT_S + count * SLOWEST_TOKEN_S - waited_s)
+            began_s = time.monotonic()
+            try:
+                async with asyncio.timeout(patience_s):
+                    data = (await anext(events, "[DONE]")).strip()
+            except TimeoutError:
+                raise UpstreamError(
+                    f"Tier 1 sent nothing for {STALL_TIMEOUT_S:g} s that can be spoken; its log says why."
+                    if silent_s + time.monotonic() - began_s >= STALL_TIMEOUT_S
+                    else f"Tier 1 made {count} tokens in {waited_s:.0f} s, which is too slow to speak with."
+                ) from None
+            took_s = time.monotonic() - began_s
+            waited_s, silent_s = waited_s + took_s, silent_s + took_s
+            if data == "[DONE]":
+                raise UpstreamError("Tier 1 ended its stream before the speech was complete.")
+            chunk = read_event(data) if data else None
+            if chunk is None:
+                continue
+            numbers = tuple(parser.parse(chunk.text)) or tuple(
+                vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
+            )
+            reason = chunk.finish_reason
+            if vocabulary.END_OF_SPEECH in numbers:  # it ignores `stop`: closing the stream cancels it
+                numbers, reason = numbers[: numbers.index(vocabulary.END_OF_SPEECH)], "stop"
+            if numbers:
+                silent_s = 0.0
+            most = max_tokens + vocabulary.SLOTS - count
+            if len(numbers) > most:
+                numbers, reason = numbers[:most], "length"
+            count += len(numbers)
+            yield TokenChunk(numbers, reason, chunk.prompt_tokens)
+            if reason:
+                return
+
+
+async def _start_of(response: httpx.Response) -> bytes:
+    """As much of an error's body as comes soon; empty if it is compressed, which we did not ask for."""
+    body = bytearray()
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        return b""
+    try:
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) >= ERROR_BODY_BYTES:
+                    break
+    except (httpx.HTTPError, TimeoutError):
+        pass  # the status is what counts
+    return bytes(body[:ERROR_BODY_BYTES])
 
 
 def completion_body(generation: Generation, model: str) -> dict[str, Any]:
     """The JSON body of the request, the same for every completions server."""
+    sampling = generation.sampling
+    if sampling.seed == LLAMA_CPP_ANY_SEED:
+        sampling = sampling.with_seed(sampling.seed + 1)  # a seed that is given sounds the same every time
     return {
         "model": model,
         "prompt": turn_text(generation.voice, generation.text),
         "stream": True,
         "max_tokens": generation.max_tokens,
-        **_sampling_fields(generation.sampling),
+        **_sampling_fields(sampling),
         "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
-        "return_token_ids": True,
+        "return_token_ids": True,  # our own tier 1 then sends an event a frame, not a token
         # vLLM and SGLang: the prompt has its own begin-of-text, and special tokens must be rendered.
         "add_special_tokens": False,
         "skip_special_tokens": False,
@@ -220,25 +340,46 @@ class CompletionEvent:
 
 
 def read_event(data: str) -> CompletionEvent | None:
-    """Parse one event of a completions stream; None for those without a choice (usage, keep-alives)."""
+    """Parse one event of a completions stream; None for those without a choice (usage, keep-alives).
+
+    UpstreamError if it reports an error, ends for an unknown reason, or is not what a completions server sends.
+    """
     try:
         event = json.loads(data)
-        if "error" in event:
-            message = event["error"].get("message") if isinstance(event["error"], dict) else event["error"]
-            raise UpstreamError(f"Tier 1 failed in the middle: {message}")
+        problem = event.get("error") or (event.get("message") if event.get("object") == "error" else None)
+        if problem:
+            raise UpstreamError(f"Tier 1 failed in the middle: {_sentence_of(problem)}")
         if not event.get("choices"):
             return None
         choice: dict[str, Any] = event["choices"][0]
-        reason = choice.get("finish_reason")
-        return CompletionEvent(
-            text=choice.get("text") or "",
-            ids=[int(token) for token in choice.get("token_ids") or ()],
-            finish_reason=None if reason is None else "length" if reason == "length" else "stop",
-            prompt_tokens=(event.get("usage") or {}).get("prompt_tokens"),
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        shown = data if len(data) <= 80 else data[:80] + "…"
-        raise UpstreamError(f"Tier 1 sent an event that is not a completion: {shown}") from error
+        text = "" if choice.get("text") is None else choice["text"]
+        ids = [] if choice.get("token_ids") is None else choice["token_ids"]
+        prompt_tokens = (event.get("usage") or {}).get("prompt_tokens")
+        if not isinstance(text, str) or not isinstance(ids, list):
+            raise TypeError
+        if not all(type(token) is int and 0 <= token <= MAX_TOKEN_ID for token in ids):
+            raise TypeError
+        if prompt_tokens is not None and not (
+            type(prompt_tokens) is int and 0 <= prompt_tokens <= MAX_TOKEN_ID
+        ):
+            raise TypeError
+        return CompletionEvent(text, ids, _finish_reason(choice.get("finish_reason")), prompt_tokens)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        log.info("tier 1 sent %r", data[:MAX_SAID_CHARS])
+        raise UpstreamError("Tier 1 sent an event that is not a completion; the log shows it.") from error
+
+
+def _finish_reason(given: object) -> FinishReason | None:
+    """None while a completion goes on. UpstreamError for an end that is not a proper one: half of the speech."""
+    if given is None or given == "":  # text-generation-inference's form of none
+        return None
+    if given == "length":
+        return "length"
+    if given in STOPS:
+        return "stop"
+    raise UpstreamError(
+        f"Tier 1 ended before the speech was complete, with finish_reason {str(given)[:40]!r}; its log says why."
+    )
 
 
 def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
@@ -250,12 +391,18 @@ def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
     return fields
 
 
-def _message(response: httpx.Response) -> str:
-    """The message in an error body of any server."""
+def _message(body: bytes) -> str | None:
+    """The message in an error body of any server; None if it is not JSON."""
     try:
-        body = response.json()
-        error = body.get("error", body.get("detail", body))
-        said = error.get("message", "") if isinstance(error, dict) else error
-        return str(said)[:500]
-    except (ValueError, AttributeError):
-        return response.text[:200]
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(parsed, dict):
+        parsed = next((parsed[name] for name in ("error", "detail") if parsed.get(name)), parsed)
+    return _sentence_of(parsed)
+
+
+def _sentence_of(error: object) -> str:
+    """What the value of an `error` says."""
+    said = error.get("message") or "" if isinstance(error, dict) else error
+    return str(said)[:MAX_SAID_CHARS]

@@ -22,9 +22,11 @@ class Usage:
     audio_tokens: int = 0
     samples: int = 0  # sent on, at the codec's rate
     segments: list[Segment] = field(default_factory=list)  # begun so far, in order
+    part_starts: list[int] = field(default_factory=list)  # of each part begun, its first segment
     regenerated_segments: int = 0
     truncated_segments: int = 0
     removed_tags: int = 0
+    left_out_chars: int = 0  # letters that the voice cannot speak
     resyncs: int = 0
     playout: PlayoutClock = field(default_factory=PlayoutClock)  # of the listener
     started_s: float = field(default_factory=time.monotonic)

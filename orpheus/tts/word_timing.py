@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from orpheus.text import Segment, StreamingSegmenter, length
+from orpheus.text import Segment, Span, StreamingSegmenter, length
 from orpheus.tts.usage import Usage
 
 CHARS_PER_S = 14.0  # until a segment has shown how fast the voice speaks
@@ -102,15 +102,21 @@ class WordTimer:
 
     def _read_spans(self) -> None:
         for span in self._text.spans[self._spans_read :]:
-            self._pending += _positions(span.text, span.first, span.chars)
+            self._pending += _positions(span, self._text.can_say)
         self._spans_read = len(self._text.spans)
 
 
-def _positions(text: str, first: int, chars: Sequence[int]) -> Iterator[_Position]:
-    """Each word's segment and its position in it, by characters; `chars` are the lengths of the segments."""
-    words = [(match[0], match.start(), match.end()) for match in re.finditer(r"\S+", text)]
+def _positions(span: Span, can_say: Callable[[str], bool]) -> Iterator[_Position]:
+    """Each word's segment and its position in it, by characters; a word that is not spoken takes no time."""
+    words, silent_chars = [], 0
+    for match in re.finditer(r"\S+", span.text):
+        start = match.start() - silent_chars
+        if not can_say(match[0]):
+            silent_chars += len(match[0])
+        words.append((match[0], start, match.end() - silent_chars))
     if not words:
         return
+    chars = span.chars
     begin, total = words[0][1], max(1, words[-1][2] - words[0][1])
     edges = [0.0, *(edge / sum(chars) for edge in accumulate(chars))]
     number = 0
@@ -121,7 +127,7 @@ def _positions(text: str, first: int, chars: Sequence[int]) -> Iterator[_Positio
         width = edges[number + 1] - edges[number]
         yield _Position(
             word,
-            first + number,
+            span.first + number,
             (left - edges[number]) / width,
             min(1.0, (right - edges[number]) / width),
         )

@@ -9,6 +9,8 @@ let context = null;
 
 /** The audio context of a sample rate. Browsers require the first call to be in the handler of a click. */
 function contextAt(rate) {
+  // Otherwise an iPhone whose ring switch is off plays nothing. Only Safari has it.
+  if (navigator.audioSession) navigator.audioSession.type = "playback";
   if (context?.sampleRate !== rate) {
     context?.close();
     context = new AudioContext({ sampleRate: rate });

@@ -378,3 +378,25 @@ async def test_the_module_in_the_docstring_works_in_a_fork(
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "unmute"]:
             del sys.modules[name]
+
+
+async def test_a_redirect_to_another_server_takes_no_keys_along() -> None:
+    seen: list[str] = []
+
+    def note(socket: ServerConnection, request: Request) -> None:
+        seen.append(str(request.headers))
+
+    async def nothing(socket: ServerConnection) -> None:
+        pass
+
+    async with scripted(nothing, process_request=note) as elsewhere:
+
+        def redirect(socket: ServerConnection, request: Request) -> Response:
+            answer = socket.respond(HTTPStatus.TEMPORARY_REDIRECT, "over there\n")
+            answer.headers["Location"] = elsewhere + request.path
+            return answer
+
+        async with scripted(nothing, process_request=redirect) as url:
+            with pytest.raises(unmute_tts.Refused, match="307"):
+                await unmute_tts.TextToSpeech(url, "tara", {"Modal-Secret": "ws-1"}).start_up()
+    assert seen == []

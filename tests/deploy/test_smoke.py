@@ -86,3 +86,28 @@ def test_a_slow_start_is_followed_through_its_redirects_with_the_keys(
     app = Starlette(routes=[Route("/v1/audio/speech", speech, methods=["POST"]), Route("/result", result)])
     with served(app) as url:
         smoke.try_speech(url, out=str(tmp_path / "out.wav"))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_server_takes_no_keys_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("ORPHEUS_PROXY_KEY", "wk-1")
+    monkeypatch.setenv("ORPHEUS_PROXY_SECRET", "ws-1")
+    seen: list[str] = []
+
+    async def stranger(request: Request) -> Response:
+        seen.append(str(request.headers))
+        return events(audio(1, 9000), DONE)
+
+    async def speech(request: Request) -> Response:
+        return RedirectResponse(f"{elsewhere}/v1/audio/speech", status)
+
+    paths = {"path": "/v1/audio/speech", "methods": ["GET", "POST"]}
+    with (
+        served(Starlette(routes=[Route(endpoint=stranger, **paths)])) as elsewhere,  # type: ignore[arg-type]
+        served(Starlette(routes=[Route(endpoint=speech, **paths)])) as url,  # type: ignore[arg-type]
+        pytest.raises(SmokeFailed, match=str(status)),
+    ):
+        smoke.try_speech(url, out=str(tmp_path / "out.wav"))
+    assert seen == []

@@ -133,7 +133,7 @@ async def test_leaving_ends_the_wait(upstream: tuple[Upstream, str]) -> None:
     assert len(behaviour.requests) == seen
 
 
-async def test_a_redirect_to_the_answer_is_followed_on_the_same_host_only(
+async def test_a_redirect_to_the_answer_is_followed_on_the_same_origin_only(
     upstream: tuple[Upstream, str],
 ) -> None:
     behaviour, url = upstream
@@ -163,10 +163,47 @@ async def test_a_redirect_to_the_answer_is_followed_on_the_same_host_only(
     with served(app) as front:
         target = [f"{front}/result"]
         assert await count(front) == 42
-        target = [f"{front.replace('127.0.0.1', 'localhost')}/stranger"]
-        with pytest.raises(UpstreamError, match="303"):
-            await count(front)
+        with served(app) as other_port:
+            for stranger_url in (
+                f"{front.replace('127.0.0.1', 'localhost')}/stranger",
+                f"{other_port}/stranger",
+                f"{front.replace('http:', 'https:')}/stranger",
+                f"//{other_port.removeprefix('http://')}/stranger",
+                f"{front.replace('://', '://user@')}1/stranger",
+            ):
+                target = [stranger_url]
+                with pytest.raises(UpstreamError, match=r"303|broke off"):
+                    await count(front)
     assert elsewhere == []
+
+
+async def test_a_circle_of_redirects_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold_start, "MAX_REDIRECTS", 3)
+    asked: list[str] = []
+
+    async def round_and_round(request: Request) -> Response:
+        asked.append(request.method)
+        return RedirectResponse("/v1/completions", 303)
+
+    routes = [Route("/v1/completions", round_and_round, methods=["GET", "POST"])]
+    with served(Starlette(routes=routes)) as url, pytest.raises(UpstreamError, match="303"):
+        await count(url)
+    assert asked == ["POST", "GET", "GET", "GET"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://a.example/x", "https://A.example:443/y?z", True),
+        ("http://a.example:80", "http://a.example", True),
+        ("https://a.example", "http://a.example", False),
+        ("https://a.example", "https://a.example:444", False),
+        ("https://a.example", "https://b.a.example", False),
+        ("http://[::1]:80", "http://[::1]", True),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> None:
+    assert cold_start.same_origin(httpx.URL(one), httpx.URL(other)) == same
 
 
 async def test_the_proxy_token_and_the_request_id_are_sent(upstream: tuple[Upstream, str]) -> None:

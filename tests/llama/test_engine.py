@@ -143,8 +143,17 @@ def test_a_request_past_capacity_learns_when_to_retry_and_a_waiting_one_is_serve
         with pytest.raises(AtCapacity) as full:
             engine.submit(completion(engine))
         assert full.value.retry_after_s >= 1
+        first_s = full.value.retry_after_s
+        for seed, same in (
+            (1, True),
+            (1, True),
+            (2, False),
+        ):  # our tier 2 keeps asking for a segment, with its seed
+            with pytest.raises(AtCapacity) as again:
+                engine.submit(completion(engine, seed=seed))
+            assert (again.value.retry_after_s <= first_s) == same
         assert all(await asyncio.gather(*map(collect, streams)))
-        assert engine.stats.rejected == 1
+        assert engine.stats.rejected == 4
 
     with engine_of(streams=2, waiting=1) as engine:
         asyncio.run(run(engine))

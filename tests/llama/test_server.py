@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -61,6 +63,14 @@ def test_a_buffered_answer_holds_whole_frames_and_never_the_end_of_speech(client
     assert len(numbers) % 7 == 0
     assert [(n - 10) // 4096 for n in numbers] == [0, 1, 2, 3, 4, 5, 6] * (len(numbers) // 7)
     assert len(choice["token_ids"]) == len(numbers) == answer["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", None])
+def test_a_page_of_another_site_cannot_make_it_work(client: httpx.Client, kind: str | None) -> None:
+    headers = {"Origin": "https://evil.example"} | ({"Content-Type": kind} if kind else {})
+    refused = client.post("/v1/completions", content=json.dumps(BODY), headers=headers)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "origin_not_allowed"
 
 
 def test_a_stream_is_one_event_a_frame_and_equals_the_buffered_answer(client: httpx.Client) -> None:
@@ -243,6 +253,52 @@ def _count(client: httpx.Client, name: str) -> float:
     found = re.search(rf"^{name} ([0-9.]+)$", client.get("/metrics").text, re.MULTILINE)
     assert found
     return float(found[1])
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/metrics", "/v1/models", "/v1/models/orpheus", "/v1/models/none"]
+)
+def test_head_is_answered_as_get_without_the_body(client: httpx.Client, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1//completions", "//v1/completions", "/v1/v1/completions", "/completions/"]
+)
+def test_a_path_put_together_carelessly_is_served(client: httpx.Client, path: str) -> None:
+    url = str(client.base_url).rstrip("/") + path
+    assert client.post(url, json=BODY).json()["choices"] == [choice_of(client)]
+    assert client.get(str(client.base_url).rstrip("/") + "//models/").status_code == 200
+
+
+def test_many_sdk_callers_at_once_are_all_served_within_their_two_retries() -> None:
+    async def ask_at_once(url: str) -> list[object]:
+        async with openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none", http_client=openai.DefaultAsyncHttpxClient(trust_env=False)
+        ) as sdk:
+
+            async def reason(seed: int) -> object:
+                answer = await sdk.completions.create(model="orpheus", prompt=TEXT, max_tokens=70, seed=seed)
+                return answer.choices[0].finish_reason
+
+            await asyncio.gather(*map(reason, range(5)))  # so that the server knows how long it takes
+            return await asyncio.gather(*map(reason, range(20)), return_exceptions=True)
+
+    engine = load(streams=4, waiting=1)
+    context = engine._steps._context
+    assert context is not None
+    decode = context.decode
+    context.decode = lambda rows: (time.sleep(0.005), decode(rows))[1]  # type: ignore[method-assign,func-returns-value]
+    with (
+        served(create_app(settings(), lambda: engine)) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        wait_for_health(client)
+        assert asyncio.run(ask_at_once(url)) == ["length"] * 20
+        assert _count(client, "orpheus_rejected_total") >= 15
 
 
 def test_past_capacity_is_429_with_retry_after() -> None:

@@ -305,6 +305,26 @@ async def test_a_server_that_does_not_read_holds_the_client_back() -> None:
         await until(lambda: received == sent + len(NOISE))
 
 
+async def test_a_handshake_that_is_redirected_takes_no_keys_along() -> None:
+    seen: list[str] = []
+
+    def note(socket: ServerConnection, request: Handshake) -> None:
+        seen.append(str(request.headers))
+
+    async with scripted(echo, process_request=note) as elsewhere:
+
+        def redirect(socket: ServerConnection, request: Handshake) -> Refusal:
+            answer = socket.respond(HTTPStatus.TEMPORARY_REDIRECT, "over there\n")
+            answer.headers["Location"] = elsewhere + request.path
+            return answer
+
+        async with relayed(echo, process_request=redirect) as address:
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await dial(address)
+    assert refused.value.response.status_code == 307
+    assert seen == []
+
+
 async def test_a_web_page_cannot_use_our_keys() -> None:
     async with relayed(echo) as address:
         with pytest.raises(websockets.InvalidStatus) as refused:

@@ -17,7 +17,7 @@ from tests.support.upstream import Upstream
 from tests.support.waiting import eventually
 
 
-class _SharedCodec:
+class SharedCodec:
     """The codec of the test session: an application that ends must not close it."""
 
     def __init__(self, codec: Codec) -> None:
@@ -50,6 +50,11 @@ def upstream(_upstream_server: tuple[Upstream, str]) -> Iterator[Upstream]:
     upstream.reset()
     yield upstream
     upstream.go_on.set()
+
+
+@pytest.fixture
+def upstream_url(_upstream_server: tuple[Upstream, str]) -> str:
+    return _upstream_server[1]
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +93,7 @@ def speech(
 def _start(stack: ExitStack, codec: Codec, upstream_url: str, **options: Any) -> httpx.Client:
     defaults = {"llama_endpoint": upstream_url, "model": "embedded", "postprocess": False}
     settings = load_settings(**(defaults | options))
-    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: _SharedCodec(codec))
+    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
     url = stack.enter_context(served(create_app(service)))
     client = stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=30))
     eventually(lambda: "loading" not in str(client.get("/health").json()["reason"]))

@@ -142,8 +142,97 @@ def test_unknown_keys_and_openai_names_are_accepted(speech: Start, upstream: Ups
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"stream": None, "seed": None, "voice": None, "response_format": None, "speed": None, "model": None},
+        {"seed": -1, "max_tokens": -1},
+        {"seed": "-1", "max_tokens": -1.0},
+        {
+            "voice": "",
+            "response_format": "",
+            "speed": "",
+            "model": "",
+            "stream_format": "",
+            "instructions": "",
+        },
+        {
+            "voice": " ",
+            "response_format": "  ",
+            "stream": "",
+            "sample_rate": "",
+            "normalize": "",
+            "top_p": "",
+        },
+        {"voice": {"id": ""}},
+        {"voice": {"id": None}},
+        {"voice": {"id": " "}},
+        {"response_format": "MP3", "stream_format": "Audio", "voice": "TARA", "stream": "True"},
+        {"response_format": " mp3 ", "voice": " tara ", "speed": " 1.0 "},
+        {"response_format": "audio/mpeg"},
+        {"response_format": "mpeg"},
+        {
+            "speed": "1.0",
+            "stream": "true",
+            "normalize": "false",
+            "temperature": "0.6",
+            "lead_silence_ms": "30",
+        },
+        {"lang_code": "a", "volume_multiplier": 1, "download_format": "mp3"},
+    ],
+)
+def test_what_clients_send_for_a_default_is_the_default(
+    speech: Start, upstream: Upstream, body: dict[str, Any]
+) -> None:
+    client = speech()
+    assert client.post(PATH, json=ask()).status_code == 200
+    response = client.post(PATH, json=ask(**body))
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "audio/mpeg"
+    own = ("headers", "seed")
+    plain, tolerated = ({k: v for k, v in sent.items() if k not in own} for sent in upstream.requests)
+    assert plain == tolerated
+    seeds = [sent["seed"] for sent in upstream.requests]
+    assert seeds[0] != seeds[1]  # each its own
+
+
+@pytest.mark.parametrize(
+    ("given", "format"),
+    [
+        ("WAV", "wav"),
+        ("Wave", "wav"),
+        ("audio/x-wav", "wav"),
+        ("PCM16", "pcm"),
+        ("audio/pcm", "pcm"),
+        ("audio/flac", "flac"),
+        (" Opus", "opus"),
+        ("AAC", "aac"),
+    ],
+)
+def test_a_format_is_known_in_any_case_and_by_its_media_type(
+    speech: Start, given: str, format: Format
+) -> None:
+    response = speech().post(PATH, json=ask(response_format=given))
+    assert response.headers["content-type"] == CONTENT_TYPES[format]
+
+
+def test_the_streaming_route_has_its_own_default_for_an_empty_format(speech: Start) -> None:
+    for format in ("", None, " "):
+        response = speech().post(f"{PATH}/stream", json=ask(response_format=format))
+        assert response.headers["content-type"] == "audio/pcm"
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
+        (ask(seed=-2), "seed"),
+        (ask(max_tokens=0), "max_tokens"),
+        (ask(max_tokens=-2), "max_tokens"),
+        (ask(temperature=-1), "temperature"),
+        (ask(voice={}), "voice"),
+        (ask(voice=[]), "voice"),
+        (ask(stream="maybe"), "stream"),
+        (ask(stream_format="audio/sse"), "stream_format"),
+        (ask(input=None), "input"),
         (ask(input=""), "input"),
         (ask(input="   "), "input"),
         (ask(input="x" * 4097), "input"),
@@ -195,8 +284,8 @@ def test_unknown_paths_and_methods_are_errors_in_openai_format(speech: Start) ->
     client = speech()
     assert client.get("/v1/nothing").status_code == 404
     assert error_of(client.get("/v1/nothing"))["type"] == "invalid_request_error"
-    assert client.get(PATH).status_code == 405
-    error_of(client.get(PATH))
+    assert client.put(PATH).status_code == client.get(f"{PATH}/stream").status_code == 405
+    error_of(client.put(PATH))
 
 
 def test_a_dead_tier_1_is_a_503_that_says_what_to_do(speech: Start) -> None:

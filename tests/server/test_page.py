@@ -146,6 +146,15 @@ def test_what_is_played_and_downloaded_is_what_was_sent(open_page: Open, speech:
     assert np.array_equal(visit.heard(), np.tile(samples[samples != 0], 2))
 
 
+def test_an_iphone_with_its_ring_switch_off_plays_it_too(open_page: Open) -> None:
+    visit = open_page()
+    # Safari's own; other browsers have none.
+    visit.page.evaluate('Object.defineProperty(navigator, "audioSession", { value: { type: "auto" } })')
+    visit.page.click("#speak")
+    wait(visit, "status", "Done")
+    assert visit.page.evaluate("navigator.audioSession.type") == "playback"
+
+
 def test_it_plays_while_the_rest_is_still_being_generated(open_page: Open, upstream: Upstream) -> None:
     upstream.events, upstream.hang_after = whole(30), 20
     visit = open_page()

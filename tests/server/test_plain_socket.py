@@ -73,7 +73,7 @@ def test_queries_of_existing_clients_are_accepted(speech: Start, query: str) -> 
     ("query", "text", "reason"),
     [
         ("?voice=bob", "Hello.", "no voice"),
-        ("", "***", "nothing to say"),
+        ("", "你好，世界。", "the English voice"),
         ("?speed=9", "Hello.", "speed"),
         ("?speed=x", "Hello.", "speed"),
         ("?response_format=mp3", "Hello.", "only pcm"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -12,11 +13,18 @@ import pytest
 from websockets.sync.client import connect
 
 from orpheus import logs
+from orpheus.codec import Codec
+from orpheus.server.admission import INTERRUPTED, Admission
+from orpheus.server.app import create_app
 from orpheus.server.request_context import RequestContext
+from orpheus.server.service import SpeechService
+from orpheus.settings import load_settings
 from orpheus.tts.encode import FORMATS, Format
+from orpheus.tts.token_source import HttpTokenSource
+from tests.server.conftest import SharedCodec
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, whole
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 
 Start = Callable[..., httpx.Client]
 # Every layer that can wrap a request.
@@ -220,3 +228,89 @@ def test_no_path_or_text_can_forge_a_line_or_a_field() -> None:
     assert line == (
         r"INFO orpheus.x: GET route='/x\nINFO all is well' text=你好 error='a b status=200\x85\u2028'"
     )
+
+
+HTTP = {"type": "http", "method": "POST", "path": PATH, "headers": [(b"content-type", b"application/json")]}
+SOCKET = {"type": "websocket", "path": "/ws", "headers": [], "subprotocols": []}
+
+
+async def cancelled(
+    service: SpeechService,
+    scope: dict[str, Any],
+    incoming: list[dict[str, Any]],
+    until_s: Callable[[int], bool],
+) -> list[dict[str, Any]]:
+    """What is sent for a request that is cancelled, as Modal's container program does once its client has left.
+
+    `until_s` gets the number of messages sent, and says whether it is time.
+    """
+    sent: list[dict[str, Any]] = []
+    messages = asyncio.Queue[Any]()
+    for message in incoming:
+        messages.put_nowait(message)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with service.running():
+        await service.loaded()
+        scope = {"query_string": b"", "raw_path": b"", "root_path": "", "scheme": "http", **scope}
+        running = asyncio.create_task(create_app(service)(scope, messages.get, send))
+        await until(lambda: until_s(len(sent)))
+        running.cancel()
+        await asyncio.wait([running], timeout=15)
+        assert running.cancelled() or running.exception() is None
+        assert service.admission.active == 0
+    return sent
+
+
+@pytest.mark.parametrize("draining", [False, True])
+@pytest.mark.parametrize(("scope", "status"), [(HTTP, 200), (HTTP, 499), (SOCKET, 1006)])
+def test_a_cancelled_request_is_a_client_that_left_unless_the_server_shuts_down(
+    codec: Codec,
+    upstream: Upstream,
+    upstream_url: str,
+    lines: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    draining: bool,
+    scope: dict[str, Any],
+    status: int,
+) -> None:
+    upstream.events, upstream.pause_s = whole(500), 0.02
+    if before_audio := status == 499:
+        upstream.hang_after = 0
+    settings = load_settings(llama_endpoint=upstream_url, model="embedded", postprocess=False)
+    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
+    monkeypatch.setattr(Admission, "draining", draining)
+    body = json.dumps(ask(response_format="pcm")).encode()
+    incoming: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
+    if scope is SOCKET:
+        incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "Hello there."}]
+    sent = asyncio.run(
+        cancelled(
+            service, scope, incoming, lambda sent: bool(upstream.requests) if before_audio else sent >= 3
+        )
+    )
+    line = lines()[-1]
+    metrics = service.metrics.text().decode()
+    if draining:
+        assert (line["outcome"], line["error"]) == ("failed", INTERRUPTED)
+        assert "orpheus_speech_failed_total 1.0" in metrics
+        assert sent[-1].get("code", 1012) == 1012
+    else:
+        assert (line["outcome"], line["status"], line["error"]) == ("cancelled", status, None)
+        assert "orpheus_speech_failed_total 0.0" in metrics
+        assert "orpheus_speech_cancelled_total 1.0" in metrics
+        assert len(sent) == 0 or not before_audio
+    eventually(lambda: upstream.left == 1)
+
+
+def test_head_requests_are_logged_as_such_and_a_probe_s_not_at_all(
+    speech: Start, lines: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = speech()
+    for path in ("/live", "/ready", "/metrics", "/live/"):
+        assert client.head(path).status_code == 200
+    assert client.head("/v1/models").status_code == 200
+    assert [line["route"] for line in lines()] == ["/v1/models"]
+    assert caplog.messages[-1] == "HEAD"

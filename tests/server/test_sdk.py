@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -107,6 +108,32 @@ def test_the_sdk_retries_a_full_server_after_its_retry_after(
     content = client.audio.speech.create(**BODY, response_format="pcm").content
     assert len(content) == SAMPLES * 2
     assert waits_s == [pytest.approx(4, rel=0.25)]  # the SDK waits up to a quarter less
+
+
+def test_many_sdk_callers_at_once_are_all_served_within_their_two_retries(
+    speech: Start, upstream: Upstream
+) -> None:
+    callers, places = 32, 8
+    upstream.events, upstream.pause_s = whole(8), 0.05
+    url = f"{speech(max_requests=places).base_url}/v1"
+
+    async def ask_at_once() -> list[bytes | BaseException]:
+        async with openai.AsyncOpenAI(
+            base_url=url, api_key="none-needed", http_client=openai.DefaultAsyncHttpxClient(trust_env=False)
+        ) as client:
+
+            async def content() -> bytes:
+                return (await client.audio.speech.create(**BODY, response_format="pcm")).content
+
+            await asyncio.gather(
+                *(content() for _ in range(places))
+            )  # so that the server knows how long it takes
+            return await asyncio.gather(*(content() for _ in range(callers)), return_exceptions=True)
+
+    answers = asyncio.run(ask_at_once())
+    assert [len(answer) if isinstance(answer, bytes) else answer for answer in answers] == [
+        8 * 2048 * 2
+    ] * callers
 
 
 def test_every_error_has_its_own_class_and_an_id(sdk: Sdk, upstream: Upstream) -> None:

@@ -16,7 +16,7 @@ import websockets
 from starlette.responses import JSONResponse
 from websockets.sync.client import ClientConnection, connect
 
-from orpheus.http.process import WebSocketProtocol
+from orpheus.http.protocols import WebSocketProtocol
 from tests.support.audio import decode
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
 from tests.support.waiting import eventually
@@ -301,15 +301,6 @@ def test_a_refused_utterance_is_not_begun_in_its_middle(session: Begin, upstream
     prompts = [request["prompt"] for request in upstream.requests]
     assert "The next." in prompts[-1]
     assert not any("middle" in prompt for prompt in prompts)
-
-
-def test_text_without_words_fails_only_its_own_utterance(session: Begin) -> None:
-    one = session()
-    one.say("***")
-    events = one.until("session.done")
-    assert (events[0]["code"], events[0]["partial_audio"]) == ("empty_input", False)
-    one.say("Words.")
-    assert types(one.until("session.done")) == ["audio.start", "audio.done", "session.done"]
 
 
 def test_a_tier_1_that_dies_is_reported_and_the_next_utterance_is_spoken(

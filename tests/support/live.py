@@ -16,12 +16,15 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx
+import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
-from orpheus.http.process import WebSocketProtocol
+from orpheus.http.connections import Peer
+from orpheus.http.process import Server, listen
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,13 +37,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
-    """The URL of `app`, served by uvicorn as in production."""
-    config = uvicorn.Config(
-        app, port=0, log_level="critical", ws=WebSocketProtocol, timeout_graceful_shutdown=1
-    )
-    bound = socket.socket()
-    bound.bind(("127.0.0.1", port))
-    server = uvicorn.Server(config)
+    """The URL of `app`, served as in production."""
+    bound = listen("127.0.0.1", port, "")
+    server = Server(app, log_level="critical", timeout_graceful_shutdown=1)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
@@ -53,6 +52,18 @@ def served(app: ASGIApp, port: int = 0) -> Iterator[str]:
         thread.join(10)
         bound.close()
         assert not thread.is_alive(), f"the server did not stop: {_whereabouts(thread, server)}"
+
+
+def keep_little_unread(monkeypatch: pytest.MonkeyPatch, kernel_bytes: int = 16 * 1024) -> None:
+    """Let a server and its system keep little of what is not read, so that tests need not send megabytes."""
+    made = Peer.connection_made
+
+    def connection_made(self: Peer, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, kernel_bytes)
+        cast(asyncio.Transport, transport).set_write_buffer_limits(kernel_bytes)
+        made(self, transport)
+
+    monkeypatch.setattr(Peer, "connection_made", connection_made)
 
 
 def _whereabouts(thread: threading.Thread, server: uvicorn.Server) -> str:

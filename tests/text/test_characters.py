@@ -24,6 +24,14 @@ from orpheus.text.characters import MAX_COMBINING_MARKS, normalize
         ("a\x00b\ud800c\ue000d", "a b c d"),
         ("one\r\ntwo\u2028three\u2029 four", "one\ntwo\nthree\nfour"),
         ("cafe\u0301", "café"),
+        ("Don&#8217;t &#128512; caf&eacute; &amp;amp;#39; &nbsp; x", "Don't café ' x"),
+        ("&#x110000; &#0; &#55357; &#55357;&#56832; x", "x"),
+        ("AT&T R&D; R&amp;D; ?a=1&copy=2 &bogus; a & b &", "AT&T R&D; R&D; ?a=1&copy=2 &bogus; a & b &"),
+        ("un`code`able `x` d`accord", "un`code`able `x` d'accord"),
+        ("‹a› «b» ❝c❞ ″d″ ＂e＂", '\'a\' "b" "c" "d" "e"'),
+        ("⓪ ① ⑳ ❿ ⑴ ⒈, ⓗⓘ 🅗🅘 🄷🄸 ʜɪ Ⅳ ㎞ １ ％", "0 1 20 10 1 1, hi HI HI hi IV km 1 %"),
+        ("Z̷a̷l̷g̷o̷ a\u20d7 i\u0307", "Zalgo a i"),
+        ("\u3164\u115f x\U000e0100 ℹ️", "x"),
     ],
 )
 def test_characters_become_those_the_model_was_trained_on(text: str, expected: str) -> None:

@@ -213,12 +213,34 @@ async def test_surrogates_in_two_fragments_are_joined(fragments: list[str], rece
     assert "".join(span.text for span in text.spans) == received
 
 
-async def test_a_text_with_nothing_to_say_is_an_error_unless_words_came_before() -> None:
-    with pytest.raises(BadRequest, match="nothing to say"):
-        await segments(streaming(), ["*** ", "😀"])
+async def test_a_text_with_nothing_to_say_is_said_in_no_time() -> None:
+    assert await segments(streaming(), ["*** ", "😀"]) == []
     text = streaming()
     await segments(text, ["Hello there, you. ", 0.3, "😀"])
     assert text.unsaid == "😀"
+
+
+async def test_a_text_in_letters_that_the_model_cannot_speak_is_an_error_unless_words_came_before() -> None:
+    with pytest.raises(BadRequest, match="Chinese") as caught:
+        await segments(streaming(), ["你好，", 0.3, "世界。"])
+    assert caught.value.code == "unspeakable_language"
+    text = streaming()
+    assert await segments(text, ["Hello there, you. ", 0.3, "你好。"]) == ["Hello there, you."]
+    assert (text.left_out_chars, text.unsaid) == (2, "你好。")
+
+
+@pytest.mark.parametrize("cut", range(1, len("Don&#8217;t &amp;#39;x&eacute; AT&T")))
+async def test_an_entity_may_arrive_in_two_fragments(cut: int) -> None:
+    sent = "Don&#8217;t &amp;#39;x&eacute; AT&T"
+    text = streaming()
+    assert await segments(text, [sent[:cut], 0.4, sent[cut:]]) == ["Don't 'xé AT&T."]
+    assert "".join(span.text for span in text.spans) == "Don’t 'xé AT&T"
+
+
+async def test_halves_of_an_emoji_may_arrive_as_entities() -> None:
+    text = streaming()
+    assert await segments(text, ["Well done, &#5535", "7;", "&#56832", "; you."]) == ["Well done, you."]
+    assert "".join(span.text for span in text.spans) == "Well done, 😀 you."
 
 
 async def test_a_text_that_is_too_long_is_an_error() -> None:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from orpheus.errors import AtCapacity, BadRequest, NotReady, UpstreamError
 from orpheus.prompt import turn_text
-from orpheus.sampling import Sampling
+from orpheus.sampling import LLAMA_CPP_ANY_SEED, Sampling
 from orpheus.settings import load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
 from orpheus.vocabulary import number_of
@@ -80,6 +80,17 @@ async def test_no_seed_is_sent_unless_one_is_set(upstream: tuple[Upstream, str])
         async for _ in source.generate(segment):
             pass
     assert "seed" not in behaviour.requests[0]
+
+
+async def test_a_seed_that_llama_cpp_takes_for_any_is_sent_as_another(
+    upstream: tuple[Upstream, str],
+) -> None:
+    behaviour, url = upstream
+    async with tokens(url) as source:
+        segment = dataclasses.replace(SEGMENT, sampling=Sampling(seed=LLAMA_CPP_ANY_SEED))
+        async for _ in source.generate(segment):
+            pass
+    assert behaviour.requests[0]["seed"] not in (None, -1, LLAMA_CPP_ANY_SEED)
 
 
 async def test_the_end_of_speech_ends_it_even_if_the_server_continues(

@@ -79,6 +79,16 @@ async def test_unspeakable_text_is_echoed_at_the_end() -> None:
     assert told[-1].start_s == pytest.approx(1.0)
 
 
+async def test_a_paragraph_that_is_left_out_takes_no_time_from_the_words_after_it() -> None:
+    _, usage, words = await begun("你好，世界。" * 20 + "\n\nOne two.")
+    segment = usage.segments[0]
+    segment.start, segment.samples, segment.complete, usage.samples = 0, 48_000, True, 48_000
+    unsaid, one, two = words.rest()
+    assert unsaid.start_s == 0
+    assert one.start_s == pytest.approx(0, abs=0.4)
+    assert two.start_s == pytest.approx(2 * 4 / 8, abs=0.4)
+
+
 async def test_several_segments_of_one_text_share_its_words_by_their_length() -> None:
     live = StreamingSegmenter("en", 60, max_chars=1000)
     text = "This is a sentence of some words, all in all. And here is another one like it, more or less."

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, Unauthorized
+from orpheus.http.sse import read_events
 from orpheus.playout import PlayoutClock
 from orpheus.prompt import turn_text
 
@@ -30,6 +31,7 @@ CHAPTER = (
 )
 AUDIBLE = 0.01  # of full scale
 STUCK_S = 60.0  # longest silence of a server
+MOST_EVENT_BYTES = 1 << 26  # a cached answer is one event, with all of its audio
 
 
 @dataclass
@@ -101,8 +103,8 @@ async def listen_to_segments(
         client(url, headers) as asking,
         _asked(asking, text, seed, stream_format="sse") as response,
     ):
-        async for line in response.aiter_lines():
-            event = json.loads(line[5:]) if line.startswith("data:") else {}
+        async for data in read_events(response.aiter_bytes(), MOST_EVENT_BYTES):
+            event = json.loads(data)
             pcm += base64.b64decode(event.get("audio", ""))
             starts_s += event.get("segments_s", [])
     return _samples(pcm), starts_s
@@ -118,10 +120,11 @@ def pauses_s(pcm: NDArray[np.float64], starts_s: list[float]) -> list[float]:
 async def frames_from_tier_1(client: httpx.AsyncClient, text: str, frames: int, seed: int) -> float:
     """Seconds until tier 1, at the client's URL, has sent so many frames of `text`."""
     body = {"prompt": turn_text("tara", text), "stream": True, "max_tokens": 900, "seed": seed}
+    body["return_token_ids"] = True  # an event a frame
     started_s = time.perf_counter()
     async with client.stream("POST", "/v1/completions", json=body) as events:
-        async for line in events.aiter_lines():
-            frames -= "custom_token" in line
+        async for data in read_events(events.aiter_bytes()):
+            frames -= "custom_token" in data
             if not frames:
                 return time.perf_counter() - started_s
     raise EngineError(f"{client.base_url} ended a completion before its first frames.")

@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from orpheus.errors import OrpheusError
+from orpheus.redaction import redacted
 
 Status = Literal["passed", "warning", "failed", "skipped"]
 COLOURS: dict[Status, str] = {"passed": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
@@ -80,7 +81,7 @@ def examine(checks: Sequence[Check], out: Console, progress: Console) -> int:
     def write(check: Check, finding: Finding) -> None:
         counts[finding.status] += 1
         line = Text(f"{finding.status:8s} ", COLOURS[finding.status])
-        line.append(f"{check.name:10s} {finding.text}", "default")
+        line.append(f"{check.name:10s} {redacted(finding.text)}", "default")
         out.print(line, soft_wrap=True, highlight=False)
 
     for check in checks:
@@ -159,7 +160,7 @@ def _ticking(check: Check, progress: Console) -> Iterator[Callable[[float, str],
     """Shows the running check and its time: on a terminal all the time, elsewhere every ten seconds."""
 
     def line(took_s: float, waits_for: str) -> str:
-        name = f"{check.name}: {waits_for}" if waits_for else check.name
+        name = f"{check.name}: {redacted(waits_for)}" if waits_for else check.name
         return f"{name}, {took_s:.0f} s of at most {check.limit_s:g}"
 
     if check.shows_progress:

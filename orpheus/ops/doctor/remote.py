@@ -27,7 +27,7 @@ LATE = 0.8  # of the whole time until the first byte: what comes so late was hel
 LEAST_AUDIO_S = 0.5  # of a sentence
 NGINX = (
     "let the proxy pass them (nginx: proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade, "
-    'proxy_set_header Connection "upgrade")'
+    'proxy_set_header Connection "upgrade", proxy_set_header Host $http_host)'
 )
 PLAIN, SESSION = "/v1/audio/speech/stream/ws", "/v1/audio/speech/stream"
 SESSION_MESSAGES = (

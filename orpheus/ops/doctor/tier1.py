@@ -15,6 +15,7 @@ import httpx
 
 from orpheus import weights
 from orpheus.errors import EngineError
+from orpheus.http.sse import iter_events
 from orpheus.ops.bench import rivals
 from orpheus.ops.bench.listening import SENTENCE, read_metrics
 from orpheus.ops.child import ChildServer, wait_until_healthy
@@ -108,7 +109,8 @@ def seam(settings: Settings) -> Iterator[Finding]:
 
 def _examined(url: str, settings: Settings) -> Iterator[Finding]:
     key = settings.llama_api_key
-    headers = settings.proxy_headers | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {})
+    headers = settings.proxy_headers | {"Accept-Encoding": "identity"}
+    headers |= {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     voice = voices_of(languages_of(weights.model_name(settings)))[0].id
     body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), settings.model_name)
     timeout = httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
@@ -240,9 +242,10 @@ def _events(client: httpx.Client, url: str, body: dict[str, object]) -> Generato
                 f"{url} answered {response.status_code}: {reason}. Check ORPHEUS_LLAMA_ENDPOINT, ORPHEUS_MODEL_NAME "
                 "and ORPHEUS_LLAMA_API_KEY."
             )
-        for line in response.iter_lines():
-            data = line.removeprefix("data:").strip()
-            if line.startswith("data:") and data != "[DONE]" and (event := read_event(data)):
+        for data in map(str.strip, iter_events(response.iter_raw())):
+            if data == "[DONE]":
+                return
+            if data and (event := read_event(data)):
                 yield event
 
 

@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from fastapi import WebSocket, WebSocketDisconnect
 
 from orpheus.errors import AtCapacity, NotReady, OrpheusError, RequestError, TooLarge
+from orpheus.http.connections import STALL_S
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 24_000  # Hz, of protocols that cannot announce another
 MAX_UNREAD_BYTES = 64 * 1024  # the next frame waits until the client has no more than this left to read
 POLL_S = 0.02  # between two checks of the unread bytes
-STALL_S = 20.0  # a client that reads nothing for this long is dropped
 FIRST_TEXT_S = 60.0  # a socket that sends no text within this time is closed: unmute leaks them
 IDLE_S = 300.0  # longest silence of a client between texts
 KEEP_ALIVE_S = 10.0  # proxies close connections that are silent for longer, some after 15 s
@@ -65,14 +65,9 @@ class Connection:
     async def _flow_control(self) -> AsyncIterator[None]:
         """Waits until the client has read most of what was sent, for as long as it makes progress."""
         stall_s = STALL_S
-        least, gives_up_s = self._unread(), time.monotonic() + stall_s
+        while self._unread() > MAX_UNREAD_BYTES:  # noqa: ASYNC110 - the server drops a client that reads nothing
+            await asyncio.sleep(POLL_S)
         try:
-            while (unread := self._unread()) > MAX_UNREAD_BYTES:
-                if unread < least:
-                    least, gives_up_s = unread, time.monotonic() + stall_s
-                elif time.monotonic() > gives_up_s:
-                    raise TimeoutError
-                await asyncio.sleep(POLL_S)
             async with asyncio.timeout(stall_s):
                 yield
         except TimeoutError:
@@ -98,6 +93,7 @@ class Connection:
                 continue  # audio was sent meanwhile
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
+            await asyncio.sleep(0)  # a message that has arrived already would not let others have their turn
             self._active_s = time.monotonic()
             text = message.get("text")
             return text if isinstance(text, str) else bytes(message.get("bytes") or b"")

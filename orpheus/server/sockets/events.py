@@ -65,6 +65,7 @@ def _body(event: Event, format: str) -> dict[str, Any]:
                 "type": "session.done",
                 "utterance_index": event.utterance,
                 "total_sentences": event.parts,
+                **({"left_out_chars": event.left_out_chars} if event.left_out_chars else {}),
             }
         case UtteranceCancelled():
             return {

@@ -7,12 +7,10 @@ that speech is complete. Text frames are sent only with `events=json` in the que
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
 from fastapi import APIRouter, WebSocket
 
 from orpheus.errors import BadRequest, OrpheusError
@@ -20,6 +18,7 @@ from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import SAMPLE_RATE, Connection, serve
 from orpheus.server.sockets.events import error_json, event_json
+from orpheus.server.sockets.messages import read_json, read_msgpack
 from orpheus.server.utterance_queue import Audio, Event, UtteranceFailed, UtteranceQueue
 from orpheus.tasks import first_of
 from orpheus.tts.encode import SPEED_MAX, SPEED_MIN
@@ -78,7 +77,9 @@ class _PlainStream:
 
     async def read(self) -> None:
         while True:
-            self._handle(_parse_message(await self._connection.receive()))
+            message = await self._connection.receive()
+            if not self.utterances.ended:  # after Eos nothing is wanted but the client's leaving
+                self._handle(_parse_message(message))
 
     def _handle(self, message: _PlainMessage) -> None:
         self._connection.has_text = True
@@ -91,7 +92,7 @@ class _PlainStream:
         whole = self._query.close == "done" or (self._query.close is None and message.plain)
         self.utterances.add_text(message.text, request, word=True, may_join=whole)
         if whole:
-            self.utterances.close()
+            self.utterances.close(final=False)
 
     async def keep_alive(self) -> None:
         if self._events:
@@ -108,8 +109,8 @@ class _PlainStream:
 
 
 def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
-    format = query.get("response_format", "pcm")
-    if format != "pcm":
+    format = query.get("response_format", "pcm").strip().lower()
+    if format not in ("pcm", ""):
         raise BadRequest(
             "This WebSocket sends only pcm: omit response_format, or use /v1/audio/speech.",
             param="response_format",
@@ -154,24 +155,26 @@ def _parse_message(message: str | bytes) -> _PlainMessage:
         return _parse_map(_unpack(message)) if message != b"\0" else _PlainMessage(None)
     start = message.lstrip()
     if start.startswith("{") and '"type"' in start:
-        try:
-            return _parse_map(json.loads(message))
-        except (ValueError, RecursionError):
-            raise BadRequest(
-                "This text frame starts like JSON but is not valid JSON.", code="invalid_json"
-            ) from None
+        body = read_json(message)
+        if body is None:
+            raise BadRequest("This text frame starts like JSON but is not valid JSON.", code="invalid_json")
+        return _parse_map(body)
     return _PlainMessage(message if start else None, plain=True)
 
 
-def _unpack(message: bytes) -> Any:
-    try:
-        return msgpack.unpackb(message)
-    except Exception:  # msgpack's errors have no common base
-        raise BadRequest("This binary frame is not valid msgpack.", code="invalid_msgpack") from None
+def _unpack(message: bytes) -> dict[str, Any]:
+    body = read_msgpack(message, ("type", "text", "voice"))
+    if body is None:
+        raise BadRequest(
+            "This binary frame is not valid msgpack: send a map of type Text, with a 'text' string, or of type Eos.",
+            code="invalid_msgpack",
+        )
+    return body
 
 
-def _parse_map(body: Any) -> _PlainMessage:
-    kind = str(body.get("type", "")).lower() if isinstance(body, dict) else ""
+def _parse_map(body: dict[str, Any]) -> _PlainMessage:
+    kind = body.get("type")
+    kind = kind.lower() if isinstance(kind, str) else None
     if kind == "eos":
         return _PlainMessage(None)
     if kind != "text" or not isinstance(body.get("text"), str):

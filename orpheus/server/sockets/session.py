@@ -8,7 +8,6 @@ vLLM's protocol of the same path, extended by `input.cancel`, word timestamps an
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
@@ -20,6 +19,7 @@ from orpheus.server.schema import SessionConfig
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection, serve
 from orpheus.server.sockets.events import error_json, event_json
+from orpheus.server.sockets.messages import read_json
 from orpheus.server.utterance_queue import LEAD_S, Audio, Event, UtteranceQueue, WordStarted
 from orpheus.tasks import first_of
 
@@ -46,6 +46,7 @@ class _Session:
         self.connection = connection
         self._service = service
         self._config = SessionConfig.model_validate({})
+        self._configured = False  # by the client
         self._utterances = UtteranceQueue(service, self._emit)
         self._set_lead()
 
@@ -60,14 +61,25 @@ class _Session:
         while True:
             message = await self.connection.receive()
             try:
-                await self._handle(_parse_message(message))
+                parsed = _parse_message(message)
+                if not self._utterances.ended or parsed.get("type") == "input.cancel":
+                    await self._handle(parsed)
             except OrpheusError as error:
-                await self.connection.send(error_json(error))
+                if not self._utterances.ended:
+                    await self.connection.send(error_json(error))
 
     async def _handle(self, message: dict[str, Any]) -> None:
         match message.get("type"):
             case "session.config":
-                self._configure(message)
+                try:
+                    self._configure(message)
+                except OrpheusError:
+                    # As in vLLM an earlier config stays in force. Without one, what follows would be spoken in a voice
+                    # and a format that nobody asked for: it is passed over, like refused text.
+                    self._utterances.refuse_next(not self._configured)
+                    raise
+                self._configured = True
+                self._utterances.refuse_next(False)
             case "input.text":
                 text = message.get("text")
                 if not isinstance(text, str):
@@ -118,11 +130,8 @@ class _Session:
 def _parse_message(message: str | bytes) -> dict[str, Any]:
     if isinstance(message, bytes):
         raise BadRequest("Messages must be text frames with a JSON object; this one is binary.")
-    try:
-        parsed = json.loads(message)
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
+    parsed = read_json(message)
+    if parsed is None:
         raise BadRequest(
             f"A message must be a JSON object with a 'type', one of {MESSAGE_TYPES}.", code="invalid_json"
         )

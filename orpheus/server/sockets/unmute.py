@@ -27,6 +27,7 @@ from orpheus.server.openapi import errors
 from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import KEEP_ALIVE_S, SAMPLE_RATE, Connection, serve
+from orpheus.server.sockets.messages import read_msgpack
 from orpheus.server.utterance_queue import (
     Audio,
     Event,
@@ -114,8 +115,11 @@ class _Turn:
         voice = self._voice()
         request = SpeechRequest(input="", voice=voice, response_format="pcm", sample_rate=SAMPLE_RATE)
         while True:
+            message = await self._connection.receive()
+            if self._utterances.ended:
+                continue  # after Eos nothing is wanted but the client's leaving
             try:
-                kind, text = _parse_message(await self._connection.receive())
+                kind, text = _parse_message(message)
                 if kind == "Eos":
                     self._utterances.close()
                 elif kind == "Text" and not self._failed:
@@ -183,11 +187,10 @@ def _parse_message(message: str | bytes) -> tuple[str, str]:
         return "Text", message
     if message == b"\0":
         return "Eos", ""
-    try:
-        body = msgpack.unpackb(message)
-        kind, text = body["type"], body.get("text", "")
-    except Exception:  # msgpack's errors have no common base
-        raise BadRequest("This message is not a msgpack map with a 'type'.", code="invalid_msgpack") from None
+    body = read_msgpack(message, ("type", "text"))
+    if body is None or "type" not in body:
+        raise BadRequest("This message is not a msgpack map with a 'type'.", code="invalid_msgpack")
+    kind, text = body["type"], body.get("text", "")
     if kind not in ("Text", "Eos", "Voice") or not isinstance(text, str):
         raise BadRequest("A message must be of type Text, Eos or Voice.")
     return kind, text

@@ -25,6 +25,7 @@ ENV_FILE = Path(".env")
 REAL_MODEL = "lex-au/Orpheus-3b-FT-Q8_0.gguf"  # a repository: its name does end in .gguf
 REAL_CODEC = "hubertsiuzdak/snac_24khz"
 EMBEDDED = "embedded"
+SERVED_NAME = "orpheus"  # what tier 1 calls its model
 MAX_CONTEXT_TOKENS = (
     131_072  # of Llama 3.2, which Orpheus-3B is; llama.cpp counts all streams together in 32 bits
 )
@@ -56,13 +57,17 @@ class Shared(Environment):
 
     model: str | None = Field(
         None,
-        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: the published Orpheus-3B if "
-        "llama.cpp can use a GPU, otherwise 'embedded'",
+        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: tier 1 takes the published "
+        "Orpheus-3B if a GPU here speaks it in real time, otherwise 'embedded'; tier 2 asks tier 1",
     )
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Hugging Face token, for gated or private weights"
     )
-    model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
+    model_name: str | None = Field(
+        None,
+        description="name of the model at the completions endpoint. Unset: tier 1 calls it 'orpheus', tier 2 takes the "
+        "one that /v1/models lists",
+    )
     temperature: float = Field(
         Sampling.temperature, ge=0, le=TEMPERATURE_MAX, description="0 is greedy, which makes Orpheus loop"
     )

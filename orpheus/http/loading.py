@@ -30,10 +30,16 @@ class BackgroundLoad(Generic[T]):
         self._load = load
         self._close = close
         self._name = name
+        self.waits_for: str | None = None  # a sentence that `load` may set: what keeps it waiting
         self._lock = threading.Lock()
         self._closing = False
         self._future: Future[T] = Future()
         self._future.set_running_or_notify_cancel()  # so that who stops waiting for it does not cancel it
+
+    @property
+    def done(self) -> bool:
+        """Whether it is loaded, or has failed."""
+        return self._future.done()
 
     @property
     def failure(self) -> OrpheusError | None:
@@ -45,7 +51,7 @@ class BackgroundLoad(Generic[T]):
     def ready(self) -> T:
         """What was loaded; NotReady says why there is nothing."""
         if not self._future.done():
-            raise NotReady(f"The {self._name} is loading: try again shortly.")
+            raise NotReady(self.waits_for or f"The {self._name} is loading: try again shortly.")
         if self.failure is not None:
             raise NotReady(f"The {self._name} could not be loaded: {self.failure}")
         return self._future.result()

@@ -5,6 +5,7 @@ The second check sends exactly what tier 2 sends, so any completions server can 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from orpheus import weights
-from orpheus.errors import EngineError
+from orpheus.codec.checkpoint import read_config
+from orpheus.errors import EngineError, OrpheusError
 from orpheus.http.sse import iter_events
 from orpheus.ops.bench import rivals
 from orpheus.ops.bench.listening import SENTENCE, read_metrics
@@ -24,11 +26,13 @@ from orpheus.ops.doctor.machine import health
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.tts.frames import FrameAssembler
+from orpheus.tts.served_model import ServedModel, check_fit
 from orpheus.tts.token_source import (
     CONNECT_TIMEOUT_S,
     STALL_TIMEOUT_S,
     CompletionEvent,
     Generation,
+    HttpTokenSource,
     completion_body,
     read_event,
 )
@@ -39,7 +43,7 @@ from orpheus.vocabulary import (
     numbers_from_published_ids,
     slot_and_code,
 )
-from orpheus.voices import languages_of, voices_of
+from orpheus.voices import voices_of
 
 MEASURE_S = 3.0
 MOST_TOKENS = 1500  # 18 s of speech for a text of 3
@@ -108,24 +112,46 @@ def seam(settings: Settings) -> Iterator[Finding]:
 
 
 def _examined(url: str, settings: Settings) -> Iterator[Finding]:
+    model = yield from _what_it_serves(url, settings)
+    if model is None:
+        return
     key = settings.llama_api_key
     headers = settings.proxy_headers | {"Accept-Encoding": "identity"}
     headers |= {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    voice = voices_of(languages_of(weights.model_name(settings)))[0].id
-    body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), settings.model_name)
+    voice = voices_of(model.languages)[0].id
+    body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), model)
     timeout = httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     with httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client:
         try:
             yield from _tokens(client, url, body)
             yield from _leaving(client, url, body)
-        except httpx.ConnectError:
-            yield failed(
-                f"nothing answers at {url}: start tier 1 with `orpheus llama`, or set ORPHEUS_LLAMA_ENDPOINT."
-            )
         except httpx.TimeoutException:
             yield failed(f"{url} sent nothing for {STALL_TIMEOUT_S:g} s: is it loaded? Its log says why.")
         except httpx.HTTPError as error:
             yield failed(f"{url} broke off in the middle ({type(error).__name__}): its log says why.")
+
+
+def _what_it_serves(url: str, settings: Settings) -> Generator[Finding, None, ServedModel | None]:
+    """The model at the endpoint, if tier 2 could speak through it."""
+    try:
+        model = asyncio.run(served_at(url, settings))
+        folder = weights.find_codec(settings.model_copy(update={"codec": settings.codec or model.codec}))
+        check_fit(model, read_config(folder))
+    except OrpheusError as error:
+        yield failed(str(error))
+        return None
+    limit = f", {model.context_tokens:,} tokens of prompt and speech" if model.context_tokens else ""
+    yield passed(f"{url} serves {model}{limit}; the codec is {settings.codec or model.codec}")
+    return model
+
+
+async def served_at(url: str, settings: Settings) -> ServedModel:
+    """What the endpoint serves. OrpheusError if it does not tell."""
+    source = HttpTokenSource(settings.model_copy(update={"llama_endpoint": url}))
+    try:
+        return await source.model(patient=False)
+    finally:
+        await source.aclose()
 
 
 @dataclass

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orpheus import embedded
-from orpheus.codec.checkpoint import PUBLISHED, CodecConfig, read_config
 from orpheus.errors import NotReady, SetupError
 from orpheus.sampling import LLAMA_CPP_ANY_SEED
 from orpheus.settings import EMBEDDED, REAL_CODEC, REAL_MODEL, SERVED_NAME, Settings
 from orpheus.vocabulary import PUBLISHED_TOKENS, SLOTS
 from orpheus.voices import languages_of
+
+if TYPE_CHECKING:
+    from orpheus.codec.checkpoint import CodecConfig
 
 SEGMENT_CHARS = 280  # most characters generated in one go
 SEGMENT_TOKENS = 2048  # the context that so many need, prompt and speech
@@ -99,7 +101,8 @@ def listed_model(answer: Any, settings: Settings) -> ServedModel:
     NotReady if there are several and none of them stands out.
     """
     listed = answer.get("data") if isinstance(answer, dict) else None
-    cards = [card for card in listed or () if isinstance(card, dict) and isinstance(card.get("id"), str)]
+    listed = listed if isinstance(listed, list) else []
+    cards = [card for card in listed if isinstance(card, dict) and isinstance(card.get("id"), str)]
     chosen = _chosen(cards, settings.model_name)
     if chosen is None:
         return named_model(settings)
@@ -143,6 +146,8 @@ def _chosen(cards: list[dict[str, Any]], wanted: str | None) -> dict[str, Any] |
 
 def check_fit(model: ServedModel, codec: CodecConfig) -> None:
     """SetupError unless this codec can speak what the model generates, as far as that is known."""
+    from orpheus.codec.checkpoint import PUBLISHED, read_config  # imports torch, which clients of tier 1 lack
+
     if model.context_tokens is not None and model.context_tokens < SHORTEST_CONTEXT_TOKENS:
         raise SetupError(
             f"Tier 1 serves {model} with a context of {model.context_tokens} tokens, too few to speak in: give it "

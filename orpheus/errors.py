@@ -122,7 +122,7 @@ class UpstreamError(EngineError):
 # What the extras install (pyproject.toml), by the names it is imported under.
 _EXTRAS = {
     "llama": ("llama_cpp",),
-    "speech": ("torch", "snac", "av", "num2words", "sentencex", "msgpack", "cachetools"),
+    "speech": ("torch", "snac", "av", "num2words", "msgpack", "cachetools"),
 }
 
 

@@ -75,6 +75,10 @@ class Http(Protocol):
         """Whether a whole request is being answered, so that a client may have sent its last byte and still read."""
 
     @property
+    def sends(self) -> bool:
+        """Whether its answer has begun and is not complete."""
+
+    @property
     def receives(self) -> bool:
         """Whether the client may still be sending what will not be read."""
 
@@ -410,7 +414,9 @@ class Peer(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _outlives_eof(self) -> bool:
         """Whether to keep the connection after the client's last byte; it is then closed when it is answered."""
-        if not self._http.answers:
+        # In the middle of an answer nothing can be sent that a living client would ignore, and one that has left must be
+        # noticed at once, even while nothing is generated: there, the last byte is taken for leaving.
+        if not self._http.answers or self._http.sends:
             return False
         self._http.probe()
         self._look_after_eof()

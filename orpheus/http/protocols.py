@@ -66,11 +66,15 @@ class HttpProtocol(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete and not self.awaits_body
 
     @property
+    def sends(self) -> bool:
+        return self.answers and self.cycle.response_started
+
+    @property
     def receives(self) -> bool:
         return self._refused or self.awaits_body
 
     def probe(self) -> None:
-        if not self.cycle.response_started and self.scope["http_version"] == "1.1":
+        if self.scope["http_version"] == "1.1":
             self.transport.write(_CONTINUE)
 
     def refuse(self, error: OrpheusError) -> None:
@@ -128,7 +132,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     awaits = None
     awaits_body = False
-    answers = False  # a WebSocket ends with a close frame; one that just ends has failed
+    answers = sends = False  # a WebSocket ends with a close frame; one that just ends has failed
     _behind = False  # whether the last ping was queued behind unread data
     _heard = False
 

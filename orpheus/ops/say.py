@@ -215,7 +215,7 @@ def split_text(text: str, max_chars: int) -> list[Part]:
             pieces.append((paragraph, True))
             continue
         sentences = split_sentences(paragraph, "en")
-        cut = [part for sentence in sentences for part in split_long(sentence, max_chars)]
+        cut = [part for sentence in sentences for part in split_long(sentence, max_chars, "en")]
         pieces += [(part, part is cut[-1]) for part in cut]
     joined: list[tuple[str, bool]] = []
     for piece, ends in pieces:
@@ -224,7 +224,9 @@ def split_text(text: str, max_chars: int) -> list[Part]:
         else:
             joined.append((piece, ends))
     parts = [
-        Part(part, PARAGRAPH_PAUSE_MS if ends else pause_ms(part)) for part, ends in joined if part.strip()
+        Part(part, PARAGRAPH_PAUSE_MS if ends else pause_ms(part, "", "en"))
+        for part, ends in joined
+        if part.strip()
     ]
     return [*parts[:-1], parts[-1]._replace(pause_ms=0)] if parts else [Part(text, 0)]
 

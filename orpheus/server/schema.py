@@ -69,6 +69,10 @@ class SpeechRequest(BaseModel):
             description="write numbers out before they reach the model, which reads most of them correctly"
         ),
     ] = False
+    stage_directions: Annotated[
+        Literal["read", "skip"],
+        Field(description="words in *stars* or _underscores_ that stand as a sentence of their own"),
+    ] = "read"
     lead_silence_ms: Annotated[
         float | None, Field(ge=0, le=2000, description="silence before the first word")
     ] = None

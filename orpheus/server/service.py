@@ -189,6 +189,7 @@ class SpeechService:
             max_tokens=request.max_tokens or settings.max_tokens,
             lead_silence_s=lead_ms / 1000,
             normalize=request.normalize,
+            skip_directions=request.stage_directions == "skip",
             patient=patient,
             format=request.response_format,
             speed=request.speed,
@@ -245,7 +246,7 @@ class SpeechService:
         async with aclosing(pipeline.speak(source, params, usage)) as samples:
             async for pcm in samples:
                 self.admission.check_not_drained()
-                before, segment = segment, len(usage.segment_starts) - 1
+                before, segment = segment, max(0, len(usage.segment_starts) - 1)  # silence may come first
                 ended = part
                 if part is None or (segment > before and _splits(params.split, usage.segments[before])):
                     part = _Part(pipeline.sample_rate, params)

@@ -63,7 +63,6 @@ _STRAY_JOINER = re.compile(rf"(?<![^\x00-\x7f])[{_JOINERS}]|[{_JOINERS}](?![^\x0
 _GUILLEMETS, _SINGLE_GUILLEMETS = re.compile("« ?| ?»"), re.compile("‹ ?| ?›")
 # "don`t", but not the ticks around code.
 _BACKTICK_APOSTROPHE = re.compile(r"(?<![\w`])([^\W\d_]{1,30})`(?=[^\W\d_]{1,30}(?![\w`]))")
-_HTML_BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 _GAP = re.compile(f"[ {_PICTURE}]+")
 _SPACES_AROUND_BREAK = re.compile(r" ?\n ?")
 
@@ -114,7 +113,6 @@ def normalize(text: str) -> str:
         text = _LOOSE_MARKS.sub("", unicodedata.normalize("NFC", _limit_combining_marks(text)))
     if "`" in text:
         text = _BACKTICK_APOSTROPHE.sub(r"\1'", text)
-    text = _HTML_BREAK.sub("\n", text)
     text = _SPACES_AROUND_BREAK.sub("\n", _GAP.sub(_gap, text)).strip()
     return _SINGLE_GUILLEMETS.sub("'", _GUILLEMETS.sub('"', text))
 

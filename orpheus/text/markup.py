@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-_ITEM = "\x1e"  # begins a line that is a block by itself; characters.normalize removes it from the input
+ITEM = "\x1e"  # begins a line that is a block by itself; characters.normalize removes it from the input
 
 # A fence may name the language of the code below it; with nothing below, "```yes" is a word.
 _FENCE = r"^(?:`{3,}|~{3,})(?: ?[\w+#.-]{1,20}(?=\n))?$"
@@ -46,9 +46,9 @@ def strip_blocks(text: str) -> str:
     text = _QUOTE.sub("", text)
     text = _HEADING.sub(r"\n\1\n", text)
     text = _HEADING_END.sub("", text)
-    text = _BULLET.sub(_ITEM, text)
-    text = _NUMBERED.sub(_ITEM, text)
-    text = _ROW.sub(lambda row: _ITEM + _CELLS.sub(", ", row[1].strip(" |")), text)
+    text = _BULLET.sub(ITEM, text)
+    text = _NUMBERED.sub(ITEM, text)
+    text = _ROW.sub(lambda row: ITEM + _CELLS.sub(", ", row[1].strip(" |")), text)
     text = _LINK.sub(r"\1", text)
     text = _AUTOLINK.sub(r"\1", text)
     return "\n".join(_unwrap(text.split("\n")))
@@ -59,7 +59,7 @@ def _unwrap(lines: list[str]) -> list[str]:
     blocks: list[str] = []
     current: list[str] = []  # lines of the block that is being collected
     for line in lines:
-        if current and line and line[0] != _ITEM:
+        if current and line and line[0] != ITEM:
             wrapped = len(current[-1]) >= MIN_WRAPPED_CHARS
             if wrapped or _is_continuation(line):
                 current.append(line)
@@ -68,7 +68,7 @@ def _unwrap(lines: list[str]) -> list[str]:
             blocks.append(" ".join(current))
             current = []
         if line:
-            current.append(line.lstrip(_ITEM))
+            current.append(line.lstrip(ITEM))
         elif blocks and blocks[-1]:
             blocks.append("")
     if current:

@@ -9,13 +9,35 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from orpheus.errors import BadRequest
 from orpheus.prompt import strip_control
-from orpheus.text import addresses, characters, markup, numbers, scripts, tags
-from orpheus.text.sentences import MIN_CHARS, early_clause_end, length, split_long, split_sentences
+from orpheus.text import (
+    addresses,
+    characters,
+    citations,
+    elements,
+    entities,
+    markup,
+    math,
+    numbers,
+    pauses,
+    scripts,
+    tags,
+)
+from orpheus.text.incoming import IncomingText
+from orpheus.text.sentences import (
+    CLOSING,
+    CONTEXT_CHARS,
+    MIN_CHARS,
+    early_clause_end,
+    ends_sentence,
+    length,
+    split_long,
+    split_sentences,
+)
 
 LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
 
@@ -23,43 +45,39 @@ PAUSE_MS = {",": 120, ".": 250, "!": 250, "?": 300}
 LINE_PAUSE_MS = 300  # the least after a list item or a line of a poem
 PARAGRAPH_PAUSE_MS = 500
 
-_MARKS = {".": ".。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
+_MARKS = {".": ".…。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
 _PAUSES_MS = {mark: PAUSE_MS[kind] for kind, marks in _MARKS.items() for mark in marks}
-_CLOSING = "\"')]」』"
-_TERMINATORS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"], *_CLOSING)
+_STOPS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"])
 _REPEATED_MARKS = re.compile(r"([?!？！])[?!？！]+|([,;:])\2+")  # "!!!" breaks the model (Orpheus-TTS #79)
 _DOTS, _DASHES = re.compile(r"\.{4,}"), re.compile(r"-{2,}")
 _SPEAKABLE = re.compile(rf"[^\W_]|{tags.PLACEHOLDER}")
+_ONLY_NUMBERS = re.compile(rf"(?:[\d\s.,:;!?¿¡%$€£¥₹+\"'()-]|{tags.PLACEHOLDER})+")
 _SPACES = re.compile(r" {2,}")
 _FULL_STOPS = {"\u0900": "।", "\u3040": "。"}  # first character of a script → its full stop
 
 
 @dataclass(eq=False)
 class Segment:
-    """A part of the text that is generated in one go, and the result.
+    """A part of the text that is generated in one go, and the result; without text, a pause that was asked for.
 
     The text is cut here; the pipeline fills in the counts while it is spoken, in samples at the codec's rate.
     """
 
     text: str
-    pause_ms: int  # silence after it; 0 after the last
+    pause_ms: int  # silence after it; 0 after the last, and before a pause that the text asks for
+    ends_sentence: bool = True
     start: int | None = None  # its first sample within the utterance, once it is sent
     samples: int = 0  # generated so far, its pause included
     pause_samples: int = 0  # silence at its end, once it is complete
     complete: bool = False
-
-    @property
-    def ends_sentence(self) -> bool:
-        """Whether it ends where a sentence does, by the pause after it."""
-        return self.pause_ms >= PAUSE_MS["."]
 
 
 @dataclass(frozen=True)
 class SegmentedText:
     """A complete text in segments, to be spoken once: the segments record their own results."""
 
-    segments: tuple[Segment, ...]  # none if there was nothing to say
-    removed_tags: int  # <tags> that the model does not know
+    segments: tuple[Segment, ...]  # none with words if there was nothing to say
+    removed_tags: int  # <tags> that the model does not know, and marks that hide what is not spoken
     left_out_chars: int = 0  # letters that the model cannot speak
 
     def source(self) -> SegmentSource:
@@ -109,53 +127,86 @@ class _Part(NamedTuple):
 
 
 def segment_text(
-    text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
+    text: str,
+    language: str,
+    max_chars: int,
+    *,
+    join_chars: int | None = None,
+    normalize: bool = False,
+    skip_directions: bool = False,
 ) -> SegmentedText:
     """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
-    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers.
-    Raises BadRequest if the text contains nothing to say, or nothing that a model of `language` can speak.
+    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers,
+    `skip_directions` leaves out stage directions. Raises BadRequest if the text contains nothing to say, or nothing that
+    a model of `language` can speak.
     """
-    segmented = segment_any(text, language, max_chars, join_chars=join_chars, normalize=normalize)
-    if segmented.segments:
-        return segmented
-    if segmented.left_out_chars:
-        raise scripts.unspeakable(text, language)
-    raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+    incoming = IncomingText(skip_directions=skip_directions)
+    spoken = incoming.end(incoming.append("", entities.decode(text)))
+    segmented = segment_spoken(spoken, language, max_chars, join_chars=join_chars, normalize=normalize)
+    if not any(segment.text for segment in segmented.segments):
+        if segmented.left_out_chars:
+            raise scripts.unspeakable(text, language)
+        raise BadRequest("input has nothing to say: send some words.", param="input", code="empty_input")
+    return replace(segmented, removed_tags=segmented.removed_tags + incoming.removed_tags)
 
 
-def segment_any(
+def segment_spoken(
     text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
 ) -> SegmentedText:
-    """The same, without segments instead of an error if there is nothing to say."""
-    text, removed_tags, left_out_chars = _clean(text, language, normalize)
+    """The same of what an IncomingText let through; without words instead of an error if there is nothing to say."""
     join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
+    segments: list[Segment] = []
+    removed_tags = left_out_chars = 0
+    for part, silence_ms in pauses.split(text):
+        said, removed, left_out = _segment_part(part, language, max_chars, join_chars, normalize)
+        removed_tags += removed
+        left_out_chars += left_out
+        segments += said
+        if silence_ms and segments and not segments[-1].text:
+            segments[-1].pause_ms = min(segments[-1].pause_ms + silence_ms, pauses.MAX_PAUSE_MS)
+        elif silence_ms:
+            segments.append(Segment("", silence_ms))
+    return SegmentedText(tuple(segments), removed_tags, left_out_chars)
+
+
+def _segment_part(
+    text: str, language: str, max_chars: int, join_chars: int, normalize: bool
+) -> tuple[list[Segment], int, int]:
+    """The segments of a text without pauses, none if nothing in it can be said; tags removed, letters left out."""
+    text, removed_tags, left_out_chars = _clean(text, language)
     # One character less: `_terminate` may add a full stop.
-    packed = _pack(_parts(text, language, max_chars - 1), max_chars - 1, join_chars - 1)
-    parts = [part for part in packed if _SPEAKABLE.search(part.text)]
+    packed = _pack(_parts(text, language, max_chars - 1), language, max_chars - 1, join_chars - 1)
+    spoken = (part for part in packed if _SPEAKABLE.search(part.text))
+    parts = [read for part in spoken for read in _read_numbers(part, language, max_chars - 1, normalize)]
     last = len(parts) - 1
-    return SegmentedText(
-        tuple(
-            Segment(tags.from_placeholders(_terminate(part.text)), part.pause_ms if index < last else 0)
+    return (
+        [
+            Segment(
+                tags.from_placeholders(_terminate(part.text)),
+                part.pause_ms if index < last else 0,
+                (part.pause_ms if index < last else pause_ms(text, "", language)) >= PAUSE_MS["."],
+            )
             for index, part in enumerate(parts)
-        ),
+        ],
         removed_tags,
         left_out_chars,
     )
 
 
-def _clean(text: str, language: str, normalize: bool) -> tuple[str, int, int]:
+def _clean(text: str, language: str) -> tuple[str, int, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
-    text = strip_control(characters.normalize(text))
+    text = strip_control(characters.normalize(citations.strip_references(text)))
+    # Before their backslashes, underscores and signs are taken for markup.
+    text = math.read_formulas(text, language)
+    text, removed_elements = elements.strip(text)
     text = addresses.verbalize(markup.strip_blocks(text), language)
     text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
     text, left_out_chars = scripts.leave_out(text, language)
-    if normalize:
-        text = numbers.verbalize(text, language)
     # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
     text = _DASHES.sub(" - ", _DOTS.sub("...", text))
-    return _SPACES.sub(" ", text), removed_tags, left_out_chars
+    return _SPACES.sub(" ", text), removed_elements + removed_tags, left_out_chars
 
 
 def _one_mark(marks: re.Match[str]) -> str:
@@ -171,26 +222,57 @@ def _parts(text: str, language: str, max_chars: int) -> Iterator[_Part]:
         if not block:
             continue
         ends_paragraph = index + 1 == len(lines) or not lines[index + 1]
-        *sentences, last = split_sentences(block, language)
-        for sentence in sentences:
-            yield from _sentence_parts(sentence, max_chars, first)
+        start = 0
+        for sentence in split_sentences(block, language):
+            start += len(sentence)
+            *parts, end = _sentence_parts(
+                sentence, block[start : start + CONTEXT_CHARS], language, max_chars, first
+            )
             first = False
-        *parts, end = _sentence_parts(last, max_chars, first)
-        yield from parts
+            yield from parts
+            if start < len(block):
+                yield end
         pause = PARAGRAPH_PAUSE_MS if ends_paragraph else max(LINE_PAUSE_MS, end.pause_ms)
         yield _Part(_terminate(end.text), " ", pause, ends_paragraph)
-        first = False
 
 
-def _sentence_parts(sentence: str, max_chars: int, first: bool) -> Iterator[_Part]:
-    start = early_clause_end(sentence) if first and length(sentence) > LONG_FIRST_CHARS else 0
+def _sentence_parts(
+    sentence: str, following: str, language: str, max_chars: int, first: bool
+) -> Iterator[_Part]:
+    start = early_clause_end(sentence, language) if first and length(sentence) > LONG_FIRST_CHARS else 0
+    end = 0
     for clause in (sentence[:start], sentence[start:]):
-        for part in split_long(clause, max_chars) if clause else ():
-            text = part.strip()
-            yield _Part(text, " " * part[-1:].isspace(), pause_ms(text), False)
+        for part in split_long(clause, max_chars, language) if clause else ():
+            end += len(part)
+            text, rest = part.strip(), sentence[end : end + CONTEXT_CHARS] + following
+            yield _Part(text, " " * part[-1:].isspace(), pause_ms(text, rest, language), False)
 
 
-def _pack(parts: Iterable[_Part], max_chars: int, join_chars: int) -> list[_Part]:
+def _read_numbers(part: _Part, language: str, max_chars: int, normalize: bool) -> Iterator[_Part]:
+    """`part` with its numbers in words, in several parts if it gets too long.
+
+    Where it is not asked for, only a number that stands alone: the embedded voice says "12" twice, but "twelve" once.
+    """
+    if not normalize and not _ONLY_NUMBERS.fullmatch(part.text):
+        yield part
+        return
+    words = numbers.verbalize(part.text, language)
+    if (chars := length(words)) <= max_chars:
+        yield part._replace(text=words)
+        return
+    # Cut as written, so that no number is cut inside.
+    fitting = max(MIN_CHARS // 2, length(part.text) * max_chars // chars)
+    *parts, end = _sentence_parts(part.text, "", language, fitting, first=False)
+    if not parts:  # a single number that is longer than a segment
+        *parts, end = _sentence_parts(words, "", language, max_chars, first=False)
+        yield from parts
+        yield part._replace(text=end.text)
+        return
+    for one in (*parts, part._replace(text=end.text)):
+        yield from _read_numbers(one, language, max_chars, normalize)
+
+
+def _pack(parts: Iterable[_Part], language: str, max_chars: int, join_chars: int) -> list[_Part]:
     """Join neighbours of a paragraph while they fit. The first stays alone: audio starts with it."""
     packed: list[_Part] = []
     for part in parts:
@@ -209,9 +291,9 @@ def _pack(parts: Iterable[_Part], max_chars: int, join_chars: int) -> list[_Part
             elif complete:
                 packed.append(part)
             else:
-                packed[-1:] = _resplit(joined, max_chars)
+                packed[-1:] = _resplit(joined, language, max_chars)
     if len(packed) > 1 and length(packed[-1].text) < MIN_CHARS:
-        packed[-2:] = _resplit(_joined(packed[-2], packed[-1]), max_chars)
+        packed[-2:] = _resplit(_joined(packed[-2], packed[-1]), language, max_chars)
     return packed
 
 
@@ -219,24 +301,32 @@ def _joined(left: _Part, right: _Part) -> _Part:
     return right._replace(text=left.text + left.space + right.text)
 
 
-def _resplit(part: _Part, max_chars: int) -> Iterator[_Part]:
-    *parts, end = _sentence_parts(part.text, max_chars, first=False)
+def _resplit(part: _Part, language: str, max_chars: int) -> Iterator[_Part]:
+    *parts, end = _sentence_parts(part.text, "", language, max_chars, first=False)
     yield from parts
     yield part._replace(text=end.text)
 
 
-def pause_ms(text: str) -> int:
-    """The pause after `text` in milliseconds, by its last punctuation mark; 0 if it ends within a clause."""
+def pause_ms(text: str, following: str, language: str) -> int:
+    """The pause between `text` and `following` in milliseconds, by the last punctuation mark before it.
+
+    0 within a clause, and after a full stop that ends no sentence ("Ms.").
+    """
     text = text.rstrip()
-    inner = text.rstrip(_CLOSING) if text.endswith(tuple(_CLOSING)) else text
-    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(text[-1:], 0)
+    inner = text.rstrip(CLOSING)
+    closing = text[len(inner) :]
+    if inner.endswith(".") and not ends_sentence(f"{text} {following.lstrip()}", len(text) + 1, language):
+        inner = ""
+    return _PAUSES_MS.get(inner[-1:], 0) or _PAUSES_MS.get(closing[-1:], 0)
 
 
 def _terminate(text: str) -> str:
     """Add a full stop if the text lacks one: without it the model repeats itself."""
-    if text.endswith(_TERMINATORS) or tags.is_placeholder(text[-1:]):
+    if text.endswith((*_STOPS, *CLOSING)) or tags.is_placeholder(text[-1:]):
         return text
     text = text.rstrip(",;:- 、，；：،")
+    if text.rstrip(CLOSING).endswith(_STOPS):  # "a.m.,"
+        return text
     full_stop = "."
     for first, candidate in _FULL_STOPS.items():
         if text[-1:] >= first and (candidate != "।" or text[-1:] < "\u0980"):

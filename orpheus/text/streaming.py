@@ -10,31 +10,52 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from orpheus.errors import TooLarge
-from orpheus.text import entities, scripts
-from orpheus.text.segmenter import LINE_PAUSE_MS, PARAGRAPH_PAUSE_MS, Segment, pause_ms, segment_any
-from orpheus.text.sentences import CLAUSE_END, count_words, length, split_long, split_sentences
+from orpheus.text import citations, elements, entities, math, numbers, pauses, scripts
+from orpheus.text.incoming import IncomingText
+from orpheus.text.segmenter import (
+    LINE_PAUSE_MS,
+    PARAGRAPH_PAUSE_MS,
+    PAUSE_MS,
+    Segment,
+    pause_ms,
+    segment_spoken,
+)
+from orpheus.text.sentences import (
+    CLAUSE_END,
+    can_cut,
+    count_words,
+    ends_sentence,
+    length,
+    split_long,
+    split_sentences,
+)
 
 MIN_WORDS = 3  # in a segment that is not a whole sentence
 RUN_ON_WORDS = 8  # without a clause end among them: the segment ends after the last of these,
 MIN_WORDS_LEFT = 2  # once this many more have come, so that the next segment is not a single word
 WRITER_PAUSE_S = 0.25  # without new text, after which the writer is taken to be pausing
-UNCLOSED_S = 1.0  # without new text, after which "I love you <3" is taken not to have opened a tag
+# Without new text, after which "I love you <3" is taken not to have opened a tag, and "at 7 a.m." to be complete.
+UNCLOSED_S = 1.0
 CLAUSE_BELOW_S = 1.0  # of audio left; with more, only whole sentences are taken
 WORDS_BELOW_S = 0.4  # of audio left; with less, any words are taken
 # Sentences are searched for within this many segment lengths: all of a long text would take too long.
 SEARCH_SEGMENTS = 4
 
-# A line break that ends what came before it: an empty line follows, or a list item, or a heading.
-_LINE_END = re.compile(r"\n(?=[ \t]*(?:\n|[-*+•] |\d{1,3}[.)] |#))")
-_SENTENCE_ENDED = re.compile(r"[.!?。．！？।॥؟۔…][\"')\]」』”’]*\s*$")
+# A line break that ends what came before it: an empty line follows, or a list item, or a heading. Or the end of a block.
+_LINE_END = re.compile(rf"\n(?=[ \t]*(?:\n|[-*+•] |\d{{1,3}}[.)] |#))|{elements.BLOCK_END}", re.IGNORECASE)
 # Markup that is not split while it may still be closed, and within how many characters of its opening.
 _SYMMETRIC_MARKUP = (("```", 2000), ("**", 100), ("`", 100))
 _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
+_ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pitch="low">
+_TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
+# Without spaces between words; Korean has them.
+_SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
+_NUMBER, _NUMBER_LAST = re.compile(r"\S{0,40}\d"), re.compile(r"\d[^\s,;:!?]*\s+\Z")
 _WORD = re.compile(r"\S+\s+")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
 _JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -60,9 +81,9 @@ class StreamingSegmenter:
         max_chars: int,
         join_chars: int | None = None,
         normalize: bool = False,
+        skip_directions: bool = False,
     ) -> None:
         """Segments as `segment_text` makes them; `max_chars` limits the whole text, in characters received."""
-        self.removed_tags = 0
         self.left_out_chars = 0
         self.spans: list[Span] = []  # final: a segment that was returned is never changed by later text
         self.chars = 0  # received
@@ -71,8 +92,11 @@ class StreamingSegmenter:
         self._join_chars = min(join_chars or segment_chars, segment_chars)
         self._max_chars = max_chars
         self._normalize = normalize
+        self._removed_tags = 0
+        self._incoming = IncomingText(skip_directions=skip_directions)
         self._unfinished = ""  # an entity or a surrogate pair, whose end comes with the next fragment
-        self._pending = ""  # not yet in a span
+        self._pending = ""  # let through, but not yet in a span
+        self._searched = 0  # characters of it in which no sentence ends
         self._unsaid = ""  # taken from `_pending`, but unspeakable: it goes into the next span
         self._ready: deque[Segment] = deque()
         self._segments = 0  # in all spans
@@ -89,25 +113,32 @@ class StreamingSegmenter:
             )
         text = self._unfinished + text
         end = entities.finished_end(text)
-        self._pending += entities.decode(text[:end])
         self._unfinished = text[end:]
-        self._pushed_s = asyncio.get_running_loop().time()
+        before = self._pending
+        self._pending = self._incoming.append(before, entities.decode(text[:end]))
+        self._searched = min(self._searched, len(self._pending))  # it may have lost its end
+        if self._pending != before:  # reasoning is not writing: the listener hears nothing of it
+            self._pushed_s = asyncio.get_running_loop().time()
         self._changed.set()
 
     def push_word(self, text: str) -> None:
         """Append one or more whole words that come without the spaces around them."""
         text = entities.decode(text)
-        if self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
+        if not self._incoming.holds and self._pending.endswith(" ") and _JOINS_PREVIOUS.match(text):
             self._pending = self._pending[:-1]
         self.push(text if text[-1:].isspace() or text in _OPENING else text + " ")
 
     def end(self) -> None:
         """The text is complete."""
-        if self._unfinished.startswith("&"):
-            self._pending += entities.decode(self._unfinished)
+        rest = entities.decode(self._unfinished) if self._unfinished.startswith("&") else ""
         self._unfinished = ""
+        self._pending = self._incoming.end(self._incoming.append(self._pending, rest))
         self._ended = True
         self._changed.set()
+
+    @property
+    def removed_tags(self) -> int:
+        return self._incoming.removed_tags + self._removed_tags
 
     @property
     def unsaid(self) -> str:
@@ -127,7 +158,7 @@ class StreamingSegmenter:
 
         A text with nothing to say, such as "..." or an emoji, has no segments: it is said in no time.
         """
-        while not self._ready:
+        while not self._ready or not self._segments:  # a pause alone is nothing to say
             remaining_s = buffered_s() if self._segments else 0.0
             if self._pending and (end := self._segment_end(remaining_s)):
                 self._add_span(end)
@@ -163,26 +194,33 @@ class StreamingSegmenter:
     def _segment_end(self, remaining_s: float) -> int:
         """Where to split the pending text with `remaining_s` of audio left; 0 to wait for more."""
         text = self._pending
+        if pause := pauses.PLACEHOLDER.search(text):
+            return pause.start() or pause.end()
         if self._ended:
             return len(text)
-        paused = self._quiet_s() >= WRITER_PAUSE_S
-        complete = paused and bool(_SENTENCE_ENDED.search(text))
-        # The last word may not be complete; a wide character is.
-        whole = text if complete or length(text[-2:]) > 2 else text[: _last_space_end(text)]
-        if self._quiet_s() < UNCLOSED_S and _has_open_markup(whole):
+        paused = self._incoming.inside or self._quiet_s() >= WRITER_PAUSE_S
+        waited = self._quiet_s() >= UNCLOSED_S
+        ended = ends_sentence(text, len(text), self._language)
+        undecided = ended is None and not waited
+        complete = paused and ended is not False and not undecided
+        # The last word may not be complete; a character of a script without spaces is.
+        whole = text if complete or _SPACELESS.search(text[-1:]) else text[: _last_space_end(text)]
+        if not waited and _has_open_markup(whole):
             return 0
         if end := self._sentences_end(text, complete):
             return end
-        if remaining_s <= CLAUSE_BELOW_S and (end := _first_clause_end(whole)):
+        if remaining_s <= CLAUSE_BELOW_S and (end := self._first_clause_end(whole)):
             return end
         if remaining_s <= WORDS_BELOW_S:
             count = count_words(whole.strip())
-            if paused and count >= MIN_WORDS:
+            if waited and count >= MIN_WORDS and not whole.rstrip().endswith("."):
                 return len(whole)
-            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT:
-                return _words_end(whole, RUN_ON_WORDS)
+            if paused and not undecided and (end := self._words_end(text, whole, None)):
+                return end
+            if count >= RUN_ON_WORDS + MIN_WORDS_LEFT and (end := self._words_end(text, whole, RUN_ON_WORDS)):
+                return end
         if length(whole) > self._segment_chars:
-            return len(next(split_long(whole, self._segment_chars - 1)))
+            return len(next(split_long(whole, self._segment_chars - 1, self._language)))
         return 0
 
     def _sentences_end(self, text: str, complete: bool) -> int:
@@ -191,7 +229,9 @@ class StreamingSegmenter:
             text, complete = text[: SEARCH_SEGMENTS * self._segment_chars], False
         if line := _LINE_END.search(text, len(text) - len(text.lstrip())):
             text, complete = text[: line.end()], True
-        sentences = list(split_sentences(text, self._language))
+        found = list(split_sentences(text, self._language, self._searched))
+        self._searched = 0 if complete or len(found) > 1 else len(text)
+        sentences = list(self._whole(text, found))
         if not complete:
             sentences.pop()  # complete only once another has begun
         end = 0
@@ -201,15 +241,71 @@ class StreamingSegmenter:
             end += len(sentence)
         return end
 
+    def _first_clause_end(self, text: str) -> int:
+        """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
+        for match in CLAUSE_END.finditer(text):
+            clause = text[: match.end()]
+            if (
+                count_words(clause.strip()) >= MIN_WORDS
+                and can_cut(text, match.end(), self._language)
+                and not _has_open_markup(clause)
+                and not self._is_within(text, match.end())
+            ):
+                return match.end()
+        return 0
+
+    def _words_end(self, text: str, whole: str, count: int | None) -> int:
+        """The end of at least MIN_WORDS and at most `count` of the words in `whole`, where `text` may be cut; 0 if none.
+
+        Of a text without spaces, its end.
+        """
+        ends = [match.end() for match in islice(_WORD.finditer(whole), count)]
+        if len(ends) != count:
+            ends.append(len(whole))
+        return next(
+            (
+                end
+                for end in reversed(ends)
+                if count_words(whole[:end].strip()) >= MIN_WORDS
+                and can_cut(text, end, self._language)
+                and not self._is_beside_number(text, end)
+            ),
+            0,
+        )
+
+    def _whole(self, text: str, sentences: Iterable[str]) -> Iterator[str]:
+        """The sentences of `text`, those joined that end within a formula or a number."""
+        start = end = 0
+        for sentence in sentences:
+            end += len(sentence)
+            if end == len(text) or not self._is_within(text, end):
+                yield text[start:end]
+                start = end
+
+    def _is_within(self, text: str, end: int) -> bool:
+        """Whether `end` lies within a formula or a number that is read as one."""
+        return math.is_open(text[:end]) or (self._normalize and numbers.is_within(text, end, self._language))
+
+    def _is_beside_number(self, text: str, end: int) -> bool:
+        """Whether a number is on either side of `end`: how it is read depends on its neighbours."""
+        beside = self._normalize and (
+            _NUMBER_LAST.search(text, max(0, end - 40), end) or _NUMBER.match(text, end)
+        )
+        return bool(beside) or self._is_within(text, end)
+
     def _add_span(self, end: int) -> None:
         """Turn the pending text up to `end` into a span and its segments."""
         text, self._pending = self._pending[:end], self._pending[end:]
+        self._searched = 0
+        if silence_ms := pauses.length_ms(text):
+            self._add_silence(silence_ms)
+            return
         received, self._unsaid = self._unsaid + text, ""
-        segmented = segment_any(
+        segmented = segment_spoken(
             text, self._language, self._segment_chars, join_chars=self._join_chars, normalize=self._normalize
         )
         self.left_out_chars += segmented.left_out_chars
-        self.removed_tags += segmented.removed_tags
+        self._removed_tags += segmented.removed_tags
         if not segmented.segments:
             self._unsaid = received
             return
@@ -217,41 +313,38 @@ class StreamingSegmenter:
         chars = tuple(length(segment.text) for segment in segmented.segments)
         self.spans.append(Span(received, self._segments, chars))
         self._segments += len(segmented.segments)
-        self._ready.extend([*others, replace(last, pause_ms=_pause_after_ms(text, self._pending))])
+        after_ms = _pause_after_ms(text, self._pending, self._language)
+        if pauses.PLACEHOLDER.match(self._pending):  # it is what was asked for instead
+            last = replace(last, pause_ms=0)
+        else:
+            last = replace(last, pause_ms=after_ms, ends_sentence=after_ms >= PAUSE_MS["."])
+        self._ready.extend([*others, last])
+
+    def _add_silence(self, silence_ms: int) -> None:
+        if self._ready and not self._ready[-1].text:
+            silence_ms = min(self._ready.pop().pause_ms + silence_ms, pauses.MAX_PAUSE_MS)
+        self._ready.append(Segment("", silence_ms))
 
 
 def _last_space_end(text: str) -> int:
-    return next((n for n in range(len(text), 0, -1) if text[n - 1].isspace()), 0)
-
-
-def _words_end(text: str, count: int) -> int:
-    """The end of the first `count` words; of the whole text if it has no spaces."""
-    ends = [match.end() for match in islice(_WORD.finditer(text), count)]
-    return ends[-1] if len(ends) == count else len(text)
+    words = text.rsplit(None, 1)
+    return len(text) if not words or text[-1].isspace() else len(text) - len(words[-1])
 
 
 def _has_open_markup(text: str) -> bool:
     """Whether code, emphasis, a link or a tag was opened recently and not closed."""
     opened = [(text.rfind(mark), max_chars) for mark, max_chars in _SYMMETRIC_MARKUP if text.count(mark) % 2]
     opened += [
-        (text.rfind(opening), max_chars)
+        (start, _ATTRIBUTES_CHARS if opening == "<" and "=" in text[start:] else max_chars)
         for opening, closing, max_chars in _BRACKETS
-        if text.rfind(opening) > text.rfind(closing)
+        if (start := text.rfind(opening)) > text.rfind(closing)
     ]
-    return any(len(text) - start <= max_chars for start, max_chars in opened)
+    return any(len(text) - start <= max_chars for start, max_chars in opened) or math.is_open(text)
 
 
-def _first_clause_end(text: str) -> int:
-    """The end of the first clause of at least MIN_WORDS; 0 if there is none."""
-    for match in CLAUSE_END.finditer(text):
-        clause = text[: match.end()]
-        if count_words(clause.strip()) >= MIN_WORDS and not _has_open_markup(clause):
-            return match.end()
-    return 0
-
-
-def _pause_after_ms(text: str, following: str) -> int:
+def _pause_after_ms(text: str, following: str, language: str) -> int:
+    text, _ = elements.strip(citations.strip_references(text[-_TAIL_CHARS:]))
     if text.rstrip(" \t").endswith("\n"):
         paragraph = text.rstrip(" \t").endswith("\n\n") or following.lstrip(" \t").startswith("\n")
         return PARAGRAPH_PAUSE_MS if paragraph else LINE_PAUSE_MS
-    return pause_ms(text)
+    return pause_ms(text, following, language)

@@ -28,9 +28,9 @@ PLACEHOLDER = f"[{chr(_FIRST)}-{chr(_FIRST + len(_ALL) - 1)}]"  # as part of a r
 PLACEHOLDER_CHARS = max(map(len, _TAGS_BY_PLACEHOLDER.values()))  # what one adds to a segment's length
 is_placeholder = re.compile(PLACEHOLDER).search
 
-_ATTRIBUTE = r"""\s[\w:.-]{1,40}\s?=\s?(?:"[^"<>]{0,200}"|'[^'<>]{0,200}'|[^\s"'<>=]{1,200})"""
+ATTRIBUTE = r"""\s[\w:.-]{1,40}\s?=\s?(?:"[^"<>]{0,200}"|'[^'<>]{0,200}'|[^\s"'<>=]{1,200})"""
 # The name follows the bracket at once, so "a < b > c", "x<y and z>w" and "1 <2> 3" contain no tags.
-_TAG = re.compile(rf" ?<(?P<name>/?[^\W\d][\w:.-]{{0,40}}|작은 웃음)(?P<rest>(?:{_ATTRIBUTE}){{0,10}}\s?/?)>")
+_TAG = re.compile(rf" ?<(?P<name>/?[^\W\d][\w:.-]{{0,40}}|작은 웃음)(?P<rest>(?:{ATTRIBUTE}){{0,10}}\s?/?)>")
 
 
 def to_placeholders(text: str, language: str) -> tuple[str, int]:

@@ -21,6 +21,7 @@ class SpeechParams:
     max_tokens: int  # per segment
     lead_silence_s: float = 0.0  # before the first word
     normalize: bool = False  # numbers are written out before they reach the model
+    skip_directions: bool = False  # *stage directions* are left out instead of read
     patient: bool = False  # waits if tier 1 is full instead of failing at once
     format: Format = "pcm"
     speed: float = 1.0

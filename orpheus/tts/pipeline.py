@@ -17,12 +17,15 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from orpheus.codec import Codec
 from orpheus.codec.pcm import Pcm
 from orpheus.errors import AtCapacity, GenerationFailed, NotReady, SetupError
 from orpheus.settings import Settings
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentedText, SegmentSource, StreamingSegmenter, segment_text
+from orpheus.text.pauses import MAX_PAUSE_MS, MAX_TOTAL_PAUSE_MS
 from orpheus.tts.frames import FrameAssembler, RepetitionDetector
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.postprocess import LEVEL_S, LoudnessLeveler, SilenceTrimmer
@@ -39,6 +42,7 @@ TOKENS_PER_CHAR = 20
 TOKENS_EXTRA = 330
 FAST_CHARS_PER_S = 18  # hardly any speech is faster than this
 SILENCE_RMS = 10 ** (-45 / 20)  # of full scale: quieter blocks count as silence
+SILENCE_CHUNK_S = 0.1  # of a pause that the text asks for
 RESERVE_S = 1.0  # of audio the listener keeps when a segment is held back
 CAPACITY_WAIT_S = 30.0  # how long a patient request waits for a full tier 1: later its listener would be gone
 RETRY_S = 0.05  # between two requests to a full tier 1; meanwhile a listener runs dry
@@ -68,6 +72,7 @@ class SpeechPipeline:
             self.model.segment_chars,
             join_chars=self.model.join_chars,
             normalize=params.normalize,
+            skip_directions=params.skip_directions,
         )
 
     def segmenter(self, params: SpeechParams, *, max_chars: int) -> StreamingSegmenter:
@@ -80,6 +85,7 @@ class SpeechPipeline:
             else self.model.join_chars,  # a segment of two could not be split
             max_chars=max_chars,
             normalize=params.normalize,
+            skip_directions=params.skip_directions,
         )
 
     async def check(self) -> None:
@@ -117,12 +123,14 @@ class SpeechPipeline:
                 await current.audio.settled(max(0.0, usage.playout.buffered_s() - RESERVE_S))
                 current.segment.start = usage.samples
                 following = run.begin_after(current)
+                if current.is_pause and not usage.samples:
+                    await run.answered(await usage.waiting(following))
                 if not usage.playout.buffered_s():
                     await run.fill_prebuffer(current)
                 async for pcm in current.audio:
                     if pcm is None:
                         leveler.reset()
-                    elif len(out := leveler.level(pcm) if self.postprocess else pcm):
+                    elif len(out := leveler.level(pcm) if self.postprocess and not current.is_pause else pcm):
                         current.audio.sent = True
                         yield usage.count(out, playout_rate)
                 if self.postprocess and len(out := leveler.finish()):
@@ -138,6 +146,10 @@ class _Generating(NamedTuple):
 
     segment: Segment
     audio: Prefetch[Pcm]
+
+    @property
+    def is_pause(self) -> bool:
+        return not self.segment.text
 
 
 class _SpeakRun:
@@ -156,6 +168,8 @@ class _SpeakRun:
         seed = params.sampling.seed
         self._seed = random.getrandbits(62) if seed is None else seed
         self._tasks: list[asyncio.Future[Any]] = []
+        self._paused_ms = 0  # since something was said
+        self._total_paused_ms = 0
 
     def begin_after(self, previous: _Generating | None) -> asyncio.Task[_Generating | None]:
         """The next segment, begun once `previous` is complete; None after the last, or if `previous` failed.
@@ -178,9 +192,15 @@ class _SpeakRun:
         segment = await self._segments.next(self._left_s)
         if segment is None:
             return None
-        number = len(self._usage.segments)
-        self._usage.segments.append(segment)
-        audio = Prefetch(partial(self._generate, segment, number))
+        if segment.text:
+            self._paused_ms = 0
+            number = len(self._usage.segments)
+            self._usage.segments.append(segment)
+            audio = Prefetch(partial(self._generate, segment, number))
+        else:
+            given = previous.segment.pause_samples if previous is not None else 0
+            self._usage.pauses.append(segment)
+            audio = Prefetch(partial(self._silence, segment, self._silence_samples(segment) - given))
         self._tasks.append(audio.task)
         return _Generating(segment, audio)
 
@@ -204,6 +224,30 @@ class _SpeakRun:
             lambda generated: seconds(generated) >= estimator.prebuffer_s(segment_s),
             estimator.prebuffer_s(segment_s),
         )
+
+    async def answered(self, following: _Generating | None) -> None:
+        """Return once the voice has answered, or raise why it did not: a pause at the beginning is not sent before."""
+        if following is not None:
+            await following.audio.gathered(lambda generated: any(pcm is not None for pcm in generated))
+            if following.audio.task.done():
+                await following.audio.task
+
+    def _silence_samples(self, segment: Segment) -> int:
+        """How long the pause is heard, whatever the speed."""
+        left_ms = min(MAX_PAUSE_MS - self._paused_ms, MAX_TOTAL_PAUSE_MS - self._total_paused_ms)
+        pause_ms = min(segment.pause_ms, left_ms)
+        self._paused_ms += pause_ms
+        self._total_paused_ms += pause_ms
+        return round(pause_ms / 1000 * self._pipeline.playout_rate(self._params))
+
+    async def _silence(self, segment: Segment, samples: int, attempt: int) -> AsyncGenerator[Pcm]:
+        """A pause that the text asks for."""
+        del attempt  # it cannot fail
+        segment.samples = max(0, samples)
+        chunk = round(SILENCE_CHUNK_S * self._pipeline.sample_rate)
+        for start in range(0, samples, chunk):
+            yield np.zeros(min(chunk, samples - start), np.float32)
+        segment.complete = True
 
     async def _generate(self, segment: Segment, number: int, attempt: int) -> AsyncGenerator[Pcm]:
         """One segment's samples, trimmed; generated with another seed if `attempt` is not 0.

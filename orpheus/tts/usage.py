@@ -23,6 +23,7 @@ class Usage:
     samples: int = 0  # sent on, at the codec's rate
     segments: list[Segment] = field(default_factory=list)  # begun so far, in order
     part_starts: list[int] = field(default_factory=list)  # of each part begun, its first segment
+    pauses: list[Segment] = field(default_factory=list)  # that the text asked for, begun so far
     regenerated_segments: int = 0
     truncated_segments: int = 0
     removed_tags: int = 0
@@ -59,5 +60,5 @@ class Usage:
 
     def generated_s(self, samples_per_s: float) -> float:
         """Seconds of audio the listener has or will get without waiting: buffered, and generated but not sent yet."""
-        generated = sum(segment.samples for segment in self.segments)
+        generated = sum(segment.samples for segment in [*self.segments, *self.pauses])
         return self.playout.buffered_s() + max(0, generated - self.samples) / samples_per_s

@@ -137,7 +137,7 @@ def test_a_picture_is_drawn_if_matplotlib_is_installed(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["--url", "http://127.0.0.1:1"], "nothing answers"),
-        (["--url", "nonsense"], "nonsense"),
+        (["--url", "nonsense"], "write http://HOST:PORT"),
         (["--url", "http://x", "--model", "embedded"], "--url measures"),
         (["--out", "/no/such/bench.json"], "no folder"),
         (["--model", "/no/such.gguf"], "is not a file here"),

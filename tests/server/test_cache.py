@@ -114,6 +114,7 @@ def test_a_response_larger_than_the_cache_is_served_but_not_cached(speech: Start
     upstream.events = whole(300)
     client = speech(cache_mb=1)
     for _ in range(2):
-        response = client.post(PATH, json=ask(seed=1, response_format="pcm"))
+        body = ask(seed=1, response_format="pcm", input="word " * 20)  # long enough for so much speech
+        response = client.post(PATH, json=body)
         assert response.headers["x-cache"] == "miss"
         assert len(response.content) == 300 * 2048 * 2

@@ -387,3 +387,30 @@ def test_codes_of_another_codec_are_a_clear_error(
     response = speech().post(PATH, json=ask())
     assert response.status_code == 500
     assert "ORPHEUS_CODEC" in error_of(response)["message"]
+
+
+def test_a_pause_mark_is_that_long_and_pauses_alone_are_refused(speech: Start) -> None:
+    client = speech()
+    text = 'Wait [pause:2s] what? <break time="500ms"/>'
+    response = client.post(PATH, json=ask(input=text, response_format="pcm"))
+    assert len(response.content) == (2 * SAMPLES + 2 * 24_000 + 12_000) * 2
+    alone = client.post(PATH, json=ask(input="[pause:2s]"))
+    assert (alone.status_code, error_of(alone)["code"]) == (400, "empty_input")
+
+
+def test_a_failure_after_a_pause_at_the_beginning_is_still_a_status(
+    speech: Start, upstream: Upstream
+) -> None:
+    upstream.answer = JSONResponse({"error": {"message": "broken"}}, 500)
+    assert speech().post(PATH, json=ask(input="[pause:2s] Hello there.")).status_code >= 500
+
+
+def test_stage_directions_are_read_unless_the_request_skips_them(speech: Start, upstream: Upstream) -> None:
+    text = "*Holds out hand* Nice to meet you."
+    for field in ({}, {"stage_directions": "skip"}):
+        assert speech().post(PATH, json=ask(input=text, **field)).status_code == 200
+    read, skipped = (request["prompt"] for request in upstream.requests)
+    assert "Holds out hand Nice to meet you." in read
+    assert "Holds" not in skipped
+    wrong = speech().post(PATH, json=ask(stage_directions="sing"))
+    assert (wrong.status_code, error_of(wrong)["param"]) == (400, "stage_directions")

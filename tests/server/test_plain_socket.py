@@ -226,3 +226,14 @@ def test_a_message_of_two_megabytes_closes_a_real_server_with_1009(pair: Pair, p
 
 def test_a_close_reason_fits_its_frame() -> None:
     assert len(close_reason(EngineError("é" * 200)).encode()) <= 123
+
+
+def test_a_pause_and_stage_directions_over_a_plain_socket(speech: Start, upstream: Upstream) -> None:
+    with open_socket(speech(), "?stage_directions=skip&lead_s=0") as socket:
+        socket.send("Wait [pause:1s] what? *waves*")
+        assert sum(map(len, socket)) == (2 * SPEECH_FRAMES * 2048 + 24_000) * 2
+    assert len(upstream.requests) == 2
+    with open_socket(speech(), "?stage_directions=sing") as socket:
+        code, reason = close_of(socket)
+    assert code == 1008
+    assert "stage_directions must be" in reason

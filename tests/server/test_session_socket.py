@@ -119,6 +119,19 @@ def test_split_by_sentence_each_segment_is_a_file(session: Begin) -> None:
     assert [len(decode(file)[0]) for file in one.audio] == [SPEECH_FRAMES * 2048] * 2
 
 
+def test_a_pause_belongs_to_the_file_before_it_and_is_none_of_its_own(session: Begin) -> None:
+    config = {"type": "session.config", "response_format": "wav", "split_granularity": "sentence"}
+    one = session(config | {"stage_directions": "skip"})
+    one.say("[pause:1s] Well, hello. *waves* [pau", "se:2s] And goodbye. [pause:500ms]")
+    events = one.until("session.done")
+    assert [event["sentence_text"] for event in events[:-1:2]] == ["Well, hello.", "And goodbye."]
+    assert events[-1]["total_sentences"] == 2
+    silences = (24_000 + 48_000, 12_000)
+    assert [len(decode(file)[0]) for file in one.audio] == [
+        SPEECH_FRAMES * 2048 + samples for samples in silences
+    ]
+
+
 def test_a_thousand_single_characters_are_one_text(session: Begin, upstream: Upstream) -> None:
     one = session(STREAM | {"word_timestamps": True})
     text = ("It was a quiet morning, and nobody in the village had any idea of it. " * 15)[

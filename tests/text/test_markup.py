@@ -73,7 +73,6 @@ def test_markup_within_a_line_is_removed(text: str, expected: str) -> None:
         ("```yes", ["yes"]),
         ("One.\n\n\n\nTwo.", ["One.", "", "Two."]),
         ("One.\n***\nTwo.", ["One.", "", "Two."]),
-        ("one<br>Two<br/>Three", ["one", "Two", "Three"]),
         ("- an item that\n  goes on\n- next", ["an item that goes on", "next"]),
     ],
 )

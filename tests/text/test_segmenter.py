@@ -1,12 +1,15 @@
 import contextlib
+import re
 import time
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpheus.errors import BadRequest
-from orpheus.text import segment_text
+from orpheus.text import numbers, segment_text
+from orpheus.text.segmenter import pause_ms
 
 
 def segments(text: str, language: str = "en", max_chars: int = 110) -> list[str]:
@@ -156,7 +159,8 @@ def test_no_letter_or_digit_of_ordinary_text_is_lost_or_moved(
 ) -> None:
     if not alphanumerics(text):
         return
-    texts = segments(text, language, max_chars)
+    with patch.object(numbers, "verbalize", lambda text, language: text):  # of a number that stands alone
+        texts = segments(text, language, max_chars)
     assert alphanumerics("".join(texts)) == alphanumerics(text)
     assert all(0 < len(segment) <= max_chars for segment in texts)
 
@@ -188,6 +192,97 @@ def test_segmenting_the_segments_again_changes_nothing(language: str) -> None:
     text = "## Title\n\nSome **bold** words, <laugh> and a link: https://example.com/a. It's 5 * 3 -- or so…"
     once = segments(text, language, 280)
     assert segments(" ".join(once), language, 280) in ([" ".join(once)], once)
+
+
+@pytest.mark.parametrize(
+    "text", ["at 9:30 a.m., slightly late", '"Wait!", she said', "Yes.; no", "Why?, I ask"]
+)
+@pytest.mark.parametrize("max_chars", [20, 40])
+def test_no_segment_has_two_stops(text: str, max_chars: int) -> None:
+    around = "words that go on and on without a stop "
+    for segment in segments(f"{around}{text} {around * 3}", max_chars=max_chars + len(text)):
+        assert not re.search(r"[.!?][\"')]*[.!?]", segment), segment
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("We left at 9:30 a.m.,", "We left at 9:30 a.m."),
+        ('"Wait!",', '"Wait!"'),
+        ("(Really?) -", "(Really?)"),
+        ("Well...,", "Well..."),
+        ('He said "so",', 'He said "so".'),
+    ],
+)
+def test_a_text_that_ends_in_a_stop_and_a_comma_gets_no_other_stop(text: str, read: str) -> None:
+    assert segments(text) == [read]
+
+
+@pytest.mark.parametrize(
+    ("text", "pause"),
+    [
+        ("We all came to town with Ms.", 0),
+        ("We all came to town at 7 a.m.", 0),
+        ("We all came to town at 7 a.m.,", 120),
+        ("We all came (approx.)", 120),
+        ("We all came to town.", 250),
+        ('We all "came to town."', 250),
+        ("We all came to town…", 250),
+    ],
+)
+def test_only_the_end_of_a_sentence_makes_the_pause_of_a_stop(text: str, pause: int) -> None:
+    assert pause_ms(text, " Monday then", "en") == pause
+
+
+def test_the_pause_after_an_abbreviation_depends_on_whether_it_ends_the_sentence() -> None:
+    assert pause_ms("We all came to town at 7 a.m.", " Then we left", "en") == 250
+    assert pauses("We all came to town at 7 a.m. Then we all left the town again.") == [250, 0]
+    assert pauses("We all came to town at 7 a.m. Monday and left the town again.") == [0]
+
+
+@pytest.mark.parametrize("max_chars", range(90, 200, 7))
+def test_a_number_in_words_is_never_cut_inside(max_chars: int) -> None:
+    around = "we went on and on with it as long as there was any of it left to see "
+    text = f"{around}and the price of it is $3,497 and that was {around}or 1,234,567 people and {around}"
+    texts = [segment.text for segment in segment_text(text, "en", max_chars, normalize=True).segments]
+    assert any(numbers.verbalize("$3,497", "en") in text for text in texts)
+    assert any(numbers.verbalize("1,234,567", "en") in text for text in texts)
+    assert all(len(text) <= max_chars for text in texts)
+
+
+def test_numbers_in_words_fit_a_segment_however_many_there_are() -> None:
+    text = "999,999 " * 40
+    segmented = segment_text(text, "en", 110, normalize=True)
+    assert all(len(segment.text) <= 110 for segment in segmented.segments)
+    spoken = " ".join(segment.text.rstrip(".") for segment in segmented.segments)
+    assert spoken.count(numbers.verbalize("999,999", "en")) == 40
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "read"),
+    [
+        ("en", "7", "seven."),
+        ("en", "7.", "seven."),
+        ("en", "3!", "three!"),
+        ("en", "42", "forty-two."),
+        ("en", "$5", "five dollars."),
+        ("en", "5%", "five percent."),
+        ("en", "A", "A."),
+        ("en", "Room 7", "Room 7."),
+        ("fr", "12", "douze."),
+        ("de", "12.", "zwölf."),
+        ("es", "¿12?", "¿doce?"),
+        ("it", "12", "dodici."),
+        ("ko", "12", "십이."),
+        ("zh", "12", "12."),
+    ],
+)
+def test_a_number_that_stands_alone_is_read_in_words(language: str, text: str, read: str) -> None:
+    assert segments(text, language) == [read]
+
+
+def test_a_number_too_long_in_words_for_a_segment_keeps_its_digits() -> None:
+    assert "".join(segments("1" * 60, max_chars=110)) == "1" * 60 + "."
 
 
 JUNK = {

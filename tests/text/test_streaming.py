@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orpheus.errors import BadRequest, TooLarge
-from orpheus.text import StreamingSegmenter, segment_text
+from orpheus.text import Segment, StreamingSegmenter, segment_text
 from orpheus.text.streaming import SEARCH_SEGMENTS
 from tests.support.virtual_time import VirtualTimeLoop
 
@@ -50,6 +52,17 @@ async def segments(
     words: bool = False,
     buffered_s: float | None = None,
 ) -> list[str]:
+    """The texts of the segments."""
+    return [segment.text for segment in await read(text, fragments, words=words, buffered_s=buffered_s)]
+
+
+async def read(
+    text: StreamingSegmenter,
+    fragments: Sequence[str | float],
+    *,
+    words: bool = False,
+    buffered_s: float | None = None,
+) -> list[Segment]:
     """The segments, read as soon as they are there. A number among the fragments is a pause in seconds.
 
     The listener has `buffered_s` of audio left, by default what the segments so far take to hear.
@@ -70,9 +83,9 @@ async def segments(
         return max(0.0, heard_s - now_s()) if buffered_s is None else buffered_s
 
     writing = asyncio.create_task(write())
-    found: list[str] = []
+    found: list[Segment] = []
     while segment := await text.next(remaining_s):
-        found.append(segment.text)
+        found.append(segment)
         heard_s = max(heard_s, now_s()) + len(segment.text) / CHARS_PER_S
     await writing
     return found
@@ -154,6 +167,90 @@ async def test_words_without_a_clause_end_are_split_after_eight() -> None:
 async def test_an_incomplete_word_is_not_spoken() -> None:
     found = await segments(streaming(), ["This is a long tele", 0.4, "phone call."], buffered_s=0.0)
     assert found == ["This is a long.", "telephone call."]
+
+
+ABBREVIATED = (
+    "Please welcome our new teacher, Ms. Johnson, to the school. Our flight leaves at seven a.m. Monday from gate "
+    "nine. Then Dr. and Mrs. J. R. Smith of St. Louis, e.g. with Prof. Lee of Acme Inc. Chicago, take bus No. 5 on "
+    "Jan. 3 to the U.S. Embassy near p. 12 of it. It costs 3.50 today."
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.sampled_from([0.0, 0.3, 0.9])), min_size=1, max_size=90),
+    st.sampled_from([0.0, 0.7, 9.0]),
+)
+def test_no_abbreviation_makes_the_pause_of_a_stop_however_the_text_arrives(
+    writing: list[tuple[int, float]], buffered_s: float
+) -> None:
+    fragments: list[str | float] = []
+    start = 0
+    for size, pause_s in writing:
+        fragments += [ABBREVIATED[start : start + size], pause_s]
+        start += size
+    fragments.append(ABBREVIATED[start:])
+    text = streaming()
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        found = runner.run(read(text, fragments, buffered_s=buffered_s))
+    assert bare_words([segment.text for segment in found]) == bare_words([ABBREVIATED])
+    ends = [ABBREVIATED.index(word) + len(word) for word in ("school.", "nine.", "it.", "today.")]
+    written = ""
+    for number, span in enumerate(text.spans[:-1]):
+        written += span.text
+        last = found[text.spans[number + 1].first - 1]
+        if len(written.rstrip()) not in ends:
+            assert last.pause_ms < 250, written
+            assert not written.rstrip().endswith(TITLES), written
+
+
+TITLES = ("Ms.", "Dr.", "Mrs.", "Prof.", "St.", " J.", " R.")
+
+
+@pytest.mark.parametrize("title", ["Ms.", "Dr.", "Mr. and Mrs.", "Prof."])
+async def test_a_title_is_kept_for_its_name_however_long_the_writer_pauses(title: str) -> None:
+    found = await segments(
+        streaming(), [f"This is our new teacher {title} ", 5.0, "Johnson."], buffered_s=0.0
+    )
+    assert found[-1].endswith(f"{title.split()[-1]} Johnson.")
+
+
+async def test_words_that_may_end_a_sentence_are_spoken_after_a_second() -> None:
+    text = streaming()
+    text.push("We will all meet again at 7 a.m.")
+    with pytest.raises(TimeoutError):
+        await next_text(text, within_s=0.99)
+    assert await next_text(text, within_s=0.02) == "We will all meet again at 7 a.m."
+
+
+async def test_numbers_are_spoken_after_a_second_though_more_may_follow() -> None:
+    text = streaming()
+    text.push("The code for the door is 4 5 6 ")
+    assert await next_text(text, within_s=0.3) == "The code for the door."
+    text = streaming()
+    text.push("4 5 6 ")
+    with pytest.raises(TimeoutError):
+        await next_text(text, within_s=0.99)
+    assert await next_text(text, within_s=0.02) == "four five six."
+
+
+async def test_a_decimal_is_not_cut_when_the_writer_pauses_within_it() -> None:
+    found = await segments(streaming(), ["The price of it is 3.", 0.6, "50 today."], buffered_s=0.0)
+    assert found == ["The price of it is 3.50 today."]
+
+
+@pytest.mark.parametrize("written", ["7", "7.", "42", "3!"])
+async def test_a_number_alone_is_read_in_words(written: str) -> None:
+    found = await segments(streaming(), list(written))
+    assert found == [segment.text for segment in segment_text(written, "en", SEGMENT_CHARS).segments]
+    assert not any(character.isdigit() for character in found[0])
+
+
+async def test_korean_words_are_not_cut_inside() -> None:
+    text = StreamingSegmenter("ko", SEGMENT_CHARS, max_chars=1000)
+    written = "우리는 어제 학교에서 선생님을 만났습니다 그리고 집으로 돌아왔습니다."
+    found = await segments(text, [x for c in written for x in (c, 0.001)], buffered_s=0.0)
+    assert " ".join(part.rstrip(".。") for part in found) == written.rstrip(".")
 
 
 async def test_lists_and_headings_end_where_their_lines_do() -> None:
@@ -267,6 +364,26 @@ async def test_thousands_of_emoji_do_not_block_the_event_loop() -> None:
     segment = await asyncio.wait_for(reading, 5)
     assert segment is not None
     assert segment.text == "Now there is something to say."
+
+
+@pytest.mark.parametrize("unit", ["Dr. ", "a. ", ".", "7. ", "z. B. ", "e.g., ", "(", "12 "])
+async def test_writing_takes_time_in_proportion_to_the_text(unit: str) -> None:
+    """In CPU time, which does not count other processes: a few seconds, or minutes where it is quadratic."""
+    text = streaming(max_chars=20_000)
+    reading = asyncio.create_task(segments_of(text))
+    start_s = time.process_time()
+    for character in (unit * 8_000)[:8_000]:
+        text.push(character)
+        await asyncio.sleep(0)
+    text.end()
+    await reading
+    assert time.process_time() - start_s < 20
+
+
+async def segments_of(text: StreamingSegmenter) -> None:
+    with contextlib.suppress(BadRequest):
+        while await text.next(lambda: 9.0):
+            pass
 
 
 @settings(max_examples=30, deadline=None)

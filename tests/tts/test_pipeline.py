@@ -13,7 +13,7 @@ from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, EngineError, GenerationFailed
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
-from orpheus.text import Segment, SegmentedText
+from orpheus.text import Segment, SegmentedText, segment_text
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.served_model import ServedModel
@@ -208,3 +208,119 @@ async def test_joined_segments_have_the_pause_between_them_and_none_around(codec
     heard = await speak(codec, source, ["One.", "Two."], usage, postprocess=True)
     assert len(heard) == usage.samples
     assert 2 * 8 * 2048 - 4800 < len(heard) < 2 * 8 * 2048 + 0.3 * 24_000 + 2000
+
+
+def paused(text: str) -> SegmentedText:
+    return segment_text(text, "en", 280)
+
+
+async def speak_paused(
+    codec: Codec, source: Scripted, text: str, usage: Usage, speed: float = 1.0, **settings: Any
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    pipeline = SpeechPipeline(
+        source, codec, load_settings(model="embedded", **{"postprocess": False, **settings})
+    )
+    params = SpeechParams(VOICES["tara"], Sampling(seed=11), 900, 0.03, speed=speed)
+    return np.concatenate([pcm async for pcm in pipeline.speak(paused(text).source(), params, usage)])
+
+
+@pytest.mark.parametrize(
+    ("text", "silences", "starts"),
+    [
+        ("Wait [pause:2s] what?", [(8192, 48_000)], [0, 8192 + 48_000]),
+        ("[pause:1s] What?", [(0, 24_000)], [24_000]),
+        ("Wait <break time='500ms'/>", [(8192, 12_000)], [0]),
+        (
+            "[pause:1ms] One. [pause:1s] Two. [pause:1s]",
+            [(0, 24), (24 + 8192, 24_000)],
+            [24, 24 + 8192 + 24_000],
+        ),
+    ],
+)
+async def test_a_pause_that_the_text_asks_for_is_exact_to_the_sample(
+    codec: Codec, text: str, silences: list[tuple[int, int]], starts: list[int]
+) -> None:
+    source = Scripted(lambda text, attempt: speech(4))
+    usage = Usage()
+    heard = await speak_paused(codec, source, text, usage)
+    asked_ms = sum(segment.pause_ms for segment in paused(text).segments if not segment.text)
+    assert len(heard) == usage.samples == len(source.asked) * 4 * 2048 + asked_ms * 24
+    for start, samples in silences:
+        assert not heard[start : start + samples].any()
+    assert usage.segment_starts == starts
+    assert usage.playout.buffered_s() <= usage.samples / 24_000
+    assert [generation.sampling.seed for generation in source.asked] == [11, 12][: len(source.asked)]
+
+
+async def test_a_pause_follows_the_voice_exactly_with_post_processing_too(codec: Codec) -> None:
+    async def heard(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return await speak_paused(
+            codec, Scripted(lambda text, attempt: speech(12)), text, Usage(), postprocess=True
+        )
+
+    short, long = await heard("One. [pause:1s] Two."), await heard("One. [pause:3s] Two.")
+    assert len(long) - len(short) == 2 * 24_000
+    assert 24_000 <= _longest_silence(short) < 24_000 + 0.1 * 24_000
+    alone = await heard("[pause:1s] One.")
+    assert not alone[:24_000].any()
+
+
+async def test_a_pause_lasts_as_long_at_any_speed(codec: Codec) -> None:
+    usage = Usage()
+    await speak_paused(
+        codec, Scripted(lambda text, attempt: speech(4)), "Wait [pause:1s] what?", usage, speed=2.0
+    )
+    assert usage.samples == 2 * 4 * 2048 + 48_000, "which are played in half the time"
+
+
+async def test_the_pauses_of_a_text_are_bounded_in_all(codec: Codec) -> None:
+    usage = Usage()
+    await speak_paused(codec, Scripted(lambda text, attempt: speech(4)), "Yes. [pause:10s] " * 33, usage)
+    assert usage.samples == 33 * 4 * 2048 + 300 * 24_000
+
+
+async def test_a_pause_at_the_beginning_is_not_sent_before_the_voice_has_answered(codec: Codec) -> None:
+    usage = Usage()
+    with pytest.raises(AtCapacity):
+        await speak_paused(
+            codec, Scripted(lambda text, attempt: [AtCapacity("full")]), "[pause:1s] Hi.", usage
+        )
+    assert usage.samples == 0
+
+
+async def test_a_pause_that_comes_late_takes_the_place_of_the_one_already_sent(codec: Codec) -> None:
+    async def heard(*pieces: str) -> int:
+        pipeline = SpeechPipeline(
+            Scripted(lambda text, attempt: speech(12)),
+            codec,
+            load_settings(model="embedded", postprocess=True),
+        )
+        params = SpeechParams(VOICES["tara"], Sampling(seed=11), 900, 0.03)
+        text = pipeline.segmenter(params, max_chars=1000)
+        usage = Usage()
+
+        async def write() -> None:
+            text.push(pieces[0])
+            for piece in pieces[1:]:
+                await asyncio.sleep(0.5)
+                text.push(piece)
+            text.end()
+
+        writing = asyncio.create_task(write())
+        async for _ in pipeline.speak(text, params, usage):
+            pass
+        await writing
+        return usage.samples
+
+    assert (
+        abs(
+            await heard("I am here. ", "[pause:2s] So it is.")
+            - await heard("I am here. [pause:2s] So it is.")
+        )
+        <= 1440
+    )
+
+
+def _longest_silence(pcm: np.ndarray[Any, np.dtype[np.float32]]) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], pcm == 0, [0]])))
+    return int(max(edges[1::2] - edges[::2], default=0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, WebSocket
 
@@ -126,8 +126,18 @@ def _parse_query(query: Mapping[str, str]) -> _PlainQuery:
         response_format="pcm",
         speed=_parse_number(query, "speed", 1.0, SPEED_MIN, SPEED_MAX) or 1.0,
         sample_rate=SAMPLE_RATE,
+        stage_directions=_parse_directions(query),
     )
     return _PlainQuery(request, close, _parse_number(query, "lead_s", None, 0, 3600))
+
+
+def _parse_directions(query: Mapping[str, str]) -> Literal["read", "skip"]:
+    match query.get("stage_directions") or "read":
+        case "read":
+            return "read"
+        case "skip":
+            return "skip"
+    raise BadRequest("stage_directions must be 'read' or 'skip'.", param="stage_directions")
 
 
 def _parse_number(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from orpheus import embedded
@@ -87,7 +88,7 @@ class ServedModel:
 
     def __str__(self) -> str:
         size = f" with a vocabulary of {self.vocabulary:,}" if self.vocabulary else ""
-        return f"the model {self.id!r}{size}"
+        return f"the model {PurePath(self.id).name!r}{size}"  # of a path on tier 1's disk only the file
 
 
 def named_model(settings: Settings) -> ServedModel:
@@ -119,7 +120,7 @@ def listed_model(answer: Any, settings: Settings) -> ServedModel:
         id=settings.model_name or chosen["id"],
         vocabulary=_size(meta, "n_vocab"),  # llama-server's name for it, too
         codes_per_slot=_size(meta, "codes_per_slot"),
-        context_tokens=limit or _size(meta, "context_tokens"),
+        context_tokens=limit or _size(meta, "context_tokens") or _size(meta, "n_ctx"),  # ours, llama-server's
         refuses_longer=limit is not None,
         wide_seeds=ours,
         fingerprint=fingerprint if isinstance(fingerprint, str) else None,

@@ -293,7 +293,7 @@ def test_a_silent_tier_1_fails_in_time(
 def test_a_tier_1_with_another_name_for_its_model_fails(upstream: tuple[Upstream, Settings]) -> None:
     server, at = upstream
     server.answer = JSONResponse({"error": {"message": "no model orpheus"}}, 404)
-    (finding,) = check_lines(partial(tier1.seam, at))
+    _, finding = check_lines(partial(tier1.seam, at))
     assert finding.status == "failed"
     assert "no model orpheus" in finding.text
     assert "ORPHEUS_MODEL_NAME" in finding.text

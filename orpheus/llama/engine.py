@@ -86,7 +86,7 @@ class Engine:
                 f"ORPHEUS_GPU_LAYERS={settings.gpu_layers} asks for a GPU, and llama.cpp finds none here: check the "
                 "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
             )
-        config = EngineConfig.from_settings(settings, gpu=gpu is not None)
+        config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
         if gpu is not None and settings.gpu_layers in (-1, ALL_LAYERS):
             config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
         return cls.open(model_path, config, settings.gpu_layers, on_death)

@@ -76,6 +76,18 @@ def test_layers_that_must_be_on_a_gpu_do_not_start_without_one(monkeypatch: pyte
         Engine.load(embedded.MODEL, load_settings(gpu_layers=999))
 
 
+def test_a_gpu_below_real_time_gets_as_many_streams_as_a_processor(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[EngineConfig] = []
+    apple = Gpu("MTL0", "Apple M1", True, 12 * GIB, 12 * GIB)
+    monkeypatch.setattr("orpheus.gpu.find_gpu", lambda: apple)
+    monkeypatch.setattr(engine.Engine, "open", lambda path, config, *_: opened.append(config))
+    Engine.load(published, load_settings())
+    Engine.load(published, load_settings(streams=10))
+    assert [config.streams for config in opened] == [8, 10]
+
+
 def test_a_gpus_room_decides_before_the_weights_are_loaded(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

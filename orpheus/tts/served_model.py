@@ -80,6 +80,19 @@ class ServedModel:
         # No tokenizer here makes more tokens of a text than it has bytes.
         return max(SLOTS, min(wanted, self.context_tokens - len(prompt.encode())))
 
+    def fits(self, codec: CodecConfig) -> bool:
+        """Whether its tokens can be spoken by this codec, as far as is known; a voice of one's own may be."""
+        from orpheus.codec.checkpoint import (  # imports torch, which clients of tier 1 lack
+            PUBLISHED,
+            read_config,
+        )
+
+        if (self.codes_per_slot or 0) > codec.codes:
+            return False
+        if self.published:
+            return codec != read_config(embedded.CODEC)
+        return codec != PUBLISHED or self.vocabulary != embedded.VOCABULARY
+
     def seed(self, seed: int) -> int:
         """`seed` as this server takes it: the same one always gives the same, and no other's meaning of "any"."""
         if not self.wide_seeds:
@@ -147,18 +160,12 @@ def _chosen(cards: list[dict[str, Any]], wanted: str | None) -> dict[str, Any] |
 
 def check_fit(model: ServedModel, codec: CodecConfig) -> None:
     """SetupError unless this codec can speak what the model generates, as far as that is known."""
-    from orpheus.codec.checkpoint import PUBLISHED, read_config  # imports torch, which clients of tier 1 lack
-
     if model.context_tokens is not None and model.context_tokens < SHORTEST_CONTEXT_TOKENS:
         raise SetupError(
             f"Tier 1 serves {model} with a context of {model.context_tokens} tokens, too few to speak in: give it "
             f"{SEGMENT_TOKENS} or more (vLLM: --max-model-len, llama-server: --ctx-size)."
         )
-    if (
-        (model.published and codec == read_config(embedded.CODEC))
-        or (model.vocabulary == embedded.VOCABULARY and codec == PUBLISHED)
-        or (model.codes_per_slot or 0) > codec.codes
-    ):
+    if not model.fits(codec):
         raise SetupError(
             f"Tier 1 serves {model}, which this codec of {codec.codes:,} codes was not made for, so all would be "
             f"noise: set ORPHEUS_CODEC={model.codec}, or unset ORPHEUS_CODEC and ORPHEUS_MODEL here."

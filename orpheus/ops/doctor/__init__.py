@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from orpheus.ops.doctor import machine, remote, tier1, weights
+from orpheus.ops.doctor import machine, remote, speech, tier1, weights
 from orpheus.ops.doctor.check import Check, examine
 from orpheus.settings import Settings
 
@@ -17,9 +17,9 @@ __all__ = ["examine", "local_checks", "remote_checks"]
 FETCH_S = 4 * 3600.0  # 4 GB over the slowest line worth waiting for
 
 
-def local_checks(settings: Settings) -> list[Check]:
-    """This machine and the weights its settings name."""
-    return [
+def local_checks(settings: Settings, *, thorough: bool = False) -> list[Check]:
+    """This machine and the weights its settings name; `thorough`: also how they sound, for all voices, and how soon."""
+    checks = [
         Check("python", machine.python, 20),
         Check("compiler", machine.compiler, 60),
         Check("packages", machine.packages, 60),
@@ -34,6 +34,12 @@ def local_checks(settings: Settings) -> list[Check]:
         Check("exactness", partial(weights.exactness, settings), 180, ("codec",)),
         Check("seam", partial(tier1.seam, settings), 240, () if settings.llama_endpoint else ("model",)),
     ]
+    if thorough:
+        checks += [
+            Check("voices", partial(speech.voices, settings), 300, ("engine", "exactness")),
+            Check("listeners", partial(speech.listeners, settings), 300, ("engine", "exactness")),
+        ]
+    return checks
 
 
 def remote_checks(url: str, headers: dict[str, str], cold_wait_s: float = 0) -> list[Check]:

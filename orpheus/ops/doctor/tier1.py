@@ -75,7 +75,8 @@ def _started(settings: Settings) -> Iterator[ChildServer]:
 def engine(settings: Settings) -> Iterator[Finding]:
     """Tokens per second of one stream, and of ORPHEUS_STREAMS together."""
     with _started(settings) as server:
-        streams = int(str(health(server.url)["streams"]))
+        told = health(server.url)
+        streams = int(str(told["streams"]))
         alone = _tokens_per_s(server, 1)
         summary = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
         if alone < TOKENS_PER_S:
@@ -95,6 +96,11 @@ def engine(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield passed(summary)
+        yield passed(
+            "a seed gives the same tokens alone and in company"
+            if told.get("batch_invariant")
+            else "a seed gives other tokens in other company, as on most GPUs"
+        )
 
 
 def _tokens_per_s(server: ChildServer, streams: int) -> float:
@@ -103,12 +109,19 @@ def _tokens_per_s(server: ChildServer, streams: int) -> float:
 
 def seam(settings: Settings) -> Iterator[Finding]:
     """The completions that tier 2 depends on. If no tier 1 is running and none is named, one is started."""
+    with reached(settings) as url:
+        yield from _examined(url, settings)
+
+
+@contextlib.contextmanager
+def reached(settings: Settings) -> Iterator[str]:
+    """The completions URL of the tier 1 that is named or already runs here, or of one that is started."""
     url = settings.completions_url
     if settings.llama_endpoint or "streams" in health(url.removesuffix("/v1/completions")):
-        yield from _examined(url, settings)
+        yield url
     else:
         with _started(settings) as server:
-            yield from _examined(f"{server.url}/v1/completions", settings)
+            yield f"{server.url}/v1/completions"
 
 
 def _examined(url: str, settings: Settings) -> Iterator[Finding]:

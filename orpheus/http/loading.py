@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -31,6 +32,7 @@ class BackgroundLoad(Generic[T]):
         self._close = close
         self._name = name
         self.waits_for: str | None = None  # a sentence that `load` may set: what keeps it waiting
+        self.took_s: float | None = None  # to load
         self._lock = threading.Lock()
         self._closing = False
         self._future: Future[T] = Future()
@@ -77,8 +79,10 @@ class BackgroundLoad(Generic[T]):
         await self.aclose()
 
     def _run(self) -> None:
+        began_s = time.monotonic()
         try:
             loaded = self._load()
+            self.took_s = time.monotonic() - began_s
         except Exception as error:
             failure = in_a_sentence(error)
             unexpected = not isinstance(error, OrpheusError | ModuleNotFoundError)

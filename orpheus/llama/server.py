@@ -77,7 +77,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
             return JSONResponse({"status": "unavailable", **error.body()}, 503)
         if report["dead"]:
             return JSONResponse({"status": "dead", "error": report["dead"], **report}, 503)
-        return JSONResponse({"status": "ok", **report})
+        return JSONResponse({"status": "ok", "load_s": round(loading.took_s or 0.0, 2), **report})
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -22,6 +22,7 @@ from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
 from orpheus.tts.served_model import ServedModel, check_fit, listed_model, named_model
 from orpheus.tts.token_source import HttpTokenSource
 from tests.support.live import Pair, free_port, served
+from tests.support.random_snac import PUBLISHED as PUBLISHED_CONFIG
 from tests.support.speech import PATH, ask
 from tests.support.upstream import EMBEDDED, PUBLISHED, Upstream, listed
 from tests.support.waiting import eventually
@@ -49,20 +50,7 @@ def published_codec(tmp_path: Path) -> Path:
     """As much of it as is looked at before its weights are loaded."""
     folder = tmp_path / "snac"
     folder.mkdir()
-    given = {
-        "sampling_rate": 24000,
-        "encoder_dim": 48,
-        "encoder_rates": [2, 4, 8, 8],
-        "decoder_dim": 1024,
-        "decoder_rates": [8, 8, 4, 2],
-        "attn_window_size": None,
-        "codebook_size": 4096,
-        "codebook_dim": 8,
-        "vq_strides": [4, 2, 1],
-        "noise": True,
-        "depthwise": True,
-    }
-    (folder / "config.json").write_text(json.dumps(given))
+    (folder / "config.json").write_text(json.dumps(PUBLISHED_CONFIG))
     (folder / "pytorch_model.bin").touch()
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from orpheus.llama.engine import Engine
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.gpu_memory import fit_to_gpu, plan_memory
 from orpheus.settings import Settings, load_settings
+from tests.support.live import ROOT
 
 GIB = 1 << 30
+MOST_STREAMS = 254  # of ORPHEUS_STREAMS
 ORPHEUS_3B = ModelShape(layers=28, kv_channels=8 * 128)
 ORPHEUS_BYTES = 3_516_000_000
 DEFAULT = EngineConfig(streams=32, waiting=8, threads=1)
@@ -97,3 +100,19 @@ def test_a_gpus_room_decides_before_the_weights_are_loaded(
     settings: Settings = load_settings(gpu_layers=-1)
     Engine.load(published, settings)
     assert [config.streams for config in opened] == [28]
+
+
+def test_the_documented_table_is_what_the_code_computes() -> None:
+    rows = re.findall(r"^\| (\d+) GB \| (\d+) \| (\d+)", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
+    assert [int(card) for card, *_ in rows] == [8, 12, 16, 24, 48]
+    for gib, *documented in rows:
+        fitting = [
+            plan_memory(
+                ORPHEUS_BYTES,
+                ORPHEUS_3B,
+                EngineConfig(streams=32, waiting=8, threads=1, kv_type=kv_type),
+                round(int(gib) * 0.95 * GIB),
+            ).fitting_streams
+            for kv_type in ("f16", "q8_0")
+        ]
+        assert [int(streams) for streams in documented] == [min(MOST_STREAMS, streams) for streams in fitting]

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from orpheus import embedded
 from orpheus.ops.bench.listening import SENTENCE
-from orpheus.ops.doctor import check, machine, remote, speech, tier1, weights
+from orpheus.ops.doctor import check, local_checks, machine, remote, speech, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.ops.doctor.passages import PASSAGES
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
@@ -37,7 +37,7 @@ from tests.support.asleep import asleep
 from tests.support.hub import COMMIT, Hub
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
 from tests.support.random_snac import save_random_snac
-from tests.support.upstream import Upstream, event, frame_text, whole
+from tests.support.upstream import EMBEDDED, Upstream, event, frame_text, listed, whole
 
 
 def settings(**options: object) -> Settings:
@@ -336,6 +336,20 @@ def test_a_tier_1_that_keeps_generating_without_its_client_fails(monkeypatch: py
     with served(app) as url:
         (said,) = of(tier1.seam(settings(llama_endpoint=url)), "failed")
     assert "whose client left goes on" in said
+
+
+def test_of_a_tier_1_elsewhere_only_its_codec_is_checked(upstream: tuple[Upstream, Settings]) -> None:
+    """On a laptop whose own default is the embedded voice."""
+    server, _ = upstream
+    with served(server.app) as url:
+        checks = {one.name: one for one in local_checks(load_settings(llama_endpoint=url), thorough=True)}
+        assert {"model", "fit", "engine", "listeners"}.isdisjoint(checks)
+        look: Any = checks["exactness"].look
+        assert look.args[0].codec == REAL_CODEC
+        server.models = listed(**EMBEDDED)
+        look = local_checks(load_settings(llama_endpoint=url))[-1].look
+        assert look.args[0].codec == "embedded"
+        assert "model" in {one.name for one in local_checks(settings(llama_endpoint=url))}
 
 
 def test_nothing_at_the_endpoint_fails() -> None:

@@ -26,7 +26,7 @@ from orpheus.ops.doctor.machine import health
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.tts.frames import FrameAssembler
-from orpheus.tts.served_model import ServedModel, check_fit
+from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import (
     CONNECT_TIMEOUT_S,
     STALL_TIMEOUT_S,
@@ -156,6 +156,16 @@ def _what_it_serves(url: str, settings: Settings) -> Generator[Finding, None, Se
     limit = f", {model.context_tokens:,} tokens of prompt and speech" if model.context_tokens else ""
     yield passed(f"{url} serves {model}{limit}; the codec is {settings.codec or model.codec}")
     return model
+
+
+def codec_for(settings: Settings) -> str:
+    """The codec that tier 2 would load: the one that is named, or that of what the endpoint serves, as far as it tells."""
+    if settings.codec:
+        return settings.codec
+    try:
+        return asyncio.run(served_at(settings.completions_url, settings)).codec
+    except OrpheusError:  # found again, and told, by the check of the seam
+        return named_model(settings).codec
 
 
 async def served_at(url: str, settings: Settings) -> ServedModel:

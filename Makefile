@@ -16,12 +16,16 @@ override VOICE := $(value VOICE)
 override OUT := $(value OUT)
 export TEXT VOICE OUT
 
+CUDA_HOME ?= /usr/local/cuda
+NVIDIA := $(shell command -v nvidia-smi)
+# With an NVIDIA GPU and its compiler, both tiers use the GPU; without the compiler, neither.
+NVCC := $(if $(NVIDIA),$(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc)))
 # Without a GPU, the CPU build of torch, a tenth of the size. It comes from PyTorch's own index, asked once and for
 # torch alone: where that cannot be reached, the ordinary index answers without delay.
-TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
-	echo "--extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10")
+TORCH_INDEX := $(if $(NVCC),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10)
 # llama.cpp is compiled for this machine, without the libraries that llama-cpp-python does not load.
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
+GPU_OR_CPU := $(if $(NVCC),-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native -DCMAKE_CUDA_COMPILER=$(NVCC),-DCMAKE_UNITY_BUILD=ON)
+export CMAKE_ARGS ?= $(GPU_OR_CPU) -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help serve say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
@@ -120,7 +124,10 @@ $(BIN)/python:
 # Torch first and alone, as only it may come from the extra index. Then the rest with llama.cpp, which takes two
 # minutes to build on two cores.
 $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
-	@echo "Installing into $(VENV): about 3 minutes the first time, most of them compiling llama.cpp."
+	@$(if $(NVCC),echo "Installing into $(VENV): compiling llama.cpp for the GPU takes many minutes.",\
+		echo "Installing into $(VENV): about 3 minutes the first time, most of them compiling llama.cpp.")
+	@$(if $(NVIDIA),$(if $(NVCC),,echo "The NVIDIA GPU here stays unused, as its compiler nvcc is missing:" \
+		"apt-get install nvidia-cuda-toolkit, then make clean serve."))
 	$(BIN)/python $(INSTALL) --progress-bar on --no-deps $(TORCH_INDEX) torch
 	$(BIN)/python $(INSTALL) -e ".[llama,speech]"
 	@touch $@

@@ -28,7 +28,7 @@ from orpheus.deploy.settings import (
     load_deployment,
     routing_region,
 )
-from orpheus.settings import load_settings
+from orpheus.settings import ALL_LAYERS, load_settings
 
 deployment = load_deployment()
 sizes = llama_sizes()
@@ -56,7 +56,8 @@ def fetch_weights() -> str:
     memory=MEMORY_GIB * 1024,
     port=load_settings().llama_port,
     volumes={WEIGHTS: volume.with_mount_options(read_only=True)},
-    env=environment | {"HF_HUB_OFFLINE": "1"},
+    # Without its GPU it must fail here, not limp along on the CPU.
+    env={"ORPHEUS_GPU_LAYERS": str(ALL_LAYERS)} | environment | {"HF_HUB_OFFLINE": "1"},
     target_concurrency=sizes.target,
     max_concurrency=sizes.most,
     min_containers=deployment.min_containers,

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.codec import FULL, save_random
 from orpheus.codec.decoder import Decoder
-from orpheus.codec.graphs import GraphedDecoder, capture_graph
+from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.stream import StreamState, advance
 from orpheus.vocabulary import FRAME_S, SLOTS
 
@@ -65,7 +65,6 @@ def main() -> None:
             noise=True,
             device=decoder.device,
             batches=BATCHES,
-            capture=capture_graph,
         )
     for each in decoders.values():
         each.warm_up()

@@ -1,6 +1,6 @@
 """Milliseconds per step of Orpheus-3B's shape with random Q8_0 weights, at batch 1 … 64, beside the card's roofline.
 
-    python -m benchmarks.engine_gpu [--tiny] [--steps N] [--context TOKENS]
+    python -m benchmarks.engine_gpu [--tiny | --quick] [--steps N] [--context TOKENS]
 
 For a machine with a GPU and a llama.cpp built for it; writes a 3.5 GB GGUF and removes it. `--tiny` runs the same
 on a small model anywhere. Caches of f16 and q8_0; the projection to an L40S is by bandwidth.
@@ -32,6 +32,7 @@ L40S_GB_S = 864.0  # NVIDIA's figure
 Q8_0_BYTES = 34 / 32
 KV_BYTES: dict[Literal["f16", "q8_0"], float] = {"f16": 2.0, "q8_0": Q8_0_BYTES}
 BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64)
+QUICK_BATCHES = (1, 8, 32)
 
 
 def step_bytes(body: Body, batch: int, context: int, kv: Literal["f16", "q8_0"]) -> float:
@@ -99,20 +100,21 @@ def steps_ms(
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--tiny", action="store_true", help="a tiny model, two batch sizes: any machine")
+    options.add_argument("--quick", action="store_true", help="three batch sizes, and caches of f16 alone")
     options.add_argument("--steps", type=int, default=40)
     options.add_argument("--context", type=int, default=700, help="tokens of a sentence half way through")
     chosen = options.parse_args()
     from orpheus.llama.backend import Model
 
     body = TINY if chosen.tiny else ORPHEUS_3B
-    batches = (1, 4) if chosen.tiny else BATCHES
+    batches = (1, 4) if chosen.tiny else QUICK_BATCHES if chosen.quick else BATCHES
     measured = bandwidth_gb_s()
     card = torch.cuda.get_device_name() if measured else "no GPU"
     print(f"{card}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         model = Model(write_gguf(Path(folder) / "shape.gguf", body), -1)
-        for kv in KV_BYTES:
+        for kv in list(KV_BYTES)[: 1 if chosen.quick else None]:
             for batch in batches:
                 row: dict[str, Any] = {"type": kv, "batch": batch}
                 try:

@@ -254,7 +254,11 @@ def doctor(
     key: Key = None,
     real: Annotated[
         bool,
-        typer.Option("--real", help="Fetch the published Orpheus and SNAC, about 4 GB, and check those."),
+        typer.Option(
+            "--real",
+            help="Fetch the published Orpheus and SNAC, about 4 GB, and check those, by ear as it were: each voice's "
+            "first silence and last word, the first byte, how many listeners.",
+        ),
     ] = False,
     model: Model = None,
     codec: Codec = None,
@@ -270,7 +274,7 @@ def doctor(
     checks = (
         remote_checks(url, settings.client_headers, settings.cold_wait_s)
         if url is not None
-        else local_checks(settings)
+        else local_checks(settings, thorough=bool(real or model or codec))
     )
     sys.exit(1 if examine(checks, Console(), console) else 0)
 

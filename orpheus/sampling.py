@@ -13,6 +13,7 @@ TEMPERATURE_MAX = 2.0
 REPETITION_PENALTY_MIN, REPETITION_PENALTY_MAX = 0.1, 10.0
 TOP_K_MAX = 2**31 - 1  # more than any vocabulary
 SEED_MAX = 2**64 - 1
+REPETITION_FRAMES = 64  # the repetition penalty looks back so far: 5.5 s
 LLAMA_CPP_ANY_SEED = (
     2**32 - 1
 )  # what llama-server shows as its default seed, and its clients send back for "any"

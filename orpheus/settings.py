@@ -25,9 +25,11 @@ ENV_FILE = Path(".env")
 REAL_MODEL = "lex-au/Orpheus-3b-FT-Q8_0.gguf"  # a repository: its name does end in .gguf
 REAL_CODEC = "hubertsiuzdak/snac_24khz"
 EMBEDDED = "embedded"
+SERVED_NAME = "orpheus"  # what tier 1 calls its model
 MAX_CONTEXT_TOKENS = (
     131_072  # of Llama 3.2, which Orpheus-3B is; llama.cpp counts all streams together in 32 bits
 )
+ALL_LAYERS = 999  # more than any model has
 DAY_S = 86_400  # a bound that no wait needs, so that no clock overflows
 ADDRESSES = ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL")
 
@@ -68,13 +70,17 @@ class Shared(Environment):
 
     model: str | None = Field(
         None,
-        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: the published Orpheus-3B if "
-        "llama.cpp can use a GPU, otherwise 'embedded'",
+        description="'embedded', a GGUF path, or owner/repo[@revision][:file]. Unset: tier 1 takes the published "
+        "Orpheus-3B if a GPU here speaks it in real time, otherwise 'embedded'; tier 2 asks tier 1",
     )
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Hugging Face token, for gated or private weights"
     )
-    model_name: str = Field("orpheus", description="name of the model at the completions endpoint")
+    model_name: str | None = Field(
+        None,
+        description="name of the model at the completions endpoint. Unset: tier 1 calls it 'orpheus', tier 2 takes the "
+        "one that /v1/models lists",
+    )
     temperature: float = Field(
         Sampling.temperature, ge=0, le=TEMPERATURE_MAX, description="0 is greedy, which makes Orpheus loop"
     )
@@ -113,7 +119,10 @@ class Tier1(Environment):
 
     llama_port: int = Field(5006, ge=0, le=65535, description="port of tier 1; 0 picks a free one")
     streams: int | None = Field(
-        None, ge=1, le=254, description="streams decoded together. Unset: 32 on a GPU, 8 without"
+        None,
+        ge=1,
+        le=254,
+        description="streams decoded together. Unset: 32 on a GPU that speaks Orpheus-3B in real time, otherwise 8",
     )
     context_tokens: int | None = Field(
         None,
@@ -121,7 +130,12 @@ class Tier1(Environment):
         le=MAX_CONTEXT_TOKENS,
         description="context of one stream, prompt and speech, in tokens. Unset: 2048, 25 s of speech",
     )
-    gpu_layers: int = Field(-1, ge=-1, le=1000, description="layers offloaded to the GPU; -1 is all, 0 none")
+    gpu_layers: int = Field(
+        -1,
+        ge=-1,
+        le=ALL_LAYERS,
+        description="layers offloaded to the GPU; -1 is all if there is one, 999 all or no start, 0 none",
+    )
     kv_type: Literal["f16", "q8_0"] = Field(
         "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )

@@ -22,6 +22,9 @@ CODES_PER_SLOT = 4096  # numbers reserved for a slot, whatever the codebook's si
 FIRST_CODE = 10  # the number of code 0 of slot 0
 LAST_CODE = FIRST_CODE + SLOTS * CODES_PER_SLOT - 1  # 28681
 PUBLISHED_BASE_ID = 128256  # id of <custom_token_0> in the published vocabulary
+PUBLISHED_TOKENS = (
+    PUBLISHED_BASE_ID + LAST_CODE + 1
+)  # 156938; a vocabulary with as many has the published ids
 
 START_OF_SPEECH = 1
 END_OF_SPEECH = 2  # the true stop, whatever end token the file declares

@@ -25,18 +25,22 @@ class PublishedModel:
     """A published model and the languages it speaks."""
 
     repository: str
-    keyword: str  # in the file names of all its quantizations; empty for the English model
+    keywords: tuple[
+        str, ...
+    ]  # in the names of its quantizations and of the makers' own; "" for the English model
     languages: tuple[str, ...]
 
 
 PUBLISHED_MODELS = (
-    PublishedModel("lex-au/Orpheus-3b-French-FT-Q8_0.gguf", "french", ("fr",)),
-    PublishedModel("lex-au/Orpheus-3b-German-FT-Q8_0.gguf", "german", ("de",)),
-    PublishedModel("lex-au/Orpheus-3b-Korean-FT-Q8_0.gguf", "korean", ("ko",)),
-    PublishedModel("lex-au/Orpheus-3b-Hindi-FT-Q8_0.gguf", "hindi", ("hi",)),
-    PublishedModel("lex-au/Orpheus-3b-Chinese-FT-Q8_0.gguf", "chinese", ("zh",)),
-    PublishedModel("lex-au/Orpheus-3b-Italian_Spanish-FT-Q8_0.gguf", "italian_spanish", ("es", "it")),
-    PublishedModel("lex-au/Orpheus-3b-FT-Q8_0.gguf", "", ("en",)),
+    PublishedModel("lex-au/Orpheus-3b-French-FT-Q8_0.gguf", ("french", "3b_fr_"), ("fr",)),
+    PublishedModel("lex-au/Orpheus-3b-German-FT-Q8_0.gguf", ("german", "3b_de_"), ("de",)),
+    PublishedModel("lex-au/Orpheus-3b-Korean-FT-Q8_0.gguf", ("korean", "3b_ko_"), ("ko",)),
+    PublishedModel("lex-au/Orpheus-3b-Hindi-FT-Q8_0.gguf", ("hindi", "3b_hi_"), ("hi",)),
+    PublishedModel("lex-au/Orpheus-3b-Chinese-FT-Q8_0.gguf", ("chinese", "3b_zh_"), ("zh",)),
+    PublishedModel(
+        "lex-au/Orpheus-3b-Italian_Spanish-FT-Q8_0.gguf", ("italian_spanish", "3b_es_it_"), ("es", "it")
+    ),
+    PublishedModel("lex-au/Orpheus-3b-FT-Q8_0.gguf", ("",), ("en",)),
 )
 
 # From the most to the least realistic (Orpheus-TTS README); the first of a language is its default.
@@ -108,7 +112,9 @@ _ASCII = {voice.ascii: voice.id for voice in VOICES.values() if voice.ascii}
 def languages_of(model_name: str) -> tuple[str, ...]:
     """The languages of a model, by its name in ORPHEUS_MODEL; English if the name does not tell."""
     file = PurePath(model_name.split("@")[0]).name.lower().replace("-", "_")
-    return next(model.languages for model in PUBLISHED_MODELS if model.keyword in file)
+    return next(
+        model.languages for model in PUBLISHED_MODELS if any(keyword in file for keyword in model.keywords)
+    )
 
 
 def voices_of(languages: tuple[str, ...]) -> list[Voice]:

@@ -6,6 +6,8 @@ what is in the files.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from orpheus.settings import EMBEDDED, REAL_CODEC, REAL_MODEL, Settings
 GGUF_VERSIONS = (2, 3)
 CODEC_FILES = ("config.json", "pytorch_model.bin")
 
+log = logging.getLogger(__name__)
+
 
 def path_of(name: str) -> Path | None:
     """The path that a setting names, or None if there is no such file or folder."""
@@ -25,7 +29,7 @@ def path_of(name: str) -> Path | None:
 
 def model_name(settings: Settings) -> str:
     """The model in use, as ORPHEUS_MODEL would name it."""
-    return settings.model or (REAL_MODEL if gpu_at_hand() else EMBEDDED)
+    return settings.model or (REAL_MODEL if gpu_keeps_up() else EMBEDDED)
 
 
 def codec_name(settings: Settings) -> str:
@@ -35,16 +39,25 @@ def codec_name(settings: Settings) -> str:
     return EMBEDDED if model_name(settings) == EMBEDDED else REAL_CODEC
 
 
-def gpu_at_hand() -> bool:
-    """Whether llama.cpp, as installed here, can use a GPU, which makes Orpheus-3B the default model.
+@functools.cache
+def gpu_keeps_up() -> bool:
+    """Whether a GPU here speaks Orpheus-3B in real time, which makes it the default model.
 
     SetupError if llama.cpp is installed but does not load.
     """
     try:
-        from orpheus import llamacpp
+        from orpheus.gpu import find_gpu
     except ModuleNotFoundError:
         return _torch_sees_gpu()  # a machine with tier 2 alone
-    return llamacpp.gpu_available()
+    gpu = find_gpu()
+    if gpu is not None and not gpu.keeps_up:
+        log.warning(
+            "%s is not expected to speak Orpheus-3B in real time: the embedded voice is used. Set ORPHEUS_MODEL=%s "
+            "to use it all the same; `orpheus bench` measures it.",
+            gpu,
+            REAL_MODEL,
+        )
+    return gpu is not None and gpu.keeps_up
 
 
 def _torch_sees_gpu() -> bool:

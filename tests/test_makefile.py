@@ -78,6 +78,37 @@ def test_missing_build_tools_are_reported_first(there: list[str], tmp_path: Path
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("there", "cmake", "torch", "says"),
+    [
+        ([], "-DCMAKE_UNITY_BUILD=ON", "whl/cpu", "about 3 minutes"),
+        (["nvidia-smi"], "-DCMAKE_UNITY_BUILD=ON", "whl/cpu", "apt-get install nvidia-cuda-toolkit"),
+        (["nvidia-smi", "nvcc"], "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native", "", "for the GPU"),
+    ],
+)
+def test_both_tiers_are_installed_for_the_gpu_or_neither(
+    there: list[str], cmake: str, torch: str, says: str, tmp_path: Path
+) -> None:
+    tools = tmp_path / "tools"
+    for name in there:
+        program(tmp_path / "bin" / name if name == "nvcc" else tools / name)
+    for name in ("sh", "getconf", "touch"):
+        found = shutil.which(name)
+        assert found
+        tools.mkdir(exist_ok=True)
+        (tools / name).symlink_to(found)
+    program(tmp_path / "bin" / "python", '#!/bin/sh\necho "asked: $@ with $CMAKE_ARGS"\n')
+    done = make(f"{tmp_path}/installed", f"VENV={tmp_path}", f"CUDA_HOME={tmp_path}", path=tools)
+    assert done.returncode == 0, done.stderr
+    torch_line, rest = (line for line in done.stdout.splitlines() if line.startswith("asked: "))
+    assert cmake in rest
+    assert ("-DCMAKE_UNITY_BUILD" in rest) is ("-DGGML_CUDA" not in rest)
+    assert "llama_cpp_lean.cmake" in rest
+    assert ("whl/cpu" in torch_line) is bool(torch)
+    assert says in done.stdout
+    assert ("toolkit" in done.stdout) is (there == ["nvidia-smi"])
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A clean repository, one version after the first release."""

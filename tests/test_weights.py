@@ -38,20 +38,20 @@ def model(name: str | None, **more: object) -> Path:
 
 
 def test_without_a_gpu_the_embedded_voice_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "gpu_at_hand", lambda: False)
+    monkeypatch.setattr(weights, "gpu_keeps_up", lambda: False)
     assert model(None) == embedded.MODEL
     assert weights.find_codec(load_settings()) == embedded.CODEC
 
 
 def test_with_a_gpu_the_published_model_and_its_codec_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "gpu_at_hand", lambda: True)
+    monkeypatch.setattr(weights, "gpu_keeps_up", lambda: True)
     assert weights.model_name(load_settings()) == REAL_MODEL
     assert weights.codec_name(load_settings()) == REAL_CODEC
     assert weights.codec_name(load_settings(model="embedded")) == "embedded"
 
 
 def test_llama_cpp_decides_whether_this_machine_has_a_gpu() -> None:
-    assert weights.gpu_at_hand() in (True, False)
+    assert weights.gpu_keeps_up() in (True, False)
 
 
 def test_the_embedded_files_are_there_and_small() -> None:

@@ -47,6 +47,18 @@ class CodecConfig:
         return self.channels >> blocks
 
 
+# hubertsiuzdak/snac_24khz, which the published models were trained with.
+PUBLISHED = CodecConfig(
+    sample_rate=24_000,
+    latent_channels=768,
+    channels=1024,
+    strides=(8, 8, 4, 2),
+    codes=4096,
+    code_channels=8,
+    noise=True,
+    depthwise=True,
+)
+
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 Rates = Annotated[list[Size], Field(max_length=16)]
 

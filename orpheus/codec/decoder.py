@@ -59,6 +59,10 @@ class Decoder:
         """The longest step of at most `latents` that runs well."""
         return latents
 
+    def split(self, latents: int) -> list[int]:
+        """The steps that together decode `latents`, or a few more."""
+        return [latents]
+
     def warm_up(self) -> None:
         """Run one frame, so that the first listener does not pay for allocations and kernel choices."""
         self.step(self.new_memory(), torch.zeros(1, LATENTS_PER_FRAME, 3).long(), [0], [OPEN_END], [0])
@@ -87,18 +91,18 @@ class Decoder:
             memory.copy_(memories[:streams])
             return pcm[:streams]
         edges = RowEdges(positions, ends, latents, self.tail + 1)
-        base = self.noise_bases(positions, seeds) if self.noise else None
+        base = self.noise_bases(positions, seeds).to(self.device) if self.noise else None
         return self.run(memory, codes.to(self.device), edges, base)
 
     def noise_bases(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """int64 (blocks, streams): the counter at which each block's noise begins in this step."""
+        """int64 (blocks, streams), on the CPU: the counter at which each block's noise begins in this step."""
         rate, delay, starts = 1, PADDING, []
         for block in self.network.blocks:
             rate *= block.stride
             delay = delay * block.stride + block.padding
             starts.append([position * rate - delay for position in positions])
             delay += sum(PADDING * unit.conv.dilation for unit in block.units)
-        return bases(seeds, starts).to(self.device)
+        return bases(seeds, starts)
 
     def run(self, memory: Tensor, codes: Tensor, edges: Edges, base: Tensor | None) -> Tensor:
         """`step` on tensors only: what a graph captures."""

@@ -47,11 +47,25 @@ class RowEdges:
 
 
 class MaskEdges:
-    """Edges held in tensors, for a graph that is captured once: touches every row of every stream."""
+    """Edges held in tensors, for a graph that is captured once: touches every row of every stream.
 
-    def __init__(self, positions: Tensor, ends: Tensor) -> None:
+    One mask serves all layers of a rate, each a window of it: with a mask of their own they were a third of the graph.
+    """
+
+    def __init__(self, positions: Tensor, ends: Tensor, latents: int, longest_delay: int) -> None:
+        """`longest_delay`: latents by which any layer lags behind."""
         self._positions, self._ends = positions, ends
+        self._latents, self._longest_delay = latents, longest_delay
+        self._masks: dict[int, Tensor] = {}
 
     def clear(self, rows: Tensor, rate: int, delay: int) -> None:
-        at = torch.arange(rows.shape[0], device=rows.device)[:, None] + (self._positions * rate - delay)
-        rows.mul_(((at >= 0) & (at < self._ends * rate)).to(rows.dtype)[:, :, None])
+        if rate not in self._masks:
+            self._masks[rate] = self._mask(rate).to(rows.dtype)
+        start = self._longest_delay * rate - delay
+        rows.mul_(self._masks[rate][start : start + rows.shape[0], :, None])
+
+    def _mask(self, rate: int) -> Tensor:
+        """(rows, streams): from `longest_delay` latents before this step to its end, what lies within a stream."""
+        rows = torch.arange(-self._longest_delay * rate, self._latents * rate, device=self._positions.device)
+        at = rows[:, None] + self._positions * rate
+        return (at >= 0) & (at < self._ends * rate)

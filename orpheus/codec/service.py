@@ -21,7 +21,7 @@ from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device
 from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.stream import Codes, StreamState, advance, checked, choose_step, start_early
-from orpheus.errors import EngineError
+from orpheus.errors import EngineError, SetupError
 from orpheus.playout import PlayoutClock
 from orpheus.settings import Settings
 from orpheus.vocabulary import SLOTS
@@ -72,7 +72,13 @@ class Codec:
         device = choose_device(settings.codec_device)
         torch.set_num_threads(settings.cpu_threads)  # per process, but only the codec uses torch here
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
-        return cls(kind.load(folder, device=device))
+        try:
+            return cls(kind.load(folder, device=device))
+        except torch.OutOfMemoryError as error:
+            raise SetupError(
+                f"The codec does not fit the free memory of {device}: lower ORPHEUS_STREAMS, set "
+                "ORPHEUS_KV_TYPE=q8_0, or move the codec with ORPHEUS_CODEC_DEVICE=cpu or another GPU."
+            ) from error
 
     def open(self, seed: int) -> CodecStream:
         """A new stream. Equal seeds and codes give equal samples."""

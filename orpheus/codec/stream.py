@@ -168,15 +168,15 @@ def start_early(decoder: Decoder, states: Sequence[StreamState]) -> None:
         return
     first = LATENTS_PER_FRAME * decoder.hop
     behind = max(first + decoder.delay - state.position * decoder.hop for state in states)
-    count = -(-behind // decoder.hop)
-    pcm = decoder.step(
-        torch.stack([state.memory for state in states]),
-        torch.zeros(len(states), count, len(VQ_STRIDES), dtype=torch.int64),
-        [state.position for state in states],
-        [state.position for state in states],
-        [state.seed for state in states],
-    )
-    for state, samples in zip(states, pcm.cpu().numpy(), strict=True):
+    memory = torch.stack([state.memory for state in states])
+    ends = [state.position for state in states]
+    positions = list(ends)
+    parts = []
+    for count in decoder.split(-(-behind // decoder.hop)):
+        codes = torch.zeros(len(states), count, len(VQ_STRIDES), dtype=torch.int64)
+        parts.append(decoder.step(memory, codes, positions, ends, [state.seed for state in states]))
+        positions = [position + count for position in positions]
+    for state, samples in zip(states, torch.cat(parts, dim=1).cpu().numpy(), strict=True):
         state.start_early(samples)
 
 

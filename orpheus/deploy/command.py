@@ -75,12 +75,19 @@ def deploy(
         print(modal_api.ensure_auth_secret(load_settings(), env))
     weights = container_environment(deployment)
     for tier in tiers:
-        modal_api.deploy(tier, env, strategy)
-        if weights["ORPHEUS_MODEL" if tier is LLAMA else "ORPHEUS_CODEC"] != EMBEDDED:
+        if tier is LLAMA:
+            print("The first build compiles llama.cpp for the GPU: 10 to 30 minutes, once.", flush=True)
+        fetched = weights["ORPHEUS_MODEL" if tier is LLAMA else "ORPHEUS_CODEC"] != EMBEDDED
+        # Containers that are kept running would start, and fail, before there are weights to load.
+        later = fetched and deployment.min_containers > 0
+        modal_api.deploy(tier, env, strategy, min_containers=0 if later else None)
+        if fetched:
             print(
                 f"Fetching the weights of {tier.app}: minutes the first time, seconds after that.", flush=True
             )
             print(modal_api.fetch_weights(tier, env))
+        if later:
+            modal_api.deploy(tier, env, strategy)
     urls = {tier.name: modal_api.url(tier, env) for tier in tiers}
     print(report.where(deployment, urls))
     if try_it:

@@ -28,16 +28,21 @@ ROOT = Path(
     orpheus.__file__
 ).parent.parent  # the repository; /root in a container, which reads this file again
 PROJECT, LOCK = "pyproject.toml", "constraints.txt"
+LEAN = Path("cmake", "llama_cpp_lean.cmake")  # leaves out of llama.cpp what is not loaded
 NO_SOURCE = ["**/__pycache__", "**/*.pyc"]  # Modal's own choice would leave the embedded voice behind
 
 
 def llama_image(gpu: str) -> modal.Image:
     """CUDA and llama.cpp, compiled for one GPU and any x86-64 processor with AVX2: builder and runner differ."""
-    flags = f"-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES={GPUS[gpu].architecture} {PORTABLE} -DLLAVA_BUILD=OFF"
+    flags = (
+        f"-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES={GPUS[gpu].architecture} {PORTABLE} -DLLAVA_BUILD=OFF "
+        f"-DCMAKE_PROJECT_llama.cpp_INCLUDE=/{LEAN.name}"
+    )
     compiled = (
         modal.Image.from_registry(CUDA, add_python=PYTHON)
         .entrypoint([])
         .apt_install(*LLAMA_DEBIAN)
+        .add_local_file(ROOT / LEAN, f"/{LEAN.name}", copy=True)
         .env({"CMAKE_ARGS": flags})
         .uv_pip_install(
             *requirements("llama"), uv_version=UV, extra_options="--no-deps --no-binary llama-cpp-python"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,11 +99,36 @@ def ensure_auth_secret(settings: Settings, environment: str | None) -> str:
     return f"Secret {AUTH_SECRET} created with {', '.join(values)} as set here"
 
 
-def deploy(tier: Tier, environment: str | None, strategy: Strategy) -> None:
-    """Deploy what the tier's script defines, with Modal's own progress on the terminal."""
-    with clear_errors(DeployFailed, f"{tier.app} was not deployed"), modal.enable_output():
-        app: modal.App = importlib.import_module(tier.module).app
+def deploy(
+    tier: Tier, environment: str | None, strategy: Strategy, *, min_containers: int | None = None
+) -> None:
+    """Deploy what the tier's script defines, with Modal's own progress on the terminal.
+
+    `min_containers` stands in for ORPHEUS_MIN_CONTAINERS.
+    """
+    with (
+        clear_errors(DeployFailed, f"{tier.app} was not deployed"),
+        modal.enable_output(),
+        _environment("ORPHEUS_MIN_CONTAINERS", min_containers),
+    ):
+        module = importlib.import_module(tier.module)
+        app: modal.App = importlib.reload(module).app  # it reads the environment as it is imported
         app.deploy(environment_name=environment, strategy=strategy)
+
+
+@contextmanager
+def _environment(name: str, value: int | None) -> Iterator[None]:
+    """A variable of the environment set while the body runs; as it was if None."""
+    before = os.environ.get(name)
+    try:
+        if value is not None:
+            os.environ[name] = str(value)
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 def fetch_weights(tier: Tier, environment: str | None) -> str:

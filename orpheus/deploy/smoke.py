@@ -26,6 +26,7 @@ from orpheus.settings import load_settings
 
 SENTENCE = "Hello, I am Orpheus, and I speak from far away."
 WAIT_S = 600  # a cold start loads everything
+POLL_S = 0.25
 SILENCE = 300  # of 32767: a recording whose loudest sample is below this is silent
 SHORTEST_S = 0.5
 RATE = 24_000
@@ -38,6 +39,7 @@ def try_llama(url: str | None) -> None:
     model = container_environment(load_deployment())["ORPHEUS_MODEL"]
     settings = load_settings(model=model, llama_endpoint=url, cold_wait_s=WAIT_S)
     print(f"Asking {url} for one frame, twice; it may have to start first.", flush=True)
+    print(f"start: {_start(f'{url}/health')}", flush=True)
     for name in ("cold", "warm"):
         try:
             took_s = asyncio.run(one_frame(settings))
@@ -49,6 +51,7 @@ def try_llama(url: str | None) -> None:
 def try_speech(url: str | None, text: str = SENTENCE, out: str = "hello.wav") -> None:
     """Speak twice, the second time into a WAV file, and print the time to the first audio."""
     print(f"Asking {url} to speak, twice; it may have to start first.", flush=True)
+    print(f"start: {_start(f'{url}/ready')}", flush=True)
     cold_s, _ = _speak(f"{url}/v1/audio/speech", text)
     warm_s, samples = _speak(f"{url}/v1/audio/speech", text)
     with wave.open(out, "wb") as file:
@@ -58,6 +61,34 @@ def try_speech(url: str | None, text: str = SENTENCE, out: str = "hello.wav") ->
     print(
         f"warm: first audio after {warm_s:.2f} s; {len(samples) / RATE:.1f} s of audio in {Path(out).resolve()}"
     )
+
+
+def _start(url: str) -> str:
+    """How long the stages of a start take, seen from outside: until the server itself answers, and until it is ready.
+
+    Waits for both. A server that does not start is reported by the requests that follow.
+    """
+    headers = load_settings().client_headers
+    began_s = time.perf_counter()
+    answers_s = 0.0
+    with httpx.Client(timeout=httpx.Timeout(WAIT_S, connect=20), headers=headers) as client:
+        while (now_s := time.perf_counter() - began_s) < WAIT_S:
+            try:
+                with closing(_answer(client, client.build_request("GET", url))) as answer:
+                    answer.read()
+                    told = answer.json() if answer.status_code in (200, 503) else None
+            except (httpx.HTTPError, ValueError):
+                told = {}  # nothing yet, or a proxy's own page
+            if not isinstance(told, dict):
+                return "it does not tell"
+            now_s = time.perf_counter() - began_s
+            if "status" in told and not answers_s:
+                answers_s = now_s
+            if told and answer.status_code == 200:
+                loaded = f", {told['load_s']:.1f} s of it to load the model" if "load_s" in told else ""
+                return f"answers after {answers_s or now_s:.1f} s, ready after {now_s:.1f} s{loaded}"
+            time.sleep(POLL_S)
+    return f"not ready after {WAIT_S} s"
 
 
 def _speak(url: str, text: str) -> tuple[float, array[int]]:

@@ -16,6 +16,7 @@ from orpheus.deploy.settings import LLAMA_APP, LLAMA_SERVER
 from orpheus.deploy.weights import in_volume
 from orpheus.errors import NotReady
 from orpheus.settings import Settings, load_settings
+from orpheus.tts.served_model import ServedModel
 from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
 from orpheus.weights import find_codec
 
@@ -46,7 +47,7 @@ def start() -> FastAPI:
     with in_volume("orpheus_fastapi_modal.py"):
         folder = find_codec(settings)
     codec = Codec.load(folder, settings)
-    service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda: codec)
+    service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda _: codec)
     app = create_app(service)
     running = app.router.lifespan_context
 
@@ -81,6 +82,10 @@ class ModalTokenSource(HttpTokenSource):
     async def check(self) -> None:
         await self._look_up()
         await super().check()
+
+    async def model(self, *, patient: bool = True) -> ServedModel:
+        await self._look_up()
+        return await super().model(patient=patient)
 
     async def _look_up(self) -> None:
         if self._found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -30,10 +31,17 @@ class BackgroundLoad(Generic[T]):
         self._load = load
         self._close = close
         self._name = name
+        self.waits_for: str | None = None  # a sentence that `load` may set: what keeps it waiting
+        self.took_s: float | None = None  # to load
         self._lock = threading.Lock()
         self._closing = False
         self._future: Future[T] = Future()
         self._future.set_running_or_notify_cancel()  # so that who stops waiting for it does not cancel it
+
+    @property
+    def done(self) -> bool:
+        """Whether it is loaded, or has failed."""
+        return self._future.done()
 
     @property
     def failure(self) -> OrpheusError | None:
@@ -45,7 +53,7 @@ class BackgroundLoad(Generic[T]):
     def ready(self) -> T:
         """What was loaded; NotReady says why there is nothing."""
         if not self._future.done():
-            raise NotReady(f"The {self._name} is loading: try again shortly.")
+            raise NotReady(self.waits_for or f"The {self._name} is loading: try again shortly.")
         if self.failure is not None:
             raise NotReady(f"The {self._name} could not be loaded: {self.failure}")
         return self._future.result()
@@ -71,8 +79,10 @@ class BackgroundLoad(Generic[T]):
         await self.aclose()
 
     def _run(self) -> None:
+        began_s = time.monotonic()
         try:
             loaded = self._load()
+            self.took_s = time.monotonic() - began_s
         except Exception as error:
             failure = in_a_sentence(error)
             unexpected = not isinstance(error, OrpheusError | ModuleNotFoundError)

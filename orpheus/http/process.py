@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -32,6 +32,7 @@ CLOSE_S = 0.7  # for clients to answer a close, once everything is drained
 STOP_S = 1.0  # from the end of draining to the end of the process
 Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # gets a function that says whether to hurry
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -76,12 +77,12 @@ class Process:
         self._server: Server | None = None
         self._failure: OrpheusError | None = None
 
-    def ending_on_failure(self, load: Callable[[], T]) -> Callable[[], T]:
+    def ending_on_failure(self, load: Callable[P, T]) -> Callable[P, T]:
         """`load` wrapped so that its failure also ends the process, with the error's exit code."""
 
-        def wrapped() -> T:
+        def wrapped(*args: P.args, **named: P.kwargs) -> T:
             try:
-                return load()
+                return load(*args, **named)
             except Exception as error:
                 self.end(in_a_sentence(error))
                 raise

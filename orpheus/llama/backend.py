@@ -40,6 +40,44 @@ class ContextOptions:
     kv_type: Literal["f16", "q8_0"] = "f16"
 
 
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes that decide how much memory a token of context takes."""
+
+    layers: int
+    kv_channels: int  # of a key, or of a value, in a layer
+
+
+def read_shape(path: Path) -> ModelShape:
+    """From a GGUF's metadata, without its weights. WeightsError if llama.cpp cannot read it."""
+    check_gguf(path)
+    llamacpp.start()
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise WeightsError(
+            f"llama.cpp could not read {path}: fetch it again, or set ORPHEUS_MODEL to another."
+        )
+    try:
+
+        def value(name: str) -> str:
+            buffer = ctypes.create_string_buffer(256)
+            count = llama_cpp.llama_model_meta_val_str(model, name.encode(), buffer, len(buffer))
+            return buffer.value.decode() if count >= 0 else ""
+
+        kind = value("general.architecture")
+        heads = int(value(f"{kind}.attention.head_count") or 1)
+        kv_heads = int(value(f"{kind}.attention.head_count_kv") or heads)
+        embedding = int(value(f"{kind}.embedding_length") or 0)
+        head_channels = int(value(f"{kind}.attention.key_length") or embedding // heads)
+        return ModelShape(int(value(f"{kind}.block_count") or 0), kv_heads * head_channels)
+    except ValueError as error:
+        raise WeightsError(f"{path} has sizes that are not numbers ({error}): fetch it again.") from error
+    finally:
+        llama_cpp.llama_model_free(model)
+
+
 class Model:
     """Weights, tokenizer and vocabulary; shared by contexts, safe to use from any thread."""
 
@@ -53,6 +91,9 @@ class Model:
         self._changed = threading.Condition()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if gpu_layers and llamacpp.gpu_available():
+            # Uploaded from pinned memory: mapped files are read page by page, slowest from a network's file system.
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         # A build with AMX crashes at its first token (gcc 12, Sapphire Rapids) unless weights keep their layout.
         params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
         self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpheus.bookings import Bookings
-from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError
+from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, SetupError
 from orpheus.llama.completion import Completion, CompletionChunk
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.metrics import EngineMetrics, Stats
@@ -24,7 +24,7 @@ from orpheus.llama.prompt_tokens import generation_limit, prompt_ids
 from orpheus.llama.scheduler import TokenSequence
 from orpheus.llama.steps import Delivery, Steps
 from orpheus.llama.stream import Stream
-from orpheus.settings import Settings
+from orpheus.settings import ALL_LAYERS, Settings
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context, Model
@@ -77,10 +77,18 @@ class Engine:
         cls, model_path: Path, settings: Settings, on_death: Callable[[OrpheusError], None] = lambda _: None
     ) -> Engine:
         """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError."""
-        from orpheus import llamacpp
+        from orpheus.gpu import find_gpu
+        from orpheus.llama.gpu_memory import fit_to_gpu
 
-        gpu = settings.gpu_layers != 0 and llamacpp.gpu_available()
-        config = EngineConfig.from_settings(settings, gpu=gpu)
+        gpu = find_gpu() if settings.gpu_layers else None
+        if gpu is None and settings.gpu_layers > 0:
+            raise SetupError(
+                f"ORPHEUS_GPU_LAYERS={settings.gpu_layers} asks for a GPU, and llama.cpp finds none here: check the "
+                "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
+            )
+        config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
+        if gpu is not None and settings.gpu_layers in (-1, ALL_LAYERS):
+            config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
         return cls.open(model_path, config, settings.gpu_layers, on_death)
 
     @classmethod

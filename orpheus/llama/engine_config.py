@@ -32,7 +32,7 @@ class EngineConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, gpu: bool) -> EngineConfig:
-        """`gpu`: whether layers are offloaded, which decides the default number of streams."""
+        """`gpu`: whether one speaks Orpheus-3B in real time, which decides the default number of streams."""
         streams = settings.streams or (GPU_STREAMS if gpu else CPU_STREAMS)
         return cls(
             streams=streams,

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.errors import EngineError
-from orpheus.sampling import Sampling
+from orpheus.sampling import REPETITION_FRAMES, Sampling
 from orpheus.vocabulary import SLOTS, Vocabulary
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-REPETITION_FRAMES = 64  # the repetition penalty looks back so far, within the same slot: 5.5 s
 BLOCK = 64  # a draw finds its block by block sums first: a running sum over a whole row would cost three times more
 _OFF = np.float32(-np.inf)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import PurePath
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from orpheus import __version__
+from orpheus import __version__, weights
 from orpheus.errors import NotFound, NotReady
 from orpheus.http.body_limit import BodyLimit
 from orpheus.http.leniency import Leniency
@@ -22,7 +24,7 @@ from orpheus.http.responses import RequestIds, install_error_handlers
 from orpheus.llama.engine import Engine
 from orpheus.llama.responses import BufferedCompletion, StreamedCompletion
 from orpheus.llama.schema import CompletionRequest
-from orpheus.settings import Settings
+from orpheus.settings import SERVED_NAME, Settings
 
 # Tokenizing 4,096 characters of the worst kind takes half a second: in threads, so that the event loop goes on, and
 # in few, so that the processors are left to the decode thread.
@@ -32,6 +34,7 @@ TOKENIZED_AT_ONCE = 2
 def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     """The application. `load` makes the engine, in a thread after startup."""
     tokenizing = CapacityLimiter(TOKENIZED_AT_ONCE)
+    name = settings.model_name or SERVED_NAME
     loading = BackgroundLoad(load, lambda engine: asyncio.to_thread(engine.close), "model")
 
     @asynccontextmanager
@@ -51,18 +54,20 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
         engine = loading.ready()
         completion = await to_thread.run_sync(body.completion, engine, settings, limiter=tokenizing)
         kind = StreamedCompletion if body.stream else BufferedCompletion
-        return await kind(body, completion, engine, settings.model_name).start(request.receive)
+        response = await kind(body, completion, engine, name).start(request.receive)
+        response.headers["X-Model-Fingerprint"] = _fingerprint(engine, settings)
+        return response
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model_card(loading.ready(), settings)]}
+        return {"object": "list", "data": [_model_card(loading.ready(), settings, name)]}
 
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
+    @app.get("/v1/models/{asked:path}")
+    async def model(asked: str) -> dict[str, Any]:
         engine = loading.ready()
-        if name != settings.model_name:
-            raise NotFound(f"There is no model {name!r} here: use {settings.model_name!r}.", param="model")
-        return _model_card(engine, settings)
+        if asked != name:
+            raise NotFound(f"There is no model {asked!r} here: use {name!r}.", param="model")
+        return _model_card(engine, settings, name)
 
     @app.get("/health")
     async def health() -> Response:
@@ -72,7 +77,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
             return JSONResponse({"status": "unavailable", **error.body()}, 503)
         if report["dead"]:
             return JSONResponse({"status": "dead", "error": report["dead"], **report}, 503)
-        return JSONResponse({"status": "ok", **report})
+        return JSONResponse({"status": "ok", "load_s": round(loading.took_s or 0.0, 2), **report})
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -81,10 +86,23 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
     return app
 
 
-def _model_card(engine: Engine, settings: Settings) -> dict[str, Any]:
+def _weights_name(settings: Settings) -> str:
+    """As ORPHEUS_MODEL names them, but of a path on this disk only the file."""
+    name = weights.model_name(settings)
+    return name if weights.path_of(name) is None else PurePath(name).name
+
+
+def _fingerprint(engine: Engine, settings: Settings) -> str:
+    """Another one for other weights or sizes: by it, tier 2 notices that a restart brought another model."""
+    vocabulary, context = engine.vocabulary, engine.config.context_tokens
+    told = f"{_weights_name(settings)}|{vocabulary.size}|{vocabulary.codes}|{context}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _model_card(engine: Engine, settings: Settings, name: str) -> dict[str, Any]:
     config = engine.config
     return {
-        "id": settings.model_name,
+        "id": name,
         "object": "model",
         "created": int(time.time()),
         "owned_by": "orpheus",
@@ -93,5 +111,7 @@ def _model_card(engine: Engine, settings: Settings) -> dict[str, Any]:
             "context_tokens": config.context_tokens,
             "codes_per_slot": engine.vocabulary.codes,
             "n_vocab": engine.vocabulary.size,
+            "weights": _weights_name(settings),
+            "fingerprint": _fingerprint(engine, settings),
         },
     }

@@ -58,9 +58,9 @@ class Steps:
         """Make the context, and warm it up by measuring its batch invariance."""
         self._context = self._open_context()
         streams = self._config.streams
-        found = measure_batch_invariance(self._context, self._vocabulary.begin_of_text, streams)
-        self.batch_invariant = streams == 1 or found.among_batches
-        self._scheduler.pad_lone_rows = streams > 1 and found.among_batches and not found.alone
+        found = measure_batch_invariance(self._context, self._vocabulary.code_ids[0], streams)
+        self.batch_invariant = found.among_batches
+        self._scheduler.pad_lone_rows = found.among_batches and not found.alone
 
     def reopen(self) -> None:
         self._stats.reloads += 1

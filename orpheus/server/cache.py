@@ -5,7 +5,7 @@ Speech is sampled: without a seed two responses differ, and none is kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ class CachedResponse:
 class ResponseCache:
     """At most `max_bytes` of responses. Used from one event loop."""
 
-    def __init__(self, max_bytes: int, weights: tuple[str, ...]) -> None:
-        """`weights` names the model and the codec in use."""
+    def __init__(self, max_bytes: int, weights: Callable[[], Hashable]) -> None:
+        """`weights`: the model and the codec in use now."""
         self._weights = weights
         self._max_bytes = max_bytes
         self._responses: LRUCache[tuple[object, ...], CachedResponse] = LRUCache(
@@ -42,7 +42,7 @@ class ResponseCache:
         return self._max_bytes > 0 and params.sampling.seed is not None
 
     def find(self, text: str, params: SpeechParams) -> CachedResponse | None:
-        return self._responses.get((self._weights, text, params))
+        return self._responses.get((self._weights(), text, params))
 
     async def keep(
         self, text: str, params: SpeechParams, usage: Usage, chunks: AsyncGenerator[bytes]
@@ -60,4 +60,4 @@ class ResponseCache:
                 yield chunk
         if size + ENTRY_BYTES <= self._max_bytes:
             response = CachedResponse(b"".join(parts), usage.prompt_tokens, usage.audio_tokens)
-            self._responses[self._weights, text, params] = response
+            self._responses[self._weights(), text, params] = response

@@ -15,7 +15,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
-from orpheus import weights
 from orpheus.errors import OrpheusError
 from orpheus.http.leniency import is_head
 from orpheus.http.responses import GeneratorResponse, while_connected
@@ -35,8 +34,8 @@ NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def routes(service: SpeechService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
-    names = (weights.model_name(settings), weights.codec_name(settings))
-    speak = _SpeechEndpoint(service, ResponseCache(settings.cache_mb * 1_000_000, names))
+    cache = ResponseCache(settings.cache_mb * 1_000_000, lambda: (service.model, settings.codec))
+    speak = _SpeechEndpoint(service, cache)
 
     @router.post("/v1/audio/speech", response_class=Response, responses=audio())
     async def speech(request: Request, body: SpeechRequest) -> Response:

@@ -7,12 +7,15 @@ requests run at once.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from orpheus import weights
 from orpheus.codec import Codec
+from orpheus.codec.checkpoint import read_config
 from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.http.loading import BackgroundLoad
 from orpheus.pcm import Pcm
@@ -27,14 +30,16 @@ from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
 from orpheus.tts.params import SpeechParams, Split
 from orpheus.tts.pipeline import SpeechPipeline
+from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import EngineTokenSource, HttpTokenSource, TokenSource
 from orpheus.tts.usage import Usage
-from orpheus.voices import find_voice, languages_of
+from orpheus.voices import find_voice
 
 MAX_STREAMED_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
+ASK_S = 1.0  # between two requests to a tier 1 that does not say yet what it serves
 LEAD_SILENCE_MS = 30.0  # before the first word; Orpheus itself leaves 400 to 600
 
-Load = Callable[[], Any]
+Load = Callable[..., Any]
 Guard = Callable[[Load], Load]  # wraps a load, to learn of its failure
 
 
@@ -49,17 +54,18 @@ class SpeechService:
         self,
         settings: Settings,
         open_source: Callable[[], TokenSource],
-        load_codec: Callable[[], Codec],
+        load_codec: Callable[[ServedModel], Codec],
     ) -> None:
         """`open_source` and `load_codec` may block: they run in a thread, after the server listens."""
         self.settings = settings
-        self.languages = languages_of(weights.model_name(settings))
         self.on_ready: Callable[[], None] = lambda: None
+        self._ending = threading.Event()
 
         def load() -> SpeechPipeline:
             source = open_source()
             try:
-                return SpeechPipeline(source, load_codec(), settings)
+                model = self._learn_model(source)
+                return SpeechPipeline(source, load_codec(model), settings, model)
             except BaseException:
                 asyncio.run(source.aclose())
                 raise
@@ -73,7 +79,7 @@ class SpeechService:
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
         """Tier 2 in front of `ORPHEUS_LLAMA_ENDPOINT`."""
-        return cls(settings, lambda: HttpTokenSource(settings), guard(lambda: _load_codec(settings)))
+        return cls(settings, lambda: HttpTokenSource(settings), guard(partial(_load_codec, settings)))
 
     @classmethod
     def in_process(
@@ -87,12 +93,15 @@ class SpeechService:
         `on_death` is called with the reason once the engine can never answer again.
         """
 
+        settings = settings.model_copy(update={"model": weights.model_name(settings)})
+
         def open_engine() -> TokenSource:
             from orpheus.llama.engine import Engine
 
-            return EngineTokenSource(Engine.load(weights.find_model(settings), settings, on_death))
+            engine = Engine.load(weights.find_model(settings), settings, on_death)
+            return EngineTokenSource(engine, str(settings.model))
 
-        return cls(settings, guard(open_engine), guard(lambda: _load_codec(settings)))
+        return cls(settings, guard(open_engine), guard(partial(_load_codec, settings)))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -102,7 +111,20 @@ class SpeechService:
             try:
                 yield
             finally:
+                self._ending.set()
                 await cancel_and_wait([announcing])
+
+    def _learn_model(self, source: TokenSource) -> ServedModel:
+        """What tier 1 serves; if it does not tell now, what ORPHEUS_MODEL names, or else as soon as it does."""
+        while True:
+            try:
+                return asyncio.run(source.model(patient=False))
+            except OrpheusError as error:
+                if self.settings.model:
+                    return named_model(self.settings)
+                self._loading.waits_for = str(error)
+            if self._ending.wait(ASK_S):
+                raise NotReady("The server is shutting down.")
 
     async def _announce(self) -> None:
         with suppress(OrpheusError):  # logged where it happened
@@ -124,10 +146,21 @@ class SpeechService:
         self.admission.check_open()
         return self._loading.ready()
 
+    @property
+    def model(self) -> ServedModel:
+        """What tier 1 serves, or what ORPHEUS_MODEL says of it; NotReady while neither is known."""
+        if self.settings.model and not self._loading.done:
+            return named_model(self.settings)
+        return self._loading.ready().model
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.model.languages
+
     async def problem(self) -> str | None:
         """What keeps a request from being served now, in a sentence; None if nothing does."""
         try:
-            await self.pipeline.token_source.check()
+            await self.pipeline.check()
         except OrpheusError as error:
             return str(error)
         return None
@@ -260,5 +293,8 @@ async def _close(pipeline: SpeechPipeline) -> None:
     await asyncio.to_thread(pipeline.codec.close)
 
 
-def _load_codec(settings: Settings) -> Codec:
-    return Codec.load(weights.find_codec(settings), settings)
+def _load_codec(settings: Settings, model: ServedModel) -> Codec:
+    """The one that ORPHEUS_CODEC names, or the model's own. SetupError if it cannot speak what the model generates."""
+    folder = weights.find_codec(settings.model_copy(update={"codec": settings.codec or model.codec}))
+    check_fit(model, read_config(folder))
+    return Codec.load(folder, settings)

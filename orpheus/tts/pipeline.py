@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from orpheus import weights
 from orpheus.codec import Codec
-from orpheus.errors import AtCapacity, GenerationFailed
+from orpheus.errors import AtCapacity, GenerationFailed, NotReady, SetupError
 from orpheus.pcm import Pcm
-from orpheus.settings import EMBEDDED, Settings
+from orpheus.settings import Settings
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentedText, SegmentSource, StreamingSegmenter, segment_text
 from orpheus.text.pauses import MAX_PAUSE_MS, MAX_TOTAL_PAUSE_MS
@@ -32,13 +31,11 @@ from orpheus.tts.params import SpeechParams
 from orpheus.tts.postprocess import LEVEL_S, LoudnessLeveler, SilenceTrimmer
 from orpheus.tts.prebuffer import PrebufferEstimator
 from orpheus.tts.prefetch import Prefetch
+from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import Generation, TokenChunk, TokenSource
 from orpheus.tts.usage import Usage
 from orpheus.vocabulary import SLOTS
 
-SEGMENT_CHARS = 280  # most characters generated in one go
-# The embedded voice learned single sentences: with two or three in one go it gets a word in five wrong.
-EMBEDDED_SEGMENT_CHARS, EMBEDDED_JOIN_CHARS = 110, 50
 # A generation that runs away is cut here: three times the tokens of slow speech (82 a second, 12 characters a
 # second), and four seconds for laughs, sighs and silence.
 TOKENS_PER_CHAR = 20
@@ -49,20 +46,22 @@ SILENCE_CHUNK_S = 0.1  # of a pause that the text asks for
 RESERVE_S = 1.0  # of audio the listener keeps when a segment is held back
 CAPACITY_WAIT_S = 30.0  # how long a patient request waits for a full tier 1: later its listener would be gone
 RETRY_S = 0.05  # between two requests to a full tier 1; meanwhile a listener runs dry
-RETRY_SEED = 1 << 40  # added to the seed of a segment that is generated again
+# Added to the seed of a segment that is generated again. Odd and of 31 bits: another seed also where no more count.
+RETRY_SEED = 0x4F1BBCDD
 
 
 class SpeechPipeline:
     """The stages over one token source and one codec."""
 
-    def __init__(self, token_source: TokenSource, codec: Codec, settings: Settings) -> None:
+    def __init__(
+        self, token_source: TokenSource, codec: Codec, settings: Settings, model: ServedModel | None = None
+    ) -> None:
+        """`model`: what tier 1 serves, if it has told; otherwise what the settings name."""
+        self.model = model or named_model(settings)
         self.sample_rate = codec.sample_rate  # Hz, of the samples that `speak` yields
         self.token_source = token_source
         self.codec = codec
         self.postprocess = settings.postprocess
-        embedded = weights.codec_name(settings) == EMBEDDED
-        self._segment_chars = EMBEDDED_SEGMENT_CHARS if embedded else SEGMENT_CHARS
-        self._join_chars = EMBEDDED_JOIN_CHARS if embedded else None
         self.prebuffer = PrebufferEstimator(LEVEL_S if settings.postprocess else 0.0)
 
     def segment(self, text: str, params: SpeechParams) -> SegmentedText:
@@ -70,8 +69,8 @@ class SpeechPipeline:
         return segment_text(
             text,
             params.voice.language,
-            self._segment_chars,
-            join_chars=self._join_chars,
+            self.model.segment_chars,
+            join_chars=self.model.join_chars,
             normalize=params.normalize,
             skip_directions=params.skip_directions,
         )
@@ -80,14 +79,30 @@ class SpeechPipeline:
         """The same for text that is still being written, at most `max_chars` in all."""
         return StreamingSegmenter(
             params.voice.language,
-            self._segment_chars,
+            self.model.segment_chars,
             join_chars=1
             if params.split == "sentence"
-            else self._join_chars,  # a segment of two could not be split
+            else self.model.join_chars,  # a segment of two could not be split
             max_chars=max_chars,
             normalize=params.normalize,
             skip_directions=params.skip_directions,
         )
+
+    async def check(self) -> None:
+        """Raise NotReady with the reason unless a request would be served now."""
+        await self.token_source.check()
+        self.use(await self.token_source.model(patient=False))
+
+    def use(self, model: ServedModel) -> None:
+        """Go by what tier 1 serves now. NotReady if it is nothing that this codec can speak."""
+        if model is self.model:
+            return
+        try:
+            check_fit(model, self.codec.decoder.config)
+        except SetupError as error:
+            self.token_source.forget()
+            raise NotReady(str(error)) from error
+        self.model = model
 
     def playout_rate(self, params: SpeechParams) -> float:
         """Of the samples that `speak` yields, those that a second of playout takes."""
@@ -322,9 +337,11 @@ class _SpeakRun:
     async def _tokens(self, generation: Generation, *, patient: bool) -> AsyncGenerator[TokenChunk]:
         """A segment's tokens. If `patient`, a full tier 1 is asked again instead of failing the whole request."""
         gives_up_s = time.monotonic() + CAPACITY_WAIT_S
+        source = self._pipeline.token_source
         while True:
+            self._pipeline.use(await source.model())
             try:
-                async with aclosing(self._pipeline.token_source.generate(generation)) as tokens:
+                async with aclosing(source.generate(generation)) as tokens:
                     async for chunk in tokens:
                         yield chunk
                 return

@@ -14,8 +14,8 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -29,8 +29,9 @@ from orpheus.http.sse import read_events
 from orpheus.logs import request_id
 from orpheus.prompt import turn_text
 from orpheus.redaction import address, redacted
-from orpheus.sampling import LLAMA_CPP_ANY_SEED, Sampling
+from orpheus.sampling import REPETITION_FRAMES, Sampling
 from orpheus.settings import Settings
+from orpheus.tts.served_model import ServedModel, listed_model, named_model
 
 if TYPE_CHECKING:
     from orpheus.llama.engine import Engine
@@ -39,6 +40,8 @@ CONNECT_TIMEOUT_S = 5.0
 STALL_TIMEOUT_S = 30.0  # longest wait for an answer, and then for each token, before tier 1 counts as dead
 SLOWEST_TOKEN_S = 1.0  # and on the whole: a listener takes 82 tokens a second
 HEALTH_TIMEOUT_S = 2.0
+MODELS_TIMEOUT_S = 5.0
+MODELS_BODY_BYTES = 256 * 1024
 ERROR_BODY_TIMEOUT_S = 1.0  # what has come of an error's explanation by then must do,
 ERROR_BODY_BYTES = 16 * 1024  # as must this much of it
 MAX_SAID_CHARS = 300  # of tier 1's own words in an error
@@ -82,14 +85,31 @@ class TokenSource(Protocol):
     async def check(self) -> None:
         """Raise NotReady with the reason unless a request would be served now."""
 
+    async def model(self, *, patient: bool = True) -> ServedModel:
+        """What tier 1 serves: asked once, and again after it was gone or `forget` was called.
+
+        `patient`: wait for a tier 1 that is asleep. OrpheusError if it does not tell now.
+        """
+
+    def forget(self) -> None:
+        """Ask again what tier 1 serves."""
+
     async def aclose(self) -> None: ...
 
 
 class EngineTokenSource:
     """The engine in this process, with no HTTP in between."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
+        """`name`: that of the model, as ORPHEUS_MODEL would name it."""
         self._engine = engine
+        self._model = ServedModel(
+            name,
+            vocabulary=engine.vocabulary.size,
+            codes_per_slot=engine.vocabulary.codes,
+            context_tokens=engine.config.context_tokens,
+            wide_seeds=True,
+        )
 
     async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
         from orpheus.llama.engine import Completion
@@ -103,6 +123,12 @@ class EngineTokenSource:
     async def check(self) -> None:
         self._engine.check()
 
+    async def model(self, *, patient: bool = True) -> ServedModel:
+        return self._model
+
+    def forget(self) -> None:
+        """The engine never changes."""
+
     async def aclose(self) -> None:
         self._engine.close()
 
@@ -113,10 +139,17 @@ class HttpTokenSource:
     def __init__(self, settings: Settings) -> None:
         at = httpx.URL(settings.completions_url)
         self._url = str(at.copy_with(userinfo=b""))  # nobody who shows it can show the password
-        self._model = settings.model_name
-        key = settings.llama_api_key
-        self._client = httpx.AsyncClient(
-            headers=settings.proxy_headers
+        self._settings = settings
+        self._client = self._open_client(at)
+        self._cold_wait_s = settings.cold_wait_s
+        self._problem: str | None = None  # what `check` found last, so that each change is logged once
+        self._model: ServedModel | None = None
+        self._asking = asyncio.Lock()
+
+    def _open_client(self, at: httpx.URL) -> httpx.AsyncClient:
+        key = self._settings.llama_api_key
+        return httpx.AsyncClient(
+            headers=self._settings.proxy_headers
             # Compressed tokens would arrive late, and a small answer could unpack to gigabytes.
             | {"Accept-Encoding": "identity"}
             | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
@@ -125,27 +158,36 @@ class HttpTokenSource:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,  # tier 1 is ours: a proxy for the outside would only be in the way
         )
-        self._cold_wait_s = settings.cold_wait_s
-        self._problem: str | None = None  # what `check` found last, so that each change is logged once
 
     async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
-        body = completion_body(generation, self._model)
+        model = await self.model()
+        body = completion_body(generation, model)
         headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
         request = self._client.build_request("POST", self._url, json=body, headers=headers)
-        try:
+        with self._in_our_words():
             send = send_when_awake(self._client, request, self._cold_wait_s, STALL_TIMEOUT_S)
             async with aclosing(await send) as response:
                 if response.status_code != 200:
                     raise await self._refusal(response)
                 _check_is_event_stream(response)
-                async with aclosing(_read(response, generation.max_tokens)) as chunks:
+                if model.fingerprint not in (None, response.headers.get(FINGERPRINT_HEADER)):
+                    self.forget()
+                    raise NotReady("Tier 1 has just changed its model: try again.")
+                async with aclosing(_read(response, body["max_tokens"])) as chunks:
                     async for chunk in chunks:
                         yield chunk
+
+    @contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        """Failures of a request as errors that can be told to clients."""
+        try:
+            yield
         except UpstreamError as error:
             self._log(str(error))
             raise UpstreamError(self._for_clients(str(error))) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             self._log(repr(error))
+            self.forget()  # another may come up there
             raise NotReady(UNREACHABLE) from error
         except TimeoutError as error:
             self._log("it did not answer in time")
@@ -157,6 +199,41 @@ class HttpTokenSource:
             raise UpstreamError(
                 f"Tier 1 broke off in the middle ({type(error).__name__}); its log says why."
             ) from error
+
+    async def model(self, *, patient: bool = True) -> ServedModel:
+        async with self._asking:  # once, for all who wait
+            if self._model is None:
+                model = await self._ask(self._cold_wait_s if patient else 0.0)
+                self._log(f"serves {model}")
+                self._model = model
+            return self._model
+
+    def forget(self) -> None:
+        self._model = None
+
+    async def _ask(self, wait_s: float) -> ServedModel:
+        at = httpx.URL(self._url)
+        # A client of its own: whoever loads asks from another event loop.
+        async with self._open_client(httpx.URL(self._settings.completions_url)) as client:
+            request = client.build_request(
+                "GET", at.copy_with(path=at.path.removesuffix("completions") + "models")
+            )
+            with self._in_our_words():
+                send = send_when_awake(client, request, wait_s, MODELS_TIMEOUT_S)
+                async with aclosing(await send) as response:
+                    status = response.status_code
+                    if status in (401, 403, 429) or status >= 500:
+                        raise await self._refusal(response)
+                    body = (
+                        await _start_of(response, MODELS_BODY_BYTES, MODELS_TIMEOUT_S)
+                        if status == 200
+                        else b""
+                    )
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            return named_model(self._settings)
+        return listed_model(answer, self._settings)
 
     async def check(self) -> None:
         try:
@@ -178,6 +255,7 @@ class HttpTokenSource:
             ):
                 said = await self._said(response) if response.status_code == 503 else ""
         except (httpx.HTTPError, TimeoutError) as error:
+            self.forget()
             raise NotReady(UNREACHABLE) from error
         if response.status_code == 503:
             raise NotReady(said or "Tier 1 is still loading.")
@@ -207,8 +285,11 @@ class HttpTokenSource:
                     "ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET."
                 )
             case 404:
+                self.forget()
                 return UpstreamError(
-                    "There is no completions endpoint at tier 1: check ORPHEUS_LLAMA_ENDPOINT."
+                    f"Tier 1 answered 404: {said} Check ORPHEUS_MODEL_NAME."
+                    if said
+                    else "There is no completions endpoint at tier 1: check ORPHEUS_LLAMA_ENDPOINT."
                 )
             case status:
                 return UpstreamError(f"Tier 1 answered {status}: {said or 'its log says why'}")
@@ -229,6 +310,7 @@ class HttpTokenSource:
         return " ".join(redacted(message).replace(host, "tier 1").split())[:MAX_SAID_CHARS]
 
 
+FINGERPRINT_HEADER = "x-model-fingerprint"  # of our tier 1's answers
 UNREACHABLE = (
     "Tier 1 cannot be reached: start it with `orpheus llama`, or set ORPHEUS_LLAMA_ENDPOINT to where it runs."
 )
@@ -294,33 +376,33 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
                 return
 
 
-async def _start_of(response: httpx.Response) -> bytes:
-    """As much of an error's body as comes soon; empty if it is compressed, which we did not ask for."""
+async def _start_of(
+    response: httpx.Response, most_bytes: int = ERROR_BODY_BYTES, timeout_s: float = ERROR_BODY_TIMEOUT_S
+) -> bytes:
+    """As much of a body as comes soon; empty if it is compressed, which we did not ask for."""
     body = bytearray()
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         return b""
     try:
-        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) >= ERROR_BODY_BYTES:
+                if len(body) >= most_bytes:
                     break
     except (httpx.HTTPError, TimeoutError):
         pass  # the status is what counts
-    return bytes(body[:ERROR_BODY_BYTES])
+    return bytes(body[:most_bytes])
 
 
-def completion_body(generation: Generation, model: str) -> dict[str, Any]:
-    """The JSON body of the request, the same for every completions server."""
-    sampling = generation.sampling
-    if sampling.seed == LLAMA_CPP_ANY_SEED:
-        sampling = sampling.with_seed(sampling.seed + 1)  # a seed that is given sounds the same every time
+def completion_body(generation: Generation, model: ServedModel) -> dict[str, Any]:
+    """The JSON body of the request; its fields are the same for every completions server."""
+    prompt = turn_text(generation.voice, generation.text)
     return {
-        "model": model,
-        "prompt": turn_text(generation.voice, generation.text),
+        "model": model.id,
+        "prompt": prompt,
         "stream": True,
-        "max_tokens": generation.max_tokens,
-        **_sampling_fields(sampling),
+        "max_tokens": model.most_tokens(prompt, generation.max_tokens),
+        **_sampling_fields(generation.sampling, model),
         "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
         "return_token_ids": True,  # our own tier 1 then sends an event a frame, not a token
         # vLLM and SGLang: the prompt has its own begin-of-text, and special tokens must be rendered.
@@ -382,10 +464,16 @@ def _finish_reason(given: object) -> FinishReason | None:
     )
 
 
-def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
+def _sampling_fields(sampling: Sampling, model: ServedModel) -> dict[str, Any]:
     fields = dataclasses.asdict(sampling)
-    if sampling.seed is None:
-        del fields["seed"]
+    # llama.cpp's name for it, and as many tokens as ours looks back: llama-server's own are 64, nine frames.
+    fields |= {
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": REPETITION_FRAMES * vocabulary.SLOTS,
+    }
+    del fields["seed"]
+    if sampling.seed is not None:
+        fields["seed"] = model.seed(sampling.seed)
     if sampling.top_k == 0:
         del fields["top_k"]  # off is 0 here and -1 in vLLM; absent is off in both
     return fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from orpheus.codec import StreamState, decode_all
+from orpheus.codec import Codec, StreamState, decode_all
 from orpheus.codec.checkpoint import Checkpoint, read_config
-from orpheus.codec.graphs import GraphedDecoder
+from orpheus.codec.decoder import Decoder
+from orpheus.codec.edges import OPEN_END, MaskEdges, RowEdges
+from orpheus.codec.graphs import BATCHES, GraphedDecoder
 from orpheus.codec.layers import fold
 from orpheus.codec.offline import OfflineDecoder
-from tests.support.random_snac import EXACT, random_codes, save_random_snac
+from orpheus.errors import SetupError
+from orpheus.settings import Settings
+from tests.support.random_snac import EXACT, PUBLISHED, random_codes, save_random_snac
 
 
 def call_again(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
@@ -53,6 +57,103 @@ def test_streams_through_fixed_shapes_equal_the_offline_decode(tmp_path: Path, l
         assert got.shape == expected.shape
         exact_from = 0 if lookahead == EXACT else 4 * decoder.hop
         assert np.abs(got - expected)[exact_from:].max(initial=0) < 1e-5
+
+
+def graphed(folder: Path, capture: object = call_again) -> GraphedDecoder:
+    config = read_config(folder)
+    return GraphedDecoder(
+        config,
+        fold(config, Checkpoint(folder)),
+        noise=True,
+        device=torch.device("cpu"),
+        batches=(1, 2),
+        capture=capture,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("lookahead", [2, 4, 6])
+def test_the_first_frame_runs_in_captured_steps_alone(
+    tmp_path: Path, lookahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = graphed(save_random_snac(tmp_path))
+    decoder.warm_up()
+    eager: list[int] = []
+    step = Decoder.step
+
+    def counted(self: Decoder, memory: Tensor, codes: Tensor, *rest: Sequence[int]) -> Tensor:
+        eager.append(codes.shape[1])
+        return step(self, memory, codes, *rest)
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    state = StreamState(decoder, 1, lookahead)
+    state.add_codes(random_codes(decoder, 70))
+    (pcm,) = decode_all(decoder, [state])
+    assert len(pcm) > 4 * decoder.hop
+    assert eager == []
+
+
+def test_the_first_frame_is_the_same_through_graphs(tmp_path: Path) -> None:
+    folder = save_random_snac(tmp_path)
+    decoders = graphed(folder), Decoder.load(folder)
+    decoders[0].warm_up()
+    pcm = []
+    for decoder in decoders:
+        state = StreamState(decoder, 1, 4)
+        state.add_codes(random_codes(decoder, 14))
+        pcm.append(decode_all(decoder, [state])[0])
+    assert len(pcm[0]) == len(pcm[1]) == 4 * decoders[0].hop
+    assert np.abs(pcm[0] - pcm[1]).max() < 1e-5
+
+
+def test_a_graph_that_computes_nothing_is_refused(tmp_path: Path) -> None:
+    def nothing(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        return lambda: None, torch.zeros_like(run())
+
+    with pytest.raises(SetupError, match=r"compute nothing of use on cpu.*ORPHEUS_CODEC_DEVICE"):
+        graphed(save_random_snac(tmp_path), nothing).warm_up()
+
+
+def test_a_gpu_that_is_full_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, **_: object) -> Decoder:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmany lines")
+
+    monkeypatch.setattr(Decoder, "load", full)
+    settings = Settings(_env_file=None, codec_device="cpu")  # type: ignore[call-arg]
+    with pytest.raises(SetupError, match=r"does not fit the free memory of cpu.*ORPHEUS_STREAMS"):
+        Codec.load(save_random_snac(tmp_path), settings)
+
+
+def test_a_mask_serves_every_layer_of_its_rate() -> None:
+    latents, longest = 4, 5
+    positions, ends = [0, 3, 7, 20], [OPEN_END, 6, 7, OPEN_END]
+    by_row = RowEdges(positions, ends, latents, longest)
+    by_mask = MaskEdges(torch.tensor(positions), torch.tensor(ends), latents, longest)
+    for rate in (1, 8, 64):
+        for delay in (0, 1, rate, 3 * rate + 1, longest * rate):
+            rows = torch.randn(latents * rate, len(positions), 3)
+            expected = rows.clone()
+            by_row.clear(expected, rate, delay)
+            by_mask.clear(rows, rate, delay)
+            assert torch.equal(rows, expected)
+    assert len(by_mask._masks) == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_graphs_on_the_last_gpu_share_their_memory(tmp_path: Path) -> None:
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    folder = save_random_snac(tmp_path, **PUBLISHED)
+
+    def taken(batches: tuple[int, ...]) -> int:
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved(device)
+        decoder = Decoder.load(folder, device=str(device))
+        graphed = GraphedDecoder(decoder.config, decoder.network, noise=True, device=device, batches=batches)
+        graphed.warm_up()  # compares every graph with the step it was captured from
+        return torch.cuda.memory_reserved(device) - before
+
+    largest = taken(BATCHES[-1:])
+    assert taken(BATCHES) < 1.5 * largest  # with a pool of its own, each would keep as much as it once needed
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ from tests.deploy.control_plane import ControlPlane
 from tests.support.hub import TOKEN
 from tests.support.live import ROOT, clean_environment, free_port
 
-EMBEDDED = {"ORPHEUS_MODEL": "embedded", "ORPHEUS_CODEC_DEVICE": "cpu"}
+EMBEDDED = {"ORPHEUS_MODEL": "embedded", "ORPHEUS_CODEC_DEVICE": "cpu", "ORPHEUS_GPU_LAYERS": "-1"}
 
 
 def run(plane: ControlPlane, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -54,6 +54,20 @@ def test_both_tiers_are_deployed_in_order_with_their_weights_and_their_urls_are_
 
 
 @pytest.mark.slow
+def test_containers_that_are_kept_running_start_after_their_weights_are_there(plane: ControlPlane) -> None:
+    deploy(plane, "--only", "llama", "--min-containers", "2")
+    order = [name for name, _ in plane.calls if name in ("AppPublish", "FunctionMap")]
+    assert order == ["AppPublish", "FunctionMap", "AppPublish"]
+    kept = [
+        request.function.autoscaler_settings.min_containers
+        for name, request in plane.calls
+        if name == "FunctionCreate" and request.function.function_name.startswith("Llama")
+    ]
+    assert kept[0] == 0
+    assert plane.function(LLAMA_APP, "Llama")["autoscaler_settings"]["min_containers"] == 2
+
+
+@pytest.mark.slow
 def test_the_smoke_test_speaks_and_the_printed_commands_work(
     plane: ControlPlane, pair: Pair, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ def test_the_smoke_test_hears_it(speech: Speech, tmp_path: Path, capsys: pytest.
     smoke.try_speech(str(speech.client.base_url).rstrip("/"), out=str(tmp_path / "out.wav"))
     assert (tmp_path / "out.wav").stat().st_size > 24_000
     assert [line.split(" after")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "start: answers",
         "cold: first audio",
         "warm: first audio",
     ]

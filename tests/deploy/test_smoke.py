@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -65,8 +66,33 @@ def test_one_frame_of_the_deployed_model_needs_neither_torch_nor_llama_cpp(
     upstream.events = [event(frame_text()), event(reason="stop")]
     with served(upstream.app) as url:
         smoke.try_llama(url)
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["cold", "warm"]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "start",
+        "cold",
+        "warm",
+    ]
     assert "tara: " in upstream.requests[0]["prompt"]
+
+
+def test_a_cold_start_is_told_by_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Modal's proxy answers first, then the server that still loads, then the loaded one."""
+    monkeypatch.setattr(smoke, "POLL_S", 0.05)
+    answers = [
+        *[Response("modal-http: no container", 503)] * 4,
+        *[JSONResponse({"status": "unavailable"}, 503)] * 4,
+        JSONResponse({"status": "ok", "load_s": 0.25}),
+    ]
+
+    async def health(request: Request) -> Response:
+        return answers.pop(0)
+
+    with served(Starlette(routes=[Route("/health", health)])) as url:
+        said = smoke._start(f"{url}/health")
+    first_s, ready_s = (float(number) for number in re.findall(r"after ([\d.]+) s", said))
+    assert 0.15 <= first_s < ready_s
+    assert said.endswith(", 0.2 s of it to load the model")
 
 
 def test_a_slow_start_is_followed_through_its_redirects_with_the_keys(

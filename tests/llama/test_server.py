@@ -213,7 +213,14 @@ def test_a_body_past_the_limit_is_a_413_before_it_is_read(client: httpx.Client) 
 
 def test_the_model_list_says_what_a_stream_holds(client: httpx.Client) -> None:
     card = client.get("/v1/models").json()["data"][0]
-    assert card["meta"] == {"streams": 4, "context_tokens": 512, "codes_per_slot": 2048, "n_vocab": 14601}
+    assert card["meta"] == {
+        "streams": 4,
+        "context_tokens": 512,
+        "codes_per_slot": 2048,
+        "n_vocab": 14601,
+        "weights": "embedded",
+        "fingerprint": card["meta"]["fingerprint"],
+    }
     assert client.get(f"/v1/models/{card['id']}").json()["id"] == card["id"]
 
 

@@ -93,7 +93,7 @@ def speech(
 def _start(stack: ExitStack, codec: Codec, upstream_url: str, **options: Any) -> httpx.Client:
     defaults = {"llama_endpoint": upstream_url, "model": "embedded", "postprocess": False}
     settings = load_settings(**(defaults | options))
-    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
+    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
     url = stack.enter_context(served(create_app(service)))
     client = stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=30))
     eventually(lambda: "loading" not in str(client.get("/health").json()["reason"]))

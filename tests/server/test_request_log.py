@@ -280,7 +280,7 @@ def test_a_cancelled_request_is_a_client_that_left_unless_the_server_shuts_down(
     if before_audio := status == 499:
         upstream.hang_after = 0
     settings = load_settings(llama_endpoint=upstream_url, model="embedded", postprocess=False)
-    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
+    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
     monkeypatch.setattr(Admission, "draining", draining)
     body = json.dumps(ask(response_format="pcm")).encode()
     incoming: list[dict[str, Any]] = [{"type": "http.request", "body": body}]

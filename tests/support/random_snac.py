@@ -29,6 +29,21 @@ TINY = {
 }
 
 
+PUBLISHED = {  # config.json of hubertsiuzdak/snac_24khz
+    "sampling_rate": 24000,
+    "encoder_dim": 48,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 1024,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+
+
 def save_random_snac(folder: Path, *, alphas: bool = True, **changes: object) -> Path:
     """A SNAC with random weights, as SNAC.from_pretrained reads it."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,15 @@ def whole(frames: int = SPEECH_FRAMES) -> list[str]:
     return [*generated, event(reason="stop"), "data: [DONE]\n\n"]
 
 
+PUBLISHED = {"n_vocab": 156_940, "codes_per_slot": 4096, "context_tokens": 2048}
+EMBEDDED = {"n_vocab": 14_601, "codes_per_slot": 2048, "context_tokens": 2048}
+
+
+def listed(**meta: Any) -> Response:
+    """What our tier 1 says at /v1/models of a model with this `meta`."""
+    return JSONResponse({"object": "list", "data": [{"id": "orpheus", "owned_by": "orpheus", "meta": meta}]})
+
+
 class Upstream:
     """Tests set how it behaves (`events` or `answer`) and read what it saw (`requests`, `left`)."""
 
@@ -47,6 +56,7 @@ class Upstream:
             routes=[
                 Route("/v1/completions", self._complete, methods=["POST"]),
                 Route("/health", self._health),
+                Route("/v1/models", self._models),
             ]
         )
 
@@ -61,15 +71,23 @@ class Upstream:
         self.requests: list[dict[str, Any]] = []
         self.left = 0  # requests whose client disconnected
         self.health = 200
+        self.models: Response | None = None  # as a server that has no such route
+        self.fingerprint: str | None = None  # in the header of a completion
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"error": {"message": "weights are loading"}}, self.health)
+
+    async def _models(self, request: Request) -> Response:
+        return self.models or Response("Not Found", 404)
 
     async def _complete(self, request: Request) -> Response:
         seen = {**await request.json(), "headers": dict(request.headers)}
         events = self.events  # before the test sees the request, as it may then set those of the next
         self.requests.append(seen)
-        return self.answer or StreamingResponse(self._stream(events), media_type="text/event-stream")
+        headers = {"X-Model-Fingerprint": self.fingerprint} if self.fingerprint else {}
+        return self.answer or StreamingResponse(
+            self._stream(events), media_type="text/event-stream", headers=headers
+        )
 
     async def _stream(self, events: list[str]) -> AsyncIterator[str]:
         ended = False

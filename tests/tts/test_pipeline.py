@@ -16,6 +16,7 @@ from orpheus.settings import load_settings
 from orpheus.text import Segment, SegmentedText, segment_text
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.pipeline import SpeechPipeline
+from orpheus.tts.served_model import ServedModel
 from orpheus.tts.token_source import Generation, TokenChunk
 from orpheus.tts.usage import Usage
 from orpheus.vocabulary import number_of
@@ -58,6 +59,11 @@ class Scripted:
             self.closed += 1
 
     async def check(self) -> None: ...
+
+    async def model(self, *, patient: bool = True) -> ServedModel:
+        return ServedModel("embedded", wide_seeds=True)
+
+    def forget(self) -> None: ...
 
     async def aclose(self) -> None: ...
 

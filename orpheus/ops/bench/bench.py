@@ -7,6 +7,7 @@ be measured over HTTP: steps of tier 1, what tier 2 adds to it, the codec alone,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import httpx
 
 from orpheus import __version__, weights
-from orpheus.errors import AtCapacity
+from orpheus.errors import AtCapacity, SetupError
 from orpheus.ops.bench import listening
 from orpheus.ops.bench.listening import CHAPTER, SENTENCE, PlaybackReport, client, together
 from orpheus.ops.serve import running_pair
@@ -182,14 +183,14 @@ def heading() -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
     gpu = None
-    if weights.gpu_at_hand():
-        import torch
+    with contextlib.suppress(ModuleNotFoundError, SetupError):  # a machine that only asks another
+        from orpheus.gpu import find_gpu
 
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "one that llama.cpp uses"
+        gpu = find_gpu()
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": gpu,
+        "gpu": gpu and gpu.description,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -23,6 +24,9 @@ from orpheus.hub import commit_of, is_kept
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.settings import EMBEDDED, Settings
 
+if TYPE_CHECKING:
+    from orpheus.gpu import Gpu
+
 DISTRIBUTION = "orpheus-tts-pair"
 TIERS = ("llama", "speech")  # the extras that one machine with both tiers needs
 CHECKOUT = Path(__file__).parents[3]  # a wheel has neither pyproject.toml nor the lock
@@ -31,7 +35,6 @@ PIN = re.compile(r"[\w.-]+==([\w.]+)")
 EXTRA = re.compile(r"extra == [\"'](\w+)")
 GIB = 1 << 30
 ROOM = 1.3  # of a model's size: weights, cache and what else a tier holds
-REBUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 PUBLISHED_BYTES = 4 * GIB  # Orpheus-3B at Q8_0 and its codec
 
 
@@ -49,7 +52,7 @@ def compiler() -> Iterator[Finding]:
     done = _run([sys.executable, "-P", "-c", loads], 50)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        yield failed(f"llama.cpp does not load: {reason[:200]}. Build it here: {REBUILD}")
+        yield failed(f"llama.cpp does not load: {reason[:200]}. Build it here: {_rebuild()}")
     else:
         yield passed(f"llama.cpp loads, built {'for a GPU' if 'True' in done.stdout else 'without a GPU'}")
     wanted = {"cmake": ("cmake",), "a C++ compiler": ("c++", "g++", "clang++")}
@@ -113,10 +116,12 @@ def memory(settings: Settings) -> Iterator[Finding]:
     name = weights.model_name(settings)
     size = _size_of(name)
     free = _free_bytes()
-    gpu = weights.gpu_at_hand() and settings.gpu_layers != 0
+    from orpheus.gpu import find_gpu  # loads llama.cpp, which an earlier check may have found broken
+
+    gpu = find_gpu() if settings.gpu_layers else None
     if free is None:
         yield passed(f"the model takes {size / GIB:.1f} GiB; this system does not report what is free")
-    elif free < size * ROOM and not gpu:
+    elif free < size * ROOM and gpu is None:
         yield failed(
             f"{free / GIB:.1f} GiB free, and {name} takes about {size * ROOM / GIB:.1f}: close other programs, or "
             f"set ORPHEUS_MODEL to a smaller quantisation or to '{EMBEDDED}'."
@@ -126,31 +131,40 @@ def memory(settings: Settings) -> Iterator[Finding]:
     yield from _gpu(size, gpu)
 
 
-def _gpu(size: int, used: bool) -> Iterator[Finding]:
+def _gpu(size: int, gpu: Gpu | None) -> Iterator[Finding]:
+    """The GPU that tier 1 uses, whether it is fast and large enough, and whether the codec is on one too."""
     listed = _nvidia_smi()
-    if used:
+    if gpu is None and listed:
+        yield warning(
+            f"{listed} is not used: llama.cpp was built without CUDA. Install the CUDA toolkit, then "
+            f"{_rebuild('-DGGML_CUDA=on')}"
+        )
+    elif gpu is None:
+        yield passed("no GPU: everything runs on the CPU")
+    elif gpu.free_bytes < size * ROOM:
+        yield failed(f"{gpu}: the model takes {size * ROOM / GIB:.1f}; free it, or lower ORPHEUS_GPU_LAYERS.")
+    elif not gpu.keeps_up:
+        yield warning(f"{gpu} is not expected to speak Orpheus-3B in real time: `orpheus bench` measures it")
+    else:
+        yield passed(f"{gpu}, {gpu.backend}")
+    if gpu is not None and gpu.backend == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             yield warning(
-                "llama.cpp uses a GPU and torch does not, so the codec runs on the CPU: install a CUDA build of torch."
+                "llama.cpp uses the GPU and torch does not, so the codec runs on the CPU: install a CUDA build of "
+                "torch, or update the driver."
             )
-            return
-        free, total = torch.cuda.mem_get_info()
-        summary = f"{torch.cuda.get_device_name()}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
-        if free < size * ROOM:
-            yield failed(
-                f"{summary}: the model takes {size * ROOM / GIB:.1f}; free it, or lower ORPHEUS_GPU_LAYERS."
-            )
-        else:
-            yield passed(summary)
-    elif listed:
-        yield warning(
-            f"{listed} is not used: llama.cpp was built without CUDA. Install the CUDA toolkit, then "
-            f"CMAKE_ARGS=-DGGML_CUDA=on {REBUILD}"
-        )
-    else:
-        yield passed("no GPU: everything runs on the CPU")
+
+
+def _rebuild(cmake_args: str = "") -> str:
+    """The command that builds llama.cpp again, in the version that is pinned."""
+    pin = _pins(_requirements())[EXACT]
+    before = f"CMAKE_ARGS={cmake_args} " if cmake_args else ""
+    return (
+        f"{before}{sys.executable} -m pip install --force-reinstall --no-deps --no-cache-dir "
+        f"--no-binary {EXACT} {EXACT}=={pin}"
+    )
 
 
 def hub(settings: Settings) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ The second check sends exactly what tier 2 sends, so any completions server can 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from orpheus import weights
-from orpheus.errors import EngineError
+from orpheus.codec.checkpoint import read_config
+from orpheus.errors import EngineError, OrpheusError
 from orpheus.http.sse import iter_events
 from orpheus.ops.bench import rivals
 from orpheus.ops.bench.listening import SENTENCE, read_metrics
@@ -24,11 +26,13 @@ from orpheus.ops.doctor.machine import health
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.tts.frames import FrameAssembler
+from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import (
     CONNECT_TIMEOUT_S,
     STALL_TIMEOUT_S,
     CompletionEvent,
     Generation,
+    HttpTokenSource,
     completion_body,
     read_event,
 )
@@ -39,7 +43,7 @@ from orpheus.vocabulary import (
     numbers_from_published_ids,
     slot_and_code,
 )
-from orpheus.voices import languages_of, voices_of
+from orpheus.voices import voices_of
 
 MEASURE_S = 3.0
 MOST_TOKENS = 1500  # 18 s of speech for a text of 3
@@ -71,7 +75,8 @@ def _started(settings: Settings) -> Iterator[ChildServer]:
 def engine(settings: Settings) -> Iterator[Finding]:
     """Tokens per second of one stream, and of ORPHEUS_STREAMS together."""
     with _started(settings) as server:
-        streams = int(str(health(server.url)["streams"]))
+        told = health(server.url)
+        streams = int(str(told["streams"]))
         alone = _tokens_per_s(server, 1)
         summary = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
         if alone < TOKENS_PER_S:
@@ -91,6 +96,11 @@ def engine(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield passed(summary)
+        yield passed(
+            "a seed gives the same tokens alone and in company"
+            if told.get("batch_invariant")
+            else "a seed gives other tokens in other company, as on most GPUs"
+        )
 
 
 def _tokens_per_s(server: ChildServer, streams: int) -> float:
@@ -99,33 +109,72 @@ def _tokens_per_s(server: ChildServer, streams: int) -> float:
 
 def seam(settings: Settings) -> Iterator[Finding]:
     """The completions that tier 2 depends on. If no tier 1 is running and none is named, one is started."""
+    with reached(settings) as url:
+        yield from _examined(url, settings)
+
+
+@contextlib.contextmanager
+def reached(settings: Settings) -> Iterator[str]:
+    """The completions URL of the tier 1 that is named or already runs here, or of one that is started."""
     url = settings.completions_url
     if settings.llama_endpoint or "streams" in health(url.removesuffix("/v1/completions")):
-        yield from _examined(url, settings)
+        yield url
     else:
         with _started(settings) as server:
-            yield from _examined(f"{server.url}/v1/completions", settings)
+            yield f"{server.url}/v1/completions"
 
 
 def _examined(url: str, settings: Settings) -> Iterator[Finding]:
+    model = yield from _what_it_serves(url, settings)
+    if model is None:
+        return
     key = settings.llama_api_key
     headers = settings.proxy_headers | {"Accept-Encoding": "identity"}
     headers |= {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    voice = voices_of(languages_of(weights.model_name(settings)))[0].id
-    body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), settings.model_name)
+    voice = voices_of(model.languages)[0].id
+    body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), model)
     timeout = httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     with httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client:
         try:
             yield from _tokens(client, url, body)
             yield from _leaving(client, url, body)
-        except httpx.ConnectError:
-            yield failed(
-                f"nothing answers at {url}: start tier 1 with `orpheus llama`, or set ORPHEUS_LLAMA_ENDPOINT."
-            )
         except httpx.TimeoutException:
             yield failed(f"{url} sent nothing for {STALL_TIMEOUT_S:g} s: is it loaded? Its log says why.")
         except httpx.HTTPError as error:
             yield failed(f"{url} broke off in the middle ({type(error).__name__}): its log says why.")
+
+
+def _what_it_serves(url: str, settings: Settings) -> Generator[Finding, None, ServedModel | None]:
+    """The model at the endpoint, if tier 2 could speak through it."""
+    try:
+        model = asyncio.run(served_at(url, settings))
+        folder = weights.find_codec(settings.model_copy(update={"codec": settings.codec or model.codec}))
+        check_fit(model, read_config(folder))
+    except OrpheusError as error:
+        yield failed(str(error))
+        return None
+    limit = f", {model.context_tokens:,} tokens of prompt and speech" if model.context_tokens else ""
+    yield passed(f"{url} serves {model}{limit}; the codec is {settings.codec or model.codec}")
+    return model
+
+
+def codec_for(settings: Settings) -> str:
+    """The codec that tier 2 would load: the one that is named, or that of what the endpoint serves, as far as it tells."""
+    if settings.codec:
+        return settings.codec
+    try:
+        return asyncio.run(served_at(settings.completions_url, settings)).codec
+    except OrpheusError:  # found again, and told, by the check of the seam
+        return named_model(settings).codec
+
+
+async def served_at(url: str, settings: Settings) -> ServedModel:
+    """What the endpoint serves. OrpheusError if it does not tell."""
+    source = HttpTokenSource(settings.model_copy(update={"llama_endpoint": url}))
+    try:
+        return await source.model(patient=False)
+    finally:
+        await source.aclose()
 
 
 @dataclass

@@ -15,6 +15,7 @@ from orpheus import weights
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.prompt import turn_text
 from orpheus.settings import REAL_CODEC, Settings
+from orpheus.tts.served_model import ServedModel
 from orpheus.vocabulary import (
     CODES_PER_SLOT,
     END_OF_SPEECH,
@@ -86,17 +87,23 @@ def codec(settings: Settings) -> Iterator[Finding]:
 
 
 def fit(settings: Settings) -> Iterator[Finding]:
-    """The codec has every code the model can generate."""
+    """The codec was made for the model, and has every code it can generate."""
     from orpheus.codec.checkpoint import read_config
 
-    known = read_config(weights.find_codec(settings)).codes
+    config = read_config(weights.find_codec(settings))
     loaded = _load(weights.find_model(settings))
-    generated = loaded.vocabulary.span
+    vocabulary = loaded.vocabulary
     loaded.close()
+    known, generated = config.codes, vocabulary.span
+    model = ServedModel(
+        weights.model_name(settings), vocabulary=vocabulary.size, codes_per_slot=vocabulary.codes
+    )
     summary = f"the model generates {generated} codes, the codec knows {known}"
     advice = "set ORPHEUS_CODEC to the codec the model was trained with, or unset it"
     if generated > known:
         yield failed(f"{summary}: {advice}.")
+    elif not model.fits(config):
+        yield failed(f"the codec is another model's: set ORPHEUS_CODEC={model.codec}, or unset it.")
     elif generated < known:
         yield warning(f"{summary}, so they may not be a pair: {advice}.")
     else:

@@ -109,11 +109,21 @@ def test_a_refused_request_is_answered_before_its_body_and_closed(
 
 @pytest.mark.parametrize("flood", hostile.FLOODS, ids=lambda flood: flood.__name__)
 def test_no_flood_keeps_others_waiting(speech: Start, flood: hostile.Flood) -> None:
-    url = url_of(speech(keep=True, page=False))
+    client = speech(keep=True, page=False)
+    url = url_of(client)
     with hostile.flooded(url, flood, 4):
         probe = hostile.Probe(url).ask(10)
     assert probe.failed == 0
     assert probe.worst_s < 1  # several seconds before, for most of them
+
+    seen: list[bool] = []
+
+    def is_over() -> bool:
+        seen.append("orpheus_speech_active 0.0" in client.get("/metrics").text)
+        time.sleep(0.02)
+        return len(seen) > 10 and all(seen[-10:])
+
+    eventually(is_over)  # nothing of it is spoken to nobody, nor heard by the next test
 
 
 def test_messages_of_a_byte_are_all_heard(speech: Start, upstream: Upstream) -> None:

@@ -118,7 +118,9 @@ class SpeechService:
         """What tier 1 serves; if it does not tell now, what ORPHEUS_MODEL names, or else as soon as it does."""
         while True:
             try:
-                return asyncio.run(source.model(patient=False))
+                model = asyncio.run(source.model(patient=False))
+                self._loading.waits_for = None
+                return model
             except OrpheusError as error:
                 if self.settings.model:
                     return named_model(self.settings)

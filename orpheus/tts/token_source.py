@@ -142,7 +142,7 @@ class HttpTokenSource:
         self._settings = settings
         self._client = self._open_client(at)
         self._cold_wait_s = settings.cold_wait_s
-        self._problem: str | None = None  # what `check` found last, so that each change is logged once
+        self._problems: dict[str, str] = {}  # what went wrong last, so that each change is logged once
         self._model: ServedModel | None = None
         self._asking = asyncio.Lock()
 
@@ -203,8 +203,9 @@ class HttpTokenSource:
     async def model(self, *, patient: bool = True) -> ServedModel:
         async with self._asking:  # once, for all who wait
             if self._model is None:
-                model = await self._ask(self._cold_wait_s if patient else 0.0)
-                self._log(f"serves {model}")
+                with self._logged_once("/v1/models"):
+                    model = await self._ask(self._cold_wait_s if patient else 0.0)
+                self._log(f"it serves {model}")
                 self._model = model
             return self._model
 
@@ -213,37 +214,47 @@ class HttpTokenSource:
 
     async def _ask(self, wait_s: float) -> ServedModel:
         at = httpx.URL(self._url)
-        # A client of its own: whoever loads asks from another event loop.
-        async with self._open_client(httpx.URL(self._settings.completions_url)) as client:
-            request = client.build_request(
-                "GET", at.copy_with(path=at.path.removesuffix("completions") + "models")
-            )
-            with self._in_our_words():
-                send = send_when_awake(client, request, wait_s, MODELS_TIMEOUT_S)
-                async with aclosing(await send) as response:
-                    status = response.status_code
-                    if status in (401, 403, 429) or status >= 500:
-                        raise await self._refusal(response)
-                    body = (
-                        await _start_of(response, MODELS_BODY_BYTES, MODELS_TIMEOUT_S)
-                        if status == 200
-                        else b""
-                    )
+        url = at.copy_with(path=at.path.removesuffix("completions") + "models")
+        body = bytearray()
         try:
-            answer = json.loads(body)
+            # A client of its own: whoever loads asks from another event loop.
+            async with self._open_client(httpx.URL(self._settings.completions_url)) as client:
+                request = client.build_request("GET", url)
+                answer = await send_when_awake(client, request, wait_s, MODELS_TIMEOUT_S)
+                async with aclosing(answer) as response, asyncio.timeout(MODELS_TIMEOUT_S):
+                    if response.status_code in (401, 403, 429) or response.status_code >= 500:
+                        raise await self._refusal(response)
+                    if response.status_code == 200:
+                        async for chunk in response.aiter_raw():
+                            body += chunk
+                            if len(body) > MODELS_BODY_BYTES:
+                                return named_model(self._settings)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotReady(UNREACHABLE) from error
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise NotReady(
+                f"Tier 1 does not say what it serves ({type(error).__name__} at /v1/models); its log says why."
+            ) from error
+        try:
+            return listed_model(json.loads(body), self._settings)
         except (ValueError, RecursionError):
             return named_model(self._settings)
-        return listed_model(answer, self._settings)
 
     async def check(self) -> None:
-        try:
+        with self._logged_once("/health"):
             await self._check()
-        except NotReady as error:
-            if self._problem != str(error):
+
+    @contextmanager
+    def _logged_once(self, asked: str) -> Iterator[None]:
+        """Logs a failure unless the one before it was the same: it is asked again and again."""
+        try:
+            yield
+        except OrpheusError as error:
+            if self._problems.get(asked) != str(error):
                 self._log(str(error))
-                self._problem = str(error)
+                self._problems[asked] = str(error)
             raise
-        self._problem = None
+        self._problems.pop(asked, None)
 
     async def _check(self) -> None:
         at = httpx.URL(self._url)
@@ -376,22 +387,20 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
                 return
 
 
-async def _start_of(
-    response: httpx.Response, most_bytes: int = ERROR_BODY_BYTES, timeout_s: float = ERROR_BODY_TIMEOUT_S
-) -> bytes:
-    """As much of a body as comes soon; empty if it is compressed, which we did not ask for."""
+async def _start_of(response: httpx.Response) -> bytes:
+    """As much of an error's body as comes soon; empty if it is compressed, which we did not ask for."""
     body = bytearray()
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         return b""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) >= most_bytes:
+                if len(body) >= ERROR_BODY_BYTES:
                     break
     except (httpx.HTTPError, TimeoutError):
         pass  # the status is what counts
-    return bytes(body[:most_bytes])
+    return bytes(body[:ERROR_BODY_BYTES])
 
 
 def completion_body(generation: Generation, model: ServedModel) -> dict[str, Any]:

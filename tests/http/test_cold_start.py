@@ -23,6 +23,7 @@ from orpheus.settings import load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
 from tests.support.live import free_port, served
 from tests.support.upstream import Upstream
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 PIECE = Generation("tara", "Hello.", Sampling(seed=7), 700)
@@ -54,11 +55,14 @@ def upstream() -> Iterator[tuple[Upstream, str]]:
         yield behaviour, url
 
 
-def wake_later(behaviour: Upstream, after_s: float = 0.2) -> None:
+def wake_later(behaviour: Upstream) -> None:
+    """Once it was asked in vain."""
+
     def wake() -> None:
+        eventually(lambda: behaviour.requests)
         behaviour.answer = None
 
-    threading.Timer(after_s, wake).start()
+    threading.Thread(target=wake).start()
 
 
 @pytest.mark.parametrize("status", [502, 503])

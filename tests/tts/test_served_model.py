@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from orpheus import embedded
 from orpheus.codec.checkpoint import PUBLISHED as PUBLISHED_CODEC
 from orpheus.errors import NotReady, SetupError
 from orpheus.llama.backend import Model
+from orpheus.server import service
 from orpheus.server.app import create_app
 from orpheus.server.service import SpeechService
 from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
+from orpheus.tts import token_source
 from orpheus.tts.served_model import ServedModel, check_fit, listed_model, named_model
 from orpheus.tts.token_source import HttpTokenSource
 from tests.support.live import Pair, free_port, served
@@ -30,12 +34,12 @@ from tests.support.waiting import eventually
 
 @contextmanager
 def speech(**settings: Any) -> Iterator[tuple[httpx.Client, SpeechService]]:
-    service = SpeechService.over_http(load_settings(**settings))
+    tier_2 = SpeechService.over_http(load_settings(**settings))
     with (
-        served(create_app(service)) as url,
+        served(create_app(tier_2)) as url,
         httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
     ):
-        yield client, service
+        yield client, tier_2
 
 
 @pytest.fixture
@@ -58,11 +62,11 @@ def published_codec(tmp_path: Path) -> Path:
 def test_real_tokens_do_not_reach_the_embedded_codec(upstream: tuple[Upstream, str]) -> None:
     tier_1, url = upstream
     tier_1.models = listed(**PUBLISHED)
-    with speech(llama_endpoint=url, codec="embedded") as (client, service):
-        eventually(lambda: service.failure is not None)
+    with speech(llama_endpoint=url, codec="embedded") as (client, tier_2):
+        eventually(lambda: tier_2.failure is not None)
         said = client.get("/ready").json()
         assert client.post(PATH, json=ask()).status_code == 503
-    assert isinstance(service.failure, SetupError)
+    assert isinstance(tier_2.failure, SetupError)
     assert "vocabulary of 156,940" in said["reason"]
     assert f"set ORPHEUS_CODEC={REAL_CODEC}" in said["reason"]
     assert not tier_1.requests
@@ -73,8 +77,8 @@ def test_embedded_tokens_do_not_reach_the_published_codec(
 ) -> None:
     tier_1, url = upstream
     tier_1.models = listed(**EMBEDDED)
-    with speech(llama_endpoint=url, codec=str(published_codec)) as (client, service):
-        eventually(lambda: service.failure is not None)
+    with speech(llama_endpoint=url, codec=str(published_codec)) as (client, tier_2):
+        eventually(lambda: tier_2.failure is not None)
         assert "set ORPHEUS_CODEC=embedded" in client.get("/ready").json()["reason"]
     assert not tier_1.requests
 
@@ -83,9 +87,9 @@ def test_the_codec_voices_and_segments_follow_what_tier_1_serves(upstream: tuple
     """On a machine whose own choice would be another."""
     tier_1, url = upstream
     tier_1.models = listed(**EMBEDDED, weights="embedded")
-    with speech(llama_endpoint=url, postprocess=False) as (client, service):
+    with speech(llama_endpoint=url, postprocess=False) as (client, tier_2):
         eventually(lambda: client.get("/ready").status_code == 200)
-        assert (service.model.codec, service.model.segment_chars) == ("embedded", 110)
+        assert (tier_2.model.codec, tier_2.model.segment_chars) == ("embedded", 110)
         assert client.post(PATH, json=ask()).status_code == 200
         assert client.get("/v1/audio/voices").json()["voices"][0]["id"] == "tara"
 
@@ -95,8 +99,8 @@ def test_what_is_named_comes_up_at_once_and_is_refused_when_tier_1_says_otherwis
 ) -> None:
     tier_1, url = upstream
     tier_1.models = Response(status_code=503)
-    with speech(llama_endpoint=url, model="embedded", postprocess=False) as (client, service):
-        eventually(lambda: service.codec_report() != {})
+    with speech(llama_endpoint=url, model="embedded", postprocess=False) as (client, tier_2):
+        eventually(lambda: tier_2.codec_report() != {})
         tier_1.models = listed(**PUBLISHED)
         for _ in range(2):
             refused = client.post(PATH, json=ask())
@@ -156,9 +160,9 @@ def test_an_endpoint_that_says_nothing_serves_the_published_model(
         raise SetupError("enough")
 
     settings = load_settings(llama_endpoint=url)
-    service = SpeechService(settings, lambda: HttpTokenSource(settings), load_codec)
-    with served(create_app(service)):
-        eventually(lambda: service.failure is not None)
+    tier_2 = SpeechService(settings, lambda: HttpTokenSource(settings), load_codec)
+    with served(create_app(tier_2)):
+        eventually(lambda: tier_2.failure is not None)
     assert asked == [named_model(settings)]
     assert (asked[0].name, asked[0].codec, asked[0].id) == (REAL_MODEL, REAL_CODEC, "orpheus")
 
@@ -250,3 +254,36 @@ def test_a_tier_1_that_does_not_let_us_ask_is_waited_for(
         eventually(lambda: "Tier 1" in client.get("/ready").json()["reason"])
         tier_1.models = listed(**EMBEDDED)
         eventually(lambda: client.get("/ready").status_code == 200)
+
+
+class Trickling(Upstream):
+    """Half a list of models, until `models` is set."""
+
+    asked = 0
+
+    async def _models(self, request: Request) -> Response:
+        self.asked += 1
+        return self.models or StreamingResponse(self._half())
+
+    async def _half(self) -> AsyncIterator[bytes]:
+        yield b'{"data": ['
+        await asyncio.sleep(5)
+
+
+def test_an_answer_that_trickles_is_no_silence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It must not pass for a server that has no list; and it is logged once, not each second."""
+    monkeypatch.setattr(token_source, "MODELS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(service, "ASK_S", 0.05)
+    tier_1 = Trickling()
+    with (
+        caplog.at_level("INFO"),
+        served(tier_1.app) as url,
+        speech(llama_endpoint=url) as (client, _),
+    ):
+        eventually(lambda: "does not say what it serves" in client.get("/ready").json()["reason"])
+        eventually(lambda: tier_1.asked > 3)
+        tier_1.models = listed(**EMBEDDED)
+        eventually(lambda: client.get("/ready").status_code == 200)
+    assert len([line for line in caplog.messages if "does not say what it serves" in line]) == 1

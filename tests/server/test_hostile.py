@@ -10,9 +10,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from orpheus.http import connections
-from tests.support import hostile
-from tests.support.hostile import (
+from benchmarks.faults import hostile
+from benchmarks.faults.hostile import (
     answer_of,
     asked,
     chunked,
@@ -23,6 +22,7 @@ from tests.support.hostile import (
     post,
     received_until,
 )
+from orpheus.http import connections
 from tests.support.live import keep_little_unread
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, whole

@@ -205,7 +205,7 @@ class TestReading:
             received_until(client, b"\x8a\x012")
 
 
-def pings_on_socket(url: str, client: socket.socket) -> None:
+def pings_on_socket(client: socket.socket, keys: hostile.Headers) -> None:
     hostile.shake(client, "/socket")
     for _ in range(400):
         client.sendall(frame(hostile.PING, bytes(125)) * 1000)
@@ -325,7 +325,7 @@ class TestTurns:
         assert probe.worst_s < 1  # 7 to 13 s before
 
     def test_others_are_served_while_fragments_are_joined(self, url: str) -> None:
-        def fragments(url: str, client: socket.socket) -> None:
+        def fragments(client: socket.socket, keys: hostile.Headers) -> None:
             hostile.shake(client, "/socket")
             client.sendall(frame(hostile.TEXT, last=False))
             while True:

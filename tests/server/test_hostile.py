@@ -107,7 +107,7 @@ def test_a_refused_request_is_answered_before_its_body_and_closed(
     assert json.loads(answer.data.partition(b"\r\n\r\n")[2])["error"]["message"]
 
 
-@pytest.mark.parametrize("flood", hostile.FLOODS, ids=lambda flood: flood.__name__)
+@pytest.mark.parametrize("flood", hostile.FLOODS.values(), ids=hostile.FLOODS)
 def test_no_flood_keeps_others_waiting(speech: Start, flood: hostile.Flood) -> None:
     url = url_of(speech(keep=True, page=False))
     with hostile.flooded(url, flood, 4):

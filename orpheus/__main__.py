@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> None:
@@ -13,9 +14,12 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from orpheus import cli
 
-    if interruptible:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main()
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        cli.main()
+    except KeyboardInterrupt:  # before there was a command to handle it
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def cases() -> Iterator[Case]:
     yield from _models()
     for lost in ("reader", "disk"):
         yield Case("set-up", f"the log has lost its {lost}", _without_log(lost))
-    for after_s in (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5):
+    for after_s in (0.15, 0.2, 0.4, 0.7, 1.0, 1.5):
         for number in (signal.SIGINT, signal.SIGTERM):
             yield Case("set-up", f"{number.name} after {after_s:g} s", _interrupted(after_s, number))
     for command in ("serve", "say"):
@@ -294,7 +294,7 @@ def _interrupted(after_s: float, number: signal.Signals) -> Callable[[Stage], st
         process.send_signal(number)
         _, printed = process.communicate(timeout=30)
         if "Traceback" in printed:
-            return "it printed a traceback"
+            return f"it printed a traceback: {printed[-200:]}"
         wanted = (0, 130, -number)
         return None if process.returncode in wanted else f"its exit code is {process.returncode}"
 

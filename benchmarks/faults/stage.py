@@ -37,6 +37,7 @@ AFTER_S = 0.15
 TRIES = 3
 FREE_S = 5.0  # from the end of an attack until nothing of it is left, unless a case says otherwise
 IDLE_S = 7.0  # until the tiers have closed the connections between them, which they keep for 5 s
+GONE_S = 0.5  # until a tier has noticed that a client has left
 PEAK_MB = 96.0  # most that one client may add to a process
 START_S = 120.0
 STOP_S = 6.0
@@ -152,14 +153,15 @@ class Tier:
         with contextlib.suppress(OSError):
             Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
-    def connections(self) -> int:
-        """Of clients, whether they are still there or not."""
-        count = 0
+    def clients(self) -> list[int]:
+        """The ports of those whose connections it holds, whether they are still there or not."""
+        ports = []
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            is_open = state in ("01", "08") and rest[5] != "0"  # ESTABLISHED, CLOSE_WAIT; held by a process
-            count += is_open and int(local.rpartition(":")[2], 16) == self.port
-        return count
+            _, local, remote, state, *rest = line.split()
+            is_held = state in ("01", "08") and rest[5] != "0"  # ESTABLISHED, CLOSE_WAIT; of a process
+            if is_held and int(local.rpartition(":")[2], 16) == self.port:
+                ports.append(int(remote.rpartition(":")[2], 16))
+        return ports
 
 
 @contextlib.contextmanager
@@ -254,7 +256,7 @@ class Stage:
         """What is still held of attacks that are over. `connections` are those of others."""
         until_s = time.monotonic() + within_s
         while True:
-            places, held = self.places(), self.tier.connections()
+            places, held = self.places(), len(self.tier.clients())
             if places == 0 and held <= connections:
                 return None
             if time.monotonic() > until_s:
@@ -299,6 +301,7 @@ def perform(stage: Stage, cases: Sequence[Case], results: Results, *, at_once: i
     time.sleep(IDLE_S)
     _speak(stage)
     results.places_leaked += stage.places()
+    time.sleep(GONE_S)
     for tier, before in zip(stage.tiers, descriptors, strict=True):
         more = max(0, tier.descriptors() - before)
         results.descriptors_leaked += more
@@ -317,6 +320,7 @@ def _speak(stage: Stage) -> None:
     """As anybody would: opens what a tier keeps, and lets tier 2 look through its connections to tier 1."""
     with stage.client() as client:
         client.post("/v1/audio/speech" if stage.tier.name == "speech" else "/v1/completions", json=_SHORT)
+    time.sleep(GONE_S)
 
 
 _SHORT = {"input": "Hello.", "prompt": "tara: Hello.", "response_format": "pcm", "max_tokens": 70}

@@ -47,7 +47,7 @@ def wrong_requests(path: str, keys: Headers = ()) -> Wrong:
         "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
         "every byte": (bytes(range(256)) * 8, 400),
         "empty lines": (b"\r\n\r\n\r\n", 400),
-        "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
+        "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 401 if keys else 404),
     }
 
 

@@ -10,17 +10,18 @@ longer, and ten minutes of churn follow. How blockage is told from a busy machin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from benchmarks.faults import churn, clients, faked, setups
-from benchmarks.faults.stage import KEY, KEYED, Case, Results, Stage, Tier, perform, running
+from benchmarks.faults.stage import KEY, KEYED, Case, Group, Results, Stage, Tier, perform
 from orpheus.settings import PREFIX
 
-PLACES = "8"
+PLACES = "24"
 FEW_DESCRIPTORS = 160
 
 
@@ -33,35 +34,39 @@ def main() -> int:
         del os.environ[name]
     started_s = time.monotonic()
     results = Results()
-    run(
-        results,
-        options.quick,
-        lambda cases: [case for case in cases if options.only in f"{case.kind}: {case.name}"],
-    )
+
+    def choose(cases: Iterable[Case]) -> list[Case]:
+        return [case for case in cases if options.only in f"{case.kind}: {case.name}"]
+
+    with contextlib.ExitStack() as started:
+        chosen = [group for group in groups(started, options.quick, choose) if group.cases]
+        perform(chosen, results)
     for outcome in results.failed:
         print(outcome.line())
     print(json.dumps({**results.summary(), "seconds": round(time.monotonic() - started_s)}))
     return 1 if results.failed or not results.outcomes else 0
 
 
-def run(results: Results, quick: bool, chosen: Callable[[Iterable[Case]], list[Case]]) -> None:
-    seconds = 1.5 if quick else 10.0
+def groups(
+    started: contextlib.ExitStack, quick: bool, chosen: Callable[[Iterable[Case]], list[Case]]
+) -> Iterator[Group]:
+    """What to run, with its tiers starting."""
+    seconds = 1.0 if quick else 10.0
     against_tier_2, against_tier_1 = chosen(clients.cases(quick=quick)), chosen(clients.tier_1_cases())
-    churning = chosen(churn.cases(20.0 if quick else 600.0, results))
+    churning = chosen(churn.cases(20.0 if quick else 600.0))
     if against_tier_2 or against_tier_1 or churning:
-        tier_1 = Tier("llama", {"streams": PLACES})
-        tier_2 = Tier("speech", {"llama_endpoint": tier_1.url, "max_requests": PLACES, "api_keys": KEY})
-        with running(tier_1, tier_2):
-            perform(Stage((tier_2, tier_1), KEYED, seconds), against_tier_2, results)
-            perform(Stage((tier_1,), (), seconds), against_tier_1, results)
-            perform(Stage((tier_2, tier_1), KEYED), churning, results)
+        tier_1 = Tier(started, "llama", {"streams": PLACES})
+        settings = {"llama_endpoint": tier_1.url, "max_requests": PLACES, "api_keys": KEY}
+        tier_2 = Tier(started, "speech", settings)
+        yield Group(Stage((tier_2, tier_1), KEYED, seconds), against_tier_2)
+        yield Group(Stage((tier_1,), (), seconds), against_tier_1)
+        yield Group(Stage((tier_2, tier_1), KEYED), churning)
     if crowded := chosen(clients.descriptor_cases()):
-        tier_1 = Tier("llama", {})
-        tier_2 = Tier("speech", {"llama_endpoint": tier_1.url}, FEW_DESCRIPTORS)
-        with running(tier_1, tier_2):
-            perform(Stage((tier_2, tier_1)), crowded, results, at_once=1)
-    faked.run(results, chosen)
-    setups.run(results, chosen)
+        tier_1 = Tier(started, "llama", {})
+        tier_2 = Tier(started, "speech", {"llama_endpoint": tier_1.url}, FEW_DESCRIPTORS)
+        yield Group(Stage((tier_2, tier_1)), crowded, at_once=1)
+    yield from faked.groups(started, chosen)
+    yield Group(Stage(()), chosen(setups.cases()), setups.AT_ONCE)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from benchmarks.faults import bodies, hostile, wire
 from benchmarks.faults.clients import SENTENCE, SESSION, SOCKETS, spoken_on
 from benchmarks.faults.hostile import SPEECH, answer_of, asked, opened, post
-from benchmarks.faults.stage import KEYED, Case, Results, Stage
+from benchmarks.faults.stage import KEYED, Case, Stage
 
 PEOPLE = 6
 WATCH_S = 0.5
@@ -23,14 +23,14 @@ SPREAD = (
 FREE_S = 30.0
 
 
-def cases(seconds: float, results: Results) -> Iterator[Case]:
+def cases(seconds: float) -> Iterator[Case]:
     def run(stage: Stage) -> str | None:
-        return _churn(stage, seconds, results)
+        return _churn(stage, seconds)
 
-    yield Case("churn", f"{PEOPLE} clients for {seconds:g} s", run, free_s=FREE_S)
+    yield Case("churn", f"{PEOPLE} clients for {seconds:g} s", run, alone=True, single=False, free_s=FREE_S)
 
 
-def _churn(stage: Stage, seconds: float, results: Results) -> str | None:
+def _churn(stage: Stage, seconds: float) -> str | None:
     stop = threading.Event()
     counts = [0] * PEOPLE
     problems: list[str] = []
@@ -61,7 +61,7 @@ def _churn(stage: Stage, seconds: float, results: Results) -> str | None:
         one.join()
     fifth = max(1, len(memory_mb) // 5)
     early, late = slice(fifth, 2 * fifth), slice(-fifth, None)
-    results.rss_growth_mb = max(0.0, statistics.median(memory_mb[late]) - statistics.median(memory_mb[early]))
+    stage.grown_mb = max(0.0, statistics.median(memory_mb[late]) - statistics.median(memory_mb[early]))
     print(
         f"     {sum(counts)} visits; memory {statistics.median(memory_mb[early]):.0f} MB, at the end "
         f"{statistics.median(memory_mb[late]):.0f}; descriptors {statistics.median(descriptors[early]):.0f}, at the end "
@@ -69,8 +69,8 @@ def _churn(stage: Stage, seconds: float, results: Results) -> str | None:
     )
     if problems:
         return f"{len(problems)} visits went wrong: {problems[0]}"
-    if results.rss_growth_mb > GROWTH_MB:
-        return f"memory grew by {results.rss_growth_mb:.0f} MB"
+    if stage.grown_mb > GROWTH_MB:
+        return f"memory grew by {stage.grown_mb:.0f} MB"
     if statistics.median(descriptors[late]) > statistics.median(descriptors[early]) + SPREAD:
         return f"descriptors grew from {descriptors[early]} to {descriptors[late]}"
     return None

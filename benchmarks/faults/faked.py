@@ -26,18 +26,7 @@ from benchmarks.faults.broken_tier1 import (
 from benchmarks.faults.completions import whole
 from benchmarks.faults.fronts import FRONTS, HTTP_FRONTS, Front
 from benchmarks.faults.hostile import SPEECH, answer_of, frame, message, opened, post
-from benchmarks.faults.stage import (
-    KEY,
-    PASSWORD,
-    PROXY_SECRET,
-    SECRETS,
-    Case,
-    Results,
-    Stage,
-    Tier,
-    perform,
-    running,
-)
+from benchmarks.faults.stage import KEY, KEYED, PASSWORD, PROXY_SECRET, SECRETS, Case, Group, Stage, Tier
 from orpheus.tts.token_source import STALL_TIMEOUT_S
 
 SOON_S = STALL_TIMEOUT_S + 25  # every case is asked for at the same time
@@ -71,26 +60,27 @@ OPEN_ROUTES = (
 )
 
 
-def run(results: Results, chosen: Callable[[Iterable[Case]], list[Case]]) -> None:
-    with BrokenTier1().served() as broken, BrokenTier1().served() as elsewhere:
-        broken.faults = [fault for fault in FAULTS.values() for _ in FRONTS]
-        endpoint = broken.url.replace("://", f"://speaker:{PASSWORD}@")
-        settings = {"llama_endpoint": endpoint, "max_tokens": MAX_TOKENS, "max_requests": "1000"}
-        settings |= {"proxy_key": "wk-4711", "proxy_secret": PROXY_SECRET}
-        if faults := chosen(
-            itertools.chain(_faults(broken), _heavy(broken), _after_the_end(broken), _foreign_pages())
-        ):
-            tier = Tier("speech", settings)
-            with running(tier):
-                perform(Stage((tier,)), faults, results, at_once=AT_ONCE)
-        if secrets := chosen(itertools.chain(_told(broken), _redirects(broken, elsewhere), _keys())):
-            tier = Tier("speech", {**settings, "log_level": "debug", "api_keys": KEY})
-            with running(tier):
-                perform(Stage((tier,), (("x-api-key", KEY),)), secrets, results, at_once=1)
-        if logged := chosen(_tier_1_keys()):
-            tier = Tier("llama", {"log_level": "debug"})
-            with running(tier):
-                perform(Stage((tier,)), logged, results, at_once=1)
+def groups(started: contextlib.ExitStack, chosen: Callable[[Iterable[Case]], list[Case]]) -> Iterator[Group]:
+    """Each with its tier, which is starting."""
+    broken, another, elsewhere = (started.enter_context(BrokenTier1().served()) for _ in range(3))
+    broken.faults = [fault for fault in FAULTS.values() for _ in FRONTS]
+    settings = {"max_tokens": MAX_TOKENS, "max_requests": "1000"}
+    settings |= {"proxy_key": "wk-4711", "proxy_secret": PROXY_SECRET}
+    if faults := chosen(
+        itertools.chain(_faults(broken), _heavy(broken), _after_the_end(broken), _foreign_pages())
+    ):
+        tier = Tier(started, "speech", {**settings, "llama_endpoint": _endpoint(broken)})
+        yield Group(Stage((tier,)), faults, AT_ONCE)
+    if secrets := chosen(itertools.chain(_told(another), _redirects(another, elsewhere), _keys())):
+        debugged = {"llama_endpoint": _endpoint(another), "log_level": "debug", "api_keys": KEY}
+        tier = Tier(started, "speech", settings | debugged)
+        yield Group(Stage((tier,), KEYED), secrets, at_once=1)
+    if logged := chosen(_tier_1_keys()):
+        yield Group(Stage((Tier(started, "llama", {"log_level": "debug"}),)), logged, at_once=1)
+
+
+def _endpoint(broken: BrokenTier1) -> str:
+    return broken.url.replace("://", f"://speaker:{PASSWORD}@")
 
 
 def _faults(broken: BrokenTier1) -> Iterator[Case]:
@@ -235,8 +225,7 @@ def _foreign_pages() -> Iterator[Case]:
             yield Case("origins", f"POST of {kind} from {origin}", _forbidden("POST", headers))
     embedded = {"Sec-Fetch-Site": "cross-site"}
     yield Case("origins", "audio embedded in a foreign page", _forbidden("GET", embedded))
-    rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
-    yield Case("origins", "a foreign name that points here", _forbidden("POST", rebound))
+    yield Case("origins", "a foreign name that points here", _rebound)
     for path in SOCKETS:
         yield Case("origins", f"{path} from its own page", _own_socket(path))
 
@@ -274,6 +263,11 @@ def _forbidden(method: str, headers: dict[str, str]) -> Callable[[Stage], str | 
         return None if status == 403 else f"it was answered {status}"
 
     return run
+
+
+def _rebound(stage: Stage) -> str | None:
+    name = f"evil.example:{stage.tier.port}"
+    return _forbidden("POST", {"Host": name, "Origin": f"http://{name}"})(stage)
 
 
 # Secrets
@@ -355,13 +349,14 @@ def _keys() -> Iterator[Case]:
 def _not_logged(key: str, query: str, headers: dict[str, str]) -> Callable[[Stage], str | None]:
     def run(stage: Stage) -> str | None:
         before = len(stage.output())
-        body = {"input": "Hello.", "response_format": "pcm", "prompt": "tara: Hello.", "max_tokens": 7}
-        path = SPEECH if stage.tier.name == "speech" else "/v1/completions"
+        is_speech = stage.tier.name == "speech"
+        path = SPEECH if is_speech else "/v1/completions"
+        body = {"input": "Hello."} if is_speech else {"prompt": "tara: Hello.", "max_tokens": 7}
         with httpx.Client(base_url=stage.url, trust_env=False, timeout=30) as client:
             client.post(path + query, json=body, headers=headers)
             client.get("/v1/models" + query, headers=headers)
             client.get(f"{SPEECH}{query or '?x=1'}&input=Hello.", headers=headers)
-        if stage.tier.name == "speech":
+        if is_speech:
             url = stage.url.replace("http", "ws", 1)
             for socket_path in SOCKETS:
                 with (

@@ -12,18 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 
 from benchmarks.faults.broken_tier1 import FAULTS, BrokenTier1
-from benchmarks.faults.stage import Case, Results, Stage, environment, perform_apart
+from benchmarks.faults.stage import Case, Stage, environment
 from orpheus import embedded
 from orpheus.http.process import free_port
 from orpheus.hub import STALL_S
 
-AT_ONCE = 4
+AT_ONCE = 3
 ENDS_S = 60.0  # a command that is to fail, on a busy machine
 HUB_S = STALL_S + 20.0
 SERVE_S = 90.0
@@ -33,10 +33,6 @@ COMMAND = [
     "-m",
     "orpheus",
 ]  # -P as in the installed command: no module of the working directory
-
-
-def run(results: Results, chosen: Callable[[Iterable[Case]], list[Case]]) -> None:
-    perform_apart(chosen(cases()), results, AT_ONCE)
 
 
 def cases() -> Iterator[Case]:

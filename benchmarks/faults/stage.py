@@ -32,8 +32,8 @@ from orpheus.settings import EMBEDDED, PREFIX
 
 LIMIT_MS = 100.0  # longest answer of /live while one client does its worst
 PROBE_S = 0.02
-BEFORE_S = 0.5
-AFTER_S = 0.15
+BEFORE_S = 0.3
+AFTER_S = 0.1
 TRIES = 3
 FREE_S = 5.0  # from the end of an attack until nothing of it is left, unless a case says otherwise
 IDLE_S = 7.0  # until the tiers have closed the connections between them, which they keep for 5 s
@@ -41,7 +41,6 @@ GONE_S = 0.5  # until a tier has noticed that a client has left
 PEAK_MB = 96.0  # most that one client may add to a process
 START_S = 120.0
 STOP_S = 6.0
-AT_ONCE = 24  # cases that are not alone
 ACTIVE = ("orpheus_speech_active", *(f"orpheus_streams_{name}" for name in ("active", "waiting", "paused")))
 KEY, PASSWORD, PROXY_SECRET = "right-key-4711", "open-sesame-4712", "ws-secret-4713"
 SECRETS = (KEY, PASSWORD, PROXY_SECRET)
@@ -56,6 +55,7 @@ class Case:
     name: str
     run: Callable[[Stage], str | None]
     alone: bool = False
+    single: bool = True  # one client, which may not keep /live waiting
     free_s: float = FREE_S  # until places and connections are free again
 
 
@@ -119,19 +119,27 @@ def environment(**settings: str) -> dict[str, str]:
 class Tier:
     """A running tier, with its output captured."""
 
-    def __init__(self, name: str, settings: Mapping[str, str], descriptors: int | None = None) -> None:
-        """`descriptors` is what `ulimit -n` says in its process."""
+    def __init__(
+        self,
+        started: contextlib.ExitStack,
+        name: str,
+        settings: Mapping[str, str],
+        descriptors: int | None = None,
+    ) -> None:
+        """It is stopped with `started`. `descriptors` is what `ulimit -n` says in its process."""
         self.name = name
         self.port = free_port()
         port = {"speech": "port", "llama": "llama_port"}[name]
-        with _limited(descriptors):
-            self.child = ChildServer(
-                name,
-                [sys.executable, "-P", "-m", "orpheus", name, "--supervised"],
-                f"http://127.0.0.1:{self.port}",
-                environment=environment(**{port: str(self.port)}, **settings),
-                capture=True,
-            )
+        self.child = ChildServer(
+            name,
+            [sys.executable, "-P", "-m", "orpheus", name, "--supervised"],
+            f"http://127.0.0.1:{self.port}",
+            environment=environment(**{port: str(self.port)}, **settings),
+            capture=True,
+        )
+        started.callback(self.child.stop, STOP_S)
+        if descriptors is not None:  # long before it looks
+            resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
         self.url = self.child.url
         self.probe_path = "/live" if name == "speech" else "/health"
 
@@ -162,18 +170,6 @@ class Tier:
             if is_held and int(local.rpartition(":")[2], 16) == self.port:
                 ports.append(int(remote.rpartition(":")[2], 16))
         return ports
-
-
-@contextlib.contextmanager
-def _limited(descriptors: int | None) -> Iterator[None]:
-    """Children started meanwhile may have so many descriptors."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptors is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Prober:
@@ -227,6 +223,7 @@ class Stage:
     tiers: Sequence[Tier]
     keys: hostile.Headers = ()
     seconds: float = 2.0  # of a flood
+    grown_mb: float = 0.0  # by churn
 
     @property
     def tier(self) -> Tier:
@@ -246,11 +243,9 @@ class Stage:
 
     def places(self) -> int:
         """Held, in all tiers."""
-        count = 0.0
-        for tier in self.tiers:
-            metrics = read_metrics(httpx.get(f"{tier.url}/metrics", timeout=30, trust_env=False).text)
-            count += sum(metrics.get(name, 0.0) for name in ACTIVE)
-        return int(count)
+        asks = hostile.head("GET", "/metrics", [("Connection", "close")])
+        pages = [hostile.asked(tier.url, asks, 30).data.decode() for tier in self.tiers]
+        return int(sum(read_metrics(page).get(name, 0.0) for page in pages for name in ACTIVE))
 
     def left(self, within_s: float, connections: int = 1) -> str | None:
         """What is still held of attacks that are over. `connections` are those of others."""
@@ -264,56 +259,80 @@ class Stage:
             time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def running(*tiers: Tier) -> Iterator[None]:
-    """Healthy now, and stopped at the end, the last first."""
-    try:
-        wait_until_healthy([tier.child for tier in tiers], START_S)
-        yield
-    finally:
-        for tier in reversed(tiers):
-            tier.child.stop(STOP_S)
+@dataclass
+class Group:
+    """Cases for one stage."""
 
+    stage: Stage
+    cases: Sequence[Case]
+    at_once: int = 32  # of those that are not alone
+    _descriptors: list[int] = field(default_factory=list)
 
-def perform(stage: Stage, cases: Sequence[Case], results: Results, *, at_once: int = AT_ONCE) -> None:
-    """Run cases: those that are not alone at once, then the others; then see that nothing is left of any."""
-    if not cases:
-        return
-    _speak(stage)
-    descriptors = [tier.descriptors() for tier in stage.tiers]
-    together = [case for case in cases if not case.alone]
-    with ThreadPoolExecutor(at_once) as pool:
-        for outcome in pool.map(lambda case: _tried(stage, case), together):
-            results.add(outcome)
-    if together:
-        started_s = time.monotonic()
-        longest_s = max(case.free_s for case in together)
-        left = stage.left(longest_s)
-        results.add(Outcome(together[0].kind, "nothing is left of these", left, time.monotonic() - started_s))
-    if len(together) < len(cases):
-        prober = Prober(stage.url, stage.tier.probe_path)
+    @property
+    def together(self) -> list[Case]:
+        return [case for case in self.cases if not case.alone]
+
+    @property
+    def alone(self) -> list[Case]:
+        return [case for case in self.cases if case.alone]
+
+    def note(self) -> None:
+        """Remember how many descriptors its tiers have when nobody uses them."""
+        _speak(self.stage)
+        self._descriptors = [tier.descriptors() for tier in self.stage.tiers]
+
+    def check(self, results: Results) -> None:
+        """See that nothing is left of any case. What is only not closed yet goes with the next requests."""
+        for _ in range(TRIES):
+            _speak(self.stage)
+            found = [tier.descriptors() for tier in self.stage.tiers]
+            more = [max(0, now - before) for now, before in zip(found, self._descriptors, strict=True)]
+            if not any(more):
+                break
+        results.descriptors_leaked += sum(more)
+        for tier, count in zip(self.stage.tiers, more, strict=True):
+            problem = f"{count} more than before" if count else None
+            results.add(
+                Outcome("leaks", f"descriptors of {tier.name} after {self.cases[0].kind}", problem, 0.0)
+            )
+        results.places_leaked += self.stage.places()
+        results.rss_growth_mb = max(results.rss_growth_mb, self.stage.grown_mb)
+
+    def run_together(self, results: Results) -> None:
+        cases = self.together
+        with ThreadPoolExecutor(self.at_once) as pool:
+            for outcome in pool.map(lambda case: _tried(self.stage, case), cases):
+                results.add(outcome)
+        if cases and self.stage.tiers:
+            started_s = time.monotonic()
+            left = self.stage.left(max(case.free_s for case in cases))
+            name = f"places and connections after {cases[0].kind}"
+            results.add(Outcome("leaks", name, left, time.monotonic() - started_s))
+
+    def run_alone(self, results: Results) -> None:
+        if not self.alone:
+            return
+        prober = Prober(self.stage.url, self.stage.tier.probe_path)
         try:
-            for case in cases:
-                if case.alone:
-                    results.add(_measured(stage, case, prober))
+            for case in self.alone:
+                results.add(_measured(self.stage, case, prober))
         finally:
             prober.close()
+
+
+def perform(groups: Sequence[Group], results: Results) -> None:
+    """Run first what needs no quiet, all groups at once; then the cases that are alone, one after the other."""
+    wait_until_healthy([tier.child for group in groups for tier in group.stage.tiers], START_S)
+    staged = [group for group in groups if group.stage.tiers]
+    for group in staged:
+        group.note()
+    with ThreadPoolExecutor(max(1, len(groups))) as pool:
+        list(pool.map(lambda group: group.run_together(results), groups))
+    for group in groups:
+        group.run_alone(results)
     time.sleep(IDLE_S)
-    _speak(stage)
-    results.places_leaked += stage.places()
-    time.sleep(GONE_S)
-    for tier, before in zip(stage.tiers, descriptors, strict=True):
-        more = max(0, tier.descriptors() - before)
-        results.descriptors_leaked += more
-        problem = f"{more} descriptors more than before" if more else None
-        results.add(Outcome("leaks", f"descriptors of {tier.name}", problem, 0.0))
-
-
-def perform_apart(cases: Sequence[Case], results: Results, at_once: int) -> None:
-    """Run cases that start processes of their own."""
-    with ThreadPoolExecutor(at_once) as pool:
-        for outcome in pool.map(lambda case: _tried(Stage(()), case), cases):
-            results.add(outcome)
+    for group in staged:
+        group.check(results)
 
 
 def _speak(stage: Stage) -> None:
@@ -340,6 +359,10 @@ def _measured(stage: Stage, case: Case, prober: Prober) -> Outcome:
     for _ in range(TRIES):
         outcome = _attacked(stage, case, prober)
         if outcome.problem is not None:
+            return outcome
+        if not case.single:
+            outcome.name += f" (/live waited {outcome.blocked_ms:.0f} ms at most)"
+            outcome.blocked_ms = None
             return outcome
         if best is None or (outcome.blocked_ms or 0.0) < (best.blocked_ms or 0.0):
             best = outcome

@@ -174,7 +174,8 @@ class Server(uvicorn.Server):
         if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
             loop.default_exception_handler(context)
             return
-        self._connections.make_room()
+        for _ in range(ACCEPTED_AT_ONCE):  # asyncio tries again only in a second
+            self._connections.make_room()
         if loop.time() - self._accept_reported_s >= 1:
             self._accept_reported_s = loop.time()
             log.error("cannot accept connections (%s): raise the limit, ulimit -n", error.strerror)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.faults [--quick] [--only WORD]
 
-One line a case: whether it held, how long `/live` was kept waiting meanwhile and, in brackets, just before, and what
-did not hold. The last line is one JSON object; the exit code is 1 if a case failed. Without --quick every flood lasts
-longer, and ten minutes of churn follow. How blockage is told from a busy machine is in benchmarks/faults/stage.py.
+One line a case: whether it held, how long `/live` was kept waiting meanwhile and, in brackets, just before, how much
+memory was added at its peak, and what did not hold. The last line is one JSON object; the exit code is 1 if a case
+failed. Without --quick every flood lasts longer, and ten minutes of churn follow. How blockage is told from a busy
+machine is in benchmarks/faults/stage.py.
 """
 
 from __future__ import annotations

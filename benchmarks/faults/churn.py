@@ -55,7 +55,7 @@ def _churn(stage: Stage, seconds: float) -> str | None:
     while time.monotonic() < until_s:
         time.sleep(WATCH_S)
         memory_mb.append(sum(tier.memory_mb() for tier in stage.tiers))
-        descriptors.append(sum(tier.descriptors() for tier in stage.tiers))
+        descriptors.append(sum(tier.descriptors().total() for tier in stage.tiers))
     stop.set()
     for one in people:
         one.join()

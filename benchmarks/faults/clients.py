@@ -415,7 +415,9 @@ def _crowding(sent: bytes, at_most: int | None = None) -> Callable[[Stage], str 
         pid = stage.tier.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         if at_most is not None:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (stage.tier.descriptors() + at_most, limits[1]))
+            resource.prlimit(
+                pid, resource.RLIMIT_NOFILE, (stage.tier.descriptors().total() + at_most, limits[1])
+            )
         probe = hostile.Probe(stage.url)
         try:
             with contextlib.ExitStack() as stack:

@@ -17,6 +17,7 @@ import resource
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -67,12 +68,15 @@ class Outcome:
     seconds: float
     blocked_ms: float | None = None
     before_ms: float = 0.0
+    grown_mb: float = 0.0
 
     def line(self) -> str:
-        blocked = "" if self.blocked_ms is None else f"{self.blocked_ms:5.0f} ({self.before_ms:.0f}) ms"
+        blocked = ""
+        if self.blocked_ms is not None:
+            blocked = f"{self.blocked_ms:5.0f} ({self.before_ms:.0f}) ms {self.grown_mb:+4.0f} MB"
         state = "ok  " if self.problem is None else "FAIL"
         told = "" if self.problem is None else f"   {self.problem}"
-        return f"{state} {self.kind + ': ' + self.name:72} {blocked:>16} {self.seconds:6.1f} s{told}"
+        return f"{state} {self.kind + ': ' + self.name:72} {blocked:>24} {self.seconds:6.1f} s{told}"
 
 
 @dataclass
@@ -147,8 +151,13 @@ class Tier:
     def pid(self) -> int:
         return self.child.process.pid
 
-    def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+    def descriptors(self) -> Counter[str]:
+        """How many it has open of each kind."""
+        found: Counter[str] = Counter()
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # it was closed just now
+                found[os.readlink(link).partition(":[")[0]] += 1
+        return found
 
     def memory_mb(self, which: str = "VmRSS") -> float:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
@@ -266,7 +275,7 @@ class Group:
     stage: Stage
     cases: Sequence[Case]
     at_once: int = 32  # of those that are not alone
-    _descriptors: list[int] = field(default_factory=list)
+    _descriptors: list[Counter[str]] = field(default_factory=list)
 
     @property
     def together(self) -> list[Case]:
@@ -285,13 +294,15 @@ class Group:
         """See that nothing is left of any case. What is only not closed yet goes with the next requests."""
         for _ in range(TRIES):
             _speak(self.stage)
-            found = [tier.descriptors() for tier in self.stage.tiers]
-            more = [max(0, now - before) for now, before in zip(found, self._descriptors, strict=True)]
+            more = [
+                tier.descriptors() - before
+                for tier, before in zip(self.stage.tiers, self._descriptors, strict=True)
+            ]
             if not any(more):
                 break
-        results.descriptors_leaked += sum(more)
-        for tier, count in zip(self.stage.tiers, more, strict=True):
-            problem = f"{count} more than before" if count else None
+        for tier, kinds in zip(self.stage.tiers, more, strict=True):
+            results.descriptors_leaked += kinds.total()
+            problem = f"more than before: {dict(kinds)}" if kinds else None
             results.add(
                 Outcome("leaks", f"descriptors of {tier.name} after {self.cases[0].kind}", problem, 0.0)
             )
@@ -383,10 +394,10 @@ def _attacked(stage: Stage, case: Case, prober: Prober) -> Outcome:
     time.sleep(AFTER_S)
     outcome.blocked_ms, failed = prober.between(began_s, time.monotonic())
     outcome.before_ms = before_ms
-    grown_mb = stage.tier.memory_mb("VmHWM") - memory_mb
+    outcome.grown_mb = stage.tier.memory_mb("VmHWM") - memory_mb
     if outcome.problem is None and failed:
         outcome.problem = f"/live was refused {failed} times"
-    if outcome.problem is None and grown_mb > PEAK_MB:
-        outcome.problem = f"{grown_mb:.0f} MB more memory"
+    if outcome.problem is None and outcome.grown_mb > PEAK_MB:
+        outcome.problem = f"{outcome.grown_mb:.0f} MB more memory"
     outcome.problem = outcome.problem or stage.left(case.free_s, 2)
     return outcome

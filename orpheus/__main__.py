@@ -16,9 +16,12 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from orpheus import cli
 
-    if interruptible:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main()
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        cli.main()
+    except KeyboardInterrupt:  # before there was a command to handle it
+        sys.exit(128 + signal.SIGINT)
 
 
 def _open_standard_streams() -> None:

@@ -157,8 +157,11 @@ def _while_it_answers(repository: Repository, call: Callable[[type[Any]], T]) ->
     session.event_hooks = {**hooks, "response": [*hooks.get("response", ()), responses.append]}
 
     def progress() -> tuple[int, int, int, int]:
-        """Grows with every byte: of a response, of a faster protocol, of another process that fetches the same."""
-        received = sum(response.num_bytes_downloaded for response in responses)
+        """Grows with every byte: of an answer, of a faster protocol, of another process that fetches the same.
+
+        The text of an error is none: a proxy may send it without end.
+        """
+        received = sum(response.num_bytes_downloaded for response in responses if response.is_success)
         return len(responses), received, updates, _bytes_in(_cache_of(repository))
 
     outcome: Future[T] = Future()

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from orpheus import __main__ as entry
 from orpheus import cli
 from tests.support.audio import decode
 from tests.support.command import orpheus
@@ -275,3 +276,15 @@ def test_every_command_explains_itself(command: Callable[..., Done], name: str) 
     done = command(*name.split(), "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+def test_an_interrupt_before_there_is_a_command_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """typer builds the commands for 50 ms, and handles interrupts only after that."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130

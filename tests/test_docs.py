@@ -23,6 +23,7 @@ CHANGELOG = ROOT / "CHANGELOG.md"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *sorted(DOCS.glob("*.md")),
     ROOT / "benchmarks" / "LOG.md",
     ROOT / "training" / "README.md",

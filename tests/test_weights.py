@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.faults.broken_tier1 import FAULTS, BrokenTier1
 from orpheus import embedded, weights
 from orpheus import hub as hub_module
 from orpheus.errors import WeightsError
@@ -149,6 +150,15 @@ def test_a_hub_that_accepts_and_never_answers_is_given_up(
         with pytest.raises(WeightsError, match=r"sent nothing for 0\.6 s.*(some|lex-au).*'embedded'"):
             model(name)
     assert "nothing from the Hugging Face hub" in caplog.text
+
+
+def test_a_hub_whose_error_has_no_end_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub_module, "STALL_S", 0.6)
+    with BrokenTier1().served() as endless:
+        endless.health = FAULTS["a slow 500"].play
+        use_hub(monkeypatch, endless.url, tmp_path)
+        with pytest.raises(WeightsError, match=r"sent nothing for 0\.6 s"):
+            model("some/one:only.gguf")
 
 
 def test_a_download_that_stops_in_the_middle_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from orpheus.settings import Settings
 log = logging.getLogger(__name__)
 
 ACCEPTED_AT_ONCE = 16  # connections, before others have their turn
+LEFT_AT_ONCE = 64  # clients that have left again already, closed in one go
 CLOSE_S = 0.7  # for clients to answer a close, once everything is drained
 STOP_S = 1.0  # from the end of draining to the end of the process
 Drain = Callable[[Callable[[], bool]], Awaitable[None]]  # gets a function that says whether to hurry
@@ -36,13 +37,29 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Listener(socket.socket):
+    """A listening socket that passes over clients that have left before anybody looked at them.
+
+    A client that opens and resets 4,000 connections a second kept others waiting for 1.5 s, most of it spent on
+    requests that nobody was there to hear the answer to (2 cores, 2026-11-30). Closing one here takes 20 µs.
+    """
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        for _ in range(LEFT_AT_ONCE):
+            connection, address = super().accept()
+            if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return connection, address
+            connection.close()
+        raise BlockingIOError  # as if there were no more: others have their turn
+
+
 def listen(host: str, port: int, setting: str) -> socket.socket:
     """A listening socket; `setting` names what chooses another port. SetupError if the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # The protocol is named because asyncio disables Nagle's algorithm only then; with it, the first samples
         # would wait 40 ms for the client to acknowledge the headers.
-        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        bound = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, port))
@@ -159,7 +176,8 @@ class Server(uvicorn.Server):
         if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
             loop.default_exception_handler(context)
             return
-        self._connections.make_room()
+        for _ in range(ACCEPTED_AT_ONCE):  # asyncio tries again only in a second
+            self._connections.make_room()
         if loop.time() - self._accept_reported_s >= 1:
             self._accept_reported_s = loop.time()
             log.error("cannot accept connections (%s): raise the limit, ulimit -n", error.strerror)

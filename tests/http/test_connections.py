@@ -25,12 +25,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from orpheus.http import connections
-from orpheus.http.body_limit import MAX_BODY_BYTES, BodyLimit
-from orpheus.http.connections import Peer
-from orpheus.http.protocols import HttpProtocol
-from tests.support import hostile
-from tests.support.hostile import (
+from benchmarks.faults import hostile, wire
+from benchmarks.faults.hostile import (
     answer_of,
     asked,
     chunked,
@@ -42,10 +38,15 @@ from tests.support.hostile import (
     socket_of,
     upgrade,
 )
+from orpheus.http import connections
+from orpheus.http.body_limit import MAX_BODY_BYTES, BodyLimit
+from orpheus.http.connections import Peer
+from orpheus.http.protocols import HttpProtocol
 from tests.support.live import keep_little_unread, served
 from tests.support.waiting import eventually
 
 KIB = 1024
+REQUESTS, HANDSHAKES = wire.wrong_requests("/echo"), wire.wrong_handshakes("/socket")
 
 
 class App:
@@ -205,7 +206,7 @@ class TestReading:
             received_until(client, b"\x8a\x012")
 
 
-def pings_on_socket(url: str, client: socket.socket) -> None:
+def pings_on_socket(client: socket.socket, keys: hostile.Headers) -> None:
     hostile.shake(client, "/socket")
     for _ in range(400):
         client.sendall(frame(hostile.PING, bytes(125)) * 1000)
@@ -325,7 +326,7 @@ class TestTurns:
         assert probe.worst_s < 1  # 7 to 13 s before
 
     def test_others_are_served_while_fragments_are_joined(self, url: str) -> None:
-        def fragments(url: str, client: socket.socket) -> None:
+        def fragments(client: socket.socket, keys: hostile.Headers) -> None:
             hostile.shake(client, "/socket")
             client.sendall(frame(hostile.TEXT, last=False))
             while True:
@@ -366,31 +367,7 @@ class TestTurns:
 class TestRefusals:
     """Answered, then closed; what is still sent is not read as requests."""
 
-    @pytest.mark.parametrize(
-        ("sent", "status"),
-        [
-            (post(b"x", "/nowhere")[:-1], 404),
-            (chunked("/nowhere"), 404),
-            (post(bytes(MAX_BODY_BYTES + 1), "/echo"), 413),
-            (post(b"", "/echo").replace(b"Length: 0", b"Length: 9999999999"), 413),
-            (post(b"", "/echo").replace(b"Length: 0", b"Length: -1"), 400),
-            (post(b"", "/echo").replace(b"Length: 0", b"Length: " + b"9" * 40), 400),
-            (post(b"1", "/echo", [("Content-Length", "2")]), 400),
-            (chunked("/echo", [("Content-Length", "3")]) + b"0\r\n\r\n", 400),
-            (head("POST", "/echo", [("Transfer-Encoding", "gzip, chunked")]), 400),
-            (head("POST", "/echo", [("Transfer-Encoding", "xchunked")]), 400),
-            (head("POST", "/echo", [("Transfer-Encoding ", "chunked")]), 400),
-            (chunked("/echo") + b"-1\r\n", 400),
-            (chunked("/echo") + b"z\r\n", 400),
-            (b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n", 431),
-            (head("GET", "/live", [("Cookie", "x" * 70_000)]), 431),
-            (head("GET", "/live", [("X-A", "x" * 100)] * 700), 431),
-            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
-            (bytes(range(256)) * 8, 400),
-            (b"\r\n\r\n\r\n", 400),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
-        ],
-    )
+    @pytest.mark.parametrize(("sent", "status"), REQUESTS.values(), ids=REQUESTS)
     def test_a_request_that_cannot_be_served_is_answered_and_closed(
         self, url: str, sent: bytes, status: int
     ) -> None:
@@ -462,22 +439,7 @@ class TestSockets:
         assert app.headers[headers[0][0].lower()] == headers[0][1]
         assert asked(url, head("GET", "/live", [*headers, ("Connection", "close")])).status == 200
 
-    @pytest.mark.parametrize(
-        ("sent", "status"),
-        [
-            (upgrade("/socket", [("Cookie", "x" * 70_000)]), 431),
-            (upgrade("/socket", [("Sec-WebSocket-Protocol", "x" * 9000)]), 431),
-            (upgrade("/socket", [(f"Sec-WebSocket-X{n}", "x") for n in range(200)]), 431),
-            (upgrade("/socket?" + "x" * 9000), 414),
-            (upgrade("/socket", [("Content-Length", "5")]) + b"hello", 400),
-            (upgrade("/socket", [("Content-Length", "5")]), 400),
-            (upgrade("/socket", [("Transfer-Encoding", "chunked")]) + b"0\r\n\r\n", 400),
-            (upgrade("/socket").replace(b"Version: 13", b"Version: 8"), 400),
-            (upgrade("/socket").replace(b"Key: ", b"Key: x"), 400),
-            (upgrade("/socket").replace(b"GET ", b"POST "), 405),
-            (upgrade("/nowhere"), 403),
-        ],
-    )
+    @pytest.mark.parametrize(("sent", "status"), HANDSHAKES.values(), ids=HANDSHAKES)
     def test_a_handshake_that_is_wrong_is_answered_and_closed(
         self, url: str, sent: bytes, status: int
     ) -> None:
@@ -485,29 +447,7 @@ class TestSockets:
         assert (answer.status, answer.end) == (status, "closed")
         assert answer.seconds < 4
 
-    @pytest.mark.parametrize(
-        ("sent", "code"),
-        [
-            (frame(hostile.TEXT, bytes(10 << 20)), 1009),
-            (frame(hostile.TEXT, b"", last=False) + frame(hostile.CONTINUATION, bytes(2 << 20)), 1009),
-            (b"\x81\xff" + b"\x00\x00\x7f\xff\xff\xff\xff\xff" + bytes(4), 1009),
-            (frame(hostile.TEXT, b"\xff\xfe"), 1007),
-            (frame(hostile.TEXT, b"\xe2\x82", last=False) + frame(hostile.CONTINUATION, b""), 1007),
-            (frame(hostile.TEXT, b"x", reserved=4), 1002),
-            (frame(hostile.PING, b"x", last=False), 1002),
-            (frame(hostile.PING, bytes(126)), 1002),
-            (frame(hostile.CONTINUATION, b"x"), 1002),
-            (frame(3, b"x"), 1002),
-            (b"\x81\x01x", 1002),
-            (frame(hostile.CLOSE, b"\x03\xe8"), 1000),
-            (frame(hostile.CLOSE, b"\x03"), 1002),
-        ],
-        ids=[
-            "a frame of 10 MB", "a fragment too long", "an endless frame", "not UTF-8", "half a character",
-            "compressed", "a ping in fragments", "a long ping", "no beginning", "unknown", "not masked",
-            "a close", "half a code",
-        ],
-    )  # fmt: skip
+    @pytest.mark.parametrize(("sent", "code"), wire.WRONG_FRAMES.values(), ids=wire.WRONG_FRAMES)
     def test_a_wrong_frame_is_answered_with_its_code_and_closed(
         self, url: str, sent: bytes, code: int, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +10,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from benchmarks.faults import hostile
 from orpheus import embedded
 from orpheus.errors import EngineError, OrpheusError, SetupError
-from orpheus.http.process import Process, listen, url_of
+from orpheus.http.process import LEFT_AT_ONCE, Process, listen, url_of
 from orpheus.llama import backend
 from orpheus.llama.engine import Engine
 from orpheus.llama.server import create_app
@@ -109,3 +111,28 @@ def test_an_engine_that_dies_later_ends_the_process(
     ended = served_until_it_ends(make, ask)
     assert "could not make a context" in str(ended)
     assert not isinstance(ended, EngineError)
+
+
+def test_clients_that_have_reset_their_connections_are_passed_over() -> None:
+    with listen("127.0.0.1", 0, "") as bound:
+        bound.setblocking(False)
+        url = url_of("127.0.0.1", bound.getsockname()[1])
+        for _ in range(LEFT_AT_ONCE + 3):
+            left = hostile.opened(url)
+            left.sendall(b"GET / HTTP/1.1")
+            hostile.reset(left)
+        with hostile.opened(url) as stays:
+            with pytest.raises(BlockingIOError):  # so many at a time
+                bound.accept()
+            accepted, address = bound.accept()
+            assert address == stays.getsockname()
+            accepted.close()
+
+
+def test_a_client_that_has_only_sent_its_last_byte_is_accepted() -> None:
+    with listen("127.0.0.1", 0, "") as bound, hostile.opened(url_of(*bound.getsockname())) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        accepted, _ = bound.accept()
+        assert accepted.recv(100).startswith(b"GET")
+        accepted.close()

@@ -7,9 +7,9 @@ import json
 import httpx
 import pytest
 
+from benchmarks.faults import hostile
 from orpheus.http import connections
 from orpheus.llama.server import create_app
-from tests.support import hostile
 from tests.support.live import keep_little_unread, served
 from tests.support.llama import TEXT, load, settings
 from tests.support.waiting import eventually

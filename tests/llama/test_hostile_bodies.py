@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,9 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.faults.bodies import COMPLETION_BODIES, ODD_COMPLETION_BODIES
 from orpheus.errors import BadRequest
-from orpheus.http.body_limit import MAX_BODY_BYTES, MAX_JSON_PARTS, check_json_parts
+from orpheus.http.body_limit import MAX_JSON_PARTS, check_json_parts
 from orpheus.llama.engine import Engine
 from orpheus.llama.schema import MAX_PROMPT_PARTS, MAX_STOP_IDS, MAX_STOPS, CompletionRequest
 from orpheus.llama.server import TOKENIZED_AT_ONCE, create_app
@@ -32,74 +32,18 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def repeated(item: str, *, name: str = "prompt", around: str = "%s") -> bytes:
-    """A body just below the limit, whose list `name` holds `item` as often as fits."""
-    head = "" if name == "prompt" else '"prompt": "x", '
-    count = (MAX_BODY_BYTES - 200) // (len(item) + 1)
-    items = "[" + ",".join([item] * count) + "]"
-    body = ("{" + head + f'"{name}": {around % items}' + "}").encode()
-    assert len(body) <= MAX_BODY_BYTES
-    return body
-
-
-HOSTILE = {
-    "nulls": (repeated("null"), "prompt"),
-    "nulls in a batch of one": (repeated("null", around="[%s]"), "prompt"),
-    "two lists of ids": (repeated("1", around="[[1], %s]"), "prompt"),
-    "floats": (repeated("1.5"), "prompt"),
-    "texts": (repeated('"a"'), "prompt"),
-    "ids": (repeated("1"), "prompt"),
-    "null stops": (repeated("null", name="stop"), "stop"),
-    "a nested stop": (repeated("null", name="stop", around="[%s]"), "stop"),
-    "a long stop": (json.dumps({"prompt": "x", "stop": "s" * 1_000_000}).encode(), "stop"),
-    "stop ids": (repeated("1", name="stop_token_ids"), "stop_token_ids"),
-    "null stop ids": (repeated("null", name="stop_token_ids"), "stop_token_ids"),
-    "a list for a number": (repeated("1", name="max_tokens"), "max_tokens"),
-    "a long text for a number": (json.dumps({"prompt": "x", "seed": "9" * 1_000_000}).encode(), "seed"),
-    "a list for a flag": (repeated("null", name="stream"), "stream"),
-    "a list for options": (repeated("null", name="stream_options"), "stream_options"),
-    "a long prompt": (json.dumps({"prompt": "a" * 1_000_000}).encode(), "prompt"),
-    "a prompt of an object": (json.dumps({"prompt": dict.fromkeys(map(str, range(50_000)))}).encode(), "prompt"),
-    "infinity": (b'{"prompt": "x", "temperature": 1e999}', "temperature"),
-    "no number": (b'{"prompt": "x", "top_p": NaN}', "top_p"),
-    "an infinite seed": (b'{"prompt": "x", "seed": Infinity}', "seed"),
-    "an id of 4,000 digits": (b'{"prompt": [%b]}' % (b"9" * 4000), "prompt"),
-    "a seed of 4,000 digits": (b'{"prompt": "x", "seed": %b}' % (b"9" * 4000), "seed"),
-    "arrays": (repeated("[]"), None),
-    "arrays in an unknown key": (repeated("[[[[]]]]", name="metadata"), None),
-    "objects": (repeated("{}", name="metadata"), None),
-    "open arrays": (b'{"prompt": ' + b"[" * 1_000_000, None),
-    "deep arrays": (b'{"prompt": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", None),
-    "a number of a megabyte": (b'{"prompt": %b}' % (b"9" * 1_000_000), None),
-    "half a character": (b'{"prompt": "\xf0\x9f\x98"}', None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", COMPLETION_BODIES)
 def test_a_hostile_body_is_refused_in_one_short_sentence(client: httpx.Client, name: str) -> None:
-    body, param = HOSTILE[name]
+    body, param = COMPLETION_BODIES[name]
     response = client.post("/v1/completions", content=body, headers=JSON)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
     assert len(response.content) < 500
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"prompt": "x", "max_tokens": 7, "logit_bias": {%b}}'
-        % b",".join(b'"%d": 0' % number for number in range(80_000)),
-        b'{"max_tokens": 7, "prompt": "y", %b "prompt": "x"}' % (b'"prompt": "z", ' * 60_000),
-        b'{"prompt": "x", "max_tokens": 7, "user": "%b"}' % (b"u" * 1_000_000),
-        b'{"prompt": "Half an emoji: \\ud83d.", "max_tokens": 7}',
-        b'{"prompt": "x", "max_tokens": 7, "model": "\\ud83d"}',
-        b'{"prompt": "x\\u0000y", "max_tokens": 7}',
-        b'{"prompt": "x", "max_tokens": 7, "stop": ["\\ud83d"], "constrained": false}',
-    ],
-    ids=["logit_bias", "repeated keys", "long user", "surrogate", "surrogate model", "nul", "surrogate stop"],
-)
-def test_what_is_odd_and_costs_little_is_served(client: httpx.Client, body: bytes) -> None:
-    response = client.post("/v1/completions", content=body, headers=JSON)
+@pytest.mark.parametrize("name", ODD_COMPLETION_BODIES)
+def test_what_is_odd_and_costs_little_is_served(client: httpx.Client, name: str) -> None:
+    response = client.post("/v1/completions", content=ODD_COMPLETION_BODIES[name], headers=JSON)
     assert response.status_code == 200, response.text
 
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from benchmarks.faults.broken_tier1 import ENDS, FAULTS, HANGS, BrokenTier1, Fault, sends
+from benchmarks.faults.fronts import FRONTS, HTTP_FRONTS
 from orpheus.tts import pipeline, token_source
-from tests.support.broken_tier1 import ENDS, FAULTS, HANGS, BrokenTier1, Fault, sends
-from tests.support.fronts import FRONTS, HTTP_FRONTS
 from tests.support.upstream import whole
 from tests.support.waiting import eventually
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from orpheus.http import connections
-from tests.support import hostile
-from tests.support.hostile import (
+from benchmarks.faults import hostile
+from benchmarks.faults.hostile import (
     answer_of,
     asked,
     chunked,
@@ -23,6 +22,7 @@ from tests.support.hostile import (
     post,
     received_until,
 )
+from orpheus.http import connections
 from tests.support.live import keep_little_unread
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, whole
@@ -107,7 +107,7 @@ def test_a_refused_request_is_answered_before_its_body_and_closed(
     assert json.loads(answer.data.partition(b"\r\n\r\n")[2])["error"]["message"]
 
 
-@pytest.mark.parametrize("flood", hostile.FLOODS, ids=lambda flood: flood.__name__)
+@pytest.mark.parametrize("flood", hostile.FLOODS.values(), ids=hostile.FLOODS)
 def test_no_flood_keeps_others_waiting(speech: Start, flood: hostile.Flood) -> None:
     client = speech(keep=True, page=False)
     url = url_of(client)

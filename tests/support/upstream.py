@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,29 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from orpheus.vocabulary import number_of, token_text
+from benchmarks.faults.completions import SPEECH_FRAMES, event, frame_text, whole
 
-SPEECH_FRAMES = 6
-
-
-def frame_text(codes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)) -> str:
-    return "".join(token_text(number_of(slot, code)) for slot, code in enumerate(codes))
-
-
-def event(text: str = "", reason: str | None = None, **more: Any) -> str:
-    choice = {"index": 0, "text": text, "finish_reason": reason}
-    return f"data: {json.dumps({'choices': [choice | more]})}\n\n"
-
-
-MAX_EQUAL_FRAMES = 30  # in a row; more would trigger the repetition detector
-
-
-def whole(frames: int = SPEECH_FRAMES) -> list[str]:
-    """The events of a successful generation."""
-    generated = (
-        event(frame_text((1, 2, 3, 4, 5, 6, 7 + index // MAX_EQUAL_FRAMES))) for index in range(frames)
-    )
-    return [*generated, event(reason="stop"), "data: [DONE]\n\n"]
+__all__ = ["SPEECH_FRAMES", "Upstream", "event", "frame_text", "whole"]
 
 
 PUBLISHED = {"n_vocab": 156_940, "codes_per_slot": 4096, "context_tokens": 2048}

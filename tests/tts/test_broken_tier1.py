@@ -10,13 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from orpheus.errors import NotReady, OrpheusError, UpstreamError
-from orpheus.http.responses import retry_after_s
-from orpheus.sampling import Sampling
-from orpheus.settings import load_settings
-from orpheus.tts import token_source
-from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
-from tests.support.broken_tier1 import (
+from benchmarks.faults.broken_tier1 import (
     FAULTS,
     PING_S,
     BrokenTier1,
@@ -27,6 +21,12 @@ from tests.support.broken_tier1 import (
     sends,
     some_frames,
 )
+from orpheus.errors import NotReady, OrpheusError, UpstreamError
+from orpheus.http.responses import retry_after_s
+from orpheus.sampling import Sampling
+from orpheus.settings import load_settings
+from orpheus.tts import token_source
+from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
 from tests.support.upstream import event, whole
 from tests.support.waiting import until
 

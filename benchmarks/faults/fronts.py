@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import msgpack
@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from orpheus.http.sse import iter_events
 
 TEXT = "Hello there, this is a sentence."
-WITHIN_S = 20.0
+WITHIN_S = 60.0  # twice what tier 2 waits for a silent tier 1
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Heard:
     headers: dict[str, str] | None = None
 
 
-def _posted(client: httpx.Client, path: str, **fields: Any) -> Heard:
+def _posted(client: httpx.Client, text: str, path: str, **fields: Any) -> Heard:
     heard = Heard(False)
-    body = {"input": TEXT, "voice": "tara", "response_format": "pcm", **fields}
+    body = {"input": text, "voice": "tara", "response_format": "pcm", **fields}
     try:
         with client.stream("POST", path, json=body, timeout=WITHIN_S) as response:
             heard.status, heard.headers = response.status_code, dict(response.headers)
@@ -79,9 +79,9 @@ def _dialled(
     return heard
 
 
-def _plain(client: httpx.Client) -> Heard:
+def _plain(client: httpx.Client, text: str = TEXT) -> Heard:
     def talk(socket: ClientConnection, heard: Heard) -> None:
-        socket.send(TEXT)
+        socket.send(text)
         while True:
             data = socket.recv(WITHIN_S)
             assert isinstance(data, bytes)
@@ -92,10 +92,10 @@ def _plain(client: httpx.Client) -> Heard:
     return heard
 
 
-def _session(client: httpx.Client) -> Heard:
+def _session(client: httpx.Client, text: str = TEXT) -> Heard:
     def talk(socket: ClientConnection, heard: Heard) -> None:
         config = {"type": "session.config", "voice": "tara", "response_format": "pcm", "stream_audio": True}
-        for message in (config, {"type": "input.text", "text": TEXT}, {"type": "input.done"}):
+        for message in (config, {"type": "input.text", "text": text}, {"type": "input.done"}):
             socket.send(json.dumps(message))
         while True:
             data = socket.recv(WITHIN_S)
@@ -112,9 +112,9 @@ def _session(client: httpx.Client) -> Heard:
     return _dialled(client, "/v1/audio/speech/stream", talk)
 
 
-def _unmute(client: httpx.Client) -> Heard:
+def _unmute(client: httpx.Client, text: str = TEXT) -> Heard:
     def talk(socket: ClientConnection, heard: Heard) -> None:
-        for word in TEXT.split():
+        for word in text.split():
             socket.send(msgpack.packb({"type": "Text", "text": word}))
         socket.send(msgpack.packb({"type": "Eos"}))
         while True:
@@ -131,11 +131,19 @@ def _unmute(client: httpx.Client) -> Heard:
     return heard
 
 
-FRONTS: dict[str, Callable[[httpx.Client], Heard]] = {
-    "audio": lambda client: _posted(client, "/v1/audio/speech"),
-    "events": lambda client: _posted(client, "/v1/audio/speech", stream_format="sse"),
-    "stream": lambda client: _posted(client, "/v1/audio/speech/stream"),
-    "whole file": lambda client: _posted(client, "/v1/audio/speech", response_format="wav", stream=False),
+class Front(Protocol):
+    def __call__(self, client: httpx.Client, text: str = TEXT) -> Heard: ...
+
+
+def _http(path: str, **fields: Any) -> Front:
+    return lambda client, text=TEXT: _posted(client, text, path, **fields)
+
+
+FRONTS: dict[str, Front] = {
+    "audio": _http("/v1/audio/speech"),
+    "events": _http("/v1/audio/speech", stream_format="sse"),
+    "stream": _http("/v1/audio/speech/stream"),
+    "whole file": _http("/v1/audio/speech", response_format="wav", stream=False),
     "plain socket": _plain,
     "session socket": _session,
     "unmute socket": _unmute,

@@ -11,15 +11,16 @@ import contextlib
 import gzip
 import itertools
 import json
+import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
+from benchmarks.faults.completions import event, whole
 from orpheus.vocabulary import number_of, token_text
-from tests.support.upstream import event, whole
 
 PING_S = 0.02  # between the bytes of a peer that trickles
 FRAMES_HEARD = 12  # a second of audio: enough for every front to have sent some
@@ -320,6 +321,17 @@ NONSENSE = {
     ),
 }
 
+ERRORS: dict[str, str | bytes] = {
+    "deep": DEEP,
+    "a list": '{"error": ["no"]}',
+    "null": '{"error": null}',
+    "a number": "5",
+    "not UTF-8": b"\xff\xfe",
+    "empty": b"",
+    "a page": "<html>nginx at tier1.internal</html>",
+    "a dict in a message": '{"error": {"message": {"a": 1}}}',
+}
+
 REFUSALS = (
     {
         f"answers {status}": Fault(refuses(status), expected)
@@ -360,19 +372,7 @@ REFUSALS = (
             "other digits": "١٢",
         }.items()
     }
-    | {
-        f"an error that is {name}": Fault(refuses(500, body))
-        for name, body in {
-            "deep": DEEP,
-            "a list": '{"error": ["no"]}',
-            "null": '{"error": null}',
-            "a number": "5",
-            "not UTF-8": b"\xff\xfe",
-            "empty": b"",
-            "a page": "<html>nginx at tier1.internal</html>",
-            "a dict in a message": '{"error": {"message": {"a": 1}}}',
-        }.items()
-    }
+    | {f"an error that is {name}": Fault(refuses(500, body)) for name, body in ERRORS.items()}
 )
 
 FAULTS: dict[str, Fault] = ENDS | HANGS | NONSENSE | REFUSALS
@@ -384,15 +384,32 @@ async def _bytes(peer: Peer, body: bytes) -> None:
     await peer.end()
 
 
+def numbered(number: int) -> str:
+    """A sentence to be spoken, for which a BrokenTier1 plays the fault of that number."""
+    return f"Sentence {number} is spoken here."
+
+
+_NUMBER = re.compile(r"Sentence (\d+)")
+
+
 class BrokenTier1:
-    """Set `fault` before each request. `open` counts the connections that were not closed yet."""
+    """Set `fault` before each request, or `faults` for many at once, each chosen by a `numbered` sentence.
+
+    `open` counts the connections that were not closed yet.
+    """
 
     def __init__(self) -> None:
         self.fault = Fault(sends(*whole()))
+        self.faults: Sequence[Fault] = ()
         self.health: Play = refuses(200, b"{}")
         self.heads: list[str] = []  # of the requests, in lower case
+        self.bodies: list[str] = []
         self.open = 0
         self.url = ""
+
+    def _fault_for(self, body: str) -> Fault:
+        named = _NUMBER.search(body) if self.faults else None
+        return self.faults[int(named[1])] if named else self.fault
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -401,9 +418,10 @@ class BrokenTier1:
             size = next(
                 (int(line[15:]) for line in head.splitlines() if line.startswith("content-length:")), 0
             )
-            await reader.readexactly(size)
-            play = self.fault.play if head.startswith("post") else self.health
+            body = (await reader.readexactly(size)).decode()
+            play = self._fault_for(body).play if head.startswith("post") else self.health
             self.heads.append(head)
+            self.bodies.append(body)
             playing = asyncio.ensure_future(play(Peer(writer)))
             leaving = asyncio.ensure_future(reader.read())  # a client that goes away ends the performance
             await asyncio.wait([playing, leaving], return_when=asyncio.FIRST_COMPLETED)

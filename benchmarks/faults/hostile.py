@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -44,7 +44,7 @@ def head(method: str, path: str, headers: Headers = (), version: str = "1.1") ->
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), "", ""]).encode()
 
 
-def post(body: dict[str, object] | bytes, path: str = SPEECH, headers: Headers = ()) -> bytes:
+def post(body: Mapping[str, object] | bytes, path: str = SPEECH, headers: Headers = ()) -> bytes:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
     return head("POST", path, [*sent, *headers]) + content
@@ -83,16 +83,18 @@ def message(**fields: object) -> bytes:
     return frame(TEXT, json.dumps(fields).encode())
 
 
-def socket_of(url: str, path: str = SOCKET, *, receive_bytes: int | None = None) -> socket.socket:
+def socket_of(
+    url: str, path: str = SOCKET, headers: Headers = (), *, receive_bytes: int | None = None
+) -> socket.socket:
     """An accepted WebSocket."""
     connection = opened(url, receive_bytes=receive_bytes)
-    shake(connection, path)
+    shake(connection, path, headers)
     return connection
 
 
-def shake(connection: socket.socket, path: str = SOCKET) -> None:
+def shake(connection: socket.socket, path: str = SOCKET, headers: Headers = ()) -> None:
     """Make it a WebSocket."""
-    connection.sendall(upgrade(path))
+    connection.sendall(upgrade(path, headers))
     got = received_until(connection, b"\r\n\r\n", at_most=1)
     assert got.startswith(b"HTTP/1.1 101"), got[:200]
 
@@ -205,77 +207,133 @@ class Probe:
         return self
 
 
-Flood = Callable[[str, socket.socket], None]
+Flood = Callable[[socket.socket, Headers], None]
+"""Sends on a connection until it has enough, or is closed; the headers are those of a key, or none."""
 
 
-def one_byte_chunks(url: str, connection: socket.socket) -> None:
+def _dial(connection: socket.socket, keys: Headers, path: str = SOCKET) -> None:
+    """`shake`, but go on if it is refused: so may whoever has no key."""
+    connection.sendall(upgrade(path, keys))
+    received_until(connection, b"\r\n\r\n", at_most=1)
+
+
+def _messages(content: bytes, path: str = SOCKET, opcode: int = TEXT) -> Flood:
+    """The same message for ever."""
+
+    def flood(connection: socket.socket, keys: Headers) -> None:
+        _dial(connection, keys, path)
+        data = frame(opcode, content)
+        while True:
+            connection.sendall(data * max(1, 100_000 // len(data)))
+
+    return flood
+
+
+def one_byte_chunks(connection: socket.socket, keys: Headers) -> None:
     """A body of 300 KB in chunks of a byte."""
-    connection.sendall(chunked() + b"1\r\n \r\n" * 300_000)
+    connection.sendall(chunked(headers=keys) + b"1\r\n \r\n" * 300_000)
 
 
-def tiny_messages(url: str, connection: socket.socket) -> None:
+def tiny_messages(connection: socket.socket, keys: Headers) -> None:
     """20,000 messages of a byte on the plain socket."""
-    shake(connection, "/ws?close=eos")
+    _dial(connection, keys, "/ws?close=eos")
     connection.sendall(frame(TEXT, b"x") * 20_000)
 
 
-def input_texts(url: str, connection: socket.socket) -> None:
+def input_texts(connection: socket.socket, keys: Headers) -> None:
     """10,000 `input.text` of a word."""
-    shake(connection)
+    _dial(connection, keys)
     connection.sendall(message(type="input.text", text="word ") * 10_000)
 
 
-def one_byte_fragments(url: str, connection: socket.socket) -> None:
+def one_byte_fragments(connection: socket.socket, keys: Headers) -> None:
     """A message of 100 KB in fragments of a byte."""
-    shake(connection)
+    _dial(connection, keys)
     connection.sendall(frame(TEXT, b"x", last=False) + frame(CONTINUATION, b"x", last=False) * 100_000)
 
 
-def empty_fragments(url: str, connection: socket.socket) -> None:
+def empty_fragments(connection: socket.socket, keys: Headers) -> None:
     """A message of nothing, for ever."""
-    shake(connection)
+    _dial(connection, keys)
     connection.sendall(frame(TEXT, b"", last=False))
     while True:
         connection.sendall(frame(CONTINUATION, b"", last=False) * 10_000)
 
 
-def pings(url: str, connection: socket.socket) -> None:
+def pings(connection: socket.socket, keys: Headers) -> None:
     """150 MB of pings; no pong is read."""
-    shake(connection)
+    _dial(connection, keys)
     for _ in range(1200):
         connection.sendall(frame(PING, bytes(125)) * 1000)
 
 
-def pipelined(url: str, connection: socket.socket) -> None:
+def pipelined(connection: socket.socket, keys: Headers) -> None:
     """10,000 requests before the first answer."""
-    connection.sendall(head("GET", "/live") * 10_000)
+    connection.sendall(head("GET", "/live", keys) * 10_000)
 
 
-def long_line(url: str, connection: socket.socket) -> None:
+def pipelined_posts(connection: socket.socket, keys: Headers) -> None:
+    """Requests that are refused, one behind the other, for ever."""
+    while True:
+        connection.sendall(post(b"{}", headers=keys) * 100)
+
+
+def long_line(connection: socket.socket, keys: Headers) -> None:
     """A request line of 1 MB."""
     connection.sendall(b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n")
 
 
-FLOODS: tuple[Flood, ...] = (
-    one_byte_chunks,
-    tiny_messages,
-    input_texts,
-    one_byte_fragments,
-    empty_fragments,
-    pings,
-    pipelined,
-    long_line,
-)
+def new_connections(connection: socket.socket, keys: Headers) -> None:
+    """One after the other, thousands a second, each reset in the middle of its request."""
+    at = "http://{}:{}".format(*connection.getpeername()[:2])
+    while connection.fileno() >= 0:
+        another = opened(at)
+        another.sendall(post(b"{}", headers=keys)[:-1])
+        reset(another)
+
+
+FLOODS: dict[str, Flood] = {
+    flood.__name__: flood
+    for flood in (
+        one_byte_chunks,
+        tiny_messages,
+        input_texts,
+        one_byte_fragments,
+        empty_fragments,
+        pings,
+        pipelined,
+        pipelined_posts,
+        long_line,
+        new_connections,
+    )
+} | {
+    "configs": _messages(b'{"type": "session.config", "voice": "tara"}'),
+    "wrong_configs": _messages(b'{"type": "session.config", "voice": 5, "speed": "x", "lead_s": []}'),
+    "ends_without_text": _messages(b'{"type": "input.done"}'),
+    "cancels": _messages(b'{"type": "input.cancel"}'),
+    "junk": _messages(b"{"),
+    "deep_json": _messages(b"[" * 60_000),
+    "megabytes": _messages(json.dumps({"type": "input.text", "text": "x" * 1_000_000}).encode()),
+    "unmute_words": _messages(b"\x82\xa4type\xa4Text\xa4text\xa1x", "/api/tts_streaming", BINARY),
+    "unmute_voices": _messages(
+        b"\x82\xa4type\xa5Voice\xa9embedding\xdd\x00\x03\x0d\x40" + b"\x90" * 200_000,
+        "/api/tts_streaming",
+        BINARY,
+    ),
+    "unmute_junk": _messages(b"\xc1", "/api/tts_streaming", BINARY),
+}
 
 
 @contextlib.contextmanager
-def flooded(url: str, flood: Flood, connections: int = 1) -> Iterator[list[socket.socket]]:
+def flooded(
+    url: str, flood: Flood, connections: int = 1, keys: Headers = ()
+) -> Iterator[list[socket.socket]]:
     """`flood` runs on so many connections meanwhile."""
     opened_now = [opened(url, receive_bytes=4096) for _ in range(connections)]
 
     def run(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the server has enough of it
-            flood(url, connection)
+        with contextlib.suppress(OSError, AssertionError):  # the server has enough of it
+            flood(connection, keys)
 
     threads = [threading.Thread(target=run, args=(connection,), daemon=True) for connection in opened_now]
     for connection in opened_now:

@@ -1,15 +1,13 @@
 """Normalizes characters: any text → text in the characters the model was trained on.
 
-HTML entities are decoded first. Control characters, invisible characters and emoji are removed, quotes and dashes become
-ASCII, letters and digits in fancy shapes plain ones, spaces are collapsed. Line breaks are kept.
+Control characters, invisible characters and emoji are removed, quotes and dashes become ASCII, letters and digits in
+fancy shapes plain ones, spaces are collapsed. Line breaks are kept. HTML entities are gone by then: entities.py.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-
-from orpheus.text import entities
 
 # Punctuation that the model was not trained on makes it skip words (Orpheus-FastAPI #71).
 _LOOK_ALIKES = {
@@ -106,8 +104,8 @@ _TRANSLATIONS = _TranslationTable()
 
 
 def normalize(text: str) -> str:
-    """`text` in NFC with single spaces, without entities, emoji, controls, invisible characters. Linear in its length."""
-    text = entities.decode(text).replace("\r\n", "\n").translate(_TRANSLATIONS)
+    """`text` in NFC with single spaces, without emoji, controls, invisible characters. Linear in its length."""
+    text = text.replace("\r\n", "\n").translate(_TRANSLATIONS)
     if not text.isascii():
         text = _STRAY_JOINER.sub("", _JOINER_RUN.sub(r"\1", text))
         text = _LOOSE_MARKS.sub("", unicodedata.normalize("NFC", _limit_combining_marks(text)))

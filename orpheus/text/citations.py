@@ -47,7 +47,7 @@ _REFERENCES = re.compile(
 
 _BEGINNINGS = (*_REMARKS, "note 1", "nb 1", "n 1", "nota 1", "ref 1", "anm. 1")
 _NAMED = re.compile(
-    r"(?:(?:^|\W)[^\W\d_]|[^\W\d_]\d{1,3}|_\w{0,20}|\])\Z"
+    r"(?:(?:^|[^\w\s]|(?<!\d)\s)[A-Za-z]|[^\W\d_]\d{1,3}|_\w{0,20}|\])\Z"
 )  # a name, whose index the number is
 # Words after which the number is a word too.
 _REFERRING = re.compile(
@@ -69,7 +69,7 @@ _COUNTING = re.compile(
     re.IGNORECASE,
 )
 _COUNTED = re.compile(r"\s[^\W\d_]")
-_CITED = re.compile("[\\w\u0900-\u0963.,;:!?\"”'’)»*。！？।]\\Z")
+_CITED = re.compile("[\\w\u0900-\u0963%$€£¥₹°.,;:!?\"”'’)»*。！？।]\\Z")
 
 
 def read(text: str, start: int, before: str) -> int:

@@ -143,7 +143,8 @@ def segment_text(
     a model of `language` can speak.
     """
     incoming = IncomingText(skip_directions=skip_directions)
-    spoken = incoming.end(incoming.append("", entities.decode(text)))
+    text = entities.decode(text)
+    spoken = incoming.end(incoming.append("", text))
     segmented = segment_spoken(spoken, language, max_chars, join_chars=join_chars, normalize=normalize)
     if not any(segment.text for segment in segmented.segments):
         if segmented.left_out_chars:
@@ -155,7 +156,7 @@ def segment_text(
 def segment_spoken(
     text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
 ) -> SegmentedText:
-    """The same of what an IncomingText let through; without words instead of an error if there is nothing to say."""
+    """The same of what an IncomingText let through, its entities decoded; without words instead of an error if there is nothing to say."""
     join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
     segments: list[Segment] = []
     removed_tags = left_out_chars = 0

@@ -56,7 +56,7 @@ _NEXT_WORD = re.compile(rf"\s*[{re.escape(_OPENING)}]*([^\W\d_]+['’]?)?")
 # "No. 5", "Fig. II", "Fig. B"; but "No. I would not."
 _NUMBER_AFTER = re.compile(r"\s*(?:[#nº°]{0,2}\d|[IVXLC]{2,}\b|[B-DF-HJ-NP-XZ]\b(?![.']))")
 _LETTERS = re.compile(r"(?:[^\W\d_]{1,2}\.-?)+[^\W\d_]{1,2}")  # U.S, a.k.a, Ph.D, J.-J
-_GOES_ON = re.compile(r"\d$|://|@|^www\.", re.IGNORECASE)  # "$3." may become "$3.50", "www.a." an address
+_GOES_ON = re.compile(r"\d$|://|@|^www\b", re.IGNORECASE)  # "$3." may become "$3.50", "www.a." an address
 _UNIT = re.compile(r"\d ?[^\W\d_]{1,4}$")  # "5 ft. tall"
 _ROMAN = re.compile("[IVXLCDM]+")  # Ludwig XIV
 _INSIDE_WORD = re.compile(r"[-/'’]|(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[A-Za-z])")  # l'av, 见到了Dr

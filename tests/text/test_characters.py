@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orpheus.text import entities
 from orpheus.text.characters import MAX_COMBINING_MARKS, normalize
 
 
@@ -35,7 +36,7 @@ from orpheus.text.characters import MAX_COMBINING_MARKS, normalize
     ],
 )
 def test_characters_become_those_the_model_was_trained_on(text: str, expected: str) -> None:
-    assert normalize(text) == expected
+    assert normalize(entities.decode(text)) == expected
 
 
 def test_a_letter_keeps_only_a_few_combining_marks() -> None:

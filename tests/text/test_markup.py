@@ -2,11 +2,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from orpheus.text import characters, markup
+from orpheus.text import characters, entities, markup
 
 
 def strip(text: str) -> str:
-    return markup.strip_inline(markup.strip_blocks(characters.normalize(text)))
+    return markup.strip_inline(markup.strip_blocks(characters.normalize(entities.decode(text))))
 
 
 @pytest.mark.parametrize(

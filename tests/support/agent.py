@@ -11,12 +11,11 @@ import json
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import Field, TypeAdapter
-from typing_extensions import Annotated
 from websockets.sync.client import ClientConnection
 
 from orpheus.agent.audio import SAMPLE_RATE, Samples

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import uuid
 from collections import deque
@@ -27,7 +28,7 @@ import numpy as np
 
 from orpheus.agent import events as told
 from orpheus.agent.audio import SAMPLE_RATE, AudioFormat, InputStream, Samples
-from orpheus.agent.echo import LIKE, likeness
+from orpheus.agent.echo import LIKE, MAYBE, WINDOW_MS, likeness
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config, Emit
 from orpheus.agent.hear import Heard, LocalAgreement, Recognizer
 from orpheus.agent.history import History, Item, Part, Spoken, messages
@@ -121,6 +122,7 @@ class _Turn:
         self.probed: str | None = None  # what a probe has told so far
         self.probing: asyncio.Task[None] | None = None
         self.probed_ms = 0  # of speech when it was last begun
+        self.likeness = 0.0  # to the agent's voice
         self.is_echo = False
         self.agreement = LocalAgreement()
         self.partial_ms = 0  # of the turn when it was last transcribed
@@ -298,7 +300,7 @@ class Conversation:
             return
         if speech_ms - turn.probed_ms >= PROBE_MS and (turn.probing is None or turn.probing.done()):
             turn.probed_ms = speech_ms
-            turn.is_echo = self._is_echo(self.position_ms)
+            self._look_for_echo(turn, self.position_ms)
             if not turn.is_echo:
                 turn.probing = self._start(self._probe(turn))
         if not turn.is_echo and is_barge_in(speech_ms, turn.probed):
@@ -311,13 +313,25 @@ class Conversation:
         except OrpheusError:
             return  # its length will tell
         turn.probed = heard.text
+        turn.is_echo = self._is_echo(turn, heard.text)
+        if turn.is_echo:
+            return
         if turn is self._turn and not turn.told and is_barge_in(self._detector.speech_ms(), turn.probed):
             self._tell_turn(turn)
 
-    def _is_echo(self, end_ms: int) -> bool:
-        """Whether the last of what was heard is the agent's own voice."""
-        heard = self._buffer.slice(_samples(end_ms - PROBE_MS), _samples(end_ms))
-        return likeness(heard, self._played.slice(self._played.start, self._played.end)) >= LIKE
+    def _look_for_echo(self, turn: _Turn, end_ms: int) -> None:
+        start_ms = max(turn.start_ms, end_ms - WINDOW_MS)
+        heard = self._buffer.slice(_samples(start_ms), _samples(end_ms))
+        turn.likeness = likeness(heard, self._played.slice(self._played.start, self._played.end))
+        turn.is_echo = self._is_echo(turn)
+
+    def _is_echo(self, turn: _Turn, text: str = "") -> bool:
+        """Whether this is the agent's own voice, as far as is known; `text` is what was recognised of it."""
+        if turn.likeness >= LIKE:
+            return True
+        said = " ".join(_words(" ".join(spoken.text for _, spoken in self._playing)))
+        words = " ".join(_words(text))
+        return turn.likeness >= MAYBE and bool(words) and f" {words} " in f" {said} "
 
     def _tell_turn(self, turn: _Turn) -> None:
         """It is a turn: the client is told, and the agent stops."""
@@ -365,7 +379,7 @@ class Conversation:
         if turn.probing is not None:
             turn.probing.cancel()
         if not (turn.told or turn.committed):
-            turn.is_echo = self._is_echo(turn.end_ms)
+            self._look_for_echo(turn, turn.end_ms)
         samples = self._buffer.slice(_samples(turn.start_ms), _samples(turn.end_ms))
         turn.hearing = self._start(self._hear_turn(turn, samples))
 
@@ -381,6 +395,7 @@ class Conversation:
                 turn.error = error
         heard = turn.heard
         if heard is not None:
+            turn.is_echo = turn.is_echo or (not turn.told and self._is_echo(turn, heard.text))
             turn.clock.stt_ms = round(heard.took_s * 1000, 1)
             if not turn.stopped:
                 self._detector.set_transcript(heard.text)
@@ -736,3 +751,7 @@ class Conversation:
 
 def _samples(position_ms: int) -> int:
     return position_ms * SAMPLE_RATE // 1000
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -13,12 +13,18 @@ _STAGE_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 
 class AgentMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
+        # By metric: a scrape shows labels only once they have been used.
+        self.labels = {
+            "orpheus_agent_turns": ("outcome",),
+            "orpheus_agent_failures": ("stage",),
+            "orpheus_agent_stage_seconds": ("stage",),
+        }
         self.conversations = Gauge(
             "orpheus_agent_conversations", "Conversations in progress", registry=registry
         )
         self.turns = Counter(
             "orpheus_agent_turns",
-            "Turns of the human: said, or dropped as noise, backchannel or echo",
+            "Turns of the human by outcome: said, failed, or dropped as noise, backchannel or echo",
             ["outcome"],
             registry=registry,
         )

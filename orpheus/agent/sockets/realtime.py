@@ -479,7 +479,7 @@ def _place(event: Any) -> dict[str, Any]:
 
 def _error(error: OrpheusError, event_id: str | None) -> dict[str, Any]:
     body = cast(dict[str, Any], error.body()["error"])
-    return {**body, "code": body["code"] or "invalid_value", "event_id": event_id}
+    return {**body, "code": body["code"] or body["type"], "event_id": event_id}
 
 
 def _usage(response: ResponseState) -> dict[str, Any]:

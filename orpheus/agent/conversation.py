@@ -122,6 +122,8 @@ class _Turn:
         self.probed: str | None = None  # what a probe has told so far
         self.probing: asyncio.Task[None] | None = None
         self.probed_ms = 0  # of speech when it was last begun
+        self.run_ms = 0  # of speech since the last pause
+        self.before_ms = 0  # of speech before it
         self.likeness = 0.0  # to the agent's voice
         self.is_echo = False
         self.agreement = LocalAgreement()
@@ -272,9 +274,13 @@ class Conversation:
                 self._begin_turn(start_ms + self._base_ms)
             case SpeechPaused(end_ms) if turn is not None:
                 turn.end_ms = end_ms + self._base_ms
+                turn.before_ms, turn.run_ms = turn.before_ms + turn.run_ms, 0
                 self._note_end(turn)
                 self._transcribe(turn)
             case SpeechResumed() if turn is not None:
+                if not turn.told and turn.hearing is not None:
+                    # What it will tell of the words so far is as good as a probe.
+                    turn.probing, turn.hearing = turn.hearing, None
                 self._take_back(turn)
             case SpeechStopped(end_ms) if turn is not None:
                 self._end_turn(turn, end_ms + self._base_ms)
@@ -295,8 +301,11 @@ class Conversation:
 
     def _decide(self, turn: _Turn) -> None:
         """Whether what is heard while the agent speaks is a turn by now."""
-        speech_ms = self._detector.speech_ms()
-        if turn.end_ms is not None or speech_ms < PROBE_MS:
+        if turn.end_ms is not None:
+            return  # its words are being recognised
+        turn.run_ms = self._detector.speech_ms()
+        speech_ms = turn.before_ms + turn.run_ms
+        if speech_ms < PROBE_MS:
             return
         if speech_ms - turn.probed_ms >= PROBE_MS and (turn.probing is None or turn.probing.done()):
             turn.probed_ms = speech_ms
@@ -312,11 +321,14 @@ class Conversation:
             heard = await self._recognize(samples)
         except OrpheusError:
             return  # its length will tell
-        turn.probed = heard.text
-        turn.is_echo = self._is_echo(turn, heard.text)
-        if turn.is_echo:
+        self._take_probe(turn, heard.text)
+
+    def _take_probe(self, turn: _Turn, text: str) -> None:
+        if turn is not self._turn or turn.told:
             return
-        if turn is self._turn and not turn.told and is_barge_in(self._detector.speech_ms(), turn.probed):
+        turn.probed = text
+        turn.is_echo = self._is_echo(turn, text)
+        if not turn.is_echo and is_barge_in(turn.before_ms + turn.run_ms, text):
             self._tell_turn(turn)
 
     def _look_for_echo(self, turn: _Turn, end_ms: int) -> None:
@@ -388,13 +400,18 @@ class Conversation:
             turn.heard = Heard("", len(samples) / SAMPLE_RATE, 0.0)
         else:
             try:
-                turn.heard = await self._recognize(samples)
+                recognized = await self._recognize(samples)
+                if turn.hearing is not asyncio.current_task():  # the human has gone on
+                    self._take_probe(turn, recognized.text)
+                    return
+                turn.heard = recognized
             except OrpheusError as error:
+                if turn.hearing is not asyncio.current_task():
+                    return
                 log.warning("the recognizer failed: %s", error)
                 self._metrics.failures.labels("stt").inc()
                 turn.error = error
-        heard = turn.heard
-        if heard is not None:
+        if (heard := turn.heard) is not None:
             turn.is_echo = turn.is_echo or (not turn.told and self._is_echo(turn, heard.text))
             turn.clock.stt_ms = round(heard.took_s * 1000, 1)
             if not turn.stopped:

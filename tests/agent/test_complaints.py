@@ -67,6 +67,16 @@ def test_2_a_short_stop_is_heard_at_once(speaking: Callable[..., RealtimeClient]
     assert started["audio_start_ms"] < 960 + 700 + 32
 
 
+def test_2_words_with_pauses_between_them_stop_it_too(speaking: Callable[..., RealtimeClient]) -> None:
+    client = speaking()
+    client.script.recognizer.pause_s = 0.15  # longer than it takes to go on
+    say = client.script.speech.say
+    client.hear(say("No,", 288) + silence(224) + say("stop,", 288) + silence(224) + say("please", 288))
+    client.until("input_audio_buffer.speech_started")
+    assert client.until("response.done")[-1]["response"]["status"] == "cancelled"
+    assert client.events[-1]["response"]["output"][0]["content"][0]["transcript"] != ""
+
+
 def test_3_its_own_voice_in_the_microphone_makes_no_turn(speaking: Callable[..., RealtimeClient]) -> None:
     client = speaking()
     heard = np.frombuffer(audio_of(client.events), "<i2").astype(np.float32) / 32767

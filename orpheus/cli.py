@@ -91,6 +91,30 @@ def serve(
 
 
 @app.command()
+def talk(
+    host: Host = None,
+    port: Port = None,
+    llama_port: LlamaPort = None,
+    model: Model = None,
+    codec: Codec = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Both tiers in one process, without HTTP between them.")
+    ] = False,
+) -> None:
+    """Run both tiers, and an agent to talk to: in a browser, or through OpenAI's Realtime API."""
+    from orpheus.ops import talk as talking
+    from orpheus.ops.serve import supervise
+
+    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
+    talking.check_installed(settings)
+    if in_process:
+        _serve_speech(settings, in_process=True, agent=True)
+    else:
+        announcing = talking.announcer(settings)
+        sys.exit(supervise(settings, console, speech_options=talking.AGENT, announcing=announcing))
+
+
+@app.command()
 def llama(
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port [ORPHEUS_LLAMA_PORT, 5006].")] = None,
@@ -115,14 +139,20 @@ def llama(
 
 
 @app.command()
-def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised: Supervised = False) -> None:
+def speech(
+    host: Host = None,
+    port: Port = None,
+    codec: Codec = None,
+    supervised: Supervised = False,
+    agent: Annotated[bool, typer.Option("--agent", hidden=True)] = False,
+) -> None:
     """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
 
     settings = _settings(host=host, port=port, codec=codec)
     if supervised:
         end_with_parent(settings.drain_s)
-    _serve_speech(settings, in_process=False)
+    _serve_speech(settings, in_process=False, agent=agent)
 
 
 @app.command()
@@ -337,9 +367,9 @@ def _settings(**options: object) -> Settings:
     return settings
 
 
-def _serve_speech(settings: Settings, *, in_process: bool) -> None:
+def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) -> None:
     from orpheus.http.process import Process, listen
-    from orpheus.ops.serve import announce
+    from orpheus.ops import serve, talk
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 
@@ -350,5 +380,11 @@ def _serve_speech(settings: Settings, *, in_process: bool) -> None:
     else:
         service = SpeechService.in_process(settings, process.ending_on_failure, process.end)
         # Separate tiers are announced by their supervisor, or whoever runs them knows.
+        announce = talk.announcer(settings) if agent else serve.announce
         service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
-    process.serve(create_app(service), bound, service.drain)
+    app = create_app(service)
+    if agent:
+        from orpheus.agent.app import install
+
+        install(app, service, settings)
+    process.serve(app, bound, service.drain)

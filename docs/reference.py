@@ -24,7 +24,7 @@ from orpheus.deploy import command
 from orpheus.deploy.settings import Deployment
 from orpheus.llama.engine import Engine
 from orpheus.server.service import SpeechService
-from orpheus.settings import Clients, Environment, Shared, Tier1, Tier2, load_settings, setting_name
+from orpheus.settings import Agent, Clients, Environment, Shared, Tier1, Tier2, load_settings, setting_name
 
 KINDS = {
     str: "text",
@@ -58,7 +58,7 @@ def _settings() -> Iterator[str]:
         "## Settings\n\nRead from the environment or from `.env`; options of the command line take precedence. "
         "`orpheus settings` prints\nthem with their values and where each comes from.\n"
     )
-    groups: list[type[Environment]] = [Shared, Tier1, Tier2, Clients, Deployment]
+    groups: list[type[Environment]] = [Shared, Tier1, Tier2, Agent, Clients, Deployment]
     for group in groups:
         title, _, more = (inspect.getdoc(group) or "").partition("\n\n")
         yield f"### {title.rstrip('.')}\n"

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from orpheus.http import refusals
 from orpheus.tts import pipeline, token_source
 from tests.support.broken_tier1 import ENDS, FAULTS, HANGS, BrokenTier1, Fault, sends
 from tests.support.fronts import FRONTS, HTTP_FRONTS
@@ -29,7 +30,7 @@ def _server() -> Iterator[BrokenTier1]:
 @pytest.fixture
 def broken(_server: BrokenTier1, monkeypatch: pytest.MonkeyPatch) -> BrokenTier1:
     monkeypatch.setattr(token_source, "STALL_TIMEOUT_S", STALL_S)
-    monkeypatch.setattr(token_source, "ERROR_BODY_TIMEOUT_S", STALL_S)
+    monkeypatch.setattr(refusals, "ERROR_BODY_TIMEOUT_S", STALL_S)
     monkeypatch.setattr(pipeline, "CAPACITY_WAIT_S", STALL_S)
     _server.fault = Fault(sends(*whole()))
     return _server

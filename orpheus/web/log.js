@@ -4,7 +4,14 @@ const $ = (id) => document.getElementById(id);
 const MAX_ENTRIES = 200;
 const SVG = "http://www.w3.org/2000/svg";
 const MIN_SCALE_MS = 1000; // the width of a bar, until a turn takes longer
-const STAGES = { vad: "end of turn", stt: "transcript", llm: "LLM", clause: "first clause", audio: "voice" };
+const STAGES = {
+  vad_ms: "end of turn",
+  stt_ms: "transcript",
+  llm_first_token_ms: "LLM",
+  first_clause_ms: "first clause",
+  first_audio_ms: "voice",
+};
+const WHOLE = "end_to_audio_ms"; // from the end of speech to the first audio
 
 export class Log {
   constructor() {
@@ -52,13 +59,14 @@ export class Log {
     if (atEnd) box.scrollTop = box.scrollHeight;
   }
 
-  /** Draw where the time of an answer went; `stages` maps names such as "stt_ms" to milliseconds, in order. */
+  /** Draw where the time of an answer went: `stages` has the milliseconds of each, null if it did not run. */
   time(id, stages) {
     const entry = this._entries.get(id);
-    const parts = Object.entries(stages).filter(([name, ms]) => /^\w+_ms$/.test(name) && !/^(total|end_to)/.test(name) && ms >= 0);
+    const parts = Object.keys(STAGES).filter((stage) => Number.isFinite(stages[stage]));
     if (!entry || !parts.length) return;
-    entry.parts = parts.map(([name, ms]) => ({ stage: name.slice(0, -3), ms }));
-    this._scale_ms = Math.max(this._scale_ms, total(entry.parts));
+    entry.parts = parts.map((stage) => ({ stage, ms: stages[stage] }));
+    entry.whole_ms = stages[WHOLE] ?? entry.parts.reduce((sum, { ms }) => sum + ms, 0);
+    this._scale_ms = Math.max(this._scale_ms, entry.whole_ms);
     this.change(() => {
       for (const one of this._entries.values()) if (one.parts) one.draw(this._scale_ms);
     });
@@ -105,33 +113,32 @@ class Entry {
     this.element.removeAttribute("aria-busy");
   }
 
+  /** Two tracks, since the answer is begun before the end of the turn is certain: that above, all else below. */
   draw(scale_ms) {
     this._time?.remove();
     this._time = make("div", "time");
     const bar = document.createElementNS(SVG, "svg");
-    const label = this.parts.map(({ stage, ms }) => `${STAGES[stage] ?? stage} ${Math.round(ms)} ms`).join(", ");
+    const label = this.parts.map(({ stage, ms }) => `${STAGES[stage]} ${Math.round(ms)} ms`).join(", ");
     bar.setAttribute("viewBox", `0 0 ${scale_ms} 10`);
     bar.setAttribute("preserveAspectRatio", "none");
     bar.setAttribute("role", "img");
-    bar.setAttribute("aria-label", `Answered after ${Math.round(total(this.parts))} ms: ${label}`);
+    bar.setAttribute("aria-label", `Answered after ${Math.round(this.whole_ms)} ms: ${label}`);
     const legend = make("ul", "stages");
-    let at = 0;
-    for (const { stage, ms } of this.parts) {
+    let ends_ms = this.whole_ms;
+    for (const { stage, ms } of [...this.parts].reverse()) {
+      const turn = stage === "vad_ms";
+      const x = turn ? 0 : Math.max(0, ends_ms - ms);
       const part = document.createElementNS(SVG, "rect");
-      for (const [name, value] of Object.entries({ x: at, y: 0, width: ms, height: 10, class: `stage-${stage}` }))
-        part.setAttribute(name, value);
+      const place = { x, y: turn ? 0 : 5, width: turn ? ms : ends_ms - x, height: 5, class: stage };
+      for (const [name, value] of Object.entries(place)) part.setAttribute(name, value);
       bar.append(part);
-      at += ms;
-      legend.append(make("li", `stage-${stage}`, `${STAGES[stage] ?? stage} ${Math.round(ms)}`));
+      if (!turn) ends_ms = x;
+      legend.prepend(make("li", stage, `${STAGES[stage]} ${Math.round(ms)}`));
     }
-    legend.append(make("li", "sum", `${Math.round(at)} ms`));
+    legend.append(make("li", "sum", `${Math.round(this.whole_ms)} ms`));
     this._time.append(bar, legend);
     this.element.append(this._time);
   }
-}
-
-function total(parts) {
-  return parts.reduce((sum, { ms }) => sum + ms, 0);
 }
 
 function make(tag, name, text = "") {

@@ -613,7 +613,7 @@ def test_the_page_fits_a_phone_without_scrolling_sideways(open_page: Open, schem
         viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True, is_mobile=True
     )
     visit.page.fill("#input", "An" + "other" * 60)
-    for tab in ("speak", "stream", "talk"):
+    for tab in ("speak", "stream"):
         visit.page.tap(f"#tab-{tab}")
         for program in ("curl", "python", "socket"):
             visit.page.tap(f"#tab-{program}")

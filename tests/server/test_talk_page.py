@@ -122,12 +122,15 @@ def test_a_spoken_question_is_answered_aloud(open_page: Open, agent: ScriptedRea
     wait(entries(visit, "user"), "What is the capital of France?")
     wait(entries(visit, "assistant"), "It is Paris.")
     expect(visit.page.locator("#log .assistant .heard")).to_have_count(3, timeout=10_000)
+    wait(visit.page.locator("#status"), "Listening…")  # once all of it was heard
     assert runs(visit.heard(), 3000) == round(3 * 0.3 * RATE)  # every sample, none twice
     expect(visit.page.locator("#log .assistant .time")).to_contain_text("LLM 90")
-    expect(visit.page.locator("#log .assistant .sum")).to_have_text("860 ms")
+    expect(visit.page.locator("#log .assistant .sum")).to_have_text("780 ms")
+    bars = visit.page.locator("#log .assistant rect")
+    assert bars.evaluate_all("all => all.map((one) => Number(one.getAttribute('x')))") == [710, 650, 560, 420, 0]
     label = visit.page.locator("#log .assistant svg").get_attribute("aria-label")
     assert label == (
-        "Answered after 860 ms: end of turn 500 ms, transcript 140 ms, LLM 90 ms, first clause 60 ms, voice 70 ms"
+        "Answered after 780 ms: end of turn 500 ms, transcript 140 ms, LLM 90 ms, first clause 60 ms, voice 70 ms"
     )
     loud = np.frombuffer(bytes(agent.audio), "<i2")
     assert np.abs(loud.astype(int)).max() > 2000, "the recording was sent"
@@ -147,6 +150,7 @@ def test_whoever_talks_interrupts_at_once_and_the_server_is_told_what_was_heard(
     wait(entries(visit, "user").nth(1), "Stop.")
     wait(entries(visit, "assistant").nth(1), "Sorry, go on.")
     expect(visit.page.locator("#log .assistant").nth(1).locator(".heard")).to_have_count(3, timeout=10_000)
+    wait(visit.page.locator("#status"), "Listening…")
     played = visit.heard()
     heard_s = runs(played, 3000) / RATE
     (truncated,) = [event for event in agent.received if event["type"] == "conversation.item.truncate"]

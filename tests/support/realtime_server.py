@@ -45,12 +45,13 @@ class ScriptedRealtime:
     def __init__(self) -> None:
         self.heard: list[str] = []  # transcripts of the next turns; then "What did I say?"
         self.answers: list[Answer] = []  # of the next turns; then a short one
-        self.stages: dict[str, float] = {
+        self.stages: dict[str, float | None] = {  # begun 80 ms before the end of the turn was certain
             "vad_ms": 500,
             "stt_ms": 140,
-            "llm_ms": 90,
-            "clause_ms": 60,
-            "audio_ms": 70,
+            "llm_first_token_ms": 90,
+            "first_clause_ms": 60,
+            "first_audio_ms": 70,
+            "end_to_audio_ms": 780,
         }
         self.keys: set[str] = set()  # empty: none is needed
         self.refusal: tuple[int, str] | None = None  # close code and reason, after the connection is accepted

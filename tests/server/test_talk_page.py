@@ -127,7 +127,13 @@ def test_a_spoken_question_is_answered_aloud(open_page: Open, agent: ScriptedRea
     expect(visit.page.locator("#log .assistant .time")).to_contain_text("LLM 90")
     expect(visit.page.locator("#log .assistant .sum")).to_have_text("780 ms")
     bars = visit.page.locator("#log .assistant rect")
-    assert bars.evaluate_all("all => all.map((one) => Number(one.getAttribute('x')))") == [710, 650, 560, 420, 0]
+    assert bars.evaluate_all("all => all.map((one) => Number(one.getAttribute('x')))") == [
+        710,
+        650,
+        560,
+        420,
+        0,
+    ]
     label = visit.page.locator("#log .assistant svg").get_attribute("aria-label")
     assert label == (
         "Answered after 780 ms: end of turn 500 ms, transcript 140 ms, LLM 90 ms, first clause 60 ms, voice 70 ms"

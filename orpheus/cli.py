@@ -214,15 +214,7 @@ def say(
     settings = _settings(fastapi_url=url, api_key=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     text = _read_text(text)
-    if out == STDOUT:
-        if sys.__stdout__ is None:
-            raise BadRequest("Standard output is closed: open it, or name a file with --out.")
-        if sys.stdout.isatty():
-            raise BadRequest(
-                "Audio would garble the terminal: pipe it to a player, or name a file with --out."
-            )
-    else:
-        _check_writable(out)
+    _check_audio_output(out)
     timing = asyncio.run(
         say_to_file(
             text,
@@ -239,6 +231,62 @@ def say(
         _tell(str(timing))
     else:
         print(f"{out}: {timing}")
+
+
+@app.command()
+def converse(
+    recording: Annotated[
+        Path,
+        typer.Argument(
+            help="A recorded question, WAV, MP3, Ogg, WebM, M4A or FLAC; '-' reads standard input."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="File to write, '-' for standard output; its ending sets the format: wav mp3 opus aac flac pcm."
+        ),
+    ] = Path("answer.wav"),
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    format: Annotated[
+        str | None, typer.Option("--format", help="Format, where the name of the file does not tell.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="1 is the voice's own.")] = 1.0,
+    instructions: Annotated[str | None, typer.Option(help="Who answers, and how.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of the recording, such as en; unset, it is recognized.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A running agent [ORPHEUS_FASTAPI_URL]. Unset: everything runs in this process."),
+    ] = None,
+    key: Key = None,
+) -> None:
+    """Answer a recorded question with speech, and print what was heard and answered and how long each stage took."""
+    from orpheus.ops.converse import Question
+    from orpheus.ops.converse import converse as converse_into
+    from orpheus.ops.say import STDOUT, format_called
+
+    settings = _settings(fastapi_url=url, api_key=key)
+    logging.getLogger("orpheus").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    to_stdout = out == STDOUT
+    _check_audio_output(out)
+    question = Question(
+        _read_recording(recording), voice, format_called(format, out), speed, instructions, language
+    )
+    asyncio.run(
+        converse_into(
+            question,
+            out=out,
+            url=settings.fastapi_url,
+            settings=settings,
+            console=console,
+            tell=_tell if to_stdout else lambda line: print(line, flush=True),
+        )
+    )
+    if not to_stdout:
+        print(out)
 
 
 @app.command()
@@ -339,6 +387,34 @@ def _read_text(argument: str) -> str:
             f"The text is not UTF-8 ({error.reason} at byte {error.start}): convert it first, for example with "
             "`iconv -f latin1 -t utf-8`."
         ) from error
+
+
+def _read_recording(path: Path) -> bytes:
+    """The bytes of a file, or of standard input if that is '-'. BadRequest if it cannot be read, or is too long."""
+    from orpheus.http.body_limit import MAX_RECORDING_BYTES
+
+    try:
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+            recording = file.read(MAX_RECORDING_BYTES + 1)
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be read: {error.strerror}. Name a recording.") from error
+    if len(recording) > MAX_RECORDING_BYTES:
+        raise BadRequest(
+            f"The recording is longer than {MAX_RECORDING_BYTES} bytes: compress it, or send a shorter one."
+        )
+    return recording
+
+
+def _check_audio_output(out: Path) -> None:
+    """Raise BadRequest before the work begins if audio could not be written to a file or to standard output."""
+    from orpheus.ops.say import STDOUT
+
+    if out != STDOUT:
+        _check_writable(out)
+    elif sys.__stdout__ is None:
+        raise BadRequest("Standard output is closed: open it, or name a file.")
+    elif sys.stdout.isatty():
+        raise BadRequest("Audio would garble the terminal: pipe it to a player, or name a file.")
 
 
 def _check_writable(out: Path) -> None:

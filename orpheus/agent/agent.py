@@ -75,6 +75,11 @@ class Agent:
         finally:
             self._warm = True
 
+    @property
+    def ports(self) -> Ports:
+        """What was loaded. NotReady says why there is nothing."""
+        return self._loading.ready()
+
     async def loaded(self) -> Ports:
         """What a conversation needs, once it is there. NotReady if it never will be."""
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from orpheus.agent import speech_to_speech
 from orpheus.agent.agent import Agent, load_ports
 from orpheus.agent.conversation import Ports
 from orpheus.agent.sockets import realtime
@@ -23,6 +24,11 @@ def install(
 ) -> Agent:
     """Add the agent's routes, and its start and end to the application's. `load` makes its ports, in a thread."""
     agent = Agent(service, settings, load)
+    app.include_router(
+        speech_to_speech.routes(
+            service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, settings
+        )
+    )
     app.include_router(realtime.routes(agent, service))
     app.router.routes.insert(0, realtime.OfferedRoute(agent, service))
     below = app.router.lifespan_context

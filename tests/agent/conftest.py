@@ -48,7 +48,7 @@ def start_host(
             "max_conversations": 4,
         }
         settings = load_settings(**(defaults | options))
-        service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
+        service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
         app = create_app(service)
         script = Script()
         agent = install(app, service, settings, lambda _: script.ports())

@@ -114,7 +114,7 @@ def start(
 
     def started(**options: Any) -> httpx.Client:
         settings = load_settings(llama_endpoint=upstream_url, model="embedded", postprocess=False, **options)
-        service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
+        service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
         app = create_app(service)
         app.include_router(speech_to_speech.routes(service, lambda: ears, lambda: mind, settings))
         server = served(app)

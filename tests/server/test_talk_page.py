@@ -78,7 +78,7 @@ def open_page(
 ) -> Iterator[Open]:
     """Opens the page at its Talk tab; afterwards nothing was requested from another origin and no error logged."""
     settings = load_settings(llama_endpoint=upstream_url, model="embedded")
-    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda: SharedCodec(codec))
+    service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
     app = create_app(service)
     app.router.routes.extend(agent.routes)
     visits: list[Visit] = []

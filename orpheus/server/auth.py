@@ -79,6 +79,7 @@ class ApiKeyAuth:
             )
             await error_response(error)(scope, receive, send)
             return
+        scope[KEY_INDEX] = key
         if self._limit is None or not _is_work(scope):
             await self._app(scope, receive, send)
             return
@@ -91,7 +92,6 @@ class ApiKeyAuth:
             await error_response(error)(scope, receive, send)
             return
         self._bookings[key].taken()
-        scope[KEY_INDEX] = key
         active_s.append(now_s)
         try:
             await self._app(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,11 @@ from websockets import Subprotocol
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from orpheus.agent.agent import load_ports
+from orpheus.http.loading import BackgroundLoad
+from orpheus.tts.encode import wav_header
 from tests.agent.conftest import Host
-from tests.support.agent import RealtimeClient, Talk, silence
+from tests.support.agent import OUT_RATE, RealtimeClient, Talk, silence
 from tests.support.live import keep_little_unread
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
@@ -117,6 +121,41 @@ def test_the_agent_is_ready_only_once_it_can_hear_and_think(
     answer = httpx.get(f"{host.url}/ready", trust_env=False)
     assert answer.status_code == 503
     assert "warming up" in answer.json()["reason"]
+
+
+def test_a_recording_is_answered_by_the_agents_own_parts_once_they_are_loaded(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = host.script.speech.say("What is the capital of France?")
+    recording = wav_header(OUT_RATE, len(spoken)) + spoken
+
+    def ask() -> httpx.Response:
+        url = f"{host.url}/v1/audio/speech-to-speech"
+        return httpx.post(url, content=recording, headers={"Content-Type": "audio/wav"}, trust_env=False)
+
+    with monkeypatch.context() as loading:
+        loading.setattr(
+            host.agent, "_loading", BackgroundLoad(load_ports, lambda _: asyncio.sleep(0), "agent")
+        )
+        answer = ask()
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == "The agent is loading: try again shortly."
+        assert "retry-after" in answer.headers
+    answer = ask()
+    assert answer.status_code == 200
+    assert answer.headers["x-transcript"] == "What is the capital of France?"
+    assert host.script.thinker.asked[-1][-1].content == "What is the capital of France?"
+
+
+def test_an_ephemeral_key_stands_for_one_whether_or_not_keys_have_a_limit(
+    start_host: Callable[..., Host],
+) -> None:
+    with ExitStack() as stack:
+        host = start_host(stack, api_keys="secret-key", max_requests_per_key=1)
+        bearer = {"Authorization": f"Bearer {mint(host).json()['value']}"}
+        with opened(host, **bearer):
+            assert refused(host, **bearer)["status"] == "429"
+            assert refused(host, **KEY)["status"] == "429"
 
 
 def test_a_client_that_leaves_in_mid_answer_leaves_nothing_behind(

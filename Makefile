@@ -28,7 +28,7 @@ GPU_OR_CPU := $(if $(NVCC),-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native -DCM
 export CMAKE_ARGS ?= $(GPU_OR_CPU) -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help serve say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
+.PHONY: help serve talk say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
 	lock release install browser clean
 
 help: ## this list
@@ -39,6 +39,9 @@ help: ## this list
 
 serve: install ## both tiers on http://127.0.0.1:5005
 	@$(BIN)/orpheus serve $(ARGS)
+
+talk: $(VENV)/agent ## the same, and an agent to talk to: open http://127.0.0.1:5005
+	@$(BIN)/orpheus talk $(ARGS)
 
 say: install ## speak TEXT="..." with VOICE=tara into OUT=hello.wav
 	@$(BIN)/orpheus say --voice "$$VOICE" --out "$$OUT" -- "$$TEXT"
@@ -133,7 +136,7 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/train $(VENV)/bench: $(VENV)/dev
-$(VENV)/dev $(VENV)/train $(VENV)/bench: $(VENV)/%: $(VENV)/installed
+$(VENV)/agent $(VENV)/dev $(VENV)/train $(VENV)/bench: $(VENV)/%: $(VENV)/installed
 	$(BIN)/python $(INSTALL) -e ".[$*]"
 	@touch $@
 

@@ -15,16 +15,18 @@ from types import NoneType
 from typing import Any, Literal
 
 import typer
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from orpheus import cli, embedded
+from orpheus.agent.metrics import AgentMetrics
 from orpheus.deploy import command
 from orpheus.deploy.settings import Deployment
 from orpheus.llama.engine import Engine
 from orpheus.server.service import SpeechService
-from orpheus.settings import Clients, Environment, Shared, Tier1, Tier2, load_settings, setting_name
+from orpheus.settings import Agent, Clients, Environment, Shared, Tier1, Tier2, load_settings, setting_name
 
 KINDS = {
     str: "text",
@@ -58,7 +60,7 @@ def _settings() -> Iterator[str]:
         "## Settings\n\nRead from the environment or from `.env`; options of the command line take precedence. "
         "`orpheus settings` prints\nthem with their values and where each comes from.\n"
     )
-    groups: list[type[Environment]] = [Shared, Tier1, Tier2, Clients, Deployment]
+    groups: list[type[Environment]] = [Shared, Tier1, Tier2, Agent, Clients, Deployment]
     for group in groups:
         title, _, more = (inspect.getdoc(group) or "").partition("\n\n")
         yield f"### {title.rstrip('.')}\n"
@@ -156,6 +158,9 @@ def _metrics() -> Iterator[str]:
     engine.close()
     speech = SpeechService.over_http(settings).metrics
     yield from _metrics_of("Tier 2", speech.text(), speech.labels)
+    registry = CollectorRegistry(auto_describe=False)
+    agent = AgentMetrics(registry)
+    yield from _metrics_of("The agent, with tier 2's", generate_latest(registry), agent.labels)
 
 
 def _metrics_of(tier: str, text: bytes, labels: Mapping[str, Sequence[str]]) -> Iterator[str]:

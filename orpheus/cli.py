@@ -91,6 +91,30 @@ def serve(
 
 
 @app.command()
+def talk(
+    host: Host = None,
+    port: Port = None,
+    llama_port: LlamaPort = None,
+    model: Model = None,
+    codec: Codec = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Both tiers in one process, without HTTP between them.")
+    ] = False,
+) -> None:
+    """Run both tiers, and an agent to talk to: in a browser, or through OpenAI's Realtime API."""
+    from orpheus.ops import talk as talking
+    from orpheus.ops.serve import supervise
+
+    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
+    talking.check_installed(settings)
+    if in_process:
+        _serve_speech(settings, in_process=True, agent=True)
+    else:
+        announcing = talking.announcer(settings)
+        sys.exit(supervise(settings, console, speech_options=talking.AGENT, announcing=announcing))
+
+
+@app.command()
 def llama(
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port [ORPHEUS_LLAMA_PORT, 5006].")] = None,
@@ -115,14 +139,20 @@ def llama(
 
 
 @app.command()
-def speech(host: Host = None, port: Port = None, codec: Codec = None, supervised: Supervised = False) -> None:
+def speech(
+    host: Host = None,
+    port: Port = None,
+    codec: Codec = None,
+    supervised: Supervised = False,
+    agent: Annotated[bool, typer.Option("--agent", hidden=True)] = False,
+) -> None:
     """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
 
     settings = _settings(host=host, port=port, codec=codec)
     if supervised:
         end_with_parent(settings.drain_s)
-    _serve_speech(settings, in_process=False)
+    _serve_speech(settings, in_process=False, agent=agent)
 
 
 @app.command()
@@ -184,15 +214,7 @@ def say(
     settings = _settings(fastapi_url=url, api_key=key)
     logging.getLogger("orpheus").setLevel(logging.WARNING)
     text = _read_text(text)
-    if out == STDOUT:
-        if sys.__stdout__ is None:
-            raise BadRequest("Standard output is closed: open it, or name a file with --out.")
-        if sys.stdout.isatty():
-            raise BadRequest(
-                "Audio would garble the terminal: pipe it to a player, or name a file with --out."
-            )
-    else:
-        _check_writable(out)
+    _check_audio_output(out)
     timing = asyncio.run(
         say_to_file(
             text,
@@ -209,6 +231,62 @@ def say(
         _tell(str(timing))
     else:
         print(f"{out}: {timing}")
+
+
+@app.command()
+def converse(
+    recording: Annotated[
+        Path,
+        typer.Argument(
+            help="A recorded question, WAV, MP3, Ogg, WebM, M4A or FLAC; '-' reads standard input."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="File to write, '-' for standard output; its ending sets the format: wav mp3 opus aac flac pcm."
+        ),
+    ] = Path("answer.wav"),
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    format: Annotated[
+        str | None, typer.Option("--format", help="Format, where the name of the file does not tell.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="1 is the voice's own.")] = 1.0,
+    instructions: Annotated[str | None, typer.Option(help="Who answers, and how.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of the recording, such as en; unset, it is recognized.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A running agent [ORPHEUS_FASTAPI_URL]. Unset: everything runs in this process."),
+    ] = None,
+    key: Key = None,
+) -> None:
+    """Answer a recorded question with speech, and print what was heard and answered and how long each stage took."""
+    from orpheus.ops.converse import Question
+    from orpheus.ops.converse import converse as converse_into
+    from orpheus.ops.say import STDOUT, format_called
+
+    settings = _settings(fastapi_url=url, api_key=key)
+    logging.getLogger("orpheus").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    to_stdout = out == STDOUT
+    _check_audio_output(out)
+    question = Question(
+        _read_recording(recording), voice, format_called(format, out), speed, instructions, language
+    )
+    asyncio.run(
+        converse_into(
+            question,
+            out=out,
+            url=settings.fastapi_url,
+            settings=settings,
+            console=console,
+            tell=_tell if to_stdout else lambda line: print(line, flush=True),
+        )
+    )
+    if not to_stdout:
+        print(out)
 
 
 @app.command()
@@ -311,6 +389,34 @@ def _read_text(argument: str) -> str:
         ) from error
 
 
+def _read_recording(path: Path) -> bytes:
+    """The bytes of a file, or of standard input if that is '-'. BadRequest if it cannot be read, or is too long."""
+    from orpheus.http.body_limit import MAX_RECORDING_BYTES
+
+    try:
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+            recording = file.read(MAX_RECORDING_BYTES + 1)
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be read: {error.strerror}. Name a recording.") from error
+    if len(recording) > MAX_RECORDING_BYTES:
+        raise BadRequest(
+            f"The recording is longer than {MAX_RECORDING_BYTES} bytes: compress it, or send a shorter one."
+        )
+    return recording
+
+
+def _check_audio_output(out: Path) -> None:
+    """Raise BadRequest before the work begins if audio could not be written to a file or to standard output."""
+    from orpheus.ops.say import STDOUT
+
+    if out != STDOUT:
+        _check_writable(out)
+    elif sys.__stdout__ is None:
+        raise BadRequest("Standard output is closed: open it, or name a file.")
+    elif sys.stdout.isatty():
+        raise BadRequest("Audio would garble the terminal: pipe it to a player, or name a file.")
+
+
 def _check_writable(out: Path) -> None:
     """Raise BadRequest before the work begins if its result could not be written."""
     if not out.parent.is_dir():
@@ -337,9 +443,9 @@ def _settings(**options: object) -> Settings:
     return settings
 
 
-def _serve_speech(settings: Settings, *, in_process: bool) -> None:
+def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) -> None:
     from orpheus.http.process import Process, listen
-    from orpheus.ops.serve import announce
+    from orpheus.ops import serve, talk
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 
@@ -350,5 +456,11 @@ def _serve_speech(settings: Settings, *, in_process: bool) -> None:
     else:
         service = SpeechService.in_process(settings, process.ending_on_failure, process.end)
         # Separate tiers are announced by their supervisor, or whoever runs them knows.
+        announce = talk.announcer(settings) if agent else serve.announce
         service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
-    process.serve(create_app(service), bound, service.drain)
+    app = create_app(service)
+    if agent:
+        from orpheus.agent.app import install
+
+        install(app, service, settings)
+    process.serve(app, bound, service.drain)

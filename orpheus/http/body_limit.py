@@ -1,5 +1,5 @@
-"""Rejects request bodies longer than MAX_BODY_BYTES with a 413, whatever their Content-Length claims, and JSON of more
-than MAX_JSON_PARTS with a 400.
+"""Rejects request bodies longer than MAX_BODY_BYTES, recordings longer than MAX_RECORDING_BYTES, with a 413, whatever
+their Content-Length claims, and JSON of more than MAX_JSON_PARTS with a 400.
 
 Pure ASGI. A body is read when its route asks for it, and then to its end, since every route needs all of it: the limit
 bounds that memory, a route never sees half a body, and that of an unknown route is not read at all.
@@ -17,6 +17,8 @@ from orpheus.errors import BadRequest, OrpheusError, RequestError, TooLarge
 from orpheus.http.responses import error_response
 
 MAX_BODY_BYTES = 1 << 20  # a long chapter; also the longest WebSocket message
+SPEECH_TO_SPEECH = "/v1/audio/speech-to-speech"  # the route that takes recordings
+MAX_RECORDING_BYTES = 20 << 20  # ten minutes at 16 kHz in 16 bits, the longest that is heard
 # Arrays and objects in a body or a message. Parsing is one call that nothing interrupts, and half a million of them
 # held the event loop up for 0.2 s.
 MAX_JSON_PARTS = 50_000
@@ -42,6 +44,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        recording = scope["path"] == SPEECH_TO_SPEECH
         if "content-length" in headers and "transfer-encoding" in headers:
             # A proxy may see another request in what follows.
             await _refuse(
@@ -56,8 +59,9 @@ class BodyLimit:
             if body is not None:
                 return await receive()
             try:
-                body = await self._read(headers, receive)
-                check_json_parts(body)
+                body = await self._read(headers, receive, recording)
+                if not recording:  # which is never read as JSON
+                    check_json_parts(body)
             except RequestError as raised:
                 error = raised
                 raise
@@ -77,10 +81,12 @@ class BodyLimit:
         if error is not None:
             await _refuse(error, scope, receive, send)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        too_large = TooLarge(f"The body is longer than {self._max_bytes} bytes. Send the text in parts.")
+    async def _read(self, headers: Headers, receive: Receive, recording: bool) -> bytes:
+        limit = MAX_RECORDING_BYTES if recording else self._max_bytes
+        advice = "a compressed recording, or a shorter one" if recording else "the text in parts"
+        too_large = TooLarge(f"The body is longer than {limit} bytes. Send {advice}.")
         claimed = headers.get("content-length", "")
-        if claimed.isdecimal() and int(claimed) > self._max_bytes:
+        if claimed.isdecimal() and int(claimed) > limit:
             raise too_large
         body = bytearray()
         while True:
@@ -88,7 +94,7 @@ class BodyLimit:
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             body += message.get("body", b"")
-            if len(body) > self._max_bytes:
+            if len(body) > limit:
                 raise too_large
             if not message.get("more_body", False):
                 return bytes(body)

@@ -78,11 +78,11 @@ def read_shape(path: Path) -> ModelShape:
         llama_cpp.llama_model_free(model)
 
 
-class Model:
-    """Weights, tokenizer and vocabulary; shared by contexts, safe to use from any thread."""
+class Weights:
+    """A GGUF's weights and tokenizer, of any model; shared by contexts, safe to use from any thread."""
 
     def __init__(self, path: Path, gpu_layers: int) -> None:
-        """Load `path`. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
+        """Load `path`. WeightsError if it is missing or not a GGUF."""
         check_gguf(path)
         llamacpp.start()
         # llama.cpp reads a vocabulary from any number of threads at once; but reading freed weights would crash the
@@ -104,17 +104,6 @@ class Model:
             )
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        try:
-            self.vocabulary = Vocabulary.from_tokens(
-                (
-                    llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
-                    for token in range(self.n_vocab)
-                ),
-                path.name,
-            )
-        except WeightsError:
-            self.close()
-            raise
 
     def tokenize(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`. `add_bos` adds the BOS the file declares. User-defined tokens are always parsed."""
@@ -169,10 +158,29 @@ class Model:
                 self._changed.notify_all()
 
 
+class Model(Weights):
+    """An Orpheus model: weights that have its vocabulary."""
+
+    def __init__(self, path: Path, gpu_layers: int) -> None:
+        """Load `path`. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
+        super().__init__(path, gpu_layers)
+        try:
+            self.vocabulary = Vocabulary.from_tokens(
+                (
+                    llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+                    for token in range(self.n_vocab)
+                ),
+                path.name,
+            )
+        except WeightsError:
+            self.close()
+            raise
+
+
 class Context:
     """The KV cache of all sequences, and `llama_decode`. Used from one thread."""
 
-    def __init__(self, model: Model, options: ContextOptions) -> None:
+    def __init__(self, model: Weights, options: ContextOptions) -> None:
         """SetupError if llama.cpp refuses the options or lacks the memory."""
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.sequences * options.context_tokens
@@ -258,14 +266,18 @@ class Context:
             self._logits_address = address
         return self._logits[:rows]
 
-    def free(self, seq_id: int) -> None:
-        """Free a sequence's cache."""
-        llama_cpp.llama_memory_seq_rm(self._memory, seq_id, -1, -1)
+    def free(self, seq_id: int, keep: int = 0) -> None:
+        """Free a sequence's cache, except for its first `keep` tokens."""
+        llama_cpp.llama_memory_seq_rm(self._memory, seq_id, keep, -1)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make the sequence `target` equal to `source`. The copy itself runs with the next decode."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def move(self, source: int, target: int) -> None:
-        """Give the sequence `source` the id `target`. The copy itself runs with the next decode."""
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        llama_cpp.llama_memory_seq_rm(self._memory, source, -1, -1)
+        """Give the sequence `source` the id `target`."""
+        self.copy(source, target)
+        self.free(source)
 
     def close(self) -> None:
         if self._context:

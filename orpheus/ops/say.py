@@ -86,7 +86,7 @@ async def say(
         else _in_process(settings, text, voice, format, speed, console)
     )
     first_audio_s, size = None, 0
-    with _writing(out) as file, _progress(console) as report:
+    with writing(out) as file, _progress(console) as report:
         async with source as speech:
             async for chunk in speech.chunks:
                 first_audio_s = first_audio_s or time.perf_counter() - speech.requested_s
@@ -94,14 +94,13 @@ async def say(
                 file.flush()
                 report(speech.spoken(), size)
             took_s = time.perf_counter() - speech.requested_s
-        if format == "wav" and out != STDOUT:  # the length is known now
-            file.seek(0)
-            file.write(wav_header(speech.sample_rate, size - WAV_HEADER_BYTES))
+        if format == "wav":
+            state_length(file, out, speech.sample_rate, size)
     return SpeechTiming(first_audio_s or took_s, speech.audio_s(), took_s)
 
 
 @contextlib.contextmanager
-def _writing(out: Path) -> Iterator[BinaryIO]:
+def writing(out: Path) -> Iterator[BinaryIO]:
     """Where the audio goes. A file gets its name once it is complete."""
     if out == STDOUT:
         yield sys.stdout.buffer
@@ -119,6 +118,13 @@ def _writing(out: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def state_length(file: BinaryIO, out: Path, sample_rate: int, size: int) -> None:
+    """Write the length into the header of a WAV of `size` bytes, now that it is known; not to standard output."""
+    if out != STDOUT and size >= WAV_HEADER_BYTES:
+        file.seek(0)
+        file.write(wav_header(sample_rate, size - WAV_HEADER_BYTES))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from rich.console import Console
@@ -24,16 +24,23 @@ REPORT_EVERY_S = 5.0  # while waiting, without a terminal
 START_S = 600.0  # gigabytes from a slow disk
 LOCAL = "127.0.0.1"  # tier 1 serves tier 2 alone
 
+Announce = Callable[[Settings, str, int, Console], None]  # settings, host and port of tier 2, where to print
+
 
 class Pair:
     """Tier 1 and tier 2, which speaks through it. Used by one thread."""
 
     def __init__(
-        self, settings: Settings, *, environment: Mapping[str, str] | None = None, capture: bool = False
+        self,
+        settings: Settings,
+        *,
+        speech_options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        capture: bool = False,
     ) -> None:
         """Choose the ports; SetupError if one is taken.
 
-        `environment` and `capture` are those of `ChildServer`.
+        `speech_options` are given to `orpheus speech`; `environment` and `capture` are those of `ChildServer`.
         """
         host = settings.host
         self.port = free_port(host, settings.port, "--port or ORPHEUS_PORT")
@@ -42,6 +49,7 @@ class Pair:
         self.tiers: list[ChildServer] = []
         self._within_s = settings.drain_s + KILL_S
         self._hosts = {"llama": LOCAL, "speech": host}
+        self._options = {"llama": (), "speech": tuple(speech_options)}
         self._capture = capture
         self._environment = {
             "ORPHEUS_PORT": str(self.port),
@@ -60,7 +68,7 @@ class Pair:
             self.tiers.append(
                 ChildServer(
                     tier,
-                    [sys.executable, "-m", "orpheus", tier, "--supervised"],
+                    [sys.executable, "-m", "orpheus", tier, "--supervised", *self._options[tier]],
                     url,
                     environment={**self._environment, "ORPHEUS_HOST": self._hosts[tier]},
                     capture=self._capture,
@@ -104,16 +112,25 @@ def running_pair(settings: Settings, **environment: str) -> Iterator[Pair]:
         pair.stop()
 
 
-def supervise(settings: Settings, console: Console) -> int:
-    """Run both tiers until a signal, or until one of them ends. Returns the exit code."""
-    pair = Pair(settings)
+def supervise(
+    settings: Settings,
+    console: Console,
+    *,
+    speech_options: Sequence[str] = (),
+    announcing: Announce | None = None,
+) -> int:
+    """Run both tiers until a signal, or until one of them ends. Returns the exit code.
+
+    `announcing` is called once they are ready, instead of `announce`.
+    """
+    pair = Pair(settings, speech_options=speech_options)
     with _signals():
         try:
             pair.start()
             with contextlib.suppress(ChildEnded):
                 with _progress(console) as progress:
                     pair.wait_until_ready(progress=progress)
-                announce(settings, settings.host, pair.port, console)
+                (announcing or announce)(settings, settings.host, pair.port, console)
             ended = pair.wait_until_one_ends()
             console.print(
                 f"Tier {ended.name} ended by itself with exit code {ended.exit_code}; stopping the other."

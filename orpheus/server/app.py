@@ -51,7 +51,7 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
     """The layer added last is the outermost."""
     settings = service.settings
     app.add_middleware(BodyLimit)
-    app.add_middleware(ApiKeyAuth, settings=settings, usual=service.admission.usual)
+    app.add_middleware(ApiKeyAuth, settings=settings, usual=service.admission.usual, secrets=service.secrets)
     origins = allowed_origins(settings)
     app.add_middleware(OriginCheck, allowed=origins, keyed=settings.api_keys is not None)
     if origins:
@@ -66,6 +66,9 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
                 "x-sample-rate",
                 "x-left-out-chars",
                 "x-cache",
+                "x-transcript",
+                "x-answer",
+                "server-timing",
                 "retry-after",
                 "retry-after-ms",
                 "openai-processing-ms",

@@ -1,7 +1,9 @@
 """API keys: requests without one of ORPHEUS_API_KEYS get a 401, keys with too many requests at once a 429.
 
 A key is read from `Authorization: Bearer`, `x-api-key` or `kyutai-api-key`, and for WebSockets and speech by GET, which
-browsers ask for without headers, also from `?api_key=` or moshi's `?auth_id=`. One valid key among them is enough, so a
+browsers ask for without headers, also from `?api_key=`, moshi's `?auth_id=` or OpenAI's subprotocol
+`openai-insecure-api-key.KEY`; a WebSocket of the Realtime protocol also takes an ephemeral key, which stands for the one
+that it was got with (client_secrets.py). One valid key among them is enough, so a
 proxy's token (Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`. Pure ASGI.
 """
 
@@ -21,6 +23,7 @@ from orpheus.bookings import Bookings, UsualTime
 from orpheus.errors import AtCapacity, OrpheusError, Unauthorized
 from orpheus.http.responses import error_response
 from orpheus.server import page
+from orpheus.server.client_secrets import ClientSecrets
 from orpheus.settings import Settings, keys_in
 
 # For load balancers, scrapers and people with a browser. None of it costs work.
@@ -41,14 +44,20 @@ _OPEN = frozenset(
 )
 _CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
 _SPEECH = "/v1/audio/speech"  # the one GET that is work
+_REALTIME = frozenset(("/v1/realtime", "/realtime", "/ws"))  # what ephemeral keys are for
+_SUBPROTOCOL = "openai-insecure-api-key."  # browsers can set no header, but this one
+KEY_INDEX = "orpheus.key"  # of a request, in its scope
 
 
 class ApiKeyAuth:
     """Passes a request on, or answers 401 or 429 itself; a WebSocket is rejected before it is accepted."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, usual: UsualTime) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, usual: UsualTime, secrets: ClientSecrets | None = None
+    ) -> None:
         """`usual`: how long an utterance takes, for Retry-After."""
         self._app = app
+        self._secrets = secrets or ClientSecrets()
         # Digests have equal lengths, so a comparison takes the same time whatever is wrong with a key.
         self._keys = [_digest(key) for key in keys_in(settings.api_keys)]
         self._unmute_open = settings.unmute_open
@@ -63,13 +72,14 @@ class ApiKeyAuth:
             return
         key = self._key_of(scope)
         if key is None:
-            problem = "This API key is not valid." if any(_given_keys(scope)) else "An API key is required."
+            problem = "This API key is not valid." if any(given_keys(scope)) else "An API key is required."
             error: OrpheusError = Unauthorized(
                 f"{problem} Send one of ORPHEUS_API_KEYS as 'Authorization: Bearer', 'x-api-key', or, for a "
                 "WebSocket or a GET of speech, '?api_key='."
             )
             await error_response(error)(scope, receive, send)
             return
+        scope[KEY_INDEX] = key
         if self._limit is None or not _is_work(scope):
             await self._app(scope, receive, send)
             return
@@ -100,7 +110,10 @@ class ApiKeyAuth:
     def _key_of(self, scope: Scope) -> int | None:
         """The index of the valid key. Every pair is compared, in constant time, whether or not one matches."""
         found = None
-        for given in _given_keys(scope):
+        realtime = scope["type"] == "websocket" and scope["path"] in _REALTIME
+        for given in given_keys(scope):
+            if realtime and (secret := self._secrets.find(given)) is not None and secret.key is not None:
+                found = secret.key
             digest = _digest(given)
             for index, key in enumerate(self._keys):
                 if hmac.compare_digest(digest, key):
@@ -108,7 +121,8 @@ class ApiKeyAuth:
         return found
 
 
-def _given_keys(scope: Scope) -> Iterator[str]:
+def given_keys(scope: Scope) -> Iterator[str]:
+    """Every key that a request came with, valid or not."""
     headers = Headers(scope=scope)
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
@@ -120,6 +134,9 @@ def _given_keys(scope: Scope) -> Iterator[str]:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         yield from query.get("api_key", ())
         yield from query.get("auth_id", ())
+    for protocol in scope.get("subprotocols", ()):
+        if protocol.startswith(_SUBPROTOCOL):
+            yield protocol.removeprefix(_SUBPROTOCOL)
 
 
 def _is_work(scope: Scope) -> bool:

@@ -22,7 +22,7 @@ class SpeechMetrics:
     """Counters, histograms and gauges of one tier 2, named `orpheus_speech_…`."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry(auto_describe=False)
+        self.registry = registry = CollectorRegistry(auto_describe=False)
         # By counter: a scrape shows a counter's labels only once it has been used.
         self.labels: dict[str, tuple[str, ...]] = {}
 
@@ -82,11 +82,11 @@ class SpeechMetrics:
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge whose value is read at each scrape."""
-        Gauge(f"orpheus_speech_{name}", text, registry=self._registry).set_function(read)
+        Gauge(f"orpheus_speech_{name}", text, registry=self.registry).set_function(read)
 
     def text(self) -> bytes:
         """All metrics in the exposition format, UTF-8."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     @contextmanager
     def utterance(self, usage: Usage, params: SpeechParams, samples_per_s: float) -> Iterator[UtteranceTimer]:

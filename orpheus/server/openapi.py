@@ -13,7 +13,7 @@ _REASONS = {
     401: "The API key is missing or not valid",
     403: "A web page of another origin asked for it",
     404: "There is no such resource",
-    413: "The body is longer than 1 MiB",
+    413: "The body is longer than 1 MiB, or a recording than 20 MiB",
     429: "At capacity; try again after `Retry-After` seconds",
     500: "Generation or decoding failed",
     502: "Tier 1 sent an invalid response or broke off",

@@ -22,6 +22,7 @@ from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
+from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings
@@ -73,6 +74,10 @@ class SpeechService:
         self._loading = BackgroundLoad(load, _close, "voice")
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
+        self.secrets = ClientSecrets()
+        self.checks: list[
+            Callable[[], str | None]
+        ] = []  # of what is built on this: the problem, if there is one
         self.metrics = SpeechMetrics()
         self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
 
@@ -171,7 +176,7 @@ class SpeechService:
             await self.pipeline.check()
         except OrpheusError as error:
             return str(error)
-        return None
+        return next((problem for check in self.checks if (problem := check()) is not None), None)
 
     def codec_report(self) -> dict[str, object]:
         try:

@@ -195,7 +195,7 @@ class _SpeakRun:
         if segment.text:
             self._paused_ms = 0
             number = len(self._usage.segments)
-            self._usage.segments.append(segment)
+            self._usage.begin(segment)
             audio = Prefetch(partial(self._generate, segment, number))
         else:
             given = previous.segment.pause_samples if previous is not None else 0

@@ -24,6 +24,7 @@ import httpx
 from orpheus import vocabulary
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, UpstreamError
 from orpheus.http.cold_start import send_when_awake
+from orpheus.http.refusals import MAX_SAID_CHARS, message_in, sentence_of, start_of
 from orpheus.http.responses import retry_after_s
 from orpheus.http.sse import read_events
 from orpheus.logs import request_id
@@ -42,9 +43,6 @@ SLOWEST_TOKEN_S = 1.0  # and on the whole: a listener takes 82 tokens a second
 HEALTH_TIMEOUT_S = 2.0
 MODELS_TIMEOUT_S = 5.0
 MODELS_BODY_BYTES = 256 * 1024
-ERROR_BODY_TIMEOUT_S = 1.0  # what has come of an error's explanation by then must do,
-ERROR_BODY_BYTES = 16 * 1024  # as must this much of it
-MAX_SAID_CHARS = 300  # of tier 1's own words in an error
 MAX_TOKEN_ID = (1 << 31) - 1  # of any vocabulary: llama.cpp's type
 # What servers call a proper end: OpenAI's names, and those of llama-server and text-generation-inference.
 STOPS = ("stop", "eos", "eos_token", "stop_sequence")
@@ -307,8 +305,8 @@ class HttpTokenSource:
 
     async def _said(self, response: httpx.Response) -> str:
         """The message in an error of any server; what is no JSON, such as a proxy's page, goes to the log alone."""
-        body = await _start_of(response)
-        message = _message(body)
+        body = await start_of(response)
+        message = message_in(body)
         if message is None:
             if body:
                 shown = " ".join(body.decode(errors="replace").split())[:MAX_SAID_CHARS]
@@ -387,22 +385,6 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
                 return
 
 
-async def _start_of(response: httpx.Response) -> bytes:
-    """As much of an error's body as comes soon; empty if it is compressed, which we did not ask for."""
-    body = bytearray()
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        return b""
-    try:
-        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) >= ERROR_BODY_BYTES:
-                    break
-    except (httpx.HTTPError, TimeoutError):
-        pass  # the status is what counts
-    return bytes(body[:ERROR_BODY_BYTES])
-
-
 def completion_body(generation: Generation, model: ServedModel) -> dict[str, Any]:
     """The JSON body of the request; its fields are the same for every completions server."""
     prompt = turn_text(generation.voice, generation.text)
@@ -439,7 +421,7 @@ def read_event(data: str) -> CompletionEvent | None:
         event = json.loads(data)
         problem = event.get("error") or (event.get("message") if event.get("object") == "error" else None)
         if problem:
-            raise UpstreamError(f"Tier 1 failed in the middle: {_sentence_of(problem)}")
+            raise UpstreamError(f"Tier 1 failed in the middle: {sentence_of(problem)}")
         if not event.get("choices"):
             return None
         choice: dict[str, Any] = event["choices"][0]
@@ -486,20 +468,3 @@ def _sampling_fields(sampling: Sampling, model: ServedModel) -> dict[str, Any]:
     if sampling.top_k == 0:
         del fields["top_k"]  # off is 0 here and -1 in vLLM; absent is off in both
     return fields
-
-
-def _message(body: bytes) -> str | None:
-    """The message in an error body of any server; None if it is not JSON."""
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(parsed, dict):
-        parsed = next((parsed[name] for name in ("error", "detail") if parsed.get(name)), parsed)
-    return _sentence_of(parsed)
-
-
-def _sentence_of(error: object) -> str:
-    """What the value of an `error` says."""
-    said = error.get("message") or "" if isinstance(error, dict) else error
-    return str(said)[:MAX_SAID_CHARS]

@@ -31,6 +31,7 @@ class Usage:
     resyncs: int = 0
     playout: PlayoutClock = field(default_factory=PlayoutClock)  # of the listener
     started_s: float = field(default_factory=time.monotonic)
+    first_segment_s: float | None = None  # from `started_s` to the first segment
     first_audio_s: float | None = None  # from `started_s` to the first samples
     waited_s: float = 0.0  # for text to arrive: time in which there was nothing to speak
     _excused_s: float = 0.0  # of `waited_s`, already passed to the playout clock
@@ -47,6 +48,12 @@ class Usage:
             return await arrival
         finally:
             self.waited_s += time.monotonic() - since_s
+
+    def begin(self, segment: Segment) -> None:
+        """A segment is complete, and its generation begins."""
+        if self.first_segment_s is None:
+            self.first_segment_s = time.monotonic() - self.started_s
+        self.segments.append(segment)
 
     def count(self, pcm: Pcm, samples_per_s: float) -> Pcm:
         """Count samples on their way out and return them; `samples_per_s` is the rate of playout, speed included."""

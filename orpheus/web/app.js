@@ -1,19 +1,22 @@
-// The page's controls: run one utterance at a time. Read this first.
+// The page's controls: run one utterance, or one conversation, at a time. Read this first.
 //
-//     form.js ─▶ speak.js (HTTP) or conversation.js (WebSocket) ─▶ output.js ─▶ player.js, waveform.js
+//     form.js ─▶ speak.js (HTTP) or stream.js (WebSocket) ─▶ output.js ─▶ player.js, waveform.js
+//     microphone.js ─▶ talk.js (realtime.js: WebSocket) ─▶ player.js, log.js
 
-import { Conversation } from "./conversation.js";
 import { apiKey, loadVoices, mode, onChange, setUp as setUpForm, validRequest } from "./form.js";
 import { Output } from "./output.js";
 import { show as showProblem } from "./problems.js";
 import { setUp as setUpSnippets } from "./snippets.js";
 import { speak } from "./speak.js";
 import { watch } from "./status.js";
+import { Stream } from "./stream.js";
 import { tabs } from "./tabs.js";
+import { Talk } from "./talk.js";
 
 const $ = (id) => document.getElementById(id);
 const output = new Output();
-const conversation = new Conversation(output);
+const stream = new Stream(output);
+const talk = new Talk();
 let current = null; // the AbortController of the utterance in progress
 
 /** Stop the previous utterance, run a new one, and show what goes wrong. */
@@ -49,10 +52,11 @@ function stop() {
 }
 
 function start() {
+  if (mode() === "talk") return talk.toggle();
   const request = validRequest(); // null if a field is invalid, which then shows why
   if (!request) return;
   if (mode() === "speak") begin((signal) => speak(request, apiKey(), output, signal));
-  else begin((signal) => conversation.speak(request, apiKey(), signal));
+  else begin((signal) => stream.speak(request, apiKey(), signal));
 }
 
 // Not `disabled`: a button that was pressed by keyboard would lose the focus.
@@ -64,14 +68,14 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   start();
 });
-$("talk").addEventListener("click", start);
+$("start-reply").addEventListener("click", start);
 $("stop").addEventListener("click", stop);
 $("barge").addEventListener("click", stop);
 $("again").addEventListener("click", () => {
   if (output.canReplay) begin((signal) => output.replay(signal));
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
+  if (event.key === "Escape") mode() === "talk" ? talk.interrupt() : stop();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     start();
@@ -80,10 +84,11 @@ document.addEventListener("keydown", (event) => {
 
 tabs($("tab-speak").parentElement, () => {
   stop();
-  for (const part of document.querySelectorAll("[data-mode]")) part.hidden = part.dataset.mode !== mode();
-  $("panel-speak").hidden = mode() !== "speak";
-  $("panel-talk").hidden = mode() !== "talk";
+  for (const part of document.querySelectorAll("[data-mode]")) part.hidden = !part.dataset.mode.split(" ").includes(mode());
+  for (const panel of document.querySelectorAll("#form [role=tabpanel]")) panel.hidden = panel.id !== `panel-${mode()}`;
+  if (talk.running) talk.end();
   output.clear();
+  if (mode() === "talk") talk.invite();
 });
 setUpForm();
 setUpSnippets();

@@ -9,9 +9,9 @@ const KEY = "orpheus-api-key";
 let voices = [];
 let tags = {};
 
-/** "speak" or "talk". */
+/** "speak", "stream" or "talk". */
 export function mode() {
-  return $("tab-speak").getAttribute("aria-selected") === "true" ? "speak" : "talk";
+  return document.querySelector("#form [role=tab][aria-selected=true]").id.replace("tab-", "");
 }
 
 export function apiKey() {

@@ -6,11 +6,17 @@
 const LEAD_S = 0.06; // delay of the first samples, so that those that follow are in time
 
 let context = null;
+let use = "playback";
+
+/** Tell Safari what the page does with sound, "playback" or "play-and-record"; other browsers have no such interface. */
+export function useSoundFor(purpose) {
+  use = purpose;
+  if (navigator.audioSession) navigator.audioSession.type = purpose;
+}
 
 /** The audio context of a sample rate. Browsers require the first call to be in the handler of a click. */
-function contextAt(rate) {
-  // Otherwise an iPhone whose ring switch is off plays nothing. Only Safari has it.
-  if (navigator.audioSession) navigator.audioSession.type = "playback";
+export function contextAt(rate) {
+  useSoundFor(use); // otherwise an iPhone whose ring switch is off plays nothing
   if (context?.sampleRate !== rate) {
     context?.close();
     context = new AudioContext({ sampleRate: rate });

@@ -49,10 +49,10 @@ ${lines.join("\n")}
 }
 
 function socket({ model, input, ...params }) {
-  const talk = mode() === "talk";
+  const byWord = mode() === "stream";
   const url = `${base().replace(/^http/, "ws")}/v1/audio/speech/stream`;
   const headers = apiKey() ? ', additional_headers={"Authorization": f"Bearer {os.environ[\'ORPHEUS_API_KEY\']}"}' : "";
-  const imports = ["import json", ...(apiKey() ? ["import os"] : []), ...(talk ? ["import re", "import time"] : [])];
+  const imports = ["import json", ...(apiKey() ? ["import os"] : []), ...(byWord ? ["import re", "import time"] : [])];
   const words = `    for word in re.findall(r"\\s*\\S+", text):  # like the output of a language model
         send(type="input.text", text=word)
         time.sleep(${Number(wordInterval().toFixed(4))})`;
@@ -67,7 +67,7 @@ with connect("${url}"${headers}) as socket, open("${fileName(params)}", "wb") as
         socket.send(json.dumps(message))
 
     send(type="session.config", stream_audio=True, lead_s=0, **${literal(params)})
-${talk ? words : '    send(type="input.text", text=text)'}
+${byWord ? words : '    send(type="input.text", text=text)'}
     send(type="input.done")
     for message in socket:
         if isinstance(message, bytes):

@@ -66,3 +66,22 @@ def test_the_count_of_passes_is_llama_cpps_own(counted: dict[int, int]) -> None:
     for n, count in counted.items():
         rows = [BatchRow(seq_id, 0, (65,) * tokens, True) for seq_id, tokens in BATCHES[n]]
         assert count_passes(rows, 64) == count, BATCHES[n]
+
+
+def test_a_sequence_copied_and_cut_goes_on_as_one_that_was_read_at_once() -> None:
+    from orpheus import embedded
+    from orpheus.llama.backend import Context, ContextOptions, Model
+
+    model = Model(embedded.MODEL, 0)
+    context = Context(model, ContextOptions(3, 256, 64, 3, 1))
+    context.decode([BatchRow(0, 0, tuple(range(60, 100)), False)])
+    context.copy(0, 2)
+    context.free(2, keep=20)
+    context.decode([BatchRow(2, 20, (65, 66, 67), True)])
+    copied = context.logits(1)[0].copy()
+    context.decode([BatchRow(1, 0, tuple(range(60, 80)), False)])
+    context.decode([BatchRow(1, 20, (65, 66, 67), True)])
+    assert (context.logits(1)[0] == copied).all()
+    context.decode([BatchRow(0, 40, (65,), True)])  # what it was copied from is whole
+    context.close()
+    model.close()

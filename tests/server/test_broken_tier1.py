@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.faults.broken_tier1 import ENDS, FAULTS, HANGS, BrokenTier1, Fault, sends
 from benchmarks.faults.fronts import FRONTS, HTTP_FRONTS
+from orpheus.http import refusals
 from orpheus.tts import pipeline, token_source
 from tests.support.upstream import whole
 from tests.support.waiting import eventually
@@ -29,7 +30,7 @@ def _server() -> Iterator[BrokenTier1]:
 @pytest.fixture
 def broken(_server: BrokenTier1, monkeypatch: pytest.MonkeyPatch) -> BrokenTier1:
     monkeypatch.setattr(token_source, "STALL_TIMEOUT_S", STALL_S)
-    monkeypatch.setattr(token_source, "ERROR_BODY_TIMEOUT_S", STALL_S)
+    monkeypatch.setattr(refusals, "ERROR_BODY_TIMEOUT_S", STALL_S)
     monkeypatch.setattr(pipeline, "CAPACITY_WAIT_S", STALL_S)
     _server.fault = Fault(sends(*whole()))
     return _server

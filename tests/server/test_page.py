@@ -265,7 +265,7 @@ def test_the_snippets_reproduce_the_request(open_page: Open, speech: Start, tmp_
     assert run("socket", sys.executable, "-c") == expected.content
 
 
-# Conversation
+# Word by word
 
 
 class ScriptedSocket:
@@ -311,11 +311,11 @@ def script() -> ScriptedSocket:
 
 def talk(open_page: Open, script: ScriptedSocket, text: str, rate: int = 50) -> Visit:
     visit = open_page(socket=script)
-    visit.page.click("#tab-talk")
+    visit.page.click("#tab-stream")
     visit.page.fill("#reply", text)
     visit.page.fill("#rate", str(rate))
     visit.page.select_option("#voice", "leo")
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     return visit
 
 
@@ -400,7 +400,7 @@ def test_barging_in_silences_it_at_once_and_the_next_reply_is_clean(
 
     script.on_text = reply
     visit.page.fill("#reply", "Sorry?")
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     wait(visit, "status", "Done: 0.30 s")
     assert np.array_equal(visit.heard()[quiet:], np.frombuffer(tone(300, 0.3), "<i2"))
 
@@ -412,24 +412,24 @@ def test_errors_from_the_websocket_are_shown(open_page: Open, script: ScriptedSo
     visit = talk(open_page, script, "Hello.")
     wait(visit, "problem", "There is no voice 'x'.")
     script.on_text = lambda words: script.route.close(code=1013, reason="The server is shutting down.")
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     wait(visit, "problem", "The server is shutting down.")
     script.on_text = lambda words: script.route.close(code=1011)
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     wait(visit, "problem", "The connection broke.")
     script.on_text = lambda words: None
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     wait(visit, "transcript", "Hello.")
     assert visit.page.locator("#problem").is_hidden()
 
 
 def test_a_websocket_that_needs_a_key_says_so(open_page: Open, speech: Start) -> None:
     visit = open_page(speech(keep=True, api_keys="first-key, second-key"))
-    visit.page.click("#tab-talk")
-    visit.page.click("#talk")
+    visit.page.click("#tab-stream")
+    visit.page.click("#start-reply")
     wait(visit, "problem", "enter one")
     visit.page.fill("#api_key", "wrong")
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     wait(visit, "problem", "Check the API key")
     expect(visit.page.locator("#api_key")).to_be_focused()
     forgive(visit)
@@ -440,9 +440,9 @@ def test_a_conversation_with_the_server_and_a_barge_in(
 ) -> None:
     upstream.events, upstream.pause_s = whole(30), 0.01
     visit = open_page()
-    visit.page.click("#tab-talk")
+    visit.page.click("#tab-stream")
     visit.page.fill("#reply", "This is the first sentence of two. " * 4)
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     visit.hear(4800)
     expect(visit.page.locator("#transcript .heard").first).to_have_text("This")
     visit.page.click("#barge")
@@ -450,7 +450,7 @@ def test_a_conversation_with_the_server_and_a_barge_in(
     wait(visit, "answered", "ms")
     upstream.events, upstream.pause_s = whole(), 0
     visit.page.fill("#reply", "Yes, please.")
-    visit.page.click("#talk")
+    visit.page.click("#start-reply")
     wait(visit, "status", "Done: ")
     expect(visit.page.locator("#transcript .heard")).to_have_text(["Yes,", "please."])
     assert visit.page.locator("#problem").is_hidden()
@@ -592,6 +592,8 @@ def test_it_works_by_keyboard_alone(open_page: Open, upstream: Upstream) -> None
     expect(visit.page.locator("#reply")).to_be_visible()
     expect(visit.page.locator("#input")).to_be_hidden()
     keys.press("ArrowRight")
+    expect(visit.page.locator("#instructions")).to_be_visible()
+    keys.press("ArrowRight")
     expect(visit.page.locator("#input")).to_be_visible()
 
 
@@ -611,7 +613,7 @@ def test_the_page_fits_a_phone_without_scrolling_sideways(open_page: Open, schem
         viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True, is_mobile=True
     )
     visit.page.fill("#input", "An" + "other" * 60)
-    for tab in ("speak", "talk"):
+    for tab in ("speak", "stream"):
         visit.page.tap(f"#tab-{tab}")
         for program in ("curl", "python", "socket"):
             visit.page.tap(f"#tab-{program}")
@@ -647,4 +649,6 @@ def test_text_contrasts_with_its_background(scheme: str) -> None:
     for text, grounds in on.items():
         for ground in grounds:
             assert contrast(text, ground) >= 4.5, (text, ground)
+    for stage in range(1, 6):
+        assert contrast(f"stage-{stage}", "ground") >= 3
     assert contrast("edge", "card") >= 3  # WCAG 1.4.11: the edge of what can be clicked

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,20 +49,25 @@ window.AudioContext = class extends AudioContext {
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """The installed browser; without one, the test is skipped."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """The installed browser, with `more` options; without one, the test is skipped."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         # With _allow_recorder the browser does not know that the page comes from localhost, and would refuse its
         # WebSocket to localhost.
-        options = ["--disable-features=LocalNetworkAccessChecks"]
+        options = ["--disable-features=LocalNetworkAccessChecks", *more]
         if os.geteuid() == 0:
             options.append("--no-sandbox")  # the sandbox does not run as root, as in a container
         browser = playwright.chromium.launch(executable_path=program, args=options)
         yield browser
         browser.close()
+
+
+def with_microphone(recording: Path) -> tuple[str, ...]:
+    """Options of a browser whose microphone plays this WAV once, from when it is opened, and then nothing."""
+    return "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={recording}%noloop"
 
 
 def _allow_recorder(route: Route) -> None:

@@ -77,7 +77,7 @@ def _whereabouts(thread: threading.Thread, server: uvicorn.Server) -> str:
 
 @dataclass
 class Pair:
-    """`orpheus serve` as a user starts it."""
+    """`orpheus serve`, or `orpheus talk`, as a user starts it."""
 
     process: subprocess.Popen[str]
     url: str
@@ -100,15 +100,15 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running_pair(tmp_path: Path, *options: str, **environment: str) -> Iterator[Pair]:
+def running_pair(tmp_path: Path, *options: str, command: str = "serve", **environment: str) -> Iterator[Pair]:
     """Both tiers as processes on free ports, ready; stopped at the end."""
     port, llama_port = free_port(), free_port()
-    command = [sys.executable, "-P", "-m", "orpheus", "serve", "--port", str(port)]
-    command += ["--llama-port", str(llama_port), *options]
+    words = [sys.executable, "-P", "-m", "orpheus", command, "--port", str(port)]
+    words += ["--llama-port", str(llama_port), *options]
     log = tmp_path / "serve.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command,
+            words,
             env=clean_environment(**environment),
             cwd=tmp_path,
             stdout=output,

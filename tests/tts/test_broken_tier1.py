@@ -22,6 +22,7 @@ from benchmarks.faults.broken_tier1 import (
     some_frames,
 )
 from orpheus.errors import NotReady, OrpheusError, UpstreamError
+from orpheus.http import refusals
 from orpheus.http.responses import retry_after_s
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
@@ -46,7 +47,7 @@ def _server() -> Iterator[BrokenTier1]:
 @pytest.fixture
 def broken(_server: BrokenTier1, monkeypatch: pytest.MonkeyPatch) -> BrokenTier1:
     monkeypatch.setattr(token_source, "STALL_TIMEOUT_S", STALL_S)
-    monkeypatch.setattr(token_source, "ERROR_BODY_TIMEOUT_S", STALL_S)
+    monkeypatch.setattr(refusals, "ERROR_BODY_TIMEOUT_S", STALL_S)
     return _server
 
 

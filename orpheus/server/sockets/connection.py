@@ -40,8 +40,10 @@ class ClientStalled(Exception):
 class Connection:
     """What every protocol needs of its WebSocket."""
 
-    def __init__(self, socket: WebSocket) -> None:
+    def __init__(self, socket: WebSocket, *, may_be_silent: bool = False) -> None:
+        """`may_be_silent`: a client that sends nothing is not closed, as long as its WebSocket is alive."""
         self.socket = socket
+        self._may_be_silent = may_be_silent
         self.sent_s = time.monotonic()  # of the last frame
         self.has_text = False  # set by the protocol at the client's first text
         self._active_s = self.sent_s  # of the last message received or audio sent
@@ -82,10 +84,10 @@ class Connection:
         """The next message. WebSocketDisconnect if the client left, ClientIdle if neither side is active."""
         while True:
             limit_s = IDLE_S if self.has_text else FIRST_TEXT_S
+            left_s = self._active_s + limit_s - time.monotonic()
+            ends_s = None if self._may_be_silent else asyncio.get_running_loop().time() + left_s
             try:
-                async with asyncio.timeout_at(
-                    asyncio.get_running_loop().time() + self._active_s + limit_s - time.monotonic()
-                ):
+                async with asyncio.timeout_at(ends_s):
                     message = await self.socket.receive()
             except TimeoutError:
                 if time.monotonic() - self._active_s >= limit_s:

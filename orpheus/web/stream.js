@@ -1,4 +1,4 @@
-// Conversation mode: a reply is typed word by word over `WS /v1/audio/speech/stream` and heard while it is being typed,
+// Word by word: a reply is typed word by word over `WS /v1/audio/speech/stream` and heard while it is being typed,
 // until the listener barges in. One connection serves all replies; each is an utterance, numbered as the server does.
 
 import { wordInterval } from "./form.js";
@@ -6,7 +6,7 @@ import { PcmReader, wav } from "./formats.js";
 import { ms } from "./output.js";
 import { Problem, problemOfClose } from "./problems.js";
 
-export class Conversation {
+export class Stream {
   constructor(output) {
     this._output = output;
     this._socket = null;

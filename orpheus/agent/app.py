@@ -1,0 +1,42 @@
+"""The agent on tier 2's application. conversation.py says what happens in a conversation, sockets/ how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from orpheus.agent import speech_to_speech
+from orpheus.agent.agent import Agent, load_ports
+from orpheus.agent.conversation import Ports
+from orpheus.agent.sockets import realtime
+from orpheus.server.service import SpeechService
+from orpheus.settings import Settings
+
+
+def install(
+    app: FastAPI,
+    service: SpeechService,
+    settings: Settings,
+    load: Callable[[Settings], Ports] = load_ports,
+) -> Agent:
+    """Add the agent's routes, and its start and end to the application's. `load` makes its ports, in a thread."""
+    agent = Agent(service, settings, load)
+    app.include_router(
+        speech_to_speech.routes(
+            service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, settings
+        )
+    )
+    app.include_router(realtime.routes(agent, service))
+    app.router.routes.insert(0, realtime.OfferedRoute(agent, service))
+    below = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with below(app) as state, agent.running():
+            yield state
+
+    app.router.lifespan_context = lifespan
+    return agent

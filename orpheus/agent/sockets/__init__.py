@@ -1,0 +1,1 @@
+"""The protocols that a conversation is held over, one per file."""

@@ -1,0 +1,526 @@
+"""`WS /v1/realtime`: OpenAI's Realtime protocol (GA), for any of its clients.
+
+    ▶ session.update  input_audio_buffer.append …  conversation.item.create …  response.create  response.cancel
+    ◀ session.created  input_audio_buffer.speech_started …  conversation.item.added …  response.output_audio.delta …  error
+
+Also at `/realtime`, which some clients make of their base URL, and at `/ws` for who offers the subprotocol `realtime`.
+`POST /v1/realtime/client_secrets` gives a browser a key of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, cast
+
+import numpy as np
+from fastapi import APIRouter, Request, WebSocket
+from pydantic import BaseModel, Field
+from starlette.routing import Match, WebSocketRoute
+from starlette.types import Scope
+
+from orpheus.agent import events as told
+from orpheus.agent.agent import Agent
+from orpheus.agent.audio import InputStream, OutputStream
+from orpheus.agent.conversation import Conversation
+from orpheus.agent.events import OUTPUT_RATE, Ask, ResponseState
+from orpheus.agent.sockets.realtime_schema import (
+    ItemBody,
+    ResponseBody,
+    Session,
+    item_body,
+    json_text,
+    parse,
+    part_body,
+)
+from orpheus.errors import BadRequest, OrpheusError
+from orpheus.http.responses import error_response
+from orpheus.server.auth import KEY_INDEX, given_keys
+from orpheus.server.client_secrets import LIFE_S, LIFE_S_MAX, LIFE_S_MIN
+from orpheus.server.openapi import errors
+from orpheus.server.service import SpeechService
+from orpheus.server.sockets.connection import Connection, serve
+from orpheus.server.sockets.messages import read_json
+from orpheus.tasks import first_of
+from orpheus.voices import find_voice
+
+PATHS = ("/v1/realtime", "/realtime")
+SUBPROTOCOL = "realtime"
+MAX_SESSION_S = 3600.0  # OpenAI's
+MAX_UNSENT = 32  # events, beyond which nothing more is made until the client has read
+MAX_DELTA_BYTES = 48_000  # of audio in one event: a second
+MAX_EVENT_ID_CHARS = 512
+
+
+def routes(agent: Agent, service: SpeechService) -> APIRouter:
+    router = APIRouter()
+
+    async def converse(socket: WebSocket) -> None:
+        """Hold a conversation."""
+        await _converse(agent, service, socket)
+
+    for path in PATHS:
+        router.websocket(path)(converse)
+
+    @router.post("/v1/realtime/client_secrets", responses=errors(400, 401, 429))
+    async def client_secrets(request: Request, body: SecretBody | None = None) -> dict[str, Any]:
+        """A key for one browser: it may open `/v1/realtime` with it, until it expires."""
+        body = body or SecretBody()
+        session = Session().updated(body.session)
+        life_s = body.expires_after.seconds if body.expires_after else LIFE_S
+        secret = service.secrets.mint(body.session, life_s, request.scope.get(KEY_INDEX))
+        return {
+            "value": secret.value,
+            "expires_at": int(secret.expires_s),
+            "session": session.body(id=_new_id("sess"), expires_at=int(secret.expires_s)),
+        }
+
+    return router
+
+
+class OfferedRoute(WebSocketRoute):
+    """`/ws` of the speech service is another protocol: this takes those who ask for Realtime there, and no one else."""
+
+    def __init__(self, agent: Agent, service: SpeechService) -> None:
+        async def converse(socket: WebSocket) -> None:
+            await _converse(agent, service, socket)
+
+        super().__init__("/ws", converse)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if SUBPROTOCOL not in scope.get("subprotocols", ()):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+class ExpiresAfter(BaseModel):
+    anchor: str = "created_at"
+    seconds: int = Field(default=LIFE_S, ge=LIFE_S_MIN, le=LIFE_S_MAX)
+
+
+class SecretBody(BaseModel):
+    expires_after: ExpiresAfter | None = None
+    session: dict[str, Any] = Field(default={}, description="as in session.update")
+
+
+async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> None:
+    try:
+        changes: dict[str, Any] = {"model": model} if (model := socket.query_params.get("model")) else {}
+        for key in given_keys(socket.scope):
+            if (secret := service.secrets.find(key)) is not None:
+                changes = {**changes, **secret.session}
+        session = Session().updated(changes)
+        with agent.admitted():
+            offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
+            await socket.accept(SUBPROTOCOL if offered else None)
+            connection = Connection(socket, may_be_silent=True)
+            await serve(connection, _RealtimeSession(agent, service, connection, session).run())
+    except OrpheusError as error:
+        await error_response(error)(socket.scope, socket.receive, socket.send)
+
+
+class _Outbox:
+    """Frames on their way to the client, in order. `put` never waits; `room` does, while the client does not read."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._frames: deque[str] = deque()
+        self._wanted = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    def put(self, frame: str) -> None:
+        self._frames.append(frame)
+        self._wanted.set()
+        if len(self._frames) > MAX_UNSENT:
+            self._drained.clear()
+
+    async def room(self) -> None:
+        await self._drained.wait()
+
+    async def run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            while self._frames:
+                await self._connection.send(self._frames.popleft())
+                if len(self._frames) <= MAX_UNSENT // 2:
+                    self._drained.set()
+            self._wanted.clear()
+
+    async def flush(self) -> None:
+        while self._frames:
+            await self._connection.send(self._frames.popleft())
+
+
+class _RealtimeSession:
+    """One connection."""
+
+    def __init__(
+        self, agent: Agent, service: SpeechService, connection: Connection, session: Session
+    ) -> None:
+        self._agent = agent
+        self._service = service
+        self._connection = connection
+        self._outbox = _Outbox(connection)
+        self._session = session
+        self._id = _new_id("sess")
+        self._ends_s = time.time() + MAX_SESSION_S
+        self._input = InputStream(session.audio.input.format.wire)
+        self._outputs: dict[str, OutputStream] = {}  # by response
+        self._conversation: Conversation | None = None
+
+    async def run(self) -> None:
+        self._send("session.created", session=self._session_body())
+        try:
+            async with asyncio.timeout(MAX_SESSION_S):
+                await first_of(
+                    self._outbox.run(),
+                    self._hold(),
+                    self._connection.keep_alive(self._keep_alive),
+                )
+        except TimeoutError:
+            minutes = MAX_SESSION_S / 60
+            expired = BadRequest(
+                f"Your session hit the maximum duration of {minutes:g} minutes.", code="session_expired"
+            )
+            self._send_error(expired)
+            await self._outbox.flush()
+
+    async def _keep_alive(self) -> None:
+        """A proxy closes what is silent."""
+        self._send("rate_limits.updated", rate_limits=[])
+
+    async def _hold(self) -> None:
+        ports = await self._agent.loaded()
+        self._conversation = conversation = Conversation(
+            ports,
+            self._service,
+            self._tell,
+            self._outbox.room,
+            self._agent.metrics,
+            self._session.config(),
+        )
+        try:
+            await first_of(self._read(conversation), conversation.run())
+        finally:
+            await conversation.aclose()
+
+    async def _read(self, conversation: Conversation) -> None:
+        while True:
+            message = await self._connection.receive()
+            event_id = None
+            try:
+                body = read_json(message) if isinstance(message, str) else None
+                if body is None:
+                    raise BadRequest(
+                        "Messages must be text frames with a JSON object that has a 'type'.",
+                        code="invalid_json",
+                    )
+                given = body.get("event_id")
+                event_id = given[:MAX_EVENT_ID_CHARS] if isinstance(given, str) else None
+                await self._handle(conversation, body, event_id)
+            except OrpheusError as error:
+                self._send_error(error, event_id)
+            await self._outbox.room()
+
+    # Client events
+
+    async def _handle(self, conversation: Conversation, body: dict[str, Any], event_id: str | None) -> None:
+        match body.get("type"):
+            case "session.update":
+                self._update(conversation, _object(body, "session"))
+            case "input_audio_buffer.append":
+                await conversation.hear(self._input.add(_audio(body.get("audio"), "audio")))
+            case "input_audio_buffer.commit":
+                conversation.commit()
+            case "input_audio_buffer.clear":
+                conversation.clear()
+            case "conversation.item.create":
+                self._create_item(conversation, body)
+            case "conversation.item.retrieve":
+                item = conversation.history.get(_id(body, "item_id"))
+                self._send("conversation.item.retrieved", item=item_body(item))
+            case "conversation.item.truncate":
+                end_ms = body.get("audio_end_ms")
+                if (
+                    isinstance(end_ms, bool)
+                    or not isinstance(end_ms, int | float)
+                    or not -1e12 < end_ms < 1e12
+                ):
+                    raise BadRequest(
+                        "audio_end_ms must be a number of milliseconds.",
+                        param="audio_end_ms",
+                        code="invalid_value",
+                    )
+                conversation.truncate(_id(body, "item_id"), round(end_ms))
+            case "conversation.item.delete":
+                conversation.delete_item(_id(body, "item_id"))
+            case "response.create":
+                response = ResponseBody() if body.get("response") is None else None
+                if response is None:
+                    response = cast(ResponseBody, parse(ResponseBody, _object(body, "response"), "response."))
+                ask = response.ask(self._session, conversation.history.get, _new_id)
+                self._check(ask)
+                conversation.respond(ask)
+            case "response.cancel":
+                response_id = body.get("response_id")
+                conversation.cancel(response_id if isinstance(response_id, str) else None)
+            case "output_audio_buffer.clear":
+                conversation.silence()
+            case other:
+                raise BadRequest(
+                    f"Invalid value: {str(other)[:60]!r}. Send an event of OpenAI's Realtime protocol.",
+                    param="type",
+                    code="invalid_value",
+                )
+
+    def _update(self, conversation: Conversation, changes: dict[str, Any]) -> None:
+        session = self._session.updated(changes)
+        self._check(Ask(session.config()))
+        old, self._session = self._session, session
+        if session.audio.input.format != old.audio.input.format:
+            self._input = InputStream(session.audio.input.format.wire)
+        conversation.config = session.config()
+        self._send("session.updated", session=self._session_body())
+
+    def _check(self, ask: Ask) -> None:
+        """BadRequest for a voice that there is not."""
+        find_voice(ask.config.voice, self._service.languages)
+
+    def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
+        given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
+        if given.type == "item_reference":
+            raise BadRequest("item.type: an item_reference is for response.create.", param="item.type")
+        if given.type != "message" and not given.call_id:
+            raise BadRequest(
+                "Missing required parameter: 'item.call_id'.",
+                param="item.call_id",
+                code="missing_required_parameter",
+            )
+        sounds = [
+            _audio(content.audio, "item.content")
+            for content in given.content
+            if content.type == "input_audio" and content.audio and not content.transcript
+        ]
+        stream = InputStream(self._session.audio.input.format.wire)
+        samples = np.concatenate([stream.add(sound) for sound in sounds]) if sounds else None
+        after = body.get("previous_item_id")
+        conversation.create_item(
+            given.item(_new_id("item")), after if isinstance(after, str) else None, samples
+        )
+
+    # Server events
+
+    def _tell(self, event: told.Event) -> None:
+        for type, fields in self._messages(event):
+            self._send(type, **fields)
+
+    def _messages(self, event: told.Event) -> Iterator[tuple[str, dict[str, Any]]]:
+        match event:
+            case told.UserStarted(item_id, start_ms):
+                yield "input_audio_buffer.speech_started", {"item_id": item_id, "audio_start_ms": start_ms}
+            case told.UserStopped(item_id, end_ms):
+                yield "input_audio_buffer.speech_stopped", {"item_id": item_id, "audio_end_ms": end_ms}
+            case told.IdleTimeout(item_id, start_ms, end_ms):
+                fields: dict[str, Any] = {"audio_start_ms": start_ms, "audio_end_ms": end_ms}
+                yield "input_audio_buffer.timeout_triggered", {"item_id": item_id, **fields}
+            case told.InputCommitted(item_id, previous_id):
+                fields = {"item_id": item_id, "previous_item_id": previous_id}
+                yield "input_audio_buffer.committed", fields
+            case told.InputCleared():
+                yield "input_audio_buffer.cleared", {}
+            case told.ItemAdded(item, previous_id):
+                fields = {"item": item_body(item), "previous_item_id": previous_id}
+                yield "conversation.item.added", fields
+            case told.ItemDone(item, previous_id):
+                fields = {"item": item_body(item), "previous_item_id": previous_id}
+                yield "conversation.item.done", fields
+            case told.ItemTruncated(item_id, audio_end_ms):
+                fields = {"item_id": item_id, "content_index": 0, "audio_end_ms": audio_end_ms}
+                yield "conversation.item.truncated", fields
+            case told.ItemDeleted(item_id):
+                yield "conversation.item.deleted", {"item_id": item_id}
+            case told.TranscriptAdded() | told.TranscriptDone() | told.TranscriptFailed():
+                if self._session.audio.input.transcription is not None:
+                    yield self._transcript(event)
+            case told.Failed(error):
+                yield "error", {"error": _error(error, None)}
+            case told.ResponseStarted(response):
+                self._outputs[response.id] = OutputStream(self._session.audio.output.format.wire, OUTPUT_RATE)
+                yield "response.created", {"response": self._response(response)}
+            case told.ResponseDone(response):
+                self._outputs.pop(response.id, None)
+                yield "response.done", {"response": self._response(response)}
+            case _:
+                yield from self._output(event)
+
+    def _transcript(
+        self, event: told.TranscriptAdded | told.TranscriptDone | told.TranscriptFailed
+    ) -> tuple[str, dict[str, Any]]:
+        fields: dict[str, Any] = {"item_id": event.item_id, "content_index": 0}
+        more: dict[str, Any]
+        match event:
+            case told.TranscriptAdded():
+                name, more = "delta", {"delta": event.text}
+            case told.TranscriptDone():
+                usage = {"type": "duration", "seconds": round(event.audio_s, 3)}
+                name, more = "completed", {"transcript": event.text, "usage": usage}
+            case told.TranscriptFailed():
+                name, more = "failed", {"error": event.error.body()["error"]}
+        return f"conversation.item.input_audio_transcription.{name}", fields | more
+
+    def _output(self, event: told.Event) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Events of an item of a response."""
+        match event:
+            case told.OutputAdded(response_id, index, item) | told.OutputDone(response_id, index, item):
+                name = "added" if isinstance(event, told.OutputAdded) else "done"
+                fields = {"response_id": response_id, "output_index": index, "item": item_body(item)}
+                yield f"response.output_item.{name}", fields
+            case told.PartAdded(_, _, _, part):
+                yield "response.content_part.added", _place(event) | {"part": part_body(part)}
+            case told.TextAdded(_, _, _, kind, text):
+                name = "output_audio_transcript" if kind == "audio" else "output_text"
+                yield f"response.{name}.delta", _place(event) | {"delta": text}
+            case told.AudioAdded(response_id, _, _, pcm):
+                samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32767)
+                yield from self._audio(event, self._outputs[response_id].add(samples))
+            case told.PartDone(response_id, _, _, part) if part.kind == "audio":
+                if (output := self._outputs.get(response_id)) is not None and not event.cut:
+                    yield from self._audio(event, output.flush())
+                yield "response.output_audio.done", _place(event)
+                yield "response.output_audio_transcript.done", _place(event) | {"transcript": part.text or ""}
+                yield "response.content_part.done", _place(event) | {"part": part_body(part)}
+            case told.PartDone(_, _, _, part):
+                yield "response.output_text.done", _place(event) | {"text": part.text or ""}
+                yield "response.content_part.done", _place(event) | {"part": part_body(part)}
+            case told.ArgumentsAdded(response_id, index, item, text):
+                fields = {"response_id": response_id, "item_id": item.id, "output_index": index}
+                yield (
+                    "response.function_call_arguments.delta",
+                    fields | {"call_id": item.call_id, "delta": text},
+                )
+            case told.ArgumentsDone(response_id, index, item):
+                fields = {"response_id": response_id, "item_id": item.id, "output_index": index}
+                call = {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+                yield "response.function_call_arguments.done", fields | call
+
+    def _audio(self, event: Any, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+        for start in range(0, len(data), MAX_DELTA_BYTES):
+            delta = base64.b64encode(data[start : start + MAX_DELTA_BYTES]).decode()
+            yield "response.output_audio.delta", _place(event) | {"delta": delta}
+
+    def _response(self, response: ResponseState) -> dict[str, Any]:
+        ask, config = response.ask, response.ask.config
+        details: dict[str, Any] | None = None
+        if response.status not in ("in_progress", "completed"):
+            details = {"type": response.status}
+            if response.reason is not None:
+                details["reason"] = response.reason
+            if response.error is not None:
+                error = response.error
+                details["error"] = {
+                    "type": error.type,
+                    "code": error.code or error.type,
+                    "message": error.message,
+                }
+        usage = None
+        if response.status != "in_progress":
+            usage = _usage(response)
+        body = {
+            "object": "realtime.response",
+            "id": response.id,
+            "status": response.status,
+            "status_details": details,
+            "output": [item_body(item) for item in response.output],
+            "conversation_id": self._conversation.id if self._conversation and ask.kept else None,
+            "output_modalities": [config.modality],
+            "max_output_tokens": config.max_tokens or "inf",
+            "audio": {
+                "output": {
+                    "format": self._session.audio.output.format.json_body(),
+                    "voice": config.voice,
+                }
+            },
+            "usage": usage,
+            "metadata": dict(ask.metadata) if ask.metadata is not None else None,
+        }
+        if response.status != "in_progress":
+            body["orpheus"] = asdict(response.timings)
+        return body
+
+    def _session_body(self) -> dict[str, Any]:
+        return self._session.body(id=self._id, expires_at=int(self._ends_s))
+
+    def _send_error(self, error: OrpheusError, event_id: str | None = None) -> None:
+        self._send("error", error=_error(error, event_id))
+
+    def _send(self, type: str, **fields: Any) -> None:
+        self._outbox.put(json_text({"type": type, "event_id": _new_id("event"), **fields}))
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex[:24]}"
+
+
+def _place(event: Any) -> dict[str, Any]:
+    return {
+        "response_id": event.response_id,
+        "item_id": event.item_id,
+        "output_index": event.index,
+        "content_index": 0,
+    }
+
+
+def _error(error: OrpheusError, event_id: str | None) -> dict[str, Any]:
+    body = cast(dict[str, Any], error.body()["error"])
+    return {**body, "code": body["code"] or body["type"], "event_id": event_id}
+
+
+def _usage(response: ResponseState) -> dict[str, Any]:
+    asked, answered = response.prompt_tokens, response.completion_tokens
+    return {
+        "total_tokens": asked + answered,
+        "input_tokens": asked,
+        "output_tokens": answered,
+        "input_token_details": {"text_tokens": asked, "audio_tokens": 0, "cached_tokens": 0},
+        "output_token_details": {"text_tokens": answered, "audio_tokens": 0},
+    }
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if not isinstance(value, dict):
+        raise BadRequest(
+            f"Missing required parameter: '{name}', an object.",
+            param=name,
+            code="missing_required_parameter" if value is None else "invalid_value",
+        )
+    return value
+
+
+def _id(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise BadRequest(
+            f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+        )
+    return value
+
+
+def _audio(encoded: Any, param: str) -> bytes:
+    if not isinstance(encoded, str):
+        raise BadRequest(
+            f"Missing required parameter: '{param}', base64 audio.",
+            param=param,
+            code="missing_required_parameter",
+        )
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"Invalid '{param}': it is not base64.", param=param, code="invalid_value") from None

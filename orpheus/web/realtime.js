@@ -1,0 +1,54 @@
+// A connection of OpenAI's Realtime protocol, opened with a secret of its own: a key in a WebSocket's subprotocol may
+// hold only some characters, and a browser does not tell a page why a WebSocket was refused.
+
+import { Problem, problemOf, unreachable } from "./problems.js";
+
+const MODEL = "orpheus";
+
+export class Realtime {
+  /** `event` gets each message, `closed` the close event, unless it was closed from here. Throws a Problem. */
+  static async open(key, event, closed) {
+    const secret = await newSecret(key);
+    const url = new URL(`v1/realtime?model=${MODEL}`, document.baseURI.replace(/^http/, "ws"));
+    const socket = new WebSocket(url, ["realtime", `openai-insecure-api-key.${secret}`]);
+    await new Promise((opened, failed) => {
+      socket.onopen = opened;
+      socket.onclose = (closing) => failed(problemOfEnd(closing));
+    });
+    socket.onmessage = ({ data }) => event(JSON.parse(data));
+    socket.onclose = closed;
+    return new Realtime(socket);
+  }
+
+  constructor(socket) {
+    this._socket = socket;
+  }
+
+  send(type, fields) {
+    if (this._socket.readyState === WebSocket.OPEN) this._socket.send(JSON.stringify({ type, ...fields }));
+  }
+
+  close() {
+    this._socket.onmessage = this._socket.onclose = null;
+    this._socket.close();
+  }
+}
+
+/** A close event → a Problem, for a connection that is not opened again. */
+export function problemOfEnd({ code, reason }) {
+  if (code === 1013)
+    return new Problem("The server has no room for another conversation.", `Try again in a moment. ${reason}`.trim());
+  return new Problem("The conversation broke off.", `${reason || "Is the server still running? A proxy in between must allow WebSockets."} Start again.`);
+}
+
+async function newSecret(key) {
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch("v1/realtime/client_secrets", { method: "POST", headers, body: "{}" }).catch(() => null);
+  if (response?.status === 404)
+    throw new Problem(
+      "The voice agent is not running on this server.",
+      "Start the server with `make talk`, or with `orpheus talk` in the place of `orpheus serve`.",
+    );
+  if (!response?.ok) throw response ? await problemOf(response) : unreachable();
+  return (await response.json()).value;
+}

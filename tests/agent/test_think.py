@@ -252,7 +252,9 @@ async def test_whatever_was_said_fits_and_the_instructions_are_kept(
 
 @pytest.mark.slow
 async def test_a_full_context_is_answered(llm: EmbeddedThinker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_llm, "FIRST_TOKEN_TIMEOUT_S", 300.0)  # a busy machine reads a thousand tokens slowly
+    monkeypatch.setattr(
+        embedded_llm, "FIRST_TOKEN_TIMEOUT_S", 300.0
+    )  # a busy machine reads a thousand tokens slowly
     talk = asks(*["I like to talk about the weather, and about nothing else at all."] * 199)
     for turns in (199, 200):
         _, end = await read(llm, talk[:turns])

@@ -7,20 +7,22 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from benchmarks.faults import bodies, hostile, wire
-from benchmarks.faults.clients import SENTENCE, SESSION, SOCKETS, spoken_on
+from benchmarks.faults.clients import CLOSE, SENTENCE, SESSION, SOCKETS, spoken_on
 from benchmarks.faults.hostile import SPEECH, answer_of, asked, opened, post
 from benchmarks.faults.stage import KEYED, Case, Stage
 
 PEOPLE = 6
 WATCH_S = 0.5
-GROWTH_MB = 48.0  # most between the first and the last fifth of the time, of all tiers
-SPREAD = (
-    40  # most descriptors by which a late fifth may exceed an early one: connections that are open just then
-)
+GROWTH_MB = 32.0  # most between the second and the last fifth of the time, of both tiers
+SPREAD = 20  # descriptors by which one fifth may differ from another: connections that are open just then
 FREE_S = 30.0
+REQUESTS = [sent for sent, _ in wire.wrong_requests(SPEECH, KEYED).values()]
+HANDSHAKES = [sent for sent, _ in wire.wrong_handshakes(SESSION, KEYED).values()]
+FRAMES = [sent for sent, _ in wire.WRONG_FRAMES.values()]
 
 
 def cases(seconds: float) -> Iterator[Case]:
@@ -49,31 +51,37 @@ def _churn(stage: Stage, seconds: float) -> str | None:
     people = [threading.Thread(target=person, args=(number,)) for number in range(PEOPLE)]
     for one in people:
         one.start()
-    memory_mb: list[float] = []
+    memory_mb: dict[str, list[float]] = {tier.name: [] for tier in stage.tiers}
     descriptors: list[int] = []
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         time.sleep(WATCH_S)
-        memory_mb.append(sum(tier.memory_mb() for tier in stage.tiers))
+        for tier in stage.tiers:
+            memory_mb[tier.name].append(tier.memory_mb())
         descriptors.append(sum(tier.descriptors().total() for tier in stage.tiers))
     stop.set()
     for one in people:
         one.join()
-    fifth = max(1, len(memory_mb) // 5)
-    early, late = slice(fifth, 2 * fifth), slice(-fifth, None)
-    stage.grown_mb = max(0.0, statistics.median(memory_mb[late]) - statistics.median(memory_mb[early]))
-    print(
-        f"     {sum(counts)} visits; memory {statistics.median(memory_mb[early]):.0f} MB, at the end "
-        f"{statistics.median(memory_mb[late]):.0f}; descriptors {statistics.median(descriptors[early]):.0f}, at the end "
-        f"{statistics.median(descriptors[late]):.0f}, at most {max(descriptors)}"
-    )
+    print(f"     {sum(counts)} visits; medians of each fifth of the time:")
+    for name, values in memory_mb.items():
+        fifths = _fifths(values)
+        stage.grown_mb += max(0.0, fifths[-1] - fifths[1])
+        print(f"     memory of {name} in MB", *(f"{value:.0f}" for value in fifths))
+    held = _fifths(descriptors)
+    print("     descriptors", *(f"{value:.0f}" for value in held), f"at most {max(descriptors)}")
     if problems:
         return f"{len(problems)} visits went wrong: {problems[0]}"
     if stage.grown_mb > GROWTH_MB:
         return f"memory grew by {stage.grown_mb:.0f} MB"
-    if statistics.median(descriptors[late]) > statistics.median(descriptors[early]) + SPREAD:
-        return f"descriptors grew from {descriptors[early]} to {descriptors[late]}"
+    if held[-1] > held[1] + SPREAD:
+        return f"descriptors grew from {held[1]:.0f} to {held[-1]:.0f}"
     return None
+
+
+def _fifths(values: Sequence[float]) -> list[float]:
+    """The median of each fifth."""
+    ends = [len(values) * number // 5 for number in range(6)]
+    return [statistics.median(values[start:end] or values) for start, end in pairwise(ends)]
 
 
 def _visit(stage: Stage, chance: random.Random) -> None:
@@ -85,7 +93,7 @@ def _visit(stage: Stage, chance: random.Random) -> None:
                 "input": text,
                 "response_format": chance.choice(["pcm", "mp3", "wav", "flac", "opus", "aac"]),
             }
-            status = asked(stage.url, post(fields, headers=[*KEYED, ("Connection", "close")]), 60).status
+            status = asked(stage.url, post(fields, headers=[*KEYED, CLOSE]), 60).status
             if status not in (200, 429):
                 raise ValueError(f"speech was answered {status}")
         case 2:
@@ -97,17 +105,15 @@ def _visit(stage: Stage, chance: random.Random) -> None:
             with contextlib.closing(
                 hostile.socket_of(stage.url, chance.choice(SOCKETS), KEYED)
             ) as connection:
-                connection.sendall(chance.choice(list(wire.WRONG_FRAMES.values()))[0])
+                connection.sendall(chance.choice(FRAMES))
                 answer_of(connection, 5)
         case 6:
-            sent, _ = chance.choice(list(wire.wrong_requests(SPEECH, KEYED).values()))
-            asked(stage.url, sent, 5)
+            asked(stage.url, chance.choice(REQUESTS), 5)
         case 7:
             body = chance.choice(list(bodies.SPEECH_BODIES.values()))
-            asked(stage.url, post(body, headers=KEYED), 5)
+            asked(stage.url, post(body, headers=[*KEYED, CLOSE]), 5)
         case 8:
-            sent, _ = chance.choice(list(wire.wrong_handshakes(SESSION, KEYED).values()))
-            asked(stage.url, sent, 5)
+            asked(stage.url, chance.choice(HANDSHAKES), 5)
         case _:
             name = chance.choice([name for name in hostile.FLOODS if name != "new_connections"])
             with hostile.flooded(stage.url, hostile.FLOODS[name], 1, KEYED):

@@ -18,7 +18,10 @@ HAS_IT = "#!/bin/sh\n"
 def make(*words: str, path: Path | None = None, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     program = shutil.which("make")
     assert program
-    given = {**os.environ, "PATH": str(path), "CXX": ""} if path else None
+    # The tests may run under make, whose variables are not those of this one.
+    given = {name: value for name, value in os.environ.items() if name != "CMAKE_ARGS" and "MAKE" not in name}
+    if path:
+        given |= {"PATH": str(path), "CXX": ""}
     return subprocess.run(
         [program, "-C", str(folder), *words],
         env=given,

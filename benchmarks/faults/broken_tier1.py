@@ -413,23 +413,28 @@ class BrokenTier1:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-            size = next(
-                (int(line[15:]) for line in head.splitlines() if line.startswith("content-length:")), 0
-            )
-            body = (await reader.readexactly(size)).decode()
-            play = self._fault_for(body).play if head.startswith("post") else self.health
-            self.heads.append(head)
-            self.bodies.append(body)
-            playing = asyncio.ensure_future(play(Peer(writer)))
-            leaving = asyncio.ensure_future(reader.read())  # a client that goes away ends the performance
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                await self._play(reader, Peer(writer))
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _play(self, reader: asyncio.StreamReader, peer: Peer) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        size = next((int(line[15:]) for line in head.splitlines() if line.startswith("content-length:")), 0)
+        body = (await reader.readexactly(size)).decode()
+        play = self._fault_for(body).play if head.startswith("post") else self.health
+        self.heads.append(head)
+        self.bodies.append(body)
+        playing = asyncio.ensure_future(play(peer))
+        leaving = asyncio.ensure_future(reader.read())  # a client that goes away ends the performance
+        try:
             await asyncio.wait([playing, leaving], return_when=asyncio.FIRST_COMPLETED)
+        finally:
             for task in (playing, leaving):
                 task.cancel()
             await asyncio.gather(playing, leaving, return_exceptions=True)
-        self.open -= 1
-        writer.close()
 
     @contextlib.contextmanager
     def served(self) -> Iterator[BrokenTier1]:

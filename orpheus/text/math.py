@@ -6,7 +6,7 @@ A formula in LaTeX that is not understood as a whole is left out: read letter by
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 MAX_FORMULA_CHARS = 500  # between its delimiters
@@ -160,6 +160,7 @@ _POWER = re.compile(
     rf"{_BEGIN}(?P<base>\d{{1,9}}(?:[.,]\d{{1,9}})?|[A-Za-z])"
     rf"(?:(?P<superscript>[⁻]?[⁰¹²³⁴-⁹]{{1,4}})|\^(?P<caret>-?\d{{1,4}}|[A-Za-z])){_END}"
 )
+_NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 # Signs that mean the same in any text: "1 € = 100 cents".
 _SIGN = re.compile(r"(?<=\S) [×÷=≠≤≥≈] (?=\S)")
@@ -191,17 +192,26 @@ def is_open(text: str) -> bool:
     return False
 
 
-def read_arithmetic(text: str, language: str) -> str:
-    """`text` with the signs between and above its numbers in words: "3 × 4 = 12" → "3 times 4 equals 12"."""
+def read_arithmetic(text: str, language: str, is_number: Callable[[str], bool]) -> str:
+    """`text` with the signs between and above its numbers in words: "3 × 4 = 12" → "3 times 4 equals 12".
+
+    The signs stay where `is_number` denies one of the numbers: what is not understood is left as a whole.
+    """
     words = _LANGUAGES.get(language)
     if words is None or (text.isascii() and not re.search(r"[=+*/^<>]", text)):
         return text
+
+    def understood(read: Callable[[re.Match[str]], str]) -> Callable[[re.Match[str]], str]:
+        return lambda match: read(match) if all(map(is_number, _NUMBER.findall(match[0]))) else match[0]
+
     text = _ARITHMETIC.sub(
-        lambda match: match["opening"] + _spaced_operators(match["expression"], words), text
+        understood(lambda match: match["opening"] + _spaced_operators(match["expression"], words)), text
     )
-    text = _POWER.sub(lambda match: _read_power(match, words), text)
+    text = _POWER.sub(understood(lambda match: _read_power(match, words)), text)
     text = _SIGN.sub(lambda match: f" {words.operators[match[0].strip()]} ", text)
-    return _ROOT.sub(lambda match: match["opening"] + words.root.format(a=match["radicand"]), text)
+    return _ROOT.sub(
+        understood(lambda match: match["opening"] + words.root.format(a=match["radicand"])), text
+    )
 
 
 def _spaced_operators(expression: str, words: _Words) -> str:

@@ -47,9 +47,13 @@ def verbalize(text: str, language: str) -> str:
     rules = LANGUAGES.get(language)
     if rules is None:
         return text
-    text = read_arithmetic(text, language)
-    return _expression(rules).sub(
-        lambda match: match["opening"] + _words(match, rules), text, count=MAX_NUMBERS
+    text = read_arithmetic(text, language, lambda number: not re.search(r"\d", _verbalize(number, rules)))
+    return _verbalize(text, rules)
+
+
+def _verbalize(text: str, language: Language) -> str:
+    return _expression(language).sub(
+        lambda match: match["opening"] + _words(match, language), text, count=MAX_NUMBERS
     )
 
 

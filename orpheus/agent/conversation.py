@@ -136,6 +136,7 @@ class _Turn:
         self.likeness = 0.0  # to the agent's voice
         self.comparing = False  # its likeness is being found out
         self.is_echo = False
+        self.is_asked_for = False  # the agent has asked, and waits for an answer
         self.agreement = LocalAgreement()
         self.partial_ms = 0  # of the turn when it was last transcribed
 
@@ -491,11 +492,11 @@ class Conversation:
     def _is_turn(self, turn: _Turn) -> bool:
         """Whether what was recognised is to be taken as said to the agent."""
         text = turn.heard.text.strip() if turn.heard else ""
-        if not text or (is_murmur_text(text) and not self._has_asked):
+        turn.is_asked_for = turn.is_asked_for or self._has_asked()
+        if not text or (is_murmur_text(text) and not turn.is_asked_for):
             return False
         return turn.told or not (turn.is_echo or (is_backchannel(text) and not self._is_reply(turn)))
 
-    @property
     def _has_asked(self) -> bool:
         """Whether the last that was said is a question of the agent's."""
         last = self.history.last
@@ -508,7 +509,7 @@ class Conversation:
         ends_s = self._playout.ends_s
         if self._active is not None or ends_s is None:
             return self._active is None
-        return turn.began_s >= ends_s - (EARLY_S if self._has_asked else 0.0)
+        return turn.began_s >= ends_s - (EARLY_S if turn.is_asked_for else 0.0)
 
     def _finish_turns(self) -> None:
         """Make items of the turns that are transcribed, in order."""

@@ -70,7 +70,7 @@ PROBE_MS = 320  # of speech, before the first and between two
 
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
-PLAYED_S = 6.0  # of the agent's voice that is remembered to know an echo
+PLAYED_S = 5.0  # of the agent's voice that is remembered to know an echo
 EARLY_S = 1.0  # before its end, a question can be answered
 MISSING_S = 2.0  # without audio in the middle of a turn, after which it is over
 
@@ -703,6 +703,7 @@ class Conversation:
             if self._playout.buffered_s() <= 0:
                 self._playing.clear()
             self._playing.append((item_id, spoken))
+            self._played.add(np.zeros(WINDOW_MS * SAMPLE_RATE // 2000, np.float32))  # it does not follow the one before
         spoken.sent_s += duration_s
         self._playout.add(duration_s)
         self._played.add(self._echo_input.add(pcm))

@@ -48,6 +48,7 @@ from orpheus.agent.turns import (
     TurnEvent,
     is_backchannel,
     is_barge_in,
+    is_doubtful,
     is_murmur_text,
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
@@ -66,7 +67,8 @@ MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
 FRAMES_AT_ONCE = 16  # heard before others have their turn
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
-PROBE_MS = 320  # of speech, before the first and between two
+PROBE_MS = 320  # of speech, before the first
+PROBE_AGAIN_MS = 160  # of speech, between two
 
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
@@ -129,6 +131,7 @@ class _Turn:
         self.draft: Response | None = None
         self.prompt: list[Message] = []  # that the draft answers
         self.probed: str | None = None  # what a probe has told so far; None: nothing yet
+        self.probed_likely: float | None = None
         self.probing: asyncio.Task[None] | None = None
         self.probed_ms = 0  # of speech when it was last begun
         self.run_ms = 0  # of speech since the last pause
@@ -329,7 +332,7 @@ class Conversation:
         speech_ms = turn.before_ms + turn.run_ms
         if speech_ms < PROBE_MS:
             return
-        if speech_ms - turn.probed_ms >= PROBE_MS and (turn.probing is None or turn.probing.done()):
+        if speech_ms - turn.probed_ms >= PROBE_AGAIN_MS and (turn.probing is None or turn.probing.done()):
             turn.probed_ms = speech_ms
             samples = self._buffer.slice(_samples(turn.start_ms), self._next_frame)
             turn.comparing = True
@@ -340,7 +343,7 @@ class Conversation:
         """If what was said over the agent is meant to stop it, do."""
         if turn.comparing or turn.is_echo or turn.probed == "":  # sound without words, however long it is
             return
-        if is_barge_in(turn.before_ms + turn.run_ms, turn.probed):
+        if is_barge_in(turn.before_ms + turn.run_ms, turn.probed, turn.probed_likely):
             self._tell_turn(turn)
 
     async def _probe(self, turn: _Turn, samples: Samples) -> None:
@@ -352,13 +355,13 @@ class Conversation:
             heard = await self._recognize(samples)
         except OrpheusError:
             return  # its length will tell
-        self._take_probe(turn, heard.text)
+        self._take_probe(turn, heard)
 
-    def _take_probe(self, turn: _Turn, text: str) -> None:
+    def _take_probe(self, turn: _Turn, heard: Heard) -> None:
         if turn is not self._turn or turn.told:
             return
-        turn.probed = text.strip()
-        turn.is_echo = self._is_echo(turn, text)
+        turn.probed, turn.probed_likely = heard.text.strip(), heard.likely
+        turn.is_echo = self._is_echo(turn, heard.text)
         self._barge_in(turn)
 
     async def _look_for_echo(self, turn: _Turn, samples: Samples) -> None:
@@ -442,7 +445,7 @@ class Conversation:
             turn.error = error
         else:
             if turn.hearing is not asyncio.current_task():  # the human has gone on
-                self._take_probe(turn, heard.text)
+                self._take_probe(turn, heard)
                 return
             turn.heard = heard
             turn.is_echo = turn.is_echo or (not turn.told and self._is_echo(turn, heard.text))
@@ -495,7 +498,11 @@ class Conversation:
         turn.is_asked_for = turn.is_asked_for or self._has_asked()
         if not text or (is_murmur_text(text) and not turn.is_asked_for):
             return False
-        return turn.told or not (turn.is_echo or (is_backchannel(text) and not self._is_reply(turn)))
+        if turn.told or turn.is_echo:
+            return turn.told
+        assert turn.heard is not None
+        murmured = is_backchannel(text) or is_doubtful(turn.before_ms, text, turn.heard.likely)
+        return not murmured or self._is_reply(turn)
 
     def _has_asked(self) -> bool:
         """Whether the last that was said is a question of the agent's."""
@@ -703,7 +710,9 @@ class Conversation:
             if self._playout.buffered_s() <= 0:
                 self._playing.clear()
             self._playing.append((item_id, spoken))
-            self._played.add(np.zeros(WINDOW_MS * SAMPLE_RATE // 2000, np.float32))  # it does not follow the one before
+            self._played.add(
+                np.zeros(WINDOW_MS * SAMPLE_RATE // 2000, np.float32)
+            )  # it does not follow the one before
         spoken.sent_s += duration_s
         self._playout.add(duration_s)
         self._played.add(self._echo_input.add(pcm))

@@ -150,7 +150,7 @@ class _Answers:
             await asyncio.sleep(self._chance.uniform(*LISTENED_S))
             moment = len(caller.heard)
             began_s, _ = await caller.say(sound)
-            if caller.busy or caller.since(moment, SPEECH_STARTED):
+            if caller.playing_s > 0 or caller.since(moment, SPEECH_STARTED):
                 return moment, began_s
         raise BrokenOff(f"no answer lasts {sound.seconds:.1f} s")
 

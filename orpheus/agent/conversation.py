@@ -73,6 +73,7 @@ PROBE_AGAIN_MS = 160  # of speech, between two
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
 PLAYED_S = 5.0  # of the agent's voice that is remembered to know an echo
+REPEATED_WORDS = 4  # in a row that the agent is saying: nobody says them after it while it goes on
 EARLY_S = 1.0  # before its end, a question can be answered
 MISSING_S = 2.0  # without audio in the middle of a turn, after which it is over
 
@@ -381,7 +382,8 @@ class Conversation:
             return True
         said = " ".join(_words(" ".join(spoken.text for _, spoken in self._playing)))
         words = " ".join(_words(text))
-        return turn.likeness >= MAYBE and bool(words) and f" {words} " in f" {said} "
+        alike = turn.likeness >= MAYBE or len(words.split()) >= REPEATED_WORDS
+        return alike and bool(words) and f" {words} " in f" {said} "
 
     def _tell_turn(self, turn: _Turn) -> None:
         """It is a turn: the client is told, and the agent stops."""
@@ -710,11 +712,11 @@ class Conversation:
             if self._playout.buffered_s() <= 0:
                 self._playing.clear()
             self._playing.append((item_id, spoken))
-            self._played.add(
-                np.zeros(WINDOW_MS * SAMPLE_RATE // 2000, np.float32)
-            )  # it does not follow the one before
+        ended_s = self._playout.ends_s
+        silent_s = PLAYED_S if ended_s is None else min(PLAYED_S, max(0.0, time.monotonic() - ended_s))
         spoken.sent_s += duration_s
         self._playout.add(duration_s)
+        self._played.add(np.zeros(round(silent_s * SAMPLE_RATE), np.float32))
         self._played.add(self._echo_input.add(pcm))
         self._played.drop_before(self._played.end - round(PLAYED_S * SAMPLE_RATE))
 

@@ -126,7 +126,7 @@ class Caller:
         quiet_from_s = time.monotonic()
         deadline_s = quiet_from_s + LIMIT_S
         while True:
-            now_s, last = time.monotonic(), self.heard[-1]
+            now_s, last = time.monotonic(), self.heard[-1]  # session.updated, at least
             if self.busy or last.type == "input_audio_buffer.speech_started":
                 quiet_from_s = now_s
             enough_s = UNDECIDED_S if last.type == "input_audio_buffer.speech_stopped" else QUIET_S

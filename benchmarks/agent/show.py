@@ -145,7 +145,7 @@ def draw(pyplot: Any, kinds: dict[str, list[Turn]], crowds: Sequence[Crowd]) -> 
         xlim=(0, None),
         ylim=(-len(labels) + 0.4, 0.6),
     )
-    lanes.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=7)
     curve.plot([one.people for one in crowds], [one.wait_ms for one in crowds], "o-", color=colours[1])
     curve.set(
         xlabel="conversations at once",

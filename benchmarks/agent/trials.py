@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from orpheus.ops.bench.listening import quantile
 SPEECH_STARTED = "input_audio_buffer.speech_started"
 Progress = Callable[[str], None]
 T = TypeVar("T")
+R = TypeVar("R")
 
 SERVER_VAD: dict[str, Any] = {"type": "server_vad", "silence_duration_ms": 500}
 SEMANTIC_VAD: dict[str, Any] = {"type": "semantic_vad"}
@@ -28,13 +30,34 @@ SETTLES_S = (
     1.2  # for what was heard to become a turn, if it does: more than a quiet that ends one, and a transcript
 )
 MOST_ANSWERS = 5  # tried, until one lasts
+MOST_BROKEN = 3  # conversations of one kind of trial
 UNANSWERED_S = 8.0  # after a question: no answer comes
 THINKING_S = (0.3, 0.9)  # before the next question
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for at in range(0, len(items), size):
-        yield items[at : at + size]
+async def _each(
+    url: str,
+    turns: dict[str, Any],
+    what: str,
+    items: Sequence[T],
+    one: Callable[[Caller, T], Awaitable[R]],
+    progress: Progress,
+) -> list[R]:
+    """`one` of each, TURNS_EACH in a conversation. What is broken off is told and left out; BrokenOff if much of it is."""
+    waiting, done, broken = deque(items), list[R](), 0
+    while waiting:
+        try:
+            async with calling(url, turns) as caller:
+                for _ in range(min(TURNS_EACH, len(waiting))):
+                    await caller.settled()
+                    done.append(await one(caller, waiting.popleft()))
+                    progress(f"{what}: {len(done)} of {len(items)}")
+        except BrokenOff as error:
+            broken += 1
+            progress(f"{what}: broken off, {error}")
+            if broken > MOST_BROKEN:
+                raise
+    return done
 
 
 @dataclass
@@ -86,15 +109,8 @@ def _transcripts(caller: Caller, moment: int) -> list[str]:
 async def questions(
     url: str, turns: dict[str, Any], sounds: Sequence[Sound], progress: Progress
 ) -> list[Turn]:
-    """Each said in turn, in conversations of TURNS_EACH."""
-    done: list[Turn] = []
-    for some in _batches(sounds, TURNS_EACH):
-        async with calling(url, turns) as caller:
-            for sound in some:
-                await caller.settled()
-                done.append(await ask(caller, sound))
-                progress(f"{turns['type']}: {len(done)} of {len(sounds)} questions")
-    return done
+    """Each said in turn."""
+    return await _each(url, turns, turns["type"], sounds, ask, progress)
 
 
 @dataclass
@@ -112,22 +128,22 @@ async def interruptions(url: str, sounds: Sequence[Sound], progress: Progress) -
     """Each said into an answer, every second one with the agent's echo beneath."""
     activity = VoiceActivity.load()
     over = _Answers(random.Random(1))
-    done: list[Interruption] = []
-    for some in _batches(sounds, TURNS_EACH // 2):
-        async with calling(url, SERVER_VAD) as caller:
-            for sound in some:
-                one = Interruption(sound, len(done) % 2 == 1, detected_s=_detected_s(activity(), sound))
-                caller.echo = MINUS_20_DB if one.echo else 0.0
-                moment, began_s = await over.say(caller, sound)
-                caller.echo = 0.0
-                await asyncio.sleep(SETTLES_S)
-                old = [answer for answer in caller.answers.values() if answer.created_s < began_s]
-                if started := caller.since(moment, SPEECH_STARTED):
-                    one.silent_s = max(started[0].at_s, *(answer.last_s for answer in old)) - began_s
-                one.late_bytes = sum(answer.late_bytes for answer in old)
-                done.append(one)
-                progress(f"interruptions: {len(done)} of {len(sounds)}")
-    return done
+
+    async def one(caller: Caller, item: tuple[int, Sound]) -> Interruption:
+        number, sound = item
+        found = Interruption(sound, number % 2 == 1, detected_s=_detected_s(activity(), sound))
+        caller.echo = MINUS_20_DB if found.echo else 0.0
+        moment, began_s = await over.say(caller, sound)
+        caller.echo = 0.0
+        await asyncio.sleep(SETTLES_S)
+        old = [answer for answer in caller.answers.values() if answer.created_s < began_s]
+        if started := caller.since(moment, SPEECH_STARTED):
+            found.silent_s = max(started[0].at_s, *(answer.last_s for answer in old)) - began_s
+        found.late_bytes = sum(answer.late_bytes for answer in old)
+        await caller.hang_on()
+        return found
+
+    return await _each(url, SERVER_VAD, "interruptions", [*enumerate(sounds)], one, progress)
 
 
 class _Answers:
@@ -185,49 +201,43 @@ class Try:
 
 async def noises(url: str, sounds: Sequence[Sound], progress: Progress) -> list[Try]:
     """Each while nobody speaks."""
-    done: list[Try] = []
-    async with calling(url, SERVER_VAD) as caller:
-        for sound in sounds:
-            moment = len(caller.heard)
-            await caller.say(sound)
-            await asyncio.sleep(SETTLES_S)
-            done.append(_judged(Try("noise", sound), caller, moment))
-            await caller.settled()
-            progress(f"noises: {len(done)} of {len(sounds)}")
-    return done
+
+    async def one(caller: Caller, sound: Sound) -> Try:
+        moment = len(caller.heard)
+        await caller.say(sound)
+        await asyncio.sleep(SETTLES_S)
+        return _judged(Try("noise", sound), caller, moment)
+
+    return await _each(url, SERVER_VAD, "noises", sounds, one, progress)
 
 
 async def over_answers(url: str, kind: str, sounds: Sequence[Sound], progress: Progress) -> list[Try]:
-    """Each into an answer that is being played, several into one if it lasts."""
+    """Each into an answer that is being played."""
     over = _Answers(random.Random(2))
-    done: list[Try] = []
-    for some in _batches(sounds, TURNS_EACH):
-        async with calling(url, SERVER_VAD) as caller:
-            for sound in some:
-                moment, _ = await over.say(caller, sound)
-                await asyncio.sleep(SETTLES_S)
-                done.append(_judged(Try(kind, sound), caller, moment))
-                progress(f"{kind}: {len(done)} of {len(sounds)}")
-    return done
+
+    async def one(caller: Caller, sound: Sound) -> Try:
+        moment, _ = await over.say(caller, sound)
+        await asyncio.sleep(SETTLES_S)
+        found = _judged(Try(kind, sound), caller, moment)
+        await caller.hang_on()
+        return found
+
+    return await _each(url, SERVER_VAD, kind, sounds, one, progress)
 
 
 async def echoes(url: str, count: int, progress: Progress) -> list[Try]:
     """Answers that the microphone hears from their beginning to their end, 20 dB below the loudspeaker."""
-    prompts = itertools.cycle(PROMPTS)
-    done: list[Try] = []
-    for some in _batches(range(count), TURNS_EACH):
-        async with calling(url, SERVER_VAD) as caller:
-            caller.echo = MINUS_20_DB
-            for _ in some:
-                moment = len(caller.heard)
-                await caller.write(next(prompts))
-                await caller.until(lambda: caller.playing_s > 0, "an answer")
-                await caller.settled()
-                await asyncio.sleep(SETTLES_S)
-                await caller.settled()
-                done.append(_judged(Try("echo", None), caller, moment))
-                progress(f"echo: {len(done)} of {count}")
-    return done
+
+    async def one(caller: Caller, number: int) -> Try:
+        caller.echo = MINUS_20_DB
+        moment = len(caller.heard)
+        await caller.write(PROMPTS[number % len(PROMPTS)])
+        await caller.until(lambda: caller.playing_s > 0, "an answer")
+        await caller.settled()
+        await asyncio.sleep(SETTLES_S)
+        return _judged(Try("echo", None), caller, moment)
+
+    return await _each(url, SERVER_VAD, "echo", range(count), one, progress)
 
 
 def _judged(one: Try, caller: Caller, moment: int) -> Try:

@@ -29,7 +29,7 @@ import numpy as np
 
 from orpheus.agent import events as told
 from orpheus.agent.audio import SAMPLE_RATE, AudioFormat, InputStream, Samples
-from orpheus.agent.echo import LIKE, MAYBE, WINDOW_MS, likeness
+from orpheus.agent.echo import LIKE, MAYBE, STILL_LIKE, WINDOW_MS, likeness
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config, Emit
 from orpheus.agent.hear import Heard, LocalAgreement, Recognizer
 from orpheus.agent.history import History, Item, Part, Spoken, messages
@@ -378,7 +378,7 @@ class Conversation:
 
     def _is_echo(self, turn: _Turn, text: str = "") -> bool:
         """Whether this is the agent's own voice, as far as is known; `text` is what was recognised of it."""
-        if turn.likeness >= LIKE:
+        if turn.likeness >= (STILL_LIKE if turn.is_echo else LIKE):
             return True
         said = " ".join(_words(" ".join(spoken.text for _, spoken in self._playing)))
         words = " ".join(_words(text))

@@ -14,6 +14,9 @@ from orpheus.agent.audio import Samples
 # 0.73), with one wall 0.84; another voice, with an echo at -20 dB beneath it or without, up to 0.55 (1 of 50 above 0.5),
 # of 1280 ms up to 0.39 (embedded voices, simulated room, 2026-11-30).
 LIKE = 0.5
+# Of what began as an echo: where the playback has holes that the server does not know exactly, 0.41 to 0.6; with somebody's
+# voice on top, 1 of 20 above.
+STILL_LIKE = 0.35
 MAYBE = 0.4  # if its words are the agent's as well
 WINDOW_MS = 1280  # of what was heard, if there is as much
 

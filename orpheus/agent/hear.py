@@ -267,7 +267,10 @@ def without_repetition(text: str) -> str:
     words = text.split()
     bare = [_bare(word) for word in words]
     for period in range(1, len(words) // 2 + 1):
-        if bare[period:] == bare[:-period]:
+        again = bare[period:]
+        if again[:-1] == bare[: len(again) - 1] and bare[len(again) - 1].startswith(
+            again[-1]
+        ):  # which may be cut off
             return " ".join(words[:period])
     return text
 

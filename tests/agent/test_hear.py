@@ -161,6 +161,8 @@ def test_a_loop_is_told_once(text: str, once: str) -> None:
         ("No. No.", "No."),
         ("Get her. Get her. Get her.", "Get her."),
         ("Wait, I have... Wait, I have... Wait,", "Wait, I have..."),
+        ("Turn on the light. Turn on the light. Turn", "Turn on the light."),
+        ("Namjian Namjian Nam", "Namjian"),
         ("No, that is not", "No, that is not"),
         ("Bye-bye.", "Bye-bye."),
         ("", ""),

@@ -275,21 +275,23 @@ def test_a_word_that_nobody_murmurs_stops_it_at_once() -> None:
         assert is_barge_in(224, text, -2.5), text
 
 
-# What Whisper base made of "uh-huh" and "yeah" in eight voices, and of what people say into an answer; after that long.
+# What Whisper base made of murmurs in eight voices, and of what people say into an answer.
 MISHEARD = [
     ("Apple", -0.28),
-    ("Ata", -2.24),
+    ("Bye-bye.", -0.42),
+    ("men and", -0.44),
+    ("Get her.", -0.48),
     ("Pa-ha", -0.63),
     ("Ah, no.", -1.57),
-    ("Bye-bye.", -0.61),
-    ("I hope.", -1.72),
+    ("I hope so.", -1.72),
 ]
 SAID = [
     ("How much", -0.77),
-    ("Turn on the", -0.36),
     ("Actually", -1.69),
+    ("Turn on the", -0.36),
     ("Letter, please.", -0.28),
-    ("My brother lived", -0.38),
+    ("I want to do it.", -0.45),
+    ("一个问题", -0.3),
 ]
 
 

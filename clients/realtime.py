@@ -295,6 +295,11 @@ class Conversation:
         self._waiting += 1
         self._stopped_s, self._first_s = time.monotonic(), None
 
+    def _forget_turn(self) -> None:
+        """It was no speech, or was not understood: no answer comes."""
+        self.turns -= 1
+        self._waiting -= 1
+
     async def _event(self, event: dict[str, Any]) -> None:
         if event["type"] != "rate_limits.updated":  # it only keeps the connection open
             self.changed_s = time.monotonic()
@@ -310,12 +315,12 @@ class Conversation:
             case "conversation.item.input_audio_transcription.completed":
                 if event["transcript"].strip():
                     print(f"You: {event['transcript'].strip()}", flush=True)
-                else:  # it was no speech
-                    self.turns -= 1
-                    self._waiting -= 1
+                else:
+                    self._forget_turn()
+            case "input_audio_buffer.cleared":
+                self._forget_turn()
             case "conversation.item.input_audio_transcription.failed":
-                self.turns -= 1
-                self._waiting -= 1
+                self._forget_turn()
                 self._tell(event["error"])
             case "response.created":
                 self._active = event["response"]["id"]

@@ -167,17 +167,9 @@ def test_of_15_hums_none_and_of_16_murmurs_three_at_most_stop_the_agent_or_make_
     assert len(failed) <= 3, failed
 
 
-@pytest.mark.parametrize("voice", ["tara", "dan"])
-def test_short_calls_are_no_murmurs(pair: Pair, whisper: hear._Whisper, voice: str) -> None:
-    for text in (
-        "Stop it.",
-        "Hold on.",
-        "One moment.",
-        "Never mind.",
-        "Excuse me.",
-        "No, no, no.",
-        "Enough.",
-    ):
+def test_short_calls_are_no_murmurs(pair: Pair, whisper: hear._Whisper) -> None:
+    calls = ("Stop it.", "Hold on.", "One moment.", "Never mind.", "Excuse me.", "No, no, no.", "Enough.")
+    for text, voice in zip(calls, VOICES, strict=False):
         pcm = spoken(pair.url, text, 3, voice=voice)
         samples = InputStream(AudioFormat("pcm", OUT_RATE)).add(pcm)
         heard = words_in(whisper, pcm)
@@ -239,7 +231,6 @@ def test_the_pages_microphone_is_answered_aloud_and_interrupts(
         expect(told.nth(0)).to_contain_text(re.compile("story", re.IGNORECASE), timeout=20_000)
         expect(told.nth(1)).to_contain_text(re.compile("France", re.IGNORECASE), timeout=30_000)
         expect(answers.nth(1)).to_contain_text(ANSWER, timeout=30_000)
-        expect(answers.nth(0).locator(".unheard").first).to_be_attached()
         expect(visit.page.locator("#status")).to_contain_text("Listening", timeout=30_000)
         heard: NDArray[np.int16] = visit.heard()
         visit.close()

@@ -64,6 +64,7 @@ MIN_COMMIT_MS = 100  # of audio, as OpenAI asks
 KEPT_MS = 500  # of audio before a turn, besides its prefix: speech is noticed that late
 MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
 FRAMES_AT_ONCE = 16  # heard before others have their turn
+MAX_UNHEARD = 8  # turns that wait for their transcripts: more than anybody can say meanwhile
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
 PROBE_MS = 320  # of speech, before the first and between two
@@ -181,6 +182,7 @@ class Conversation:
         self._active: Response | None = None  # the one of the conversation
         self._side: set[Response] = set()  # outside it
         self._deferred: Ask | None = None  # asked for while the human speaks
+        self._unanswered = False  # a turn was not answered, as the human spoke on
         self._playout = PlayoutClock()
         self._playing: list[tuple[str, Spoken]] = []  # items whose audio may still be heard, in order
         self._played = _Buffer()  # the agent's voice, to know an echo
@@ -238,6 +240,8 @@ class Conversation:
                 param="audio",
                 code="input_audio_buffer_full",
             )
+        while len(self._ended) >= MAX_UNHEARD:  # noqa: ASYNC110 - of a client that sends faster than it is spoken
+            await asyncio.sleep(FRAME_MS / 1000)
         self._buffer.add(samples)
         frames = 0
         while self._buffer.end - self._next_frame >= FRAME_SAMPLES:
@@ -616,7 +620,14 @@ class Conversation:
         self.tell(told.ItemDone(item, self.history.before(item.id)))
 
     def create_item(self, item: Item, after: str | None = None, samples: Samples | None = None) -> None:
-        """Add an item of the client's, whose text is to be heard in `samples`, if given. BadRequest as `History.add`."""
+        """Add an item of the client's, whose text is to be heard in `samples`, if given.
+
+        BadRequest as `History.add`, or if too many wait for their transcripts.
+        """
+        if samples is not None and len(self._ended) >= MAX_UNHEARD:
+            raise BadRequest(
+                f"{MAX_UNHEARD} turns are still being transcribed: send this one later.", param="item"
+            )
         previous = self.history.add(item, after)
         self.tell(told.ItemAdded(item, previous))
         self.tell(told.ItemDone(item, previous))
@@ -733,8 +744,12 @@ class Conversation:
         if not ask.kept:
             self._side.add(response)
         elif not draft:
-            self._active = response
+            self._activate(response)
         return response
+
+    def _activate(self, response: Response) -> None:
+        self._active = response
+        self._unanswered = False
 
     async def _room_for_answer(self) -> None:
         """Nothing of an answer that was not begun to be heard is sent while it is unclear whether the human goes on."""
@@ -765,7 +780,7 @@ class Conversation:
         """Answer a turn that is an item by now."""
         draft = turn.draft
         wanted = self._detector.config.create_response
-        speaks = self._turn is not None and self._turn.told
+        speaks = any(other.told for other in (*self._ended, *([self._turn] if self._turn else [])))
         if (
             draft is not None
             and wanted
@@ -775,12 +790,15 @@ class Conversation:
             and draft.ask.config == self.config
             and turn.prompt == self._messages(draft.ask)  # the client may have changed an item meanwhile
         ):
-            self._active = draft
+            self._activate(draft)
             draft.release()
             return
         if draft is not None:
             draft.stop()
-        if not wanted or speaks or self._deferred is not None:
+        if not wanted or self._deferred is not None:
+            return
+        if speaks:  # what is being said may turn out to be nothing
+            self._unanswered = True
             return
         ask = Ask(self.config)
         if self._active is not None:  # which the human was not to interrupt
@@ -791,10 +809,13 @@ class Conversation:
     def _answer_deferred(self, clock: Clock | None = None) -> None:
         """Begin the response that was asked for, unless the human is speaking or the agent is."""
         speaks = self._turn is not None and self._turn.told
-        if self._deferred is None or self._active is not None or speaks or self._ended:
+        if self._active is not None or speaks or self._ended:
             return
         ask, self._deferred = self._deferred, None
-        self._begin_response(ask, self._messages(ask), clock or Clock())
+        if ask is None and self._unanswered:
+            ask = Ask(self.config)
+        if ask is not None:
+            self._begin_response(ask, self._messages(ask), clock or Clock())
 
     def _response_ended(self, response: Response) -> None:
         if response.failed_stage is not None:

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import websockets
 
-from tests.support.live import clean_environment, free_port, healthy
 from tests.support.balancers import running_nginx
+from tests.support.live import clean_environment, free_port, healthy
 from tests.support.waiting import eventually, until
 
 pytestmark = [

@@ -358,6 +358,16 @@ def doctor(
 
 
 @app.command()
+def fetch(model: Model = None, codec: Codec = None) -> None:
+    """Fetch the weights of both tiers into the cache, so that a later start needs no network."""
+    from orpheus import weights
+
+    settings = _settings(model=model, codec=codec)
+    print(weights.find_model(settings))
+    print(weights.find_codec(settings))
+
+
+@app.command()
 def settings() -> None:
     """Print every setting with its value, where the value comes from, and what it is for."""
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)

@@ -80,6 +80,9 @@ class SpeechService:
         ] = []  # of what is built on this: the problem, if there is one
         self.metrics = SpeechMetrics()
         self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
+        self.metrics.gauge(
+            "draining", "1 once the server shuts down, 0 before", lambda: self.admission.draining
+        )
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:

@@ -26,7 +26,7 @@ def install(
     agent = Agent(service, settings, load)
     app.include_router(
         speech_to_speech.routes(
-            service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, settings
+            service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, agent.admitted
         )
     )
     app.include_router(realtime.routes(agent, service))

@@ -170,7 +170,7 @@ class Response:
 
     def close(self, reason: str) -> None:
         """After `stop`: tell how far it came."""
-        if self._spoken.cut_s is None:  # of what was not spoken, nothing was heard
+        if self._speaks and self._spoken.cut_s is None:  # of what was not spoken, nothing was heard
             self._spoken.cut(self._spoken.sent_s)
         self._end_outputs("incomplete")
         self._teller.tell(told.ResponseDone(self.state("cancelled", reason)))

@@ -9,6 +9,7 @@ import pytest
 from websockets.sync.client import connect
 
 from orpheus.agent.app import install
+from orpheus.agent.conversation import Ports
 from orpheus.codec import Codec
 from orpheus.server.app import create_app
 from orpheus.server.service import SpeechService
@@ -40,7 +41,7 @@ def start_host(
     codec: Codec,
     _upstream_server: tuple[Upstream, str],  # noqa: F811
 ) -> Callable[..., Host]:
-    def start(stack: ExitStack, **options: Any) -> Host:
+    def start(stack: ExitStack, ports: Callable[[Script], Ports] = Script.ports, **options: Any) -> Host:
         defaults = {
             "llama_endpoint": _upstream_server[1],
             "model": "embedded",
@@ -51,7 +52,7 @@ def start_host(
         service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
         app = create_app(service)
         script = Script()
-        agent = install(app, service, settings, lambda _: script.ports())
+        agent = install(app, service, settings, lambda _: ports(script))
         url = stack.enter_context(served(app))
         eventually(lambda: httpx.get(f"{url}/ready", trust_env=False).status_code == 200)
         return Host(url, script, service, agent)

@@ -76,6 +76,12 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
             "session": session.body(id=_new_id("sess"), expires_at=int(secret.expires_s)),
         }
 
+    @router.get("/v1/realtime", include_in_schema=False)
+    async def why_not() -> None:
+        """Browsers do not tell a page why a WebSocket was refused; this does, by HTTP."""
+        agent.check_room()
+        raise BadRequest("This is a WebSocket: open it with a client of OpenAI's Realtime API.")
+
     return router
 
 

@@ -47,9 +47,9 @@ from orpheus.agent.turns import (
     is_barge_in,
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
-from orpheus.errors import BadRequest, EngineError, OrpheusError
+from orpheus.errors import BadRequest, EngineError, OrpheusError, TooLarge
 from orpheus.playout import PlayoutClock
-from orpheus.server.service import SpeechService
+from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ MAX_BUFFER_S = 327  # of audio that the client commits itself: OpenAI's 15 MiB o
 MIN_COMMIT_MS = 100  # of audio, as OpenAI asks
 KEPT_MS = 500  # of audio before a turn, besides its prefix: speech is noticed that late
 MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
+MAX_SAYINGS = 8  # that wait behind the one being said
 FRAMES_AT_ONCE = 16  # heard before others have their turn
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
@@ -169,6 +170,8 @@ class Conversation:
         self._active: Response | None = None  # the one of the conversation
         self._side: set[Response] = set()  # outside it
         self._deferred: Ask | None = None  # asked for while the human speaks
+        self._verbatim = False  # whether the last response of the conversation was one
+        self._sayings: deque[Ask] = deque()  # behind the one being said
         self._playout = PlayoutClock()
         self._playing: list[tuple[str, Spoken]] = []  # items whose audio may still be heard, in order
         self._played = _Buffer()  # the agent's voice, to know an echo
@@ -578,9 +581,8 @@ class Conversation:
         spoken = self.history.spoken(self.history.get(id).id)
         if spoken is None:
             raise BadRequest("Only the audio of an assistant's message can be truncated.", param="item_id")
-        at_ms = min(max(0, audio_end_ms), round(spoken.sent_s * 1000))
-        self.history.cut(id, at_ms / 1000)
-        self.tell(told.ItemTruncated(id, at_ms))
+        self.history.cut(id, audio_end_ms / 1000)
+        self.tell(told.ItemTruncated(id, min(max(0, audio_end_ms), round(spoken.sent_s * 1000))))
 
     # Responses
 
@@ -626,9 +628,38 @@ class Conversation:
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
             )
         self._active = None
+        self._sayings.clear()
         active.stop()
         active.close("client_cancelled")
         self._answer_deferred()
+
+    def say(self, text: str) -> None:
+        """Have this spoken as it is, at once: what the agent was saying is cut off, unless it was told to say that too.
+
+        BadRequest if too many texts wait, TooLarge if it is too long. What has nothing to say is ignored.
+        """
+        if not text.strip():
+            return
+        if len(text) > MAX_STREAMED_CHARS:
+            raise TooLarge(f"The text has more than {MAX_STREAMED_CHARS} characters: say it in parts.")
+        ask = Ask(self.config, verbatim=text)
+        if not self._verbatim:
+            self.interrupt()
+        if self._active is None:
+            self._begin_response(ask, [], Clock())
+        elif len(self._sayings) < MAX_SAYINGS:
+            self._sayings.append(ask)
+        else:
+            raise BadRequest(f"{MAX_SAYINGS} texts are already waiting to be said; send this one later.")
+
+    def interrupt(self) -> None:
+        """Make the agent fall silent."""
+        speaks = self._is_answering
+        stopped = self._silence()
+        if speaks:
+            self.tell(told.OutputCleared())
+        if stopped is not None:
+            stopped.close("client_cancelled")
 
     def silence(self) -> None:
         """The client has stopped playing: what was not heard by now never will be."""
@@ -675,8 +706,12 @@ class Conversation:
         if not ask.kept:
             self._side.add(response)
         elif not draft:
-            self._active = response
+            self._activate(response)
         return response
+
+    def _activate(self, response: Response) -> None:
+        self._active = response
+        self._verbatim = response.ask.verbatim is not None
 
     async def _room_for_answer(self) -> None:
         """Nothing of an answer that was not begun to be heard is sent while it is unclear whether the human goes on."""
@@ -717,7 +752,7 @@ class Conversation:
             and self._deferred is None
             and draft.ask.config == self.config
         ):
-            self._active = draft
+            self._activate(draft)
             draft.release()
             return
         if draft is not None:
@@ -744,11 +779,15 @@ class Conversation:
         self._side.discard(response)
         if self._active is response:
             self._active = None
-            self._answer_deferred()
+            if self._sayings:
+                self._begin_response(self._sayings.popleft(), [], Clock())
+            else:
+                self._answer_deferred()
 
     def _silence(self) -> Response | None:
         """Stop what the agent is saying, and note what was heard of it; the response that was stopped, if one was."""
         active, self._active = self._active, None
+        self._sayings.clear()
         if active is not None:
             active.stop()
         self._cut_playing()

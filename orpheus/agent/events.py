@@ -44,8 +44,8 @@ class Ask:
     config: Config
     input: tuple[Item, ...] | None = None  # instead of the conversation so far
     kept: bool = True  # the answer becomes part of the conversation
-    verbatim: str | None = None  # the answer itself: it is spoken as it is, and no language model is asked
     metadata: Mapping[str, str] | None = None  # the client's
+    verbatim: str | None = None  # the answer itself: it is spoken as it is, and no language model is asked
 
 
 @dataclass(frozen=True)

@@ -505,6 +505,11 @@ class Conversation:
 
     # Audio, by the client's word
 
+    @property
+    def hears_speech(self) -> bool:
+        """Whether a turn is being said."""
+        return self._turn is not None
+
     def commit(self) -> None:
         """Make an item of the audio that waits. BadRequest if there is next to none."""
         start_ms = self._turn.start_ms if self._turn is not None else self._buffer.start * 1000 // SAMPLE_RATE

@@ -1,10 +1,11 @@
 """API keys: requests without one of ORPHEUS_API_KEYS get a 401, keys with too many requests at once a 429.
 
 A key is read from `Authorization: Bearer`, `x-api-key` or `kyutai-api-key`, and for WebSockets and speech by GET, which
-browsers ask for without headers, also from `?api_key=`, moshi's `?auth_id=` or OpenAI's subprotocol
-`openai-insecure-api-key.KEY`; a WebSocket of the Realtime protocol also takes an ephemeral key, which stands for the one
-that it was got with (client_secrets.py). A call from Twilio brings its key in its first message, to the protocol. One valid key among them is enough, so a
-proxy's token (Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`. Pure ASGI.
+browsers ask for without headers, also from `?api_key=`, moshi's `?auth_id=` and `?worker_auth_id=`, or OpenAI's subprotocol
+`openai-insecure-api-key.KEY`; a conversation also takes an ephemeral key, which stands for the one that it was got with
+(client_secrets.py). A call from Twilio may bring its key in its first message, which its protocol reads. One valid key
+among them is enough, so a proxy's token (Modal's `wk-….ws-…`) may occupy Authorization while ours comes in `x-api-key`.
+Pure ASGI.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ _OPEN = frozenset(
 _CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
 _SPEECH = "/v1/audio/speech"  # the one GET that is work
 # Conversations, which ephemeral keys are for.
+MOSHI = ("/api/chat", "/api")
 TWILIO = ("/v1/twilio", "/media-stream")  # the latter is the name in Twilio's own samples
-_CONVERSATIONS = frozenset(("/v1/realtime", "/realtime", "/ws", *TWILIO))
+_CONVERSATIONS = frozenset(("/v1/realtime", "/realtime", "/ws", *MOSHI, *TWILIO))
 _SUBPROTOCOL = "openai-insecure-api-key."  # browsers can set no header, but this one
 KEY_INDEX = "orpheus.key"  # of a request, in its scope
 
@@ -161,6 +163,7 @@ def given_keys(scope: Scope) -> Iterator[str]:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         yield from query.get("api_key", ())
         yield from query.get("auth_id", ())
+        yield from query.get("worker_auth_id", ())
     for protocol in scope.get("subprotocols", ()):
         if protocol.startswith(_SUBPROTOCOL):
             yield protocol.removeprefix(_SUBPROTOCOL)

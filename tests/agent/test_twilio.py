@@ -17,8 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from orpheus.agent.history import History, Item
+from orpheus.agent.response import APOLOGIES
 from orpheus.agent.sockets import twilio
-from orpheus.agent.sockets.twilio import GREETINGS
+from orpheus.agent.sockets.twilio import GREETINGS, NOT_HEARD
+from orpheus.errors import UpstreamError
 from orpheus.voices import VOICES
 from tests.agent.conftest import Host
 from tests.support.agent import silence
@@ -162,6 +164,26 @@ async def test_keys_pressed_silence_the_agent_and_are_told_to_it(host: Host, ups
         await call.until(lambda: host.script.thinker.asked)
         assert call.cleared == 1
         assert host.script.thinker.last[-1] == ("user", "(The caller pressed 4 2 # on the telephone.)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fails", "said"), [("stt", NOT_HEARD["en"]), ("llm", APOLOGIES["en"])])
+async def test_a_stage_that_fails_is_heard_of_and_the_call_goes_on(
+    host: Host, upstream: Upstream, fails: str, said: str
+) -> None:
+    upstream.events = whole(6)
+    host.script.recognizer.fails = fails == "stt"
+    if fails == "llm":
+        host.script.thinker.answers = [[UpstreamError("It is away.")], ["Hello there."]]
+    async with calling(host.url, greeting="") as call:
+        call.say(host.script.speech.say("What is the time?"))
+        await call.until(lambda: call.received)
+        assert said.split(".")[0] in upstream.requests[0]["prompt"]
+        host.script.recognizer.fails = False
+        await ended(host, call)
+        call.say(silence(200) + host.script.speech.say("And now?"))
+        await call.until(lambda: any("Hello there" in request["prompt"] for request in upstream.requests))
+        assert host.script.thinker.last[-1] == ("user", "And now?")
 
 
 @pytest.mark.parametrize(
@@ -338,5 +360,5 @@ def test_one_call_too_many_is_told_so(host: Host, monkeypatch: pytest.MonkeyPatc
         assert "limit of 1 conversation" in reason
 
 
-def test_there_is_a_greeting_in_every_language_of_a_voice() -> None:
-    assert set(GREETINGS) == {voice.language for voice in VOICES.values()}
+def test_what_it_says_by_itself_is_there_in_every_language_of_a_voice() -> None:
+    assert set(GREETINGS) == set(NOT_HEARD) == {voice.language for voice in VOICES.values()}

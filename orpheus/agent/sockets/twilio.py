@@ -66,6 +66,18 @@ GREETINGS = {
     "zh": "您好！请问有什么可以帮您？",
 }
 
+# Said where the recogniser fails: a telephone shows no errors.
+NOT_HEARD = {
+    "en": "Sorry, I could not hear that. Please say it again.",
+    "fr": "Désolé, je n'ai pas pu vous entendre. Pouvez-vous répéter ?",
+    "de": "Entschuldigung, das konnte ich nicht hören. Bitte sagen Sie es noch einmal.",
+    "es": "Lo siento, no he podido oírle. Repítalo, por favor.",
+    "it": "Mi dispiace, non ho potuto sentirla. Può ripetere?",
+    "ko": "죄송합니다. 잘 듣지 못했습니다. 다시 말씀해 주세요.",
+    "hi": "माफ़ कीजिए, मैं सुन नहीं पाई। कृपया फिर से कहिए।",
+    "zh": "抱歉，我没有听清。请您再说一遍。",
+}
+
 
 def routes(agent: Agent, service: SpeechService) -> APIRouter:
     router = APIRouter()
@@ -120,10 +132,9 @@ async def _answer(agent: Agent, service: SpeechService, connection: Connection, 
             if not (signed or KEY_INDEX in connection.socket.scope):
                 _check_key(service, key, held)
             config = _config(Session().updated(changes), parameters)
-            language = find_voice(config.voice, service.languages).language
-            greeting = str(parameters.get("greeting", GREETINGS[language]))
+            call = _Call(agent, service, connection, start["streamSid"], config, parameters.get("greeting"))
             held.enter_context(agent.admitted())
-            await _Call(agent, service, connection, start["streamSid"], config, greeting).run()
+            await call.run()
     except OrpheusError as error:  # whose sentence Twilio shows to nobody
         log.warning("a call was not answered, or broken off: %s", error)
         raise
@@ -229,12 +240,14 @@ class _Call(Wire):
         connection: Connection,
         stream: str,
         config: Config,
-        greeting: str,
+        greeting: Any,
     ) -> None:
+        """`greeting`: what the TwiML says it is; None for the usual one."""
         super().__init__(agent, service, connection)
         self._stream = stream
         self._config = config
-        self._greeting = greeting
+        self._language = find_voice(config.voice, service.languages).language
+        self._greeting = GREETINGS[self._language] if greeting is None else str(greeting)
         self._input = InputStream(FORMAT)
         self._output = OutputStream(FORMAT, OUTPUT_RATE)
         self._sent_bytes: dict[str, int] = {}  # by item, of the response in progress
@@ -289,6 +302,8 @@ class _Call(Wire):
         match event:
             case told.UserStarted(interrupts=True) | told.OutputCleared():
                 self._clear()
+            case told.TranscriptFailed() if self.conversation is not None:
+                self.conversation.say(NOT_HEARD[self._language])
             case told.ResponseStarted():
                 self._output = OutputStream(FORMAT, OUTPUT_RATE)
                 self._sent_bytes.clear()

@@ -128,6 +128,19 @@ def test_the_marks_that_came_back_say_what_was_heard() -> None:
     assert heard(answer, "orpheus-5") == {"c": 100.0}  # all that went before was played
 
 
+def test_marks_that_come_back_because_the_buffer_was_emptied_mean_nothing() -> None:
+    playback = twilio._Playback()
+    names = [playback.add("a", start, start + 100) for start in (0.0, 100.0, 200.0)]
+    playback.returned(names[0])
+    assert playback.clear()["a"] < 200
+    for name in names:
+        playback.returned(name)
+    assert playback.clear() == {}
+    first = playback.add("b", 0.0, 100.0)
+    playback.returned(first)
+    assert playback.clear() == {"b": 100.0}
+
+
 @pytest.mark.slow
 async def test_the_history_holds_what_the_marks_say_and_not_what_the_server_guesses(
     host: Host, upstream: Upstream, cuts: list[float], monkeypatch: pytest.MonkeyPatch

@@ -53,7 +53,8 @@ class Control(IntEnum):
 
 FRAME_S = 0.04  # of audio in a message, and between two
 FRAME_SAMPLES = round(FRAME_S * OUTPUT_RATE)
-LATE_S = 0.2  # a stall of the server that is not made up for: the page would throw it away
+SILENCE = np.zeros(FRAME_SAMPLES, np.int16)
+LATE_S = 2 * FRAME_S  # of a stall that is made up for: the page throws more away
 MAX_QUIET_S = 4.0  # the page closes a connection after 10 s without a frame
 
 TEMPERATURE_MAX = 2.0  # of a language model
@@ -220,6 +221,7 @@ class _Chat(Wire):
             case [Control.END_TURN]:
                 if conversation.hears_speech:
                     conversation.commit()
+                    conversation.interrupt()
                     with suppress(BadRequest):  # what waits already will answer it
                         conversation.respond(Ask(conversation.config))
             case [Control.PAUSE]:
@@ -243,7 +245,7 @@ class _Chat(Wire):
         """The stream, in real time."""
         due_s = time.monotonic()
         while True:
-            words, samples = self._player.next()
+            words, samples = self._player.next() if not self._paused else ([], SILENCE)
             for word in words:
                 self._send(Kind.TEXT, word.encode())
             self._send(Kind.AUDIO, self._writer.write(samples))

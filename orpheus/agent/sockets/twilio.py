@@ -217,16 +217,20 @@ class _Playback:
             self._last, self._last_s = mark, time.monotonic()
 
     def clear(self) -> dict[str, float]:
-        """Milliseconds heard of the items of which that is known; what is not played by now never will be."""
-        if self._last is None:
-            return {}
-        heard = {self._last.item_id: self._last.end_ms}
-        for index, mark in enumerate(self._marks):
-            if index == 0:
-                played_ms = 1000 * (time.monotonic() - max(self._last_s, mark.sent_s))
-                heard[mark.item_id] = min(mark.end_ms, mark.start_ms + played_ms)
-            heard.setdefault(mark.item_id, 0.0)
+        """Milliseconds heard of the items of which that is known; what is not played by now never will be.
+
+        The marks of it come back at once, and mean nothing.
+        """
+        heard: dict[str, float] = {}
+        if self._last is not None:
+            heard[self._last.item_id] = self._last.end_ms
+            for index, mark in enumerate(self._marks):
+                if index == 0:
+                    played_ms = 1000 * (time.monotonic() - max(self._last_s, mark.sent_s))
+                    heard[mark.item_id] = min(mark.end_ms, mark.start_ms + played_ms)
+                heard.setdefault(mark.item_id, 0.0)
         self._marks.clear()
+        self._last = None
         return heard
 
 

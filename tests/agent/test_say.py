@@ -115,6 +115,20 @@ async def test_an_answer_of_the_language_models_is_cut_off_by_it(
     assert said.answers[1] == "Stop, a call for you."
 
 
+async def test_of_a_text_that_is_cut_off_the_history_keeps_what_was_heard(
+    said: Talk, upstream: Upstream
+) -> None:
+    upstream.events = whole(40)  # 3.4 s
+    said.conversation.say("One two three four five six seven.")
+    await said.until(lambda: said.of(told.AudioAdded))
+    await asyncio.sleep(0.5)
+    said.conversation.interrupt()
+    assert said.statuses == ["cancelled"]
+    (heard,) = said.answers
+    assert 0 < len(heard.split()) <= 4
+    assert "One two three four".startswith(heard)
+
+
 async def test_what_waits_is_bounded_and_so_is_a_text(said: Talk, upstream: Upstream) -> None:
     upstream.hang_after = 3
     said.conversation.say("First.")

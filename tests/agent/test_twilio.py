@@ -209,6 +209,7 @@ async def test_a_stage_that_fails_is_heard_of_and_the_call_goes_on(
         ['{"event": "media", "media": {"payload": "//8="}}'],  # before start
         ['{"event": "start"}'],
         ['{"event": "start", "start": {"streamSid": "MZ", "customParameters": [1]}}'],
+        ['{"event": "start", "start": {"streamSid": "MZ", "mediaFormat": {"encoding": "audio/l16"}}}'],
         ["start", '{"event": "media"}'],
         ["start", '{"event": "media", "media": {"payload": "%%%"}}'],
         ["start", '{"event": "media", "media": {"payload": 3}}'],

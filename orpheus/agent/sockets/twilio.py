@@ -52,7 +52,7 @@ MAX_DIGITS = 64
 KEYS = frozenset("0123456789*#ABCD")
 MAX_MARKS = 1024  # on their way; a bridge that returns none must not cost memory
 WHOLE_MS = 10**9  # beyond the end of any item
-FORMAT = AudioFormat("pcmu", TELEPHONE_RATE)
+FORMAT, ENCODING = AudioFormat("pcmu", TELEPHONE_RATE), "audio/x-mulaw"
 
 # Said first, in the language of the voice.
 GREETINGS = {
@@ -154,6 +154,9 @@ async def _start(connection: Connection) -> dict[str, Any]:
     stream, parameters = start.get("streamSid", message.get("streamSid")), start.get("customParameters") or {}
     if not isinstance(stream, str) or not isinstance(parameters, dict):
         raise BadRequest("'start' must have a streamSid, and an object of customParameters if there are any.")
+    format = start.get("mediaFormat")
+    if isinstance(format, dict) and format.get("encoding", ENCODING) != ENCODING:
+        raise BadRequest(f"The call's audio is {str(format['encoding'])[:40]!r}: send {ENCODING} at 8000 Hz.")
     return {**start, "streamSid": stream, "customParameters": parameters}
 
 

@@ -244,6 +244,10 @@ class Agent(Environment):
         description="conversations at once; one more gets 429 at its WebSocket's handshake. Unset: 16, or one for "
         "every two cores where the LLM or the recognizer is embedded",
     )
+    twilio_auth_token: SecretStr | None = Field(
+        None,
+        description="auth token of your Twilio account: its calls are known by their signature and need no API key",
+    )
 
 
 class Clients(Environment):

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from orpheus.agent import speech_to_speech
 from orpheus.agent.agent import Agent, load_ports
 from orpheus.agent.conversation import Ports
-from orpheus.agent.sockets import realtime
+from orpheus.agent.sockets import moshi, realtime, twilio
 from orpheus.server.service import SpeechService
 from orpheus.settings import Settings
 
@@ -29,7 +29,8 @@ def install(
             service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, agent.admitted
         )
     )
-    app.include_router(realtime.routes(agent, service))
+    for protocol in (realtime, moshi, twilio):
+        app.include_router(protocol.routes(agent, service))
     app.router.routes.insert(0, realtime.OfferedRoute(agent, service))
     below = app.router.lifespan_context
 

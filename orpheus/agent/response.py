@@ -192,6 +192,9 @@ class Response:
         try:
             if self._speaks:
                 await self._service.loaded()
+            if self.ask.verbatim is not None:
+                self._say(self.ask.verbatim)
+                return
             answer = self._thinker.answer(
                 messages,
                 tools=config.tools,
@@ -375,6 +378,8 @@ class Response:
 
     def _timings(self) -> Timings:
         clock = self.clock
+        if self.ask.verbatim is not None:
+            return Timings()
         return Timings(
             vad_ms=clock.vad_ms,
             stt_ms=clock.stt_ms,

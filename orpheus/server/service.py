@@ -22,6 +22,7 @@ from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
+from orpheus.server.auth import ApiKeys
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
@@ -75,6 +76,7 @@ class SpeechService:
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
         self.secrets = ClientSecrets()
+        self.keys = ApiKeys(settings, self.admission.usual, self.secrets)
         self.checks: list[
             Callable[[], str | None]
         ] = []  # of what is built on this: the problem, if there is one

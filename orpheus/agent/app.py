@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from orpheus.agent import speech_to_speech
 from orpheus.agent.agent import Agent, load_ports
 from orpheus.agent.conversation import Ports
-from orpheus.agent.sockets import realtime
+from orpheus.agent.sockets import realtime, unmute_frontend
 from orpheus.server.service import SpeechService
 from orpheus.settings import Settings
 
@@ -31,6 +31,7 @@ def install(
     )
     app.include_router(realtime.routes(agent, service))
     app.router.routes.insert(0, realtime.OfferedRoute(agent, service))
+    app.router.routes[:0] = unmute_frontend.routes(agent, service).routes
     below = app.router.lifespan_context
 
     @asynccontextmanager

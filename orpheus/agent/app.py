@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from orpheus.agent import speech_to_speech
 from orpheus.agent.agent import Agent, load_ports
 from orpheus.agent.conversation import Ports
-from orpheus.agent.sockets import moshi, realtime, twilio
+from orpheus.agent.sockets import moshi, realtime, twilio, unmute_frontend
 from orpheus.server.service import SpeechService
 from orpheus.settings import Settings
 
@@ -32,6 +32,7 @@ def install(
     for protocol in (realtime, moshi, twilio):
         app.include_router(protocol.routes(agent, service))
     app.router.routes.insert(0, realtime.OfferedRoute(agent, service))
+    app.router.routes[:0] = unmute_frontend.routes(agent, service).routes
     below = app.router.lifespan_context
 
     @asynccontextmanager

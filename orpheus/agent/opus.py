@@ -35,6 +35,7 @@ PRE_SKIP = 312  # samples at 48 kHz by which libopus is late: the reader drops t
 
 PIECE_S = 0.5  # of audio, about, in what a reader gives at once: a message may hold hours
 PIECE_STEPS = 50  # and as many packets, or other parts of a container, at most
+MAX_ADDED_S = 60  # of audio with one call: who sends hours in a message would not be seen to leave
 MAX_PACKET_BYTES = 61_440  # the longest that RFC 6716 allows, and more than anybody sends
 MAX_SKIPPED_BYTES = 16 * 1024  # of no use, before the client is told: some seconds
 MAX_CHANNELS = 2  # more are coded as several streams
@@ -145,19 +146,24 @@ class _Reader(ABC):
         """The samples that are complete with these bytes, in pieces that are decoded as they are taken; some are empty.
 
         Take them all before adding more, and give others their turn in between, or let `pour` do so. BadRequest behind
-        the last, once, where `MAX_SKIPPED_BYTES` in a row were of no use, or a stream began that cannot be heard; the
-        reader goes on after it.
+        the last, once, where `MAX_SKIPPED_BYTES` in a row were of no use, a stream began that cannot be heard, or there
+        is more than `MAX_ADDED_S` of it, the rest of which is dropped; the reader goes on after it.
         """
         self._buffer += data
         return self._pieces()
 
     def _pieces(self) -> Iterator[Samples]:
         piece = [_NO_SAMPLES]
-        count = 0
+        count = total = 0
         for step, packet in enumerate(self._packets(), 1):
             if packet and self._decoder is not None:
                 piece.append(self._decoder.decode(packet))
                 count += len(piece[-1])
+                total += len(piece[-1])
+            if total > MAX_ADDED_S * self._rate:
+                self._buffer.clear()
+                self._error = _refusal(f"is longer than {MAX_ADDED_S} s", "send it as it is recorded.")
+                break
             if count >= PIECE_S * self._rate or step % PIECE_STEPS == 0:
                 yield np.concatenate(piece)
                 piece, count = [_NO_SAMPLES], 0
@@ -187,8 +193,8 @@ class _Reader(ABC):
             self._error = _refusal("cannot be read")
 
 
-def _refusal(what: str) -> BadRequest:
-    return BadRequest(f"The audio {what}: {_WANTED}", code="unsupported_audio")
+def _refusal(what: str, wanted: str = _WANTED) -> BadRequest:
+    return BadRequest(f"The audio {what}: {wanted}", code="unsupported_audio")
 
 
 class _Decoder:

@@ -33,6 +33,7 @@ _OPEN = frozenset(
     (
         "/",
         "/health",
+        "/v1/health",
         "/ready",
         "/live",
         "/metrics",
@@ -44,7 +45,7 @@ _OPEN = frozenset(
         "/api/modules_info",
     )
 )
-_CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
+_CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/voices", "/v1/test", "/v1/"))
 _SPEECH = "/v1/audio/speech"  # the one GET that is work
 # Conversations, which ephemeral keys are for.
 MOSHI = ("/api/chat", "/api")

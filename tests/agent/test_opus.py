@@ -160,7 +160,7 @@ def test_other_players_read_what_is_written() -> None:
         ("webm", {"layout": "stereo", "cluster_size_limit": "500"}),
     ],
 )
-@pytest.mark.parametrize("step", [1, 100, None])
+@pytest.mark.parametrize("step", [1, None])
 def test_files_of_ffmpeg_are_read_in_pieces_of_any_size(
     muxer: str, options: dict[str, Any], step: int | None
 ) -> None:
@@ -174,7 +174,7 @@ def test_files_of_ffmpeg_are_read_in_pieces_of_any_size(
     ("name", "kind", "seconds"),
     [("opus-recorder.ogg", OggOpusReader, 1.9), ("chromium-100ms.webm", WebmReader, 1.9)],
 )
-@pytest.mark.parametrize("step", [1, 97, 1_000, None])
+@pytest.mark.parametrize("step", [1, 97, None])
 def test_what_browsers_record_is_read(
     name: str, kind: Callable[[], Reader], seconds: float, step: int | None
 ) -> None:
@@ -216,7 +216,7 @@ def test_bytes_that_are_no_audio_cost_only_themselves() -> None:
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_damage_anywhere_costs_a_gap_and_not_the_stream(data: st.DataObject) -> None:
     sent = bytearray(ogg(1) if data.draw(st.booleans()) else made("webm", cluster_time_limit="100"))
     beginning = max(600, sent.find(b"\x1f\x43\xb6\x75") + 4)
@@ -372,7 +372,7 @@ def test_a_stream_that_goes_on_leaves_nothing_behind(kind: Callable[[], Reader])
     assert not len(heard(reader, start))
     sizes = []
     tracemalloc.start()
-    for _ in range(20):
+    for _ in range(10):
         assert len(heard(reader, piece)) > 31_000
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
@@ -384,45 +384,54 @@ def rss() -> int:
 
 
 @pytest.mark.slow
-def test_twenty_minutes_there_and_back_take_no_more_memory_than_one() -> None:
+def test_ten_minutes_there_and_back_take_no_more_memory_than_one() -> None:
     writer, reader = OggOpusWriter(), OggOpusReader()
     second = tone(440, 1, rate=24_000)
     count, after_a_minute = 0, 0
-    for number in range(1_200):
+    for number in range(600):
         if number == 60:
             after_a_minute = rss()
         count += len(heard(reader, writer.write(second)))
-    assert count / 16_000 == pytest.approx(1_200, abs=0.05)
+    assert count / 16_000 == pytest.approx(600, abs=0.05)
     assert rss() - after_a_minute < 4_000_000
 
 
-def test_a_huge_message_comes_in_pieces_and_is_decoded_only_as_they_are_taken() -> None:
-    packet = b"\x1b\x02" + bytes(6)  # 120 ms of nothing in eight bytes
-    lacing = bytes([len(packet)]) * 255
-    made = opus._PAGE.pack(b"OggS", 0, 0, 0, 7, 1, 0, 255) + lacing + packet * 255
-    page = made[:22] + struct.pack("<I", opus._checksum(made)) + made[26:]
+def hours() -> bytes:
+    """Six thousand seconds of nothing, in half a megabyte."""
+    packet = b"\x1b\x02" + bytes(6)  # 120 ms
+
+    def page(number: int, flags: int, packets: list[bytes]) -> bytes:
+        lacing = bytes(len(packet) for packet in packets)
+        made = opus._PAGE.pack(b"OggS", 0, flags, 0, 7, number, 0, len(packets)) + lacing + b"".join(packets)
+        return made[:22] + struct.pack("<I", opus._checksum(made)) + made[26:]
+
     head = b"OpusHead" + struct.pack("<BBHIhB", 1, 1, 0, 48_000, 0, 0)
-    first = opus._PAGE.pack(b"OggS", 0, 2, 0, 7, 0, 0, 1) + b"\x13" + head
-    first = first[:22] + struct.pack("<I", opus._checksum(first)) + first[26:]
+    return page(0, 2, [head]) + page(1, 0, [packet] * 255) * 200
+
+
+def test_a_huge_message_comes_in_pieces_and_is_decoded_only_as_they_are_taken() -> None:
     reader = OggOpusReader()
-    pieces: Iterator[Sound] = reader.add(first + page * 200)
+    pieces: Iterator[Sound] = reader.add(hours())
     tracemalloc.start()
     lengths = [len(next(pieces)) for _ in range(20)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert max(lengths) <= 16_000
+    assert 8_000 <= max(lengths) <= 16_000
     assert peak < 5_000_000
+    with pytest.raises(BadRequest, match="longer than 60 s"):
+        list(pieces)
+    assert len(heard(reader, ogg(1))) > 15_000
 
 
 @pytest.mark.parametrize(
     "junk",
     [
-        b"OggS" * 50_000,
+        b"OggS" * 20_000,
         (b"OggS\0\0" + bytes(20) + b"\xff") * 6_000,
         (b"OggS\0\0" + bytes(20) + b"\xff" + b"\xff" * 255) * 700,
-        b"\x1a\x45\xdf\xa3" * 40_000,
+        b"\x1a\x45\xdf\xa3" * 20_000,
         b"\x1a\x45\xdf\xa3\x80" + b"\x1f\x43\xb6\x75\x00" * 30_000,
-        b"\x1a\x45\xdf\xa3\x80" + b"\xae\x80\x86\x84ABCD" * 15_000,
+        b"\x1a\x45\xdf\xa3\x80" + b"\xae\x80\x86\x84ABCD" * 8_000,
         b"\x1a\x45\xdf\xa3\x80" + bytes(200_000),
     ],
 )

@@ -28,6 +28,7 @@ from orpheus.agent.agent import Agent
 from orpheus.agent.audio import InputStream, OutputStream
 from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config, ResponseState
+from orpheus.agent.sockets import unmute_frontend
 from orpheus.agent.sockets.realtime_schema import (
     ItemBody,
     ResponseBody,
@@ -117,6 +118,14 @@ async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> 
             if (secret := service.secrets.find(key)) is not None:
                 changes = {**changes, **secret.session}
         session = Session().updated(changes)
+        if unmute_frontend.may_be_unmute(socket.scope):
+            await unmute_frontend.hold_either(
+                agent,
+                service,
+                socket,
+                lambda connection: _RealtimeSession(agent, service, connection, session),
+            )
+            return
         offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
         await hold(
             agent,

@@ -20,7 +20,7 @@ from orpheus.agent.think import ToolCallDelta
 from tests.agent.conftest import Host
 from tests.support.agent import silence
 from tests.support.browser import chromium
-from tests.support.environments import node_with
+from tests.support.environments import node_with, python_with
 from tests.support.upstream import Upstream, whole
 
 OTHERS = Path(__file__).parent / "others"
@@ -49,7 +49,8 @@ def sounds(host: Host, upstream: Upstream, tmp_path: Path) -> Path:
         ["All right."],
     ]
     for name, text in SAID.items():
-        (tmp_path / f"{name}.pcm").write_bytes(host.script.speech.say(text) + silence(700))
+        sound = host.script.speech.say(text) + silence(1400)  # the longest that a turn waits for its end
+        (tmp_path / f"{name}.pcm").write_bytes(sound)
     return tmp_path
 
 
@@ -132,3 +133,22 @@ def test_the_betas_client_converses_in_a_browser_where_it_asks_by_subprotocol(
     assert errors == []
     check(report, host)
     assert report["cut"] == 200 * 24
+
+
+def test_openai_agents_which_takes_every_event_strictly_converses(converse: Converse, host: Host) -> None:
+    python = python_with("openai-agents==0.24.0")
+    check(converse(python, OTHERS / "with_openai_agents.py"), host)
+
+
+def test_openais_agents_converse_in_node(converse: Converse, host: Host) -> None:
+    folder = node_with("@openai/agents-realtime@0.20.0", "zod@4.1.0", "ws@8.18.0")
+    check(converse("node", OTHERS / "with_agents_realtime.mjs", cwd=folder), host)
+
+
+def test_livekits_agent_converses(converse: Converse, host: Host) -> None:
+    python = python_with("livekit-agents==1.8.9", "livekit-plugins-openai==1.8.9")
+    check(converse(python, OTHERS / "with_livekit.py"), host)
+
+
+def test_pipecats_pipeline_converses(converse: Converse, host: Host) -> None:
+    check(converse(python_with("pipecat-ai[openai]==1.14.0"), OTHERS / "with_pipecat.py"), host)

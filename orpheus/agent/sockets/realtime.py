@@ -409,11 +409,10 @@ class _RealtimeSession(Wire):
         self._send("error", error=_error(error, event_id))
 
     def _send(self, type: str, **fields: Any) -> None:
-        event: dict[str, Any] | None = {"type": type, "event_id": _new_id("event"), **fields}
-        if self._in_beta:
-            event = beta.server_event(event)
-        if event is not None:
-            self.outbox.put(json_text(event))
+        event = {"type": type, "event_id": _new_id("event"), **fields}
+        told = beta.server_event(event) if self._in_beta else event
+        if told is not None:
+            self.outbox.put(json_text(told))
 
 
 def _new_id(prefix: str) -> str:

@@ -283,13 +283,14 @@ def _path(body: Any, places: Sequence[int | str], missing: bool) -> list[str]:
     """Where in `body` an error is: among its places are the kinds of a union, which the client does not know of."""
     path = []
     for place in places:
-        if (isinstance(body, Mapping) and place in body) or (
-            isinstance(body, list) and isinstance(place, int) and place < len(body)
-        ):
+        if isinstance(body, Mapping):
+            known = place in body
+        else:
+            known = isinstance(body, list) and isinstance(place, int) and place < len(body)
+        if known:
             body = body[place]
-        elif not (missing and place == places[-1]):
-            continue
-        path.append(str(place))
+        if known or (missing and place == places[-1]):
+            path.append(str(place))
     return path
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
@@ -343,10 +343,9 @@ async def test_who_leaves_in_the_middle_is_cancelled(host: Host, upstream: Upstr
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("IDLE_S", "PAUSE_S", "STALL_S", "LINGER_S"):
         monkeypatch.setattr(wyoming, name, 0.3)
-    yield
 
 
 def closed(raw: socket.socket) -> bool:

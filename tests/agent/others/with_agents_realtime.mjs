@@ -11,7 +11,7 @@ const report = { errors: [], called: [], interrupted: 0, samples: [], heard: [],
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const until = async (holds, what) => {
   for (let waited = 0; !holds(); waited += 10) {
-    if (waited > 20_000) throw new Error(`waited in vain for ${what}`);
+    if (waited > 30_000) throw new Error(`waited in vain for ${what}`);
     await sleep(10);
   }
 };

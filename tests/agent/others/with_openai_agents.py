@@ -56,7 +56,7 @@ async def main(url: str, sounds: Path) -> None:
             await asyncio.sleep(0.01)
         await asyncio.sleep(report["samples"][-1] / 24_000 + 0.3)  # played
 
-    async with asyncio.timeout(40), session:
+    async with asyncio.timeout(80), session:
         reading = asyncio.create_task(read())
         await say("hello")
         await ended(1)

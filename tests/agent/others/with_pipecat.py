@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
-from pipecat.adapters.schemas.function_schema import FunctionSchema
-from pipecat.adapters.schemas.tools_schema import ToolsSchema
+from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
+from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
 from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
@@ -97,12 +99,12 @@ async def main(url: str, sounds: Path) -> None:
             await worker.queue_frame(InputAudioRawFrame(sound[start : start + PIECE], RATE, 1))
 
     async def until(holds: Any) -> None:
-        until_s = time.monotonic() + 15
+        until_s = time.monotonic() + 30
         while not holds():
             assert time.monotonic() < until_s, report
             await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(80):
         await asyncio.sleep(1)
         await worker.queue_frame(LLMRunFrame())
         for number, name in enumerate(("hello", "weather"), 1):
@@ -121,5 +123,17 @@ async def main(url: str, sounds: Path) -> None:
 
 logger.remove()
 logger.add(sys.stderr, level="WARNING")
-asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
-print(json.dumps(report))
+
+
+async def run() -> None:
+    """Whatever happens, it ends: a pipeline that is cancelled from outside may wait for itself."""
+    try:
+        await main(sys.argv[1], Path(sys.argv[2]))
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
+    print(json.dumps(report), flush=True)
+    os._exit(0)
+
+
+asyncio.run(run())

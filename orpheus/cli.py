@@ -22,7 +22,7 @@ from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.redaction import redacted
-from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
+from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings, wyoming_address
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
@@ -37,6 +37,14 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_PORT,
 LlamaPort = Annotated[int | None, typer.Option(help="Port of tier 1 [ORPHEUS_LLAMA_PORT, 5006].")]
 Model = Annotated[
     str | None, typer.Option(help="'embedded', a GGUF file or owner/repo[@revision][:file] [ORPHEUS_MODEL].")
+]
+Wyoming = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS:]PORT",
+        help="Also take Home Assistant's Wyoming protocol, which has no keys: a port alone is for this machine only "
+        "[ORPHEUS_WYOMING].",
+    ),
 ]
 Codec = Annotated[
     str | None, typer.Option(help="'embedded', a SNAC folder or owner/repo[@revision] [ORPHEUS_CODEC].")
@@ -97,6 +105,7 @@ def talk(
     llama_port: LlamaPort = None,
     model: Model = None,
     codec: Codec = None,
+    wyoming: Wyoming = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Both tiers in one process, without HTTP between them.")
     ] = False,
@@ -105,13 +114,16 @@ def talk(
     from orpheus.ops import talk as talking
     from orpheus.ops.serve import supervise
 
-    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
+    settings = _settings(
+        host=host, port=port, llama_port=llama_port, model=model, codec=codec, wyoming=wyoming
+    )
     talking.check_installed(settings)
     if in_process:
         _serve_speech(settings, in_process=True, agent=True)
     else:
         announcing = talking.announcer(settings)
-        sys.exit(supervise(settings, console, speech_options=talking.AGENT, announcing=announcing))
+        options = talking.speech_options(settings)
+        sys.exit(supervise(settings, console, speech_options=options, announcing=announcing))
 
 
 @app.command()
@@ -145,11 +157,12 @@ def speech(
     codec: Codec = None,
     supervised: Supervised = False,
     agent: Annotated[bool, typer.Option("--agent", hidden=True)] = False,
+    wyoming: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
 
-    settings = _settings(host=host, port=port, codec=codec)
+    settings = _settings(host=host, port=port, codec=codec, wyoming=wyoming)
     if supervised:
         end_with_parent(settings.drain_s)
     _serve_speech(settings, in_process=False, agent=agent)
@@ -472,5 +485,8 @@ def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) 
     if agent:
         from orpheus.agent.app import install
 
-        install(app, service, settings)
+        house = None
+        if settings.wyoming:
+            house = listen(*wyoming_address(settings.wyoming), "--wyoming or ORPHEUS_WYOMING")
+        install(app, service, settings, house=house)
     process.serve(app, bound, service.drain)

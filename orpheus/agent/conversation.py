@@ -657,7 +657,8 @@ class Conversation:
     def respond(self, ask: Ask) -> None:
         """What a client asks for. BadRequest if there is an active response.
 
-        While the human speaks, or is being transcribed, it waits: it will answer that too.
+        While the human speaks, or is being transcribed, it waits: it will answer that too. And while something is still
+        being spoken that a function was called after.
         """
         if not ask.kept:
             if len(self._side) >= MAX_SIDE_RESPONSES:
@@ -667,7 +668,8 @@ class Conversation:
                 )
             self._begin_response(ask, self._messages(ask), Clock())
             return
-        if self._active is not None or self._deferred is not None:
+        busy = self._active is not None and not self._active.awaits_outputs
+        if busy or self._deferred is not None:
             active = f" ({self._active.id})" if self._active else ""
             raise BadRequest(
                 f"Conversation already has an active response in progress{active}. Wait until the response is "

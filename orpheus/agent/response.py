@@ -142,6 +142,11 @@ class Response:
     def is_draft(self) -> bool:
         return self._held is not None
 
+    @property
+    def awaits_outputs(self) -> bool:
+        """Whether all that is left is to be spoken, and functions were called: who ran them goes on from there."""
+        return bool(self._calls) and all(call.done for call in self._calls.values())
+
     def state(self, status: ResponseStatus = "in_progress", reason: str | None = None) -> ResponseState:
         finished = self._finished
         return ResponseState(

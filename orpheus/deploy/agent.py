@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from orpheus.agent import stages
 from orpheus.deploy import speech
 from orpheus.deploy.llama import LlamaProcess
-from orpheus.deploy.settings import LLM_APP, LLM_SERVER, Deployment
+from orpheus.deploy.settings import API_KEYS, AUTH_SECRET, LLM_APP, LLM_SERVER, Deployment
 from orpheus.deploy.supervised import SupervisedServer
-from orpheus.deploy.vllm import SHARED_GPU_SHARE, URL, VllmProcess
+from orpheus.deploy.vllm import SHARED_GPU_SHARE, VllmProcess
+from orpheus.errors import SetupError
 from orpheus.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class AgentContainer:
     def start(self, within_s: float) -> FastAPI:
         """The application. Raises SetupError, WeightsError, or what a server fails with, and then leaves none behind."""
         settings = load_settings()
+        if not settings.api_keys:
+            raise SetupError(
+                f"The Secret {AUTH_SECRET} has an empty {API_KEYS}, and anybody could use the agent: store a key in it."
+            )
         if self._single:
             settings = self._start_servers(settings, within_s)
         return speech.build(settings, FETCH, self._extend)
@@ -68,8 +73,8 @@ class AgentContainer:
         try:
             tier1.start(deadline_s - time.monotonic())
             if not settings.llm_url:
-                addresses["llm_url"] = URL
                 llm = VllmProcess(FETCH, settings, SHARED_GPU_SHARE)
+                addresses["llm_url"] = llm.url
                 self._children.append(llm)
                 llm.start(deadline_s - time.monotonic())
         except BaseException:

@@ -61,7 +61,6 @@ ASIDE = 8
 # was first fetched at, and ORPHEUS_MODEL=owner/repo@commit names another.
 CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
 LLM_MODEL = "Qwen/Qwen3-8B"  # Apache-2.0 and not gated; it has our languages and calls tools
-LLM_PORT = 8000
 LLM_CONTEXT_TOKENS = 16_384  # of one conversation
 LLM_STREAMS = 32  # answered at once
 LOCAL = {"host", "port", "fastapi_url"}  # settings that concern the deploying machine alone
@@ -138,6 +137,11 @@ def llama_sizes() -> Sizes:
     """Tier 1: its streams, and those that may wait for one."""
     engine = EngineConfig.from_settings(load_settings(), gpu=True)
     return _sizes(engine.streams, engine.waiting)
+
+
+def llm_port() -> int:
+    """The LLM's, beside tier 1's: both may run in one container."""
+    return load_settings().llama_port + 1
 
 
 def speech_sizes() -> Sizes:

@@ -118,6 +118,9 @@ def _turn(socket: ClientConnection, url: str) -> tuple[list[str], array[int]]:
                 raise SmokeFailed(f"{url} failed in the middle: {event['error']['message']}")
             case "response.done":
                 response = event["response"]
+                if response["status"] == "cancelled":  # the question went on after a pause
+                    audio.clear()
+                    continue
                 if response["status"] != "completed":
                     raise SmokeFailed(f"{url} did not answer: {response['status_details']}")
                 said = " ".join(

@@ -119,7 +119,14 @@ class Agent:
         self.container.stop()
 
 
-@app.function(image=images.caller_image(), timeout=CALL_TIMEOUT_S, scaledown_window=deployment.scaledown_s)
+@app.function(
+    image=images.caller_image(),
+    env=environment,
+    timeout=CALL_TIMEOUT_S,
+    max_containers=deployment.max_containers,
+    scaledown_window=deployment.scaledown_s,
+    region=deployment.region,
+)
 @modal.concurrent(max_inputs=sizes.most)
 async def speech_to_speech(recording: bytes, **fields: Any) -> bytes:
     """A recording (WAV, MP3, Ogg, WebM, M4A or FLAC) answered with speech, as a WAV file. All in memory.

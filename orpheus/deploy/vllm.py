@@ -9,13 +9,12 @@ import time
 import httpx
 
 from orpheus import hub, logs
-from orpheus.deploy.settings import LLM_CONTEXT_TOKENS, LLM_PORT, LLM_STREAMS, WEIGHTS
+from orpheus.deploy.settings import LLM_CONTEXT_TOKENS, LLM_STREAMS, WEIGHTS, llm_port
 from orpheus.deploy.supervised import SupervisedServer
 from orpheus.deploy.weights import find_llm, in_volume
 from orpheus.errors import NotReady
 from orpheus.settings import Settings, load_settings
 
-URL = f"http://127.0.0.1:{LLM_PORT}"
 GPU_SHARE = 0.9  # of a GPU of its own
 SHARED_GPU_SHARE = 0.5  # of one with tier 1 and the codec: 16 of 24 GB for 8B weights in 16 bits
 FIRST_ANSWER_S = 120.0
@@ -37,6 +36,7 @@ class VllmProcess(SupervisedServer):
     def __init__(self, fetch: str, settings: Settings | None = None, gpu_share: float = GPU_SHARE) -> None:
         """`fetch` is the command that fetches its weights."""
         super().__init__("The LLM", settings or load_settings())
+        self.url = f"http://127.0.0.1:{llm_port()}"
         self._fetch = fetch
         self._gpu_share = gpu_share
 
@@ -48,13 +48,12 @@ class VllmProcess(SupervisedServer):
         model = str(self._settings.llm_model)
         # What it compiles as it starts is kept with the weights, which saves the next start a minute.
         environment = {"VLLM_CACHE_ROOT": f"{WEIGHTS}/vllm", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        took_s = self._run(
-            serve_command(model, self._gpu_share), URL, within_s, lambda: _first_answer(model), environment
-        )
+        command = serve_command(model, llm_port(), self._gpu_share)
+        took_s = self._run(command, self.url, within_s, lambda: _first_answer(self.url, model), environment)
         log.info("the LLM is up; its first answer took %.0f ms", took_s * 1000)
 
 
-def serve_command(model: str, gpu_share: float) -> list[str]:
+def serve_command(model: str, port: int, gpu_share: float) -> list[str]:
     """vLLM's command line for ORPHEUS_LLM_MODEL, which is also the name that it serves."""
     repository = hub.parse(model)
     assert repository
@@ -63,7 +62,7 @@ def serve_command(model: str, gpu_share: float) -> list[str]:
     options = {
         "--served-model-name": model,
         "--host": "0.0.0.0",  # Modal's proxy comes from outside the container
-        "--port": str(LLM_PORT),
+        "--port": str(port),
         "--max-model-len": str(LLM_CONTEXT_TOKENS),
         "--max-num-seqs": str(LLM_STREAMS),
         "--gpu-memory-utilization": str(gpu_share),
@@ -77,12 +76,12 @@ def serve_command(model: str, gpu_share: float) -> list[str]:
     return ["vllm", "serve", repository.id, "--enable-auto-tool-choice", *words]
 
 
-def _first_answer(model: str) -> float:
+def _first_answer(url: str, model: str) -> float:
     """The seconds that one token takes. NotReady quotes a refusal."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1}
     began_s = time.perf_counter()
     try:
-        answer = httpx.post(f"{URL}/v1/chat/completions", json=body, timeout=FIRST_ANSWER_S, trust_env=False)
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=FIRST_ANSWER_S, trust_env=False)
     except httpx.HTTPError as error:
         raise NotReady(f"The LLM does not answer: {type(error).__name__}: {error}") from error
     if answer.status_code != 200:

@@ -347,6 +347,7 @@ class ControlPlane:
         )
         for name, method in definition.method_definitions.items():
             metadata.method_handle_metadata[name].function_name = method.function_name
+            metadata.method_handle_metadata[name].use_method_name = name
             if method.HasField("webhook_config"):
                 metadata.method_handle_metadata[name].web_url = url
         return metadata

@@ -57,7 +57,7 @@ class ApiKeyAuth:
     ) -> None:
         """`usual`: how long an utterance takes, for Retry-After."""
         self._app = app
-        self._secrets = secrets or ClientSecrets()
+        self._secrets = secrets or ClientSecrets(keys_in(settings.api_keys))
         # Digests have equal lengths, so a comparison takes the same time whatever is wrong with a key.
         self._keys = [_digest(key) for key in keys_in(settings.api_keys)]
         self._unmute_open = settings.unmute_open

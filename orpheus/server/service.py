@@ -25,7 +25,7 @@ from orpheus.server.admission import Admission
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
-from orpheus.settings import Settings
+from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
@@ -74,7 +74,7 @@ class SpeechService:
         self._loading = BackgroundLoad(load, _close, "voice")
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
-        self.secrets = ClientSecrets()
+        self.secrets = ClientSecrets(keys_in(settings.api_keys))
         self.checks: list[
             Callable[[], str | None]
         ] = []  # of what is built on this: the problem, if there is one

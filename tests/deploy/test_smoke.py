@@ -156,8 +156,8 @@ def turn(*events: dict[str, object], refuses: bool = False) -> Starlette:
             return
         heard = await socket.receive_json()
         assert heard["type"] == "input_audio_buffer.append"
-        for event in events:
-            await socket.send_json(event)
+        for one in events:
+            await socket.send_json(one)
         while True:
             await socket.receive()
 

@@ -48,7 +48,7 @@ def build(
 ) -> FastAPI:
     """`start` for any settings. `fetch` is the command that fetches the codec, `extend` adds to the application."""
     from orpheus.codec import Codec
-    from orpheus.deploy.handshake import RefuseByClosing
+    from orpheus.deploy.sockets import SocketRules
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 
@@ -60,7 +60,7 @@ def build(
     codec = Codec.load(folder, settings)
     service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda _: codec)
     app = create_app(service)
-    app.add_middleware(RefuseByClosing)
+    app.add_middleware(SocketRules)
     extend(app, service)
     running = app.router.lifespan_context
 

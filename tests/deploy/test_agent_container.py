@@ -224,6 +224,21 @@ def test_a_recording_is_answered_as_a_wav_file_and_with_a_seed_the_same_way_agai
     assert [request["temperature"] for request in asked[-2:]] == [0.0, 0.0]
 
 
+def test_no_message_comes_near_the_limit_of_modals_proxy(agent: Agent) -> None:
+    """Also where it repeats the longest that a client may send."""
+    with agent.talk() as socket:
+        socket.recv(20)
+        say(socket, "user", "input_text", "é" * 100_000)
+        for name in ("added", "done"):
+            told = str(socket.recv(20))
+            assert json.loads(told)["type"] == f"conversation.item.{name}"
+            assert len(told.encode()) < LIMIT_BYTES
+        with pytest.raises(ConnectionClosedError):
+            socket.send("a" * ((1 << 20) + 1))
+            socket.recv(20)
+        assert socket.close_code == 1009
+
+
 def test_a_socket_on_which_nobody_speaks_hears_something_every_ten_seconds(agent: Agent) -> None:
     """Modal drops a silent one, whatever pings it gets."""
     assert KEEP_ALIVE_S <= 10

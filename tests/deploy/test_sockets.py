@@ -1,4 +1,4 @@
-"""Refused WebSockets where the server in front knows no answer to a handshake but yes and no."""
+"""WebSockets where the server in front knows no answer to a handshake but yes and no, and no limit of ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from orpheus.deploy.handshake import EXTENSION, RefuseByClosing
+from orpheus.deploy.sockets import EXTENSION, SocketRules
 from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, Unauthorized
 from orpheus.http.responses import error_response
 
@@ -28,7 +28,7 @@ async def sent(error: OrpheusError, **scope: Any) -> list[dict[str, Any]]:
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    await RefuseByClosing(refuse)({"type": "websocket", **scope}, receive, send)
+    await SocketRules(refuse)({"type": "websocket", **scope}, receive, send)
     return messages
 
 
@@ -81,5 +81,34 @@ async def test_everything_else_passes() -> None:
         for message in given:
             await send(message)
 
-    await RefuseByClosing(app)({"type": "websocket"}, receive, send)
+    await SocketRules(app)({"type": "websocket"}, receive, send)
     assert messages == given
+
+
+@pytest.mark.parametrize(
+    ("message", "fits"),
+    [
+        ({"text": "a" * (1 << 20)}, True),
+        ({"text": "a" * ((1 << 20) + 1)}, False),
+        ({"text": "é" * (1 << 19)}, True),
+        ({"text": "é" * ((1 << 19) + 1)}, False),
+        ({"bytes": bytes(1 << 20)}, True),
+        ({"bytes": bytes((1 << 20) + 1)}, False),
+        ({"bytes": None, "text": "hello"}, True),
+    ],
+)
+async def test_a_message_has_at_most_a_mebibyte_as_everywhere(message: dict[str, Any], fits: bool) -> None:
+    messages: list[Any] = []
+    given = {"type": "websocket.receive", **message}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    async def receive() -> Any:
+        return given
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive() == given) == fits
+
+    await SocketRules(app)({"type": "websocket"}, receive, send)
+    assert [message["code"] for message in messages] == ([] if fits else [1009])

@@ -155,8 +155,8 @@ class Tier2(Environment):
         0,
         ge=0,
         le=DAY_S,
-        description="how long a request waits for a completions endpoint that is asleep or starting (503, 502, "
-        "refused connections); 0 fails at once",
+        description="how long a request waits for a completions endpoint, or an answer for its LLM, that is asleep or "
+        "starting (503, 502, refused connections); 0 fails at once",
     )
     proxy_key: SecretStr | None = Field(
         None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services running there"

@@ -26,7 +26,7 @@ from orpheus.server.auth import ApiKeys
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
-from orpheus.settings import Settings
+from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
@@ -75,7 +75,7 @@ class SpeechService:
         self._loading = BackgroundLoad(load, _close, "voice")
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
-        self.secrets = ClientSecrets()
+        self.secrets = ClientSecrets(keys_in(settings.api_keys))
         self.keys = ApiKeys(settings, self.admission.usual, self.secrets)
         self.checks: list[
             Callable[[], str | None]

@@ -23,6 +23,7 @@ from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.redaction import redacted
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
+from orpheus.voices import DEFAULT_VOICE
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
@@ -190,7 +191,7 @@ def relay(
 @app.command()
 def say(
     text: Annotated[str, typer.Argument(help="The text to speak; '-' reads standard input.")],
-    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = DEFAULT_VOICE,
     out: Annotated[
         Path,
         typer.Option(
@@ -247,7 +248,7 @@ def converse(
             help="File to write, '-' for standard output; its ending sets the format: wav mp3 opus aac flac pcm."
         ),
     ] = Path("answer.wav"),
-    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = DEFAULT_VOICE,
     format: Annotated[
         str | None, typer.Option("--format", help="Format, where the name of the file does not tell.")
     ] = None,

@@ -20,7 +20,7 @@ from orpheus.ops.child import ChildServer, wait_until_healthy
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
-from orpheus.voices import languages_of, voices_of
+from orpheus.voices import voices_of
 from orpheus.weights import find_model, model_name
 
 KILL_S = 3.0  # after ORPHEUS_DRAIN_S
@@ -78,9 +78,9 @@ async def one_frame(settings: Settings) -> float:
 
     Raises what a request to tier 2 would raise.
     """
-    voice = voices_of(languages_of(model_name(settings)))[0]
+    voice = voices_of(model_name(settings), settings.own_voices).default
     source = HttpTokenSource(settings)
-    generation = Generation(voice.id, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
+    generation = Generation(voice, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
     started = time.perf_counter()
     count = 0
     try:

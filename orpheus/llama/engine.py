@@ -105,14 +105,14 @@ class Engine:
         model = backend.Model(model_path, gpu_layers)
         return cls(model, lambda: backend.Context(model, config.context_options()), config, on_death)
 
-    def tokenize_prompt(self, prompt: str) -> tuple[int, ...]:
+    def tokenize_prompt(self, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
         """Token ids of a text prompt.
 
         A turn, complete or in a community form, becomes the ids of the trained turn, and nothing inside it can become
         a control token. Anything else is tokenized as llama-server does: with special tokens parsed, and with the BOS
-        that the file declares.
+        that the file declares. `verbatim`: as it stands, with special tokens parsed and nothing added.
         """
-        return prompt_ids(self._model, prompt)
+        return prompt_ids(self._model, prompt, verbatim=verbatim)
 
     def tokenize_fragment(self, text: str) -> list[int]:
         """Token ids of a text between ids in a mixed prompt: special tokens parsed, nothing added."""

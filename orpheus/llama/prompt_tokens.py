@@ -27,11 +27,13 @@ MAX_PROMPT_CHARS = 4096
 MAX_PROMPT_TEXTS = 64
 
 
-def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
+def prompt_ids(model: Model, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
     """Token ids of a text prompt, as `Engine.tokenize_prompt` describes them. BadRequest if it is empty or too long."""
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
     check_texts([prompt])
+    if verbatim:
+        return tuple(model.tokenize(prompt, add_bos=False, parse_special=True))
     vocabulary, control = model.vocabulary, model.vocabulary.control
     inner = read_turn(prompt)
     if inner is None:

@@ -48,7 +48,6 @@ from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection, serve
 from orpheus.server.sockets.messages import read_json
 from orpheus.tasks import first_of
-from orpheus.voices import find_voice
 
 PATHS = ("/v1/realtime", "/realtime")
 SUBPROTOCOL = "realtime"
@@ -291,7 +290,7 @@ class _RealtimeSession:
 
     def _check(self, ask: Ask) -> None:
         """BadRequest for a voice that there is not."""
-        find_voice(ask.config.voice, self._service.languages)
+        self._service.voices.find(ask.config.voice)
 
     def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
         given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
@@ -444,7 +443,7 @@ class _RealtimeSession:
             "audio": {
                 "output": {
                     "format": self._session.audio.output.format.json_body(),
-                    "voice": config.voice,
+                    "voice": self._voice_id(config.voice),
                 }
             },
             "usage": usage,
@@ -455,7 +454,16 @@ class _RealtimeSession:
         return body
 
     def _session_body(self) -> dict[str, Any]:
-        return self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body = self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body["audio"]["output"]["voice"] = self._voice_id(self._session.voice)
+        return body
+
+    def _voice_id(self, name: str) -> str:
+        """The voice that a name stands for; the name itself while the model is not known."""
+        try:
+            return self._service.voices.find(name).id
+        except OrpheusError:
+            return name
 
     def _send_error(self, error: OrpheusError, event_id: str | None = None) -> None:
         self._send("error", error=_error(error, event_id))

@@ -28,6 +28,7 @@ from orpheus.voices import Voice
 TEXT, NAME = "{text}", "{name}"  # in the form of a voice
 
 _CONTROL = re.compile(r"<custom_token_\d+>|<\|[^<>]*\|>")
+_SPLIT = re.compile(f"({_CONTROL.pattern})")
 _HEAD = token_text(START_OF_HUMAN) + BEGIN_OF_TEXT
 _TAIL = END_OF_TURN + "".join(map(token_text, (END_OF_HUMAN, START_OF_AI, START_OF_SPEECH)))
 
@@ -61,6 +62,11 @@ def prompt_of(voice: Voice, text: str) -> Prompt:
 def has_control(text: str) -> bool:
     """Whether `text` has control tokens in it."""
     return _CONTROL.search(text) is not None
+
+
+def split_control(text: str) -> list[str]:
+    """`text` cut before and after each control token."""
+    return _SPLIT.split(text)
 
 
 def turn_text(voice: str, text: str) -> str:

@@ -142,6 +142,10 @@ class Tier1(Environment):
         le=ALL_LAYERS,
         description="layers offloaded to the GPU; -1 is all if there is one, 999 all or no start, 0 none",
     )
+    lora: str | None = Field(
+        None,
+        description="a LoRA adapter as GGUF, and how much of it: path[:scale]. Unset: none; without a scale 1",
+    )
     kv_type: Literal["f16", "q8_0"] = Field(
         "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )

@@ -7,6 +7,7 @@ line of every value; it resolves no types, so that the language `no` stays Norwe
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -131,18 +132,26 @@ Place = tuple[int | str, ...]  # of a value in the file, as Pydantic names it
 
 def read_voices(given: str) -> OwnVoices:
     """What the setting declares. ValueError with the line and the field of the first mistake."""
-    if "\n" in given:
-        return _read_yaml(given)
-    path = Path(os.path.expanduser(given))
-    if given.lower().endswith(_FILE_ENDINGS) or "/" in given or os.path.exists(path):
-        return _read_yaml(_text_of(path))
-    return _read_names(given)
+    text = _yaml_in(given)
+    if text is None:
+        return _read_names(given)
+    content, lines = _parse(text)
+    return _checked({"voices": content} if isinstance(content, list) else content, lines)
 
 
-def text_of(given: str) -> str:
-    """The setting as it can go to another machine: of a file its text."""
+def in_one_line(given: str) -> str:
+    """The setting as it can go to another machine: of a file what is in it, on one line."""
+    text = _yaml_in(given)
+    return given if text is None else json.dumps(_parse(text)[0], ensure_ascii=False)
+
+
+def _yaml_in(given: str) -> str | None:
+    """The text of the file that is named, or that is given itself; None for a list of names."""
+    if "\n" in given or given.lstrip().startswith(("[", "{")):
+        return given
     path = Path(os.path.expanduser(given))
-    return _text_of(path) if "\n" not in given and os.path.isfile(path) else given
+    named = given.lower().endswith(_FILE_ENDINGS) or "/" in given or os.path.exists(path)
+    return _text_of(path) if named else None
 
 
 def _text_of(path: Path) -> str:
@@ -156,7 +165,7 @@ def _text_of(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"the file has more than {MAX_FILE_BYTES} bytes: it is no list of voices")
     try:
-        return content.decode("utf-8-sig") + "\n"
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8: save the file as UTF-8") from error
 
@@ -170,13 +179,14 @@ def _read_names(given: str) -> OwnVoices:
     return _checked({"published": with_published, "voices": entries}, {})
 
 
-def _read_yaml(text: str) -> OwnVoices:
+def _parse(text: str) -> tuple[Any, dict[Place, int]]:
+    """What is in a YAML text, and the line of each value."""
     import yaml
 
     lines: dict[Place, int] = {}
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
-        content = _value(node, (), lines, iter(range(MAX_NODES))) if node is not None else {}
+        return ({} if node is None else _value(node, (), lines, iter(range(MAX_NODES)))), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
@@ -185,7 +195,6 @@ def _read_yaml(text: str) -> OwnVoices:
         raise ValueError(str(error).splitlines()[0]) from error
     except RecursionError:
         raise ValueError("it is nested too deeply: a list of voices needs three levels") from None
-    return _checked({"voices": content} if isinstance(content, list) else content, lines)
 
 
 def _value(node: Any, place: Place, lines: dict[Place, int], left: Iterator[int]) -> Any:

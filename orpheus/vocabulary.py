@@ -201,10 +201,11 @@ class Vocabulary:
                 text == f"[PAD{token_id}]"
             ):  # llama.cpp's converter: in the weights, but not in the tokenizer
                 unnamed.add(token_id)
-        base = next(
-            (base for base in _BASES if base.begin_of_text in named and base.end_of_turn in named), _BASES[0]
-        )
-        if not numbers and named.get(base.end_of_turn) == base.end_of_turn_id:
+        known = [base for base in _BASES if base.begin_of_text in named and base.end_of_turn in named]
+        # By its ids, as Qwen's names are LFM's too; of a smaller vocabulary, such as the embedded one, by its names.
+        original = [base for base in known if named[base.end_of_turn] == base.end_of_turn_id]
+        base = (*original, *known, _BASES[0])[0]
+        if not numbers and original:
             speech = range(base.size, base.size + LAST_CODE + 1)
             if unnamed.issuperset(speech):
                 numbers = dict(enumerate(speech))

@@ -244,7 +244,12 @@ def _checked(content: object, lines: Mapping[Place, int]) -> OwnVoices:
 
 def _sentence(error: ValidationError, lines: Mapping[Place, int]) -> str:
     """The first mistake, where it is and what is right."""
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # it may be there under a name that is spelled wrong
+        beside = [
+            one for one in others if one["type"] == "extra_forbidden" and one["loc"][:-1] == first["loc"][:-1]
+        ]
+        first = beside[0] if beside else first
     kind, place = first["type"], first["loc"]
     match kind:
         case "extra_forbidden":

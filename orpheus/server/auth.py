@@ -42,7 +42,7 @@ _OPEN = frozenset(
         "/api/modules_info",
     )
 )
-_CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/test", "/v1/"))
+_CATALOG = frozenset(("/v1/models", "/v1/audio/models", "/v1/audio/voices", "/v1/voices", "/v1/test", "/v1/"))
 _SPEECH = "/v1/audio/speech"  # the one GET that is work
 _REALTIME = frozenset(("/v1/realtime", "/realtime", "/ws"))  # what ephemeral keys are for
 _SUBPROTOCOL = "openai-insecure-api-key."  # browsers can set no header, but this one

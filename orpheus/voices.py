@@ -181,7 +181,7 @@ class Voices:
         listed = list(voices)
         self.default = default or listed[0]
         self.all = (self.default, *(voice for voice in listed if voice is not self.default))
-        self._published = published
+        self.published = published
         self._by_name = {name: voice for voice in reversed(self.all) for name in voice.names}
 
     @property
@@ -219,7 +219,7 @@ class Voices:
             return self.default
         known = ", ".join(voice.ascii for voice in self.all)
         other = next((voice for voice in VOICES.values() if key in voice.names), None)
-        if other is not None and self._published:
+        if other is not None and self.published:
             raise BadRequest(
                 f"The voice {name.strip()!r} belongs to another model: set ORPHEUS_MODEL to "
                 f"{model_of(other).repository}. Loaded now: {known}.",

@@ -30,7 +30,15 @@ from orpheus.llama.engine_config import EngineConfig
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
-from orpheus.vocabulary import BEGIN_OF_TEXT, END_OF_TURN, FIRST_CODE, SLOTS, number_of, token_text
+from orpheus.vocabulary import (
+    BEGIN_OF_TEXT,
+    CODES_PER_SLOT,
+    END_OF_TURN,
+    FIRST_CODE,
+    SLOTS,
+    number_of,
+    token_text,
+)
 
 CODES = 16  # per slot
 LAYERS, HEADS, KV_HEADS, HEAD_CHANNELS, FEED_FORWARD = 2, 4, 2, 16, 128
@@ -84,7 +92,9 @@ def save_checkpoint(folder: Path) -> None:
     save_safetensors(
         folder / "model.safetensors",
         {
-            f"{name}.weight": random.normal(size=shape).astype(np.float32) / (1 if len(shape) == 1 else 8)
+            f"{name}.weight": random.normal(scale=1 if len(shape) == 1 else 1 / 8, size=shape).astype(
+                np.float32
+            )
             for name, shape in shapes.items()
         },
     )
@@ -143,7 +153,9 @@ def main() -> None:
             print(
                 f"{engine.vocabulary.codes} codes per slot of {engine.vocabulary.size:,} tokens, generated {numbers}"
             )
-            assert len(numbers) == FRAMES * SLOTS or numbers
+            slots = [(number - FIRST_CODE) // CODES_PER_SLOT for number in numbers]
+            assert slots
+            assert slots == [index % SLOTS for index in range(len(slots))]
         finally:
             engine.close()
 

@@ -166,7 +166,9 @@ class _Whisper:
         self._whisper = model(
             "base", device="cpu", compute_type="int8", cpu_threads=1, num_workers=workers, files=parts
         )
-        self._languages = languages
+        # A voice may speak what Whisper does not hear: then it tells which of its own it is.
+        known = tuple(language for language in languages if language in self._whisper.supported_languages)
+        self._languages = known or tuple(self._whisper.supported_languages)
         tokenizer: Any = Tokenizer
         self._tokenizer: Any = lambda language: tokenizer(
             self._whisper.hf_tokenizer, True, task="transcribe", language=language

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgpack
 import pytest
+from playwright.sync_api import expect
 from websockets.sync.client import connect
 
 from orpheus.llama.engine import Engine
@@ -18,9 +19,11 @@ from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.tts.token_source import EngineTokenSource, Generation
 from orpheus.voices import Voice
+from tests.support.browser import chromium
 from tests.support.llama import load
 from tests.support.speech import error_of
 from tests.support.upstream import Upstream
+from tests.support.waiting import eventually
 
 Start = Callable[..., httpx.Client]
 FILE = """
@@ -243,3 +246,24 @@ def test_both_tiers_in_one_process_generate_in_each_form(engine: Engine) -> None
     assert len({prompt_tokens for _, prompt_tokens in results.values()}) == len(
         results
     )  # five different prompts
+
+
+@pytest.mark.slow
+def test_the_page_offers_them_with_their_own_tags(own: httpx.Client, upstream: Upstream) -> None:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(str(own.base_url))
+        expect(page.locator("#language option")).to_have_text(["Arabic", "English", "Turkish", "Hindi"])
+        expect(page.locator("#voice option")).to_have_text(["layla (female)"])
+        assert page.locator("#tags button").count() == 0
+        page.select_option("#language", "en")
+        expect(page.locator("#voice option")).to_have_text(["Ronan of Cork (male)", "maya"])
+        expect(page.locator("#tags button")).to_have_text(["laugh", "clear throat"])
+        page.select_option("#voice", "maya")
+        expect(page.locator("#tags button").first).to_have_text("laugh")
+        assert page.locator("#tags button").count() == 9
+        page.select_option("#voice", "Ronan")
+        page.fill("#input", "Hello.")
+        page.click("#speak")
+        eventually(lambda: bool(upstream.requests))
+        assert "Ronan: Hello." in upstream.requests[-1]["prompt"]

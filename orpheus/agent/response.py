@@ -23,7 +23,6 @@ from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import SpeechService
 from orpheus.server.utterance_queue import Audio, Event, UtteranceFailed, UtteranceQueue, WordStarted
 from orpheus.tasks import cancel_and_wait
-from orpheus.voices import find_voice
 
 log = logging.getLogger(__name__)
 
@@ -225,8 +224,9 @@ class Response:
         except OrpheusError as error:
             log.warning("the language model failed: %s", error)
             self._fail("llm", error)
-            language = find_voice(config.voice, self._service.languages).language
-            self._say(f"{' ' if self._spoken.text else ''}{APOLOGIES[language]}")
+            language = self._service.voices.find(config.voice).language
+            apology = APOLOGIES.get(language, APOLOGIES["en"])
+            self._say(f"{' ' if self._spoken.text else ''}{apology}")
 
     def _say(self, text: str) -> None:
         if not text:

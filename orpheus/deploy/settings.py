@@ -25,6 +25,7 @@ from orpheus.settings import (
     load_settings,
     setting_name,
 )
+from orpheus.voices_file import in_one_line
 
 LLAMA_APP, LLAMA_SERVER = "orpheus-llama-cpp", "Llama"
 SPEECH_APP, SPEECH_CLASS = "orpheus-fastapi-tts", "Speech"
@@ -192,6 +193,12 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
             del environment[name]
     embedded = environment["ORPHEUS_MODEL"] == EMBEDDED
     environment.setdefault("ORPHEUS_CODEC", EMBEDDED if embedded else CODEC)
+    if "ORPHEUS_VOICES" in environment:
+        environment["ORPHEUS_VOICES"] = in_one_line(environment["ORPHEUS_VOICES"])  # its file stays here
+    if "ORPHEUS_LORA" in environment:
+        raise SetupError(
+            "ORPHEUS_LORA is a file of this machine: merge it into the model, and set ORPHEUS_MODEL to its repository."
+        )
     for name in ("ORPHEUS_MODEL", "ORPHEUS_CODEC"):
         if environment[name].startswith(("/", ".", "~")):
             raise SetupError(

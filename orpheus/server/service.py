@@ -35,7 +35,7 @@ from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import EngineTokenSource, HttpTokenSource, TokenSource
 from orpheus.tts.usage import Usage
-from orpheus.voices import find_voice
+from orpheus.voices import Voices, voices_of
 
 MAX_STREAMED_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
 ASK_S = 1.0  # between two requests to a tier 1 that does not say yet what it serves
@@ -172,8 +172,9 @@ class SpeechService:
         return self._loading.ready().model
 
     @property
-    def languages(self) -> tuple[str, ...]:
-        return self.model.languages
+    def voices(self) -> Voices:
+        """What can be asked for; NotReady while the model is not known."""
+        return voices_of(self.model.name, self.settings.own_voices)
 
     async def problem(self) -> str | None:
         """What keeps a request from being served now, in a sentence; None if nothing does."""
@@ -198,7 +199,7 @@ class SpeechService:
         `patient`: wait if tier 1 is full instead of failing at once, as a conversation should.
         """
         settings = self.settings
-        voice = find_voice(request.voice_name, self.languages)
+        voice = self.voices.find(request.voice_name)
         lead_ms = LEAD_SILENCE_MS if request.lead_silence_ms is None else request.lead_silence_ms
         defaults = {"temperature": settings.temperature, "top_p": settings.top_p}
         params = SpeechParams(

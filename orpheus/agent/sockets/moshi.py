@@ -37,7 +37,7 @@ from orpheus.server.auth import MOSHI
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection
 from orpheus.tasks import first_of
-from orpheus.voices import find_voice, voices_of
+from orpheus.voices import Voices
 
 
 class Kind(IntEnum):
@@ -80,7 +80,7 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     async def chat(socket: WebSocket) -> None:
         """Hold a conversation."""
         async with refusing(socket):
-            config = _config(socket.query_params, service.languages)
+            config = _config(socket.query_params, service.voices)
             await hold(agent, socket, lambda connection: _Chat(agent, service, connection, config))
 
     for path in MOSHI:
@@ -88,7 +88,7 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     return router
 
 
-def _config(query: Mapping[str, str], languages: tuple[str, ...]) -> Config:
+def _config(query: Mapping[str, str], voices: Voices) -> Config:
     """What the query asks for. BadRequest names the parameter that is wrong."""
     for name in _IGNORED:
         _number(query, name)
@@ -97,7 +97,7 @@ def _config(query: Mapping[str, str], languages: tuple[str, ...]) -> Config:
     if instructions:
         config = replace(config, instructions=instructions)
     if voice := query.get("voice_prompt", "").strip():
-        config = replace(config, voice=_voice(voice, languages))
+        config = replace(config, voice=_voice(voice, voices))
     for name in ("text_temperature", "temperature"):
         if (temperature := _number(query, name)) is not None:
             if not 0 <= temperature <= TEMPERATURE_MAX:
@@ -115,16 +115,15 @@ def _number(query: Mapping[str, str], name: str) -> float | None:
     raise BadRequest(f"{name} must be a number, not {given[:40]!r}.", param=name)
 
 
-def _voice(name: str, languages: tuple[str, ...]) -> str:
+def _voice(name: str, voices: Voices) -> str:
     """The voice of a name of ours or of OpenAI's, or of PersonaPlex's files: one of the same gender."""
     stem = re.sub(r"\.(pt|wav|safetensors)$", "", name, flags=re.IGNORECASE)
     if match := _PERSONAPLEX_VOICE.fullmatch(stem.lower()):
         gender = "female" if match[1] == "f" else "male"
-        loaded = voices_of(languages)
-        voices = [voice for voice in loaded if voice.gender == gender] or loaded
-        return voices[int(match[2]) % len(voices)].id
+        alike = [voice for voice in voices.all if voice.gender == gender] or voices.all
+        return alike[int(match[2]) % len(alike)].id
     try:
-        return find_voice(stem, languages).id
+        return voices.find(stem).id
     except BadRequest as error:
         raise BadRequest(f"voice_prompt: {error}", param="voice_prompt", code=error.code) from None
 

@@ -46,7 +46,6 @@ from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import read_json
-from orpheus.voices import find_voice
 
 PATHS = ("/v1/realtime", "/realtime")
 SUBPROTOCOL = "realtime"
@@ -247,7 +246,7 @@ class _RealtimeSession(Wire):
 
     def _check(self, ask: Ask) -> None:
         """BadRequest for a voice that there is not."""
-        find_voice(ask.config.voice, self.service.languages)
+        self.service.voices.find(ask.config.voice)
 
     def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
         given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
@@ -400,7 +399,7 @@ class _RealtimeSession(Wire):
             "audio": {
                 "output": {
                     "format": self._session.audio.output.format.json_body(),
-                    "voice": config.voice,
+                    "voice": self._voice_id(config.voice),
                 }
             },
             "usage": usage,
@@ -411,7 +410,16 @@ class _RealtimeSession(Wire):
         return body
 
     def _session_body(self) -> dict[str, Any]:
-        return self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body = self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body["audio"]["output"]["voice"] = self._voice_id(self._session.voice)
+        return body
+
+    def _voice_id(self, name: str) -> str:
+        """The voice that a name stands for; the name itself while the model is not known."""
+        try:
+            return self.service.voices.find(name).id
+        except OrpheusError:
+            return name
 
     def fail(self, error: OrpheusError, event_id: str | None = None) -> None:
         self._send("error", error=_error(error, event_id))

@@ -41,7 +41,6 @@ from orpheus.server.auth import KEY_INDEX, TWILIO
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection, serve
 from orpheus.server.sockets.messages import read_json
-from orpheus.voices import find_voice
 
 log = logging.getLogger(__name__)
 
@@ -253,8 +252,8 @@ class _Call(Wire):
         super().__init__(agent, service, connection)
         self._stream = stream
         self._config = config
-        self._language = find_voice(config.voice, service.languages).language
-        self._greeting = GREETINGS[self._language] if greeting is None else str(greeting)
+        self._language = service.voices.find(config.voice).language
+        self._greeting = GREETINGS.get(self._language, GREETINGS["en"]) if greeting is None else str(greeting)
         self._input = InputStream(FORMAT)
         self._output = OutputStream(FORMAT, OUTPUT_RATE)
         self._sent_bytes: dict[str, int] = {}  # by item, of the response in progress
@@ -310,7 +309,7 @@ class _Call(Wire):
             case told.UserStarted(interrupts=True) | told.OutputCleared():
                 self._clear()
             case told.TranscriptFailed() if self.conversation is not None:
-                self.conversation.say(NOT_HEARD[self._language])
+                self.conversation.say(NOT_HEARD.get(self._language, NOT_HEARD["en"]))
             case told.ResponseStarted():
                 self._output = OutputStream(FORMAT, OUTPUT_RATE)
                 self._sent_bytes.clear()

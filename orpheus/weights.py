@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from orpheus import embedded, hub
@@ -66,8 +67,11 @@ def _torch_sees_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def find_model(settings: Settings) -> Path:
-    """The GGUF file, fetched if ORPHEUS_MODEL names a repository; a cached copy needs no network. WeightsError."""
+def find_model(settings: Settings, sized: Callable[[int], None] = lambda size: None) -> Path:
+    """The GGUF file, fetched if ORPHEUS_MODEL names a repository; a cached copy needs no network. WeightsError.
+
+    `sized` gets the file's size in bytes before it is fetched, and may refuse it.
+    """
     name = model_name(settings)
     if name == EMBEDDED:
         return embedded.MODEL
@@ -80,7 +84,7 @@ def find_model(settings: Settings) -> Path:
                 f"or '{EMBEDDED}'."
             )
         file = repository.file or _only_gguf(repository, settings)
-        path = hub.fetch(repository, file, settings, "ORPHEUS_MODEL")
+        path = hub.fetch(repository, file, settings, "ORPHEUS_MODEL", sized)
     check_gguf(path)
     return path
 

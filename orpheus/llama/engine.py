@@ -24,7 +24,7 @@ from orpheus.llama.prompt_tokens import generation_limit, prompt_ids
 from orpheus.llama.scheduler import TokenSequence
 from orpheus.llama.steps import Delivery, Steps
 from orpheus.llama.stream import Stream
-from orpheus.settings import ALL_LAYERS, Settings
+from orpheus.settings import Settings
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context, Model
@@ -78,7 +78,7 @@ class Engine:
     ) -> Engine:
         """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError."""
         from orpheus.gpu import find_gpu
-        from orpheus.llama.gpu_memory import fit_to_gpu
+        from orpheus.llama.gpu_memory import fit_to_gpu, uses_all_of_gpu
 
         gpu = find_gpu() if settings.gpu_layers else None
         if gpu is None and settings.gpu_layers > 0:
@@ -87,7 +87,7 @@ class Engine:
                 "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
             )
         config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
-        if gpu is not None and settings.gpu_layers in (-1, ALL_LAYERS):
+        if gpu is not None and uses_all_of_gpu(settings):
             config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
         return cls.open(model_path, config, settings.gpu_layers, on_death)
 

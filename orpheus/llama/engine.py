@@ -176,6 +176,7 @@ class Engine:
             "waiting_limit": config.waiting,
             "context_tokens": config.context_tokens,
             "threads": config.threads,
+            "device": self._model.device,
             "batch_invariant": self._steps.batch_invariant,
             "tokens": stats.tokens,
             "step_ms": round(busy_s / stats.steps * 1e3, 3) if stats.steps else None,

@@ -190,7 +190,7 @@ def test_real_fetches_the_published_weights_and_checks_them(
     assert not [line for line in lines if line.startswith(("failed", "skipped"))]
     assert {line.split()[1] for line in lines if line.startswith("passed")} == {
         *("python", "compiler", "packages", "ports", "memory", "hub", "fetch", "model", "codec", "fit"),
-        *("engine", "exactness", "seam", "voices"),
+        *("engine", "exactness", "capacity", "seam", "voices"),
     }
     assert done.stdout.count(", as on the hub") == 3
     assert "leaving cancels" in done.stdout
@@ -259,9 +259,26 @@ def test_sound_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_below_real_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tier1, "TOKENS_PER_S", 1e7)
     monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
-    findings = list(tier1.engine(settings(streams=2)))
+    findings = list(tier1.engine(settings(streams=2, gpu_layers=0)))
+    assert "on the processor; one stream: " in findings[0].text
     assert "speech will break off" in findings[0].text
-    assert "set ORPHEUS_STREAMS=1" in findings[1].text
+
+
+@pytest.mark.parametrize("slow", ["tier 1", "the codec"])
+def test_the_slower_tier_is_the_bottleneck_and_says_how_many_streams_it_carries(
+    slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
+    if slow == "tier 1":
+        monkeypatch.setattr(tier1, "TOKENS_PER_S", 1e7)
+    else:
+        monkeypatch.setattr(tier1, "_codec_carries", lambda *_: ("cpu", 0.5))
+    engine, codec, both = tier1.capacity(settings(streams=2, gpu_layers=0))
+    assert re.search(r"tier 1, on the processor: 2 streams make \d+ tokens a second", engine.text)
+    assert re.search(r"codec, on cpu: real time for \d+ streams", codec.text)
+    assert both.status == "warning"
+    assert f"0 streams in real time, sharing the processor; the bottleneck is {slow}" in both.text
+    assert "ORPHEUS_STREAMS=1" in both.text
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ export TEXT VOICE OUT
 # Which GPU llama.cpp is compiled for: auto, cuda, metal, vulkan, rocm or off; without a word, as the last time.
 GPU ?=
 
-.PHONY: help serve talk say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
-	lock release install browser clean
+.PHONY: help serve talk say bench deploy check test test-slow test-vulkan test-training format docs benchmarks \
+	bench-voice lock release install browser clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { print "\n" substr($$0, 5) ":" } \
@@ -60,6 +60,9 @@ test-slow: SELECTED = slow ## the slow tests
 test test-slow: $(VENV)/dev
 	@$(MAKE) --no-print-directory browser || echo "The tests of the web page will be skipped."
 	$(PYTEST) -m "$(strip $(SELECTED))" $(ARGS)
+
+test-vulkan: $(VENV)/dev ## tier 1 on a GPU's backend without a GPU: Vulkan on Mesa's software device, built once
+	$(BIN)/python -m tests.support.vulkan $(BIN)/python -m pytest -m gpu tests/llama $(ARGS)
 
 test-training: $(VENV)/train ## the recipe of the embedded voice, at its smallest size
 	$(BIN)/python -m pytest training $(ARGS)

@@ -389,11 +389,11 @@ class Environment:
         self._pip("install", "--no-deps", *again, *(() if plan.cuda_torch else CPU_TORCH), "torch")
         if plan.cuda_packages:
             self._pip("install", CUDA_PACKAGES)
-        wheel = self._built(plan)
+        wheel = self.wheel(plan)
         # Installed anew: the same version for another GPU looks installed.
         self._pip("install", "--force-reinstall", "--no-deps", str(wheel))
 
-    def _built(self, plan: Plan) -> Path:
+    def wheel(self, plan: Plan) -> Path:
         """The wheel of llama.cpp, compiled unless that was done before."""
         pin = pinned()
         folder = cache() / f"{pin}-{self._key(plan)}"

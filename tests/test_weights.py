@@ -26,6 +26,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     hub = Hub()
     hub.files = {
         "lex-au/Orpheus-3b-FT-Q8_0.gguf": {"Orpheus-3b-FT-Q8_0.gguf": GGUF},
+        "lex-au/Orpheus-3b-FT-Q4_K_M.gguf": {"Orpheus-3b-FT-Q4_K_M.gguf": GGUF},
+        "lex-au/Orpheus-3b-FT-Q2_K.gguf": {"Orpheus-3b-FT-Q2_K.gguf": GGUF},
         "some/one": {"README.md": b"", "only.gguf": GGUF},
         "some/two": {"a.gguf": GGUF, "b.gguf": GGUF},
         "some/none": {"README.md": b""},
@@ -75,6 +77,8 @@ def test_a_path_wins_over_a_repository_of_the_same_name(hub: Hub) -> None:
     [
         ("lex-au/Orpheus-3b-FT-Q8_0.gguf", "Orpheus-3b-FT-Q8_0.gguf"),
         ("lex-au/Orpheus-3b-FT-Q8_0.gguf@main", "Orpheus-3b-FT-Q8_0.gguf"),
+        ("lex-au/Orpheus-3b-FT-Q4_K_M.gguf", "Orpheus-3b-FT-Q4_K_M.gguf"),
+        ("lex-au/Orpheus-3b-FT-Q2_K.gguf", "Orpheus-3b-FT-Q2_K.gguf"),
         ("some/one", "only.gguf"),
         (f"some/two@{COMMIT}:b.gguf", "b.gguf"),
     ],

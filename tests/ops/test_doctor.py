@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from orpheus import embedded
 from orpheus.ops.bench.listening import SENTENCE
+from orpheus.ops.build import Plan
 from orpheus.ops.doctor import check, local_checks, machine, remote, speech, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.ops.doctor.passages import PASSAGES
@@ -140,6 +141,27 @@ def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     (said,) = of(machine.memory(settings()), "failed")
     assert "0.0 GiB free" in said
     assert "smaller quantisation" in said
+
+
+@pytest.mark.parametrize(
+    ("plan", "checkout", "status", "says"),
+    [
+        (Plan("cpu", ()), True, "passed", "no GPU"),
+        (Plan("cpu", (), "The GPU stays unused, as glslc is missing."), True, "warning", "glslc is missing"),
+        (Plan("cuda", ("-DGGML_CUDA=ON",)), True, "warning", "without cuda: make serve GPU=cuda"),
+        (Plan("cuda", ("-DGGML_CUDA=ON", "-DA=86;89")), False, "warning", "CMAKE_ARGS='-DGGML_CUDA=ON '"),
+    ],
+)
+def test_a_gpu_that_is_not_used_says_why_and_what_changes_that(
+    plan: Plan, checkout: bool, status: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine.build, "find", lambda *_: plan)
+    if not checkout:
+        monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
+        monkeypatch.setattr(machine, "_requirements", lambda: ["llama-cpp-python==0.3.36"])
+    (*_, found) = machine.memory(settings(gpu_layers=0))
+    assert found.status == status
+    assert says in found.text
 
 
 def test_a_hub_that_cannot_be_reached_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from orpheus import llamacpp
 from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import NO_KV_ROOM, BatchRow
-from orpheus.llama.gpu_memory import ModelShape
 from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
 from orpheus.weights import check_gguf
@@ -40,6 +39,17 @@ class ContextOptions:
     outputs: int  # most rows of logits of one decode
     threads: int
     kv_type: Literal["f16", "q8_0"] = "f16"
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes that decide how much memory a token of context takes."""
+
+    layers: int
+    kv_channels: int  # of a key, or of a value, in a layer
+
+
+PUBLISHED_SHAPE = ModelShape(layers=28, kv_channels=8 * 128)  # Orpheus-3B's, known before it is fetched
 
 
 def read_shape(path: Path) -> ModelShape:

@@ -16,6 +16,7 @@ from orpheus.settings import ALL_LAYERS, EMBEDDED, Settings
 
 if TYPE_CHECKING:
     from orpheus.gpu import Gpu
+    from orpheus.llama.backend import ModelShape
 
 # Buffers of llama.cpp's graphs, and the driver's own.
 OVERHEAD_BYTES = 600 << 20
@@ -25,17 +26,6 @@ GIB = 1 << 30
 SMALLER_MODEL = "lex-au/Orpheus-3b-FT-Q4_K_M.gguf"  # from the maker of the default one
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The sizes that decide how much memory a token of context takes."""
-
-    layers: int
-    kv_channels: int  # of a key, or of a value, in a layer
-
-
-PUBLISHED_SHAPE = ModelShape(layers=28, kv_channels=8 * 128)  # Orpheus-3B's, known before it is fetched
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,7 @@ def find_model(settings: Settings) -> Path:
 def _check_before_fetch(size: int, settings: Settings) -> None:
     """SetupError if an Orpheus-3B of `size` bytes would not fit the GPU. Other models are looked at once they are here."""
     from orpheus.gpu import find_gpu
+    from orpheus.llama.backend import PUBLISHED_SHAPE
 
     gpu = find_gpu() if uses_all_of_gpu(settings) else None
     if gpu is None or "3b" not in weights.model_name(settings).lower():

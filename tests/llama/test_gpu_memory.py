@@ -12,10 +12,10 @@ from orpheus import embedded
 from orpheus.errors import SetupError
 from orpheus.gpu import Gpu
 from orpheus.llama import backend, engine
-from orpheus.llama.backend import read_shape
+from orpheus.llama.backend import PUBLISHED_SHAPE, read_shape
 from orpheus.llama.engine import Engine
 from orpheus.llama.engine_config import EngineConfig
-from orpheus.llama.gpu_memory import PUBLISHED_SHAPE, fit_to_gpu, plan_memory
+from orpheus.llama.gpu_memory import fit_to_gpu, plan_memory
 from orpheus.settings import Settings, load_settings
 from tests.support.live import ROOT
 

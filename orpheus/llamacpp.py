@@ -27,7 +27,7 @@ except Exception as error:  # installed, but the library or one of CUDA's cannot
 __all__ = ["gpu_available", "listening", "llama_cpp", "start"]
 
 _log = logging.getLogger("orpheus.llama.cpp")
-_listeners: list[list[str]] = []
+_listeners: dict[int, list[str]] = {}  # by id: lists that are equal are not the same
 # llama.cpp is verbose: loading prints hundreds of "info" lines, and some of its warnings do not apply here.
 _LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 
@@ -49,16 +49,16 @@ def start() -> None:
 def listening() -> Iterator[list[str]]:
     """The lines that llama.cpp logs meanwhile: some of what it decides, it tells there alone."""
     lines: list[str] = []
-    _listeners.append(lines)
+    _listeners[id(lines)] = lines
     try:
         yield lines
     finally:
-        _listeners.remove(lines)
+        del _listeners[id(lines)]
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _to_logging(level: int, text: bytes, _: Any) -> None:
     line = text.decode("utf-8", "replace").rstrip("\n")
-    for lines in _listeners:
+    for lines in list(_listeners.values()):
         lines.append(line)
     _log.log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", line)

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 CONFIG = EngineConfig(streams=4, waiting=8, threads=1, context_tokens=512)
 FRAMES = 3
-CLOSE = 0.05  # in log probability: what half precision may make of it
+CLOSE = 0.02  # nats; one bit fewer a weight (Q6_K) makes 0.03
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,9 +86,9 @@ def log_probabilities(context: Context, rows: list[BatchRow]) -> NDArray[np.floa
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
-def likely(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """The largest difference among what has any chance of being said."""
-    return float(np.abs(ours - theirs)[theirs > -10].max())
+def divergence(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """Kullback and Leibler's, in nats."""
+    return float((np.exp(theirs) * (theirs - ours)).sum(axis=1).max())
 
 
 def test_all_layers_are_on_the_gpu(engine: Engine, device: str) -> None:
@@ -118,8 +118,8 @@ def test_the_gpu_computes_what_the_processor_does() -> None:
             after_token = log_probabilities(context, [BatchRow(0, len(prompt), (token,), True)])
             found.append((after_prompt, after_token, token))
     (prompt_there, token_there, _), (prompt_here, token_here, _) = found
-    assert likely(prompt_here, prompt_there) < CLOSE
-    assert likely(token_here, token_there) < CLOSE
+    assert divergence(prompt_here, prompt_there) < CLOSE
+    assert divergence(token_here, token_there) < CLOSE
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
@@ -128,7 +128,7 @@ def test_either_type_of_cache_speaks_with_flash_attention(kv_type: Literal["f16"
         frames = FrameAssembler()
         frames.assemble(asyncio.run(_collected(engine, seed=2)))
     assert (frames.frames, frames.resyncs) == (FRAMES, 0)
-    assert not [line for line in told if "Flash Attention" in line and "disabled" in line]
+    assert [line for line in told if "Flash Attention was auto, set to enabled" in line]
 
 
 def test_a_cache_of_eight_bits_is_close_to_one_of_sixteen() -> None:
@@ -137,7 +137,7 @@ def test_a_cache_of_eight_bits_is_close_to_one_of_sixteen() -> None:
         with context_of(ALL_LAYERS, kv_type=kv_type) as (context, prompt):
             log_probabilities(context, [BatchRow(0, 0, tuple(prompt), True)])
             found.append(log_probabilities(context, [BatchRow(0, len(prompt), (prompt[-1],), True)]))
-    assert likely(found[1], found[0]) < 10 * CLOSE
+    assert divergence(found[1], found[0]) < CLOSE
 
 
 def test_a_sequence_that_was_moved_goes_on_as_if_it_had_not_been() -> None:
@@ -149,7 +149,7 @@ def test_a_sequence_that_was_moved_goes_on_as_if_it_had_not_been() -> None:
         moved = log_probabilities(context, [BatchRow(0, len(prompt), (prompt[-1],), True)])
         log_probabilities(context, [BatchRow(1, 0, tuple(prompt), True)])
         stayed = log_probabilities(context, [BatchRow(1, len(prompt), (prompt[-1],), True)])
-    assert likely(moved, stayed) < CLOSE
+    assert divergence(moved, stayed) < CLOSE
 
 
 def test_streams_that_end_at_different_times_are_packed_and_stay_whole(
@@ -225,8 +225,10 @@ def test_a_seed_speaks_alike_twice_and_in_company_if_that_is_claimed(engine: Eng
 
 
 def test_the_doctor_tells_that_tier_1_is_on_the_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tier1, "MEASURE_S", 1.0)
-    monkeypatch.setattr(tier1, "TOKENS_PER_S", 1.0)  # a software device is far below real time
+    monkeypatch.setattr(
+        tier1, "MEASURE_S", 8.0
+    )  # a software device makes a frame in 0.3 s, or in seconds if busy
+    monkeypatch.setattr(tier1, "TOKENS_PER_S", 0.1)
     found = list(tier1.engine(load_settings(model="embedded", streams=2, context_tokens=512)))
     assert found[0].status == "passed"
     assert f"on the {device} (" in found[0].text

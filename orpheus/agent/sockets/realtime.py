@@ -9,12 +9,10 @@ Also at `/realtime`, which some clients make of their base URL, and at `/ws` for
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, cast
@@ -29,7 +27,7 @@ from orpheus.agent import events as told
 from orpheus.agent.agent import Agent
 from orpheus.agent.audio import InputStream, OutputStream
 from orpheus.agent.conversation import Conversation
-from orpheus.agent.events import OUTPUT_RATE, Ask, ResponseState
+from orpheus.agent.events import OUTPUT_RATE, Ask, Config, ResponseState
 from orpheus.agent.sockets.realtime_schema import (
     ItemBody,
     ResponseBody,
@@ -39,21 +37,18 @@ from orpheus.agent.sockets.realtime_schema import (
     parse,
     part_body,
 )
+from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, hold, refusing
 from orpheus.errors import BadRequest, OrpheusError
-from orpheus.http.responses import error_response
 from orpheus.server.auth import KEY_INDEX, given_keys
 from orpheus.server.client_secrets import LIFE_S, LIFE_S_MAX, LIFE_S_MIN
 from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
-from orpheus.server.sockets.connection import Connection, serve
+from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import read_json
-from orpheus.tasks import first_of
 from orpheus.voices import find_voice
 
 PATHS = ("/v1/realtime", "/realtime")
 SUBPROTOCOL = "realtime"
-MAX_SESSION_S = 3600.0  # OpenAI's
-MAX_UNSENT = 32  # events, beyond which nothing more is made until the client has read
 MAX_DELTA_BYTES = 48_000  # of audio in one event: a second
 MAX_EVENT_ID_CHARS = 512
 
@@ -110,110 +105,47 @@ class SecretBody(BaseModel):
 
 
 async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> None:
-    try:
+    async with refusing(socket):
         changes: dict[str, Any] = {"model": model} if (model := socket.query_params.get("model")) else {}
         for key in given_keys(socket.scope):
             if (secret := service.secrets.find(key)) is not None:
                 changes = {**changes, **secret.session}
         session = Session().updated(changes)
-        with agent.admitted():
-            offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
-            await socket.accept(SUBPROTOCOL if offered else None)
-            connection = Connection(socket, may_be_silent=True)
-            await serve(connection, _RealtimeSession(agent, service, connection, session).run())
-    except OrpheusError as error:
-        await error_response(error)(socket.scope, socket.receive, socket.send)
+        offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
+        await hold(
+            agent,
+            socket,
+            lambda connection: _RealtimeSession(agent, service, connection, session),
+            SUBPROTOCOL if offered else None,
+        )
 
 
-class _Outbox:
-    """Frames on their way to the client, in order. `put` never waits; `room` does, while the client does not read."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._frames: deque[str] = deque()
-        self._wanted = asyncio.Event()
-        self._drained = asyncio.Event()
-        self._drained.set()
-
-    def put(self, frame: str) -> None:
-        self._frames.append(frame)
-        self._wanted.set()
-        if len(self._frames) > MAX_UNSENT:
-            self._drained.clear()
-
-    async def room(self) -> None:
-        await self._drained.wait()
-
-    async def run(self) -> None:
-        while True:
-            await self._wanted.wait()
-            while self._frames:
-                await self._connection.send(self._frames.popleft())
-                if len(self._frames) <= MAX_UNSENT // 2:
-                    self._drained.set()
-            self._wanted.clear()
-
-    async def flush(self) -> None:
-        while self._frames:
-            await self._connection.send(self._frames.popleft())
-
-
-class _RealtimeSession:
+class _RealtimeSession(Wire):
     """One connection."""
 
     def __init__(
         self, agent: Agent, service: SpeechService, connection: Connection, session: Session
     ) -> None:
-        self._agent = agent
-        self._service = service
-        self._connection = connection
-        self._outbox = _Outbox(connection)
+        super().__init__(agent, service, connection)
         self._session = session
         self._id = _new_id("sess")
         self._ends_s = time.time() + MAX_SESSION_S
         self._input = InputStream(session.audio.input.format.wire)
         self._outputs: dict[str, OutputStream] = {}  # by response
-        self._conversation: Conversation | None = None
 
-    async def run(self) -> None:
+    @property
+    def config(self) -> Config:
+        return self._session.config()
+
+    def begin(self) -> None:
         self._send("session.created", session=self._session_body())
-        try:
-            async with asyncio.timeout(MAX_SESSION_S):
-                await first_of(
-                    self._outbox.run(),
-                    self._hold(),
-                    self._connection.keep_alive(self._keep_alive),
-                )
-        except TimeoutError:
-            minutes = MAX_SESSION_S / 60
-            expired = BadRequest(
-                f"Your session hit the maximum duration of {minutes:g} minutes.", code="session_expired"
-            )
-            self._send_error(expired)
-            await self._outbox.flush()
 
-    async def _keep_alive(self) -> None:
-        """A proxy closes what is silent."""
+    def keep_alive(self) -> None:
         self._send("rate_limits.updated", rate_limits=[])
 
-    async def _hold(self) -> None:
-        ports = await self._agent.loaded()
-        self._conversation = conversation = Conversation(
-            ports,
-            self._service,
-            self._tell,
-            self._outbox.room,
-            self._agent.metrics,
-            self._session.config(),
-        )
-        try:
-            await first_of(self._read(conversation), conversation.run())
-        finally:
-            await conversation.aclose()
-
-    async def _read(self, conversation: Conversation) -> None:
+    async def read(self, conversation: Conversation) -> None:
         while True:
-            message = await self._connection.receive()
+            message = await self.connection.receive()
             event_id = None
             try:
                 body = read_json(message) if isinstance(message, str) else None
@@ -226,8 +158,8 @@ class _RealtimeSession:
                 event_id = given[:MAX_EVENT_ID_CHARS] if isinstance(given, str) else None
                 await self._handle(conversation, body, event_id)
             except OrpheusError as error:
-                self._send_error(error, event_id)
-            await self._outbox.room()
+                self.fail(error, event_id)
+            await self.outbox.room()
 
     # Client events
 
@@ -291,7 +223,7 @@ class _RealtimeSession:
 
     def _check(self, ask: Ask) -> None:
         """BadRequest for a voice that there is not."""
-        find_voice(ask.config.voice, self._service.languages)
+        find_voice(ask.config.voice, self.service.languages)
 
     def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
         given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
@@ -317,7 +249,7 @@ class _RealtimeSession:
 
     # Server events
 
-    def _tell(self, event: told.Event) -> None:
+    def tell(self, event: told.Event) -> None:
         for type, fields in self._messages(event):
             self._send(type, **fields)
 
@@ -438,7 +370,7 @@ class _RealtimeSession:
             "status": response.status,
             "status_details": details,
             "output": [item_body(item) for item in response.output],
-            "conversation_id": self._conversation.id if self._conversation and ask.kept else None,
+            "conversation_id": self.conversation.id if self.conversation and ask.kept else None,
             "output_modalities": [config.modality],
             "max_output_tokens": config.max_tokens or "inf",
             "audio": {
@@ -457,11 +389,11 @@ class _RealtimeSession:
     def _session_body(self) -> dict[str, Any]:
         return self._session.body(id=self._id, expires_at=int(self._ends_s))
 
-    def _send_error(self, error: OrpheusError, event_id: str | None = None) -> None:
+    def fail(self, error: OrpheusError, event_id: str | None = None) -> None:
         self._send("error", error=_error(error, event_id))
 
     def _send(self, type: str, **fields: Any) -> None:
-        self._outbox.put(json_text({"type": type, "event_id": _new_id("event"), **fields}))
+        self.outbox.put(json_text({"type": type, "event_id": _new_id("event"), **fields}))
 
 
 def _new_id(prefix: str) -> str:

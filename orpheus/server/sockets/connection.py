@@ -100,13 +100,14 @@ class Connection:
             text = message.get("text")
             return text if isinstance(text, str) else bytes(message.get("bytes") or b"")
 
-    async def keep_alive(self, send: Callable[[], Awaitable[None]]) -> None:
-        """Call `send` whenever nothing was sent for KEEP_ALIVE_S."""
+    async def keep_alive(self, send: Callable[[], Awaitable[None]], quiet_s: float | None = None) -> None:
+        """Call `send` whenever nothing was sent for `quiet_s`, or KEEP_ALIVE_S."""
+        limit_s = KEEP_ALIVE_S if quiet_s is None else quiet_s
         while True:
-            quiet_s = time.monotonic() - self.sent_s
-            if quiet_s >= KEEP_ALIVE_S:
+            left_s = self.sent_s + limit_s - time.monotonic()
+            if left_s <= 0:
                 await send()
-            await asyncio.sleep(max(0.05, KEEP_ALIVE_S - quiet_s))
+            await asyncio.sleep(max(0.05, left_s))
 
 
 async def serve(connection: Connection, conversation: Awaitable[None]) -> None:

@@ -71,6 +71,7 @@ class Figures:
     tokens_per_s: dict[int, float]  # by the number of streams
     tokens_per_cpu_s: dict[int, float]
     word_errors: float
+    words: int  # that were to be understood
     mos: float | None
     runaways: int
     same_choice: float  # share of tokens whose likeliest code is Q8_0's
@@ -155,8 +156,8 @@ def speed(path: Path) -> tuple[dict[int, float], dict[int, float]]:
     return per_s, per_cpu_s
 
 
-def listened(spoken: dict[tuple[int, int], Spoken], texts: list[str]) -> tuple[float, float | None]:
-    """The word error rate of all sentences together, and the mean DNSMOS."""
+def listened(spoken: dict[tuple[int, int], Spoken], texts: list[str]) -> tuple[float, int, float | None]:
+    """The word error rate of all sentences together, of how many words, and the mean DNSMOS."""
     wanted, heard, quality = [], [], []
     mos = _dnsmos()
     for (_, number), one in sorted(spoken.items()):
@@ -165,7 +166,8 @@ def listened(spoken: dict[tuple[int, int], Spoken], texts: list[str]) -> tuple[f
         if mos and one.samples is not None:
             plain = for_listener(one.samples) / np.float32(32767)
             quality.append(mos.run(np.resize(plain, MOS_SAMPLES), LISTENER_HZ)["ovrl_mos"])
-    return float(jiwer.wer(wanted, heard)), float(np.mean(quality)) if quality else None
+    count = sum(len(sentence.split()) for sentence in wanted)
+    return float(jiwer.wer(wanted, heard)), count, float(np.mean(quality)) if quality else None
 
 
 def _dnsmos() -> Any:
@@ -188,14 +190,12 @@ def measure(folder: Path, texts: list[str]) -> list[Figures]:
             quantize(embedded.MODEL, path, kind)
         per_s, per_cpu_s = speed(path)
         spoken = asyncio.run(speak_all(load_settings(model=str(path), codec="embedded", gpu_layers=0), texts))
-        word_errors, mos = listened(spoken, texts)
+        heard = listened(spoken, texts)
         same, divergence = agreement(distributions(path, spoken_by_source), theirs)
         runaways = sum(one.ran_away for one in spoken.values())
         size = path.stat().st_size / 1e6
         found.append(
-            Figures(
-                name, size, tensor_types(path), per_s, per_cpu_s, word_errors, mos, runaways, same, divergence
-            )
+            Figures(name, size, tensor_types(path), per_s, per_cpu_s, *heard, runaways, same, divergence)
         )
     return found
 
@@ -224,17 +224,27 @@ def table(figures: list[Figures]) -> str:
 def draw(pyplot: Any, figures: list[Figures]) -> Any:
     """Size against what it costs: word errors, and divergence of the logits."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), sharex=True)
-    for axes, values, label in (
-        (left, [each.word_errors for each in figures], "word error rate (Whisper base)"),
-        (right, [each.divergence for each in figures], "divergence of the logits from Q8_0, nats"),
+    rates = np.array([each.word_errors for each in figures])
+    spread = np.sqrt(
+        rates * (1 - rates) / np.array([each.words for each in figures])
+    )  # if words were independent
+    for axes, values, bars, label in (
+        (left, rates, spread, "word error rate (Whisper base), ± standard error"),
+        (
+            right,
+            np.array([each.divergence for each in figures]),
+            None,
+            "divergence of the logits from Q8_0, nats",
+        ),
     ):
         sizes = [each.megabytes for each in figures]
-        axes.plot(sizes, values, "o-", color="#33658a")
+        axes.errorbar(sizes, values, bars, fmt="o-", color="#33658a", ecolor="#99aabb", capsize=3)
         for each, size, value in zip(figures, sizes, values, strict=True):
-            axes.annotate(each.name, (size, value), textcoords="offset points", xytext=(5, 5), fontsize=9)
+            axes.annotate(each.name, (size, value), textcoords="offset points", xytext=(4, 8), fontsize=9)
         axes.set_xlabel("MB")
         axes.set_title(label, fontsize=10)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.25 * values.max())
+        axes.margins(x=0.12)
         axes.grid(alpha=0.3)
     figure.suptitle("The embedded voice, requantized by llama.cpp")
     figure.tight_layout()

@@ -167,10 +167,7 @@ def _cuda(here: Machine) -> Plan:
         )
     architectures = sorted({card.capability for card in cards})
     modern = min(card.driver for card in cards) >= CUDA_13_DRIVER and architectures[0] >= CUDA_13_CAPABILITY
-    common = (
-        "-DGGML_CUDA=ON",
-        "-DCMAKE_CUDA_ARCHITECTURES=" + ";".join(f"{each}-real" for each in architectures),
-    )
+    common = cuda_arguments(architectures)
     name = cards[0].name
     nvcc = _nvcc(here)
     known = _known_architectures(here, nvcc) if nvcc else set()
@@ -199,6 +196,12 @@ def _cuda(here: Machine) -> Plan:
         f"{name} stays unused, as its compiler is missing, and the one that comes as a package wants a driver of "
         f"{CUDA_13_DRIVER} or newer and a card since Turing: apt-get install nvidia-cuda-toolkit, then make serve."
     )
+
+
+def cuda_arguments(architectures: Sequence[int]) -> tuple[str, ...]:
+    """CMake's arguments for cards of these compute capabilities, 89 for 8.9."""
+    listed = ";".join(f"{each}-real" for each in architectures)
+    return "-DGGML_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={listed}"
 
 
 def _nvidia_cards(here: Machine, smi: str) -> Iterator[_NvidiaCard]:
@@ -388,10 +391,14 @@ class Environment:
         again = ("--force-reinstall",) if plan.cuda_torch and torch and torch.endswith("+cpu") else ()
         self._pip("install", "--no-deps", *again, *(() if plan.cuda_torch else CPU_TORCH), "torch")
         if plan.cuda_packages:
-            self._pip("install", CUDA_PACKAGES)
+            self.install_cuda()
         wheel = self.wheel(plan)
         # Installed anew: the same version for another GPU looks installed.
         self._pip("install", "--force-reinstall", "--no-deps", str(wheel))
+
+    def install_cuda(self) -> None:
+        """NVIDIA's compiler, and the libraries and headers it compiles with."""
+        self._pip("install", CUDA_PACKAGES)
 
     def wheel(self, plan: Plan) -> Path:
         """The wheel of llama.cpp, compiled unless that was done before."""

@@ -50,6 +50,7 @@ _WAITS = {  # on two cores, about; CUDA and ROCm by the number of files
     "rocm": "10 to 60 minutes",
     "custom": "some minutes",
 }
+GPU_COMPILER_BYTES = 3 << 29  # 1.5 GiB for each file of CUDA's kernels
 OWN_MEMORY_BYTES = 6 << 30  # a card with less could not hold Orpheus-3B
 _NVIDIA, _AMD, _INTEL = "0x10de", "0x1002", "0x8086"
 _DISPLAY = "0x03"  # the PCI class
@@ -411,7 +412,7 @@ class Environment:
             arguments = [*plan.cmake_args, *self._packaged_cuda(plan)]
             arguments += ALWAYS if plan.backend != "custom" else ()
             environment = {
-                "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
+                "CMAKE_BUILD_PARALLEL_LEVEL": str(_compilers(plan)),
                 **os.environ,
                 "CMAKE_ARGS": shlex.join(arguments),
             }
@@ -512,6 +513,15 @@ def cache() -> Path:
     """Where compiled wheels are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "orpheus"
+
+
+def _compilers(plan: Plan) -> int:
+    """How many run at once: one a core, where there is memory for them."""
+    cores = os.cpu_count() or 1
+    if plan.backend not in ("cuda", "rocm"):
+        return cores
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores, memory // GPU_COMPILER_BYTES))
 
 
 def _link(path: Path, target: str) -> None:

@@ -398,6 +398,18 @@ def test_nothing_is_compiled_twice(fake: Fake, cache: Path, tmp_path: Path) -> N
     assert compiled == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("backend", "gib", "cores", "compilers"),
+    [("cpu", 1, 8, 8), ("cuda", 4, 8, 2), ("cuda", 64, 8, 8), ("rocm", 1, 8, 1)],
+)
+def test_no_more_compilers_run_at_once_than_fit_the_memory(
+    backend: str, gib: int, cores: int, compilers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(build.os, "sysconf", {"SC_PHYS_PAGES": gib << 18, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert build._compilers(Plan(backend, ())) == compilers
+
+
 def test_wheels_of_another_release_of_llama_cpp_are_removed(fake: Fake, cache: Path, tmp_path: Path) -> None:
     old = cache / "llama-cpp-python==0.0.1-0123456789ab"
     old.mkdir(parents=True)

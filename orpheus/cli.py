@@ -137,9 +137,9 @@ def llama(
     supervised: Supervised = False,
 ) -> None:
     """Run tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
-    from orpheus import weights
     from orpheus.http.process import Process, end_with_parent, listen
     from orpheus.llama.engine import Engine
+    from orpheus.llama.gpu_memory import find_model
     from orpheus.llama.server import create_app
 
     settings = _settings(host=host, llama_port=port, model=model)
@@ -148,7 +148,7 @@ def llama(
         end_with_parent(settings.drain_s)
     process = Process(settings)
     load = process.ending_on_failure(
-        lambda: Engine.load(weights.find_model(settings), settings, on_death=process.end)
+        lambda: Engine.load(find_model(settings), settings, on_death=process.end)
     )
     process.serve(create_app(settings, load), bound)
 

@@ -113,8 +113,9 @@ class SpeechService:
 
         def open_engine() -> TokenSource:
             from orpheus.llama.engine import Engine
+            from orpheus.llama.gpu_memory import find_model
 
-            engine = Engine.load(weights.find_model(settings), settings, on_death)
+            engine = Engine.load(find_model(settings), settings, on_death)
             return EngineTokenSource(engine, str(settings.model))
 
         return cls(settings, guard(open_engine), guard(partial(_load_codec, settings)))

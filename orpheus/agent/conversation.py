@@ -51,9 +51,9 @@ from orpheus.agent.turns import (
     is_murmur_text,
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
-from orpheus.errors import BadRequest, EngineError, OrpheusError
+from orpheus.errors import BadRequest, EngineError, OrpheusError, TooLarge
 from orpheus.playout import PlayoutClock
-from orpheus.server.service import SpeechService
+from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
 from orpheus.text.sentences import CLOSING
 
@@ -63,6 +63,7 @@ MAX_BUFFER_S = 327  # of audio that the client commits itself: OpenAI's 15 MiB o
 MIN_COMMIT_MS = 100  # of audio, as OpenAI asks
 KEPT_MS = 500  # of audio before a turn, besides its prefix: speech is noticed that late
 MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
+MAX_SAYINGS = 8  # that wait behind the one being said
 FRAMES_AT_ONCE = 16  # heard before others have their turn
 MAX_UNHEARD = 8  # turns that wait for their transcripts: more than anybody can say meanwhile
 
@@ -183,6 +184,8 @@ class Conversation:
         self._side: set[Response] = set()  # outside it
         self._deferred: Ask | None = None  # asked for while the human speaks
         self._unanswered = False  # a turn was not answered, as the human spoke on
+        self._verbatim = False  # whether the last response of the conversation was one
+        self._sayings: deque[Ask] = deque()  # behind the one being said
         self._playout = PlayoutClock()
         self._playing: list[tuple[str, Spoken]] = []  # items whose audio may still be heard, in order
         self._played = _Buffer()  # the agent's voice, to know an echo
@@ -563,6 +566,11 @@ class Conversation:
 
     # Audio, by the client's word
 
+    @property
+    def hears_speech(self) -> bool:
+        """Whether a turn is being said."""
+        return self._turn is not None
+
     def commit(self) -> None:
         """Make an item of the audio that waits. BadRequest if there is next to none."""
         start_ms = self._turn.start_ms if self._turn is not None else self._buffer.start * 1000 // SAMPLE_RATE
@@ -647,9 +655,8 @@ class Conversation:
         spoken = self.history.spoken(self.history.get(id).id)
         if spoken is None:
             raise BadRequest("Only the audio of an assistant's message can be truncated.", param="item_id")
-        at_ms = min(max(0, audio_end_ms), round(spoken.sent_s * 1000))
-        self.history.cut(id, at_ms / 1000)
-        self.tell(told.ItemTruncated(id, at_ms))
+        self.history.cut(id, audio_end_ms / 1000)
+        self.tell(told.ItemTruncated(id, min(max(0, audio_end_ms), round(spoken.sent_s * 1000))))
 
     # Responses
 
@@ -661,7 +668,8 @@ class Conversation:
     def respond(self, ask: Ask) -> None:
         """What a client asks for. BadRequest if there is an active response.
 
-        While the human speaks, or is being transcribed, it waits: it will answer that too.
+        While the human speaks, or is being transcribed, it waits: it will answer that too. And while something is still
+        being spoken that a function was called after.
         """
         if not ask.kept:
             if len(self._side) >= MAX_SIDE_RESPONSES:
@@ -671,7 +679,8 @@ class Conversation:
                 )
             self._begin_response(ask, self._messages(ask), Clock())
             return
-        if self._active is not None or self._deferred is not None:
+        busy = self._active is not None and not self._active.awaits_outputs
+        if busy or self._deferred is not None:
             active = f" ({self._active.id})" if self._active else ""
             raise BadRequest(
                 f"Conversation already has an active response in progress{active}. Wait until the response is "
@@ -695,9 +704,38 @@ class Conversation:
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
             )
         self._active = None
+        self._sayings.clear()
         active.stop()
         active.close("client_cancelled")
         self._answer_deferred()
+
+    def say(self, text: str) -> None:
+        """Have this spoken as it is, at once: what the agent was saying is cut off, unless it was told to say that too.
+
+        BadRequest if too many texts wait, TooLarge if it is too long. What has nothing to say is ignored.
+        """
+        if not text.strip():
+            return
+        if len(text) > MAX_STREAMED_CHARS:
+            raise TooLarge(f"The text has more than {MAX_STREAMED_CHARS} characters: say it in parts.")
+        ask = Ask(self.config, verbatim=text)
+        if not self._verbatim:
+            self.interrupt()
+        if self._active is None:
+            self._begin_response(ask, [], Clock())
+        elif len(self._sayings) < MAX_SAYINGS:
+            self._sayings.append(ask)
+        else:
+            raise BadRequest(f"{MAX_SAYINGS} texts are already waiting to be said; send this one later.")
+
+    def interrupt(self) -> None:
+        """Make the agent fall silent."""
+        speaks = self._is_answering
+        stopped = self._silence()
+        if speaks:
+            self.tell(told.OutputCleared())
+        if stopped is not None:
+            stopped.close("client_cancelled")
 
     def silence(self) -> None:
         """The client has stopped playing: what was not heard by now never will be."""
@@ -750,6 +788,7 @@ class Conversation:
     def _activate(self, response: Response) -> None:
         self._active = response
         self._unanswered = False
+        self._verbatim = response.ask.verbatim is not None
 
     async def _room_for_answer(self) -> None:
         """Nothing of an answer that was not begun to be heard is sent while it is unclear whether the human goes on."""
@@ -823,11 +862,15 @@ class Conversation:
         self._side.discard(response)
         if self._active is response:
             self._active = None
-            self._answer_deferred()
+            if self._sayings:
+                self._begin_response(self._sayings.popleft(), [], Clock())
+            else:
+                self._answer_deferred()
 
     def _silence(self) -> Response | None:
         """Stop what the agent is saying, and note what was heard of it; the response that was stopped, if one was."""
         active, self._active = self._active, None
+        self._sayings.clear()
         if active is not None:
             active.stop()
         self._cut_playing()

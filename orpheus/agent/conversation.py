@@ -52,9 +52,9 @@ from orpheus.agent.turns import (
     is_murmur_text,
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
-from orpheus.errors import BadRequest, EngineError, OrpheusError
+from orpheus.errors import BadRequest, EngineError, OrpheusError, TooLarge
 from orpheus.playout import PlayoutClock
-from orpheus.server.service import SpeechService
+from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
 from orpheus.text.sentences import CLOSING
 
@@ -64,7 +64,9 @@ MAX_BUFFER_S = 327  # of audio that the client commits itself: OpenAI's 15 MiB o
 MIN_COMMIT_MS = 100  # of audio, as OpenAI asks
 KEPT_MS = 500  # of audio before a turn, besides its prefix: speech is noticed that late
 MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
+MAX_SAYINGS = 8  # that wait behind the one being said
 FRAMES_AT_ONCE = 16  # heard before others have their turn
+MAX_UNHEARD = 8  # turns that wait for their transcripts: more than anybody can say meanwhile
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
 PROBE_MS = 320  # of speech, before the first
@@ -185,6 +187,9 @@ class Conversation:
         self._active: Response | None = None  # the one of the conversation
         self._side: set[Response] = set()  # outside it
         self._deferred: Ask | None = None  # asked for while the human speaks
+        self._unanswered = False  # a turn was not answered, as the human spoke on
+        self._verbatim = False  # whether the last response of the conversation was one
+        self._sayings: deque[Ask] = deque()  # behind the one being said
         self._playout = PlayoutClock()
         self._playing: list[tuple[str, Spoken]] = []  # items whose audio may still be heard, in order
         self._played = _Buffer()  # the agent's voice, to know an echo
@@ -242,6 +247,8 @@ class Conversation:
                 param="audio",
                 code="input_audio_buffer_full",
             )
+        while len(self._ended) >= MAX_UNHEARD:  # noqa: ASYNC110 - of a client that sends faster than it is spoken
+            await asyncio.sleep(FRAME_MS / 1000)
         self._buffer.add(samples)
         frames = 0
         while self._buffer.end - self._next_frame >= FRAME_SAMPLES:
@@ -568,6 +575,11 @@ class Conversation:
 
     # Audio, by the client's word
 
+    @property
+    def hears_speech(self) -> bool:
+        """Whether a turn is being said."""
+        return self._turn is not None
+
     def commit(self) -> None:
         """Make an item of the audio that waits. BadRequest if there is next to none."""
         start_ms = self._turn.start_ms if self._turn is not None else self._buffer.start * 1000 // SAMPLE_RATE
@@ -625,7 +637,14 @@ class Conversation:
         self.tell(told.ItemDone(item, self.history.before(item.id)))
 
     def create_item(self, item: Item, after: str | None = None, samples: Samples | None = None) -> None:
-        """Add an item of the client's, whose text is to be heard in `samples`, if given. BadRequest as `History.add`."""
+        """Add an item of the client's, whose text is to be heard in `samples`, if given.
+
+        BadRequest as `History.add`, or if too many wait for their transcripts.
+        """
+        if samples is not None and len(self._ended) >= MAX_UNHEARD:
+            raise BadRequest(
+                f"{MAX_UNHEARD} turns are still being transcribed: send this one later.", param="item"
+            )
         previous = self.history.add(item, after)
         self.tell(told.ItemAdded(item, previous))
         self.tell(told.ItemDone(item, previous))
@@ -645,9 +664,8 @@ class Conversation:
         spoken = self.history.spoken(self.history.get(id).id)
         if spoken is None:
             raise BadRequest("Only the audio of an assistant's message can be truncated.", param="item_id")
-        at_ms = min(max(0, audio_end_ms), round(spoken.sent_s * 1000))
-        self.history.cut(id, at_ms / 1000)
-        self.tell(told.ItemTruncated(id, at_ms))
+        self.history.cut(id, audio_end_ms / 1000)
+        self.tell(told.ItemTruncated(id, min(max(0, audio_end_ms), round(spoken.sent_s * 1000))))
 
     # Responses
 
@@ -659,7 +677,8 @@ class Conversation:
     def respond(self, ask: Ask) -> None:
         """What a client asks for. BadRequest if there is an active response.
 
-        While the human speaks, or is being transcribed, it waits: it will answer that too.
+        While the human speaks, or is being transcribed, it waits: it will answer that too. And while something is still
+        being spoken that a function was called after.
         """
         if not ask.kept:
             if len(self._side) >= MAX_SIDE_RESPONSES:
@@ -669,7 +688,8 @@ class Conversation:
                 )
             self._begin_response(ask, self._messages(ask), Clock())
             return
-        if self._active is not None or self._deferred is not None:
+        busy = self._active is not None and not self._active.awaits_outputs
+        if busy or self._deferred is not None:
             active = f" ({self._active.id})" if self._active else ""
             raise BadRequest(
                 f"Conversation already has an active response in progress{active}. Wait until the response is "
@@ -693,9 +713,38 @@ class Conversation:
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
             )
         self._active = None
+        self._sayings.clear()
         active.stop()
         active.close("client_cancelled")
         self._answer_deferred()
+
+    def say(self, text: str) -> None:
+        """Have this spoken as it is, at once: what the agent was saying is cut off, unless it was told to say that too.
+
+        BadRequest if too many texts wait, TooLarge if it is too long. What has nothing to say is ignored.
+        """
+        if not text.strip():
+            return
+        if len(text) > MAX_STREAMED_CHARS:
+            raise TooLarge(f"The text has more than {MAX_STREAMED_CHARS} characters: say it in parts.")
+        ask = Ask(self.config, verbatim=text)
+        if not self._verbatim:
+            self.interrupt()
+        if self._active is None:
+            self._begin_response(ask, [], Clock())
+        elif len(self._sayings) < MAX_SAYINGS:
+            self._sayings.append(ask)
+        else:
+            raise BadRequest(f"{MAX_SAYINGS} texts are already waiting to be said; send this one later.")
+
+    def interrupt(self) -> None:
+        """Make the agent fall silent."""
+        speaks = self._is_answering
+        stopped = self._silence()
+        if speaks:
+            self.tell(told.OutputCleared())
+        if stopped is not None:
+            stopped.close("client_cancelled")
 
     def silence(self) -> None:
         """The client has stopped playing: what was not heard by now never will be."""
@@ -745,8 +794,13 @@ class Conversation:
         if not ask.kept:
             self._side.add(response)
         elif not draft:
-            self._active = response
+            self._activate(response)
         return response
+
+    def _activate(self, response: Response) -> None:
+        self._active = response
+        self._unanswered = False
+        self._verbatim = response.ask.verbatim is not None
 
     async def _room_for_answer(self) -> None:
         """Nothing of an answer that was not begun to be heard is sent while it is unclear whether the human goes on."""
@@ -777,7 +831,7 @@ class Conversation:
         """Answer a turn that is an item by now."""
         draft = turn.draft
         wanted = self._detector.config.create_response
-        speaks = self._turn is not None and self._turn.told
+        speaks = any(other.told for other in (*self._ended, *([self._turn] if self._turn else [])))
         if (
             draft is not None
             and wanted
@@ -787,12 +841,15 @@ class Conversation:
             and draft.ask.config == self.config
             and turn.prompt == self._messages(draft.ask)  # the client may have changed an item meanwhile
         ):
-            self._active = draft
+            self._activate(draft)
             draft.release()
             return
         if draft is not None:
             draft.stop()
-        if not wanted or speaks or self._deferred is not None:
+        if not wanted or self._deferred is not None:
+            return
+        if speaks:  # what is being said may turn out to be nothing
+            self._unanswered = True
             return
         ask = Ask(self.config)
         if self._active is not None:  # which the human was not to interrupt
@@ -803,10 +860,13 @@ class Conversation:
     def _answer_deferred(self, clock: Clock | None = None) -> None:
         """Begin the response that was asked for, unless the human is speaking or the agent is."""
         speaks = self._turn is not None and self._turn.told
-        if self._deferred is None or self._active is not None or speaks or self._ended:
+        if self._active is not None or speaks or self._ended:
             return
         ask, self._deferred = self._deferred, None
-        self._begin_response(ask, self._messages(ask), clock or Clock())
+        if ask is None and self._unanswered:
+            ask = Ask(self.config)
+        if ask is not None:
+            self._begin_response(ask, self._messages(ask), clock or Clock())
 
     def _response_ended(self, response: Response) -> None:
         if response.failed_stage is not None:
@@ -814,11 +874,15 @@ class Conversation:
         self._side.discard(response)
         if self._active is response:
             self._active = None
-            self._answer_deferred()
+            if self._sayings:
+                self._begin_response(self._sayings.popleft(), [], Clock())
+            else:
+                self._answer_deferred()
 
     def _silence(self) -> Response | None:
         """Stop what the agent is saying, and note what was heard of it; the response that was stopped, if one was."""
         active, self._active = self._active, None
+        self._sayings.clear()
         if active is not None:
             active.stop()
         self._cut_playing()

@@ -30,7 +30,7 @@ from orpheus.http.responses import retry_after_s
 from orpheus.redaction import address, redacted
 from orpheus.settings import Settings, endpoint
 from orpheus.tts.encode import to_int16, wav_header
-from orpheus.voices import languages_of
+from orpheus.voices import voices_of
 
 SILENCE_S = (
     4.0  # appended to what is heard: with less, Whisper repeats itself (word errors 0.02 to 0.12; 0.9 at 1 s)
@@ -100,7 +100,7 @@ class Recognizer(Protocol):
 def load_recognizer(settings: Settings) -> Recognizer:
     """The recognizer that the settings name. Blocks for a second where it is embedded. SetupError without [agent]."""
     if settings.stt_url is None:
-        languages = languages_of(weights.model_name(settings))
+        languages = voices_of(weights.model_name(settings), settings.own_voices).languages
         return WhisperRecognizer.load(languages, workers=settings.cpu_threads)
     key = settings.stt_api_key.get_secret_value() if settings.stt_api_key else None
     return RemoteRecognizer(settings.stt_url, settings.stt_model, key)
@@ -170,7 +170,9 @@ class _Whisper:
         self._whisper = model(
             "base", device="cpu", compute_type="int8", cpu_threads=1, num_workers=workers, files=parts
         )
-        self._languages = languages
+        # A voice may speak what Whisper does not hear: then it tells which of its own it is.
+        known = tuple(language for language in languages if language in self._whisper.supported_languages)
+        self._languages = known or tuple(self._whisper.supported_languages)
         tokenizer: Any = Tokenizer
         self._tokenizer: Any = lambda language: tokenizer(
             self._whisper.hf_tokenizer, True, task="transcribe", language=language

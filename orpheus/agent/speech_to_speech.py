@@ -135,9 +135,11 @@ class Exchange:
             Message("system", self._request.instructions or INSTRUCTIONS),
             Message("user", self.transcript),
         ]
+        # A seed asks for the same again, which an LLM gives only where it chooses nothing.
+        temperature = None if self._request.seed is None else 0.0
         context = request_context.current.get()
         try:
-            async with aclosing(self._thinker.answer(messages)) as thoughts:
+            async with aclosing(self._thinker.answer(messages, temperature=temperature)) as thoughts:
                 async for thought in thoughts:
                     if not isinstance(thought, TextDelta):
                         continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from orpheus.agent.agent import load_ports
 from orpheus.http.loading import BackgroundLoad
+from orpheus.server.client_secrets import ClientSecrets
 from orpheus.tts.encode import wav_header
 from tests.agent.conftest import Host
 from tests.support.agent import OUT_RATE, RealtimeClient, Talk, silence
@@ -89,17 +91,12 @@ def test_an_ephemeral_key_opens_a_conversation_and_nothing_else(locked: Host) ->
     assert mint(locked, **{"x-api-key": "nobody"}).status_code == 401
 
 
-def test_an_ephemeral_key_expires_and_there_are_not_endlessly_many(
-    locked: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ephemeral_key_expires(locked: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = mint(locked, {"expires_after": {"anchor": "created_at", "seconds": 10}}).json()
     with monkeypatch.context() as later:
         now = time.time
         later.setattr("orpheus.server.client_secrets.time.time", lambda: now() + 11)
         assert refused(locked, Authorization=f"Bearer {secret['value']}")["status"] == "401"
-    monkeypatch.setattr("orpheus.server.client_secrets.MAX_SECRETS", 2)
-    values = [mint(locked).json()["value"] for _ in range(3)]
-    assert [locked.service.secrets.find(value) is not None for value in values] == [False, True, True]
     assert mint(locked, {"expires_after": {"seconds": 1}}).status_code == 400
     assert mint(locked, {"session": {"audio": {"output": {"speed": 99}}}}).status_code == 400
 
@@ -197,6 +194,46 @@ def test_a_recording_is_answered_by_the_agents_own_parts_once_they_are_loaded(
     assert host.script.thinker.asked[-1][-1].content == "What is the capital of France?"
 
 
+def test_an_ephemeral_key_opens_any_server_with_the_same_keys_and_no_other(locked: Host) -> None:
+    """Of several containers, or after a restart, it is rarely the one that made the key."""
+    session = {"type": "realtime", "instructions": "Sei ein Pirat. 해적처럼. " * 100}
+    value = mint(locked, {"session": session}).json()["value"]
+    found = ClientSecrets(["secret-key"]).find(value)
+    assert found is not None
+    assert (found.session, found.key) == (session, 0)
+    found = ClientSecrets(["another", "secret-key"]).find(value)
+    assert found is not None
+    assert found.key == 1
+    for keys in ([], ["another"]):
+        assert ClientSecrets(keys).find(value) is None
+    body, _, signature = value.partition(".")
+    for changed in (
+        value[:-1],
+        value + "0",
+        f"{body}x.{signature}",
+        f"ek_.{signature}",
+        body,
+        "ek_",
+        "ek_é.é",
+    ):
+        assert ClientSecrets(["secret-key"]).find(changed) is None
+    mine = ClientSecrets()
+    secret = mine.mint({})
+    assert mine.find(secret.value) == secret
+    assert ClientSecrets().find(secret.value) is None
+
+
+def test_a_session_that_fits_no_header_is_not_for_an_ephemeral_key(locked: Host) -> None:
+    instructions = secrets.token_urlsafe(8000)  # which nothing compresses
+    answer = mint(locked, {"session": {"instructions": instructions}})
+    assert answer.status_code == 400
+    assert "session.update" in answer.json()["error"]["message"]
+    long = {"instructions": " ".join(f"Rule {number}: be a pirate." for number in range(500))}
+    bearer = {"Authorization": f"Bearer {mint(locked, {'session': long}).json()['value']}"}
+    with opened(locked, **bearer) as socket:
+        assert json.loads(socket.recv(5))["session"]["instructions"] == long["instructions"]
+
+
 def test_an_ephemeral_key_stands_for_one_whether_or_not_keys_have_a_limit(
     start_host: Callable[..., Host],
 ) -> None:
@@ -206,6 +243,34 @@ def test_an_ephemeral_key_stands_for_one_whether_or_not_keys_have_a_limit(
         with opened(host, **bearer):
             assert refused(host, **bearer)["status"] == "429"
             assert refused(host, **KEY)["status"] == "429"
+
+
+def test_after_a_dropped_socket_the_client_puts_back_what_was_said_and_goes_on(
+    talk: Talk, host: Host
+) -> None:
+    """Servers that move containers drop sockets, and a session has an hour."""
+    dropped = talk()
+    dropped.say("My name is Ada.")
+    dropped.answer()
+    dropped.say("And who are you?")
+    dropped.until("response.created")
+    dropped.socket.socket.close()
+    client = talk()
+    turns = [
+        ("user", "input_text", "My name is Ada."),
+        ("assistant", "output_text", "Hello there, my friend."),
+        ("user", "input_audio", "And who are you?"),
+    ]
+    for role, kind, said in turns:
+        part = {"type": kind, "transcript" if kind == "input_audio" else "text": said}
+        client.send("conversation.item.create", item={"type": "message", "role": role, "content": [part]})
+        client.until("conversation.item.done")
+    client.say("Say my name.")
+    assert client.answer()["status"] == "completed"
+    assert host.script.thinker.last == [
+        *((role, said) for role, _, said in turns),
+        ("user", "Say my name."),
+    ]
 
 
 def test_a_client_that_leaves_in_mid_answer_leaves_nothing_behind(

@@ -136,7 +136,9 @@ class ScriptedThinker:
         conversation: str = "",
     ) -> AsyncGenerator[Thought]:
         self.asked.append(list(messages))
-        self.options.append({"tools": tools, "tool_choice": tool_choice, "max_tokens": max_tokens})
+        self.options.append(
+            {"tools": tools, "tool_choice": tool_choice, "max_tokens": max_tokens, "temperature": temperature}
+        )
         script = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.running += 1
         finished = False

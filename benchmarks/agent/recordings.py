@@ -107,13 +107,13 @@ def spoken(client: httpx.Client, text: str, voice: str, seed: int) -> Sound:
     body = {"input": text, "voice": voice, "seed": seed, "response_format": "pcm", "sample_rate": RATE}
     answer = client.post("/v1/audio/speech", json=body)
     answer.raise_for_status()
-    return Sound(text, voice, _trimmed(np.frombuffer(answer.content, np.int16)))
+    return Sound(text, voice, trimmed(np.frombuffer(answer.content, np.int16)))
 
 
 def people(said: dict[str, str]) -> list[Sound]:
     """Of recordings of people, those that are installed."""
     return [
-        Sound(text, "a person", _trimmed(_read(PEOPLE / name)))
+        Sound(text, "a person", trimmed(_read(PEOPLE / name)))
         for name, text in said.items()
         if (PEOPLE / name).is_file()
     ]
@@ -166,7 +166,8 @@ def _read(path: Path) -> NDArray[np.int16]:
     return to_int16(np.clip(np.fft.irfft(np.fft.rfft(samples), count) * count / len(samples), -1, 1))
 
 
-def _trimmed(samples: NDArray[np.int16]) -> NDArray[np.int16]:
+def trimmed(samples: NDArray[np.int16]) -> NDArray[np.int16]:
+    """From the first sample that is speech to the last."""
     size = RATE // 100
     parts = samples[: len(samples) // size * size].reshape(-1, size).astype(np.float64)
     loudness = np.sqrt(np.mean(parts**2, axis=1))

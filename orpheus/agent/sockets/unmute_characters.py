@@ -94,7 +94,7 @@ def system_prompt(
     character: Character, text: str | None, languages: Collection[str], now: datetime | None = None
 ) -> str:
     """Instructions for a conversation; `text` is that of the character "constant", `languages` what the voice speaks."""
-    names = " or ".join(LANGUAGES[language] for language in languages)
+    names = " or ".join(LANGUAGES.get(language, language) for language in languages)
     speech = f"Speak {names}: your voice knows nothing else."
     now = now or datetime.now().astimezone()
     return "\n\n".join((INSTRUCTIONS, speech, _SILENCE, _part(character, text, now)))

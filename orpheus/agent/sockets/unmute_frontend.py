@@ -53,7 +53,7 @@ from orpheus.server.sockets.connection import (
 from orpheus.server.sockets.messages import read_json
 from orpheus.settings import endpoint
 from orpheus.tasks import first_of
-from orpheus.voices import Voice, unmute_voice, voices_of
+from orpheus.voices import Voice
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ class UnmuteFrontend(Wire):
         )  # nothing is ever recorded
         if begins:
             # To a language model a conversation begins with the user.
-            hello = HELLO[self._voice(self._config.voice).language]
+            hello = HELLO.get(self._voice(self._config.voice).language, HELLO["en"])
             conversation.create_item(Item(conversation.new_id("item"), content=(Part("text", hello),)))
             conversation.respond(Ask(self._config))
 
@@ -248,7 +248,7 @@ class UnmuteFrontend(Wire):
 
     def _voice(self, name: str | None) -> Voice:
         """As unmute's TTS service takes names: those of its own list too, and the default voice for any other."""
-        return unmute_voice(name, self.service.languages)[0]
+        return self.service.voices.find_unmute(name)[0]
 
     def _pcm_samples(self, body: dict[str, Any]) -> Samples:
         data = _audio(body)
@@ -378,7 +378,7 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     @router.get("/v1/voices")
     async def voices() -> list[dict[str, Any]]:
         """unmute's: the voices to talk to, and then its characters."""
-        loaded = voices_of(service.languages)
+        loaded = service.voices.all
         listed = [_listed(voice.id, voice, "smalltalk") for voice in loaded]
         characters = [character for character in CHARACTERS if character not in ("constant", "smalltalk")]
         for number, character in enumerate(characters):

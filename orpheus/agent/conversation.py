@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
@@ -247,9 +248,8 @@ class Conversation:
                 param="audio",
                 code="input_audio_buffer_full",
             )
-        while len(self._ended) >= MAX_UNHEARD:  # noqa: ASYNC110 - of a client that sends faster than it is spoken
-            await asyncio.sleep(FRAME_MS / 1000)
         self._buffer.add(samples)
+        self._heard_s = math.inf  # until all of it is
         frames = 0
         while self._buffer.end - self._next_frame >= FRAME_SAMPLES:
             self._hear_frame()
@@ -257,10 +257,12 @@ class Conversation:
             if frames % FRAMES_AT_ONCE == 0:
                 await asyncio.sleep(0)
                 await self._room()
+            while len(self._ended) >= MAX_UNHEARD:  # noqa: ASYNC110 - of who sends faster than people speak
+                await asyncio.sleep(FRAME_MS / 1000)
+        self._heard_s = time.monotonic()
 
     def _hear_frame(self) -> None:
         start, self._next_frame = self._next_frame, self._next_frame + FRAME_SAMPLES
-        self._heard_s = time.monotonic()
         detector = self._detector
         if detector.config != self.config.turns:
             self._configure_detector()
@@ -357,6 +359,9 @@ class Conversation:
     async def _probe(self, turn: _Turn, samples: Samples) -> None:
         await self._look_for_echo(turn, samples)
         if turn.is_echo or turn.told or turn is not self._turn:
+            return
+        if is_murmur(samples):  # told by its sound, long before it is recognised
+            self._take_probe(turn, MM_HMM)
             return
         self._barge_in(turn)
         try:

@@ -361,7 +361,7 @@ class Conversation:
         if turn.is_echo or turn.told or turn is not self._turn:
             return
         if is_murmur(samples):  # told by its sound, long before it is recognised
-            self._take_probe(turn, MM_HMM)
+            self._take_probe(turn, Heard(MM_HMM, len(samples) / SAMPLE_RATE, 0.0))
             return
         self._barge_in(turn)
         try:
@@ -549,7 +549,8 @@ class Conversation:
             if turn.told:
                 self.tell(told.InputCleared())
             return "echo" if turn.is_echo else "backchannel" if text else "noise"
-        if turn.error is not None and not (turn.told or turn.committed):
+        long = is_barge_in(turn.before_ms, None)
+        if turn.error is not None and not (turn.told or turn.committed or long):
             self.tell(told.Failed(turn.error))  # too short to stop the agent for
             return "failed"
         if not turn.told and not turn.committed:

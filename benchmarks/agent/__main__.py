@@ -28,6 +28,7 @@ from benchmarks.agent.recordings import (
     INTERRUPTIONS,
     MISSING_PEOPLE,
     MURMURS,
+    PERSON,
     QUESTIONS,
     SENTENCES,
     VOICES,
@@ -124,7 +125,10 @@ def progress(what: str) -> None:
 
 
 async def measure(talk: ChildServer, sounds: Sounds, effort: Effort) -> dict[str, float]:
-    url, result = talk.url, dict[str, float]()
+    url, result = talk.url, {"load": os.getloadavg()[0]}
+    print(
+        f"load {result['load']:.1f}: figures in milliseconds are those of the machine if it has nothing else to do"
+    )
     if not sounds.sentences:
         print(MISSING_PEOPLE)
     asked = [*sounds.sentences, *sounds.questions]
@@ -140,7 +144,11 @@ async def measure(talk: ChildServer, sounds: Sounds, effort: Effort) -> dict[str
             result[f"{tier.replace(' ', '')}_cpu_ms_a_turn_{kind}"] = each_ms
             print(f"  {tier}: {each_ms:.0f} ms of processor time a turn, listening and answering")
     every = [turn for found in kinds.values() for turn in found]
-    result["transcript_wer"] = show.print_transcripts("recordings", every)
+    result["transcript_wer"] = show.print_transcripts("all recordings", every)
+    for kind, persons in (("people", True), ("voices", False)):
+        if some := [turn for turn in every if (turn.sound.speaker == PERSON) == persons]:
+            result[f"transcript_wer_{kind}"] = trials.words_misheard(some)
+            print(f"  {kind}: {result[f'transcript_wer_{kind}']:.1%}")
     if sounds.cards:
         found = await trials.questions(url, trials.SERVER_VAD, sounds.cards, progress)
         result["transcript_wer_cards"] = show.print_transcripts("single words", found)

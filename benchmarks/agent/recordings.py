@@ -62,6 +62,7 @@ PROMPTS = (  # typed, for answers that last
     "Explain how an aeroplane flies.",
 )
 
+PERSON = "a person"
 PEOPLE = Path("/usr/share/pocketsphinx/test/data")
 MISSING_PEOPLE = "Recordings of people are left out: apt-get install pocketsphinx-testdata"
 _BOOK = "librivox/sense_and_sensibility_01_austen_64kb-"
@@ -90,7 +91,7 @@ class Sound:
     """Mono 16-bit samples at RATE, from the first that is speech to the last."""
 
     text: str  # what is said; empty of a noise
-    speaker: str  # a voice, "a person", or the name of a noise
+    speaker: str  # a voice, PERSON, or the name of a noise
     samples: NDArray[np.int16]
 
     @property
@@ -113,7 +114,7 @@ def spoken(client: httpx.Client, text: str, voice: str, seed: int) -> Sound:
 def people(said: dict[str, str]) -> list[Sound]:
     """Of recordings of people, those that are installed."""
     return [
-        Sound(text, "a person", trimmed(_read(PEOPLE / name)))
+        Sound(text, PERSON, trimmed(_read(PEOPLE / name)))
         for name, text in said.items()
         if (PEOPLE / name).is_file()
     ]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.agent.recordings import words_wrong
-from benchmarks.agent.trials import Crowd, Interruption, Try, Turn, waits_ms
+from benchmarks.agent.trials import Crowd, Interruption, Try, Turn, waits_ms, words_misheard
 from orpheus.agent.turns import PAUSE_MS
 from orpheus.ops.bench.listening import quantile
 
@@ -58,12 +57,11 @@ def _row(text: str, values_ms: Sequence[float], name: str) -> dict[str, float]:
 
 def print_transcripts(kind: str, turns: Sequence[Turn]) -> float:
     """What was misheard, and the share of words."""
-    said, heard = [turn.sound.text for turn in turns], [" ".join(turn.heard) for turn in turns]
-    share = words_wrong(said, heard)
+    share = words_misheard(turns)
     print(f"\n{kind}: {share:.1%} of the words wrong")
-    for turn, text in zip(turns, heard, strict=True):
-        if words_wrong([turn.sound.text], [text]):
-            print(f"  {turn.sound.speaker}: {turn.sound.text!r} was heard as {text!r}")
+    for turn in turns:
+        if words_misheard([turn]):
+            print(f"  {turn.sound.speaker}: {turn.sound.text!r} was heard as {' '.join(turn.heard)!r}")
     return share
 
 
@@ -106,7 +104,10 @@ def print_crowds(crowds: Sequence[Crowd]) -> dict[str, float]:
             print(f"    {why}")
     most = max((one.people for one in crowds if one.holds(crowds[0])), default=0)
     print(f"  at most {most}, waiting at most twice as long as one, without a hole")
-    return {"conversations_at_once": most, **{f"crowd_ms_p50_{one.people}": one.wait_ms for one in crowds}}
+    return {
+        "conversations_at_once": most,
+        **{f"crowd_ms_p50_{one.people}": one.wait_ms for one in crowds if one.turns},
+    }
 
 
 def print_costs(costs: dict[str, float]) -> dict[str, float]:
@@ -123,6 +124,8 @@ def draw(pyplot: Any, kinds: dict[str, list[Turn]], crowds: Sequence[Crowd]) -> 
         1, 2, figsize=(13, 4.2), layout="constrained", width_ratios=(3, 1)
     )
     labels = []
+    kinds = {kind: turns for kind, turns in kinds.items() if waits_ms(turns)}
+    crowds = [one for one in crowds if waits_ms(one.turns)]
     for row, (kind, turns) in enumerate(kinds.items()):
         stages = stage_figures(turns)
         at_ms = 0.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from benchmarks.agent.caller import MINUS_20_DB, Answer, BrokenOff, Caller, calling
-from benchmarks.agent.recordings import PROMPTS, Sound
+from benchmarks.agent.recordings import PROMPTS, Sound, words_wrong
 from orpheus.agent.turns import START_FRAMES, TurnConfig
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
 from orpheus.ops.bench.listening import quantile
@@ -74,6 +74,11 @@ class Turn:
 def waits_ms(turns: Sequence[Turn]) -> list[float]:
     """Of those that were answered."""
     return [turn.wait_s * 1000 for turn in turns if turn.wait_s is not None]
+
+
+def words_misheard(turns: Sequence[Turn]) -> float:
+    """The share of words."""
+    return words_wrong([turn.sound.text for turn in turns], [" ".join(turn.heard) for turn in turns])
 
 
 async def ask(caller: Caller, sound: Sound, *, to_the_end: bool = False) -> Turn:

@@ -186,7 +186,9 @@ async def _crowds(url: str, sounds: Sounds, effort: Effort) -> list[trials.Crowd
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer of everything, in four minutes on a quiet machine")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer of everything, in four minutes on a quiet machine"
+    )
     effort = QUICK if parser.parse_args().quick else FULL
     with talking() as talk:
         sounds = Sounds(talk.url, effort)

@@ -133,16 +133,16 @@ def _how_to_store(keys: Sequence[str], environment: str | None, exists: bool) ->
     return "\n".join(lines)
 
 
-def find_hf_secret(environment: str | None) -> str | None:
-    """The name of the Secret with HF_TOKEN, if there is one."""
+def has_hf_secret(environment: str | None) -> bool:
+    """Whether there is a Secret with HF_TOKEN."""
     with clear_errors(DeployFailed, f"The Secret {HF_SECRET} cannot be looked up"):
         try:
             modal.Secret.from_name(
                 HF_SECRET, required_keys=["HF_TOKEN"], environment_name=environment
             ).hydrate()
         except (NotFoundError, InvalidError):
-            return None
-    return HF_SECRET
+            return False
+    return True
 
 
 def deploy(

@@ -5,6 +5,7 @@ Read on the deploying machine and again in each container, where it must give th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ AUTH_SECRET = "voice-auth"  # must hold PROXY_KEYS, and for the agent API_KEYS
 PROXY_KEYS = ["ORPHEUS_PROXY_KEY", "ORPHEUS_PROXY_SECRET"]
 API_KEYS = "ORPHEUS_API_KEYS"
 HF_SECRET = "huggingface-secret"  # must hold HF_TOKEN
+HF_SECRET_EXISTS = (
+    "HF_SECRET_EXISTS"  # set by the deploy script, for the definitions: no setting of anybody's
+)
 
 CORES = 4  # the GPU does the work: one core feeds it, the others serve HTTP and encode audio
 MEMORY_GIB = 8  # the 4 GB model passes through it on its way to the GPU
@@ -98,11 +102,6 @@ class Deployment(Environment):
     )
     memory_snapshot: bool = Field(
         False, description="Modal: start tier 2 from a memory snapshot taken after its imports"
-    )
-    hf_secret: str | None = Field(
-        None,
-        description="Modal: name of a Secret with HF_TOKEN, for gated weights. Unset: HF_TOKEN as set here, or "
-        f"{HF_SECRET} if the deploy script finds it",
     )
 
     @field_validator("gpu_llama", "gpu_speech", "gpu_llm")
@@ -190,6 +189,8 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
     for name in ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_LLM_URL", "ORPHEUS_STT_URL"):
         if urlsplit(environment.get(name, "")).hostname in THIS_MACHINE:
             del environment[name]
+    if HF_SECRET_EXISTS in os.environ:
+        environment[HF_SECRET_EXISTS] = os.environ[HF_SECRET_EXISTS]
     embedded = environment["ORPHEUS_MODEL"] == EMBEDDED
     environment.setdefault("ORPHEUS_CODEC", EMBEDDED if embedded else CODEC)
     for name in ("ORPHEUS_MODEL", "ORPHEUS_CODEC"):

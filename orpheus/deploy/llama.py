@@ -15,7 +15,7 @@ from orpheus.errors import NotReady
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings, load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
-from orpheus.voices import languages_of, voices_of
+from orpheus.voices import voices_of
 from orpheus.weights import find_model, model_name
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ async def one_frame(settings: Settings) -> float:
 
     Raises what a request to tier 2 would raise.
     """
-    voice = voices_of(languages_of(model_name(settings)))[0]
+    voice = voices_of(model_name(settings), settings.own_voices).default
     source = HttpTokenSource(settings)
-    generation = Generation(voice.id, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
+    generation = Generation(voice, "Hello.", Sampling(), max_tokens=vocabulary.SLOTS)
     started = time.perf_counter()
     count = 0
     try:

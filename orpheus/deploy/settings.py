@@ -26,6 +26,7 @@ from orpheus.settings import (
     load_settings,
     setting_name,
 )
+from orpheus.voices_file import in_one_line
 
 LLAMA_APP, LLAMA_SERVER = "orpheus-llama-cpp", "Llama"
 SPEECH_APP, SPEECH_CLASS = "orpheus-fastapi-tts", "Speech"
@@ -37,9 +38,7 @@ AUTH_SECRET = "voice-auth"  # must hold PROXY_KEYS, and for the agent API_KEYS
 PROXY_KEYS = ["ORPHEUS_PROXY_KEY", "ORPHEUS_PROXY_SECRET"]
 API_KEYS = "ORPHEUS_API_KEYS"
 HF_SECRET = "huggingface-secret"  # must hold HF_TOKEN
-HF_SECRET_EXISTS = (
-    "HF_SECRET_EXISTS"  # set by the deploy script, for the definitions: no setting of anybody's
-)
+HF_SECRET_EXISTS = "HF_SECRET_EXISTS"  # set by the deploy script, for the definitions to read
 
 CORES = 4  # the GPU does the work: one core feeds it, the others serve HTTP and encode audio
 MEMORY_GIB = 8  # the 4 GB model passes through it on its way to the GPU
@@ -193,6 +192,12 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
         environment[HF_SECRET_EXISTS] = os.environ[HF_SECRET_EXISTS]
     embedded = environment["ORPHEUS_MODEL"] == EMBEDDED
     environment.setdefault("ORPHEUS_CODEC", EMBEDDED if embedded else CODEC)
+    if "ORPHEUS_VOICES" in environment:
+        environment["ORPHEUS_VOICES"] = in_one_line(environment["ORPHEUS_VOICES"])  # its file stays here
+    if "ORPHEUS_LORA" in environment:
+        raise SetupError(
+            "ORPHEUS_LORA is a file of this machine: merge it into the model, and set ORPHEUS_MODEL to its repository."
+        )
     for name in ("ORPHEUS_MODEL", "ORPHEUS_CODEC"):
         if environment[name].startswith(("/", ".", "~")):
             raise SetupError(

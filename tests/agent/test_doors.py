@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -108,6 +109,55 @@ def test_one_conversation_too_many_is_told_when_to_come_again(locked: Host) -> N
     eventually(lambda: not locked.agent._since_s)
     with opened(locked, **KEY):
         pass
+
+
+def test_a_browser_is_told_by_http_why_its_websocket_is_refused(locked: Host) -> None:
+    def why(**headers: str) -> httpx.Response:
+        return httpx.get(f"{locked.url}/v1/realtime?model=any", headers=headers, trust_env=False)
+
+    assert why().status_code == 401
+    assert why(**KEY).status_code == 400
+    with opened(locked, **KEY), opened(locked, **KEY):
+        answer = why(**KEY)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "limit of 2 conversations" in answer.json()["error"]["message"]
+
+
+def test_a_recording_takes_the_place_of_a_conversation_until_it_is_answered(
+    start_host: Callable[..., Host], upstream: Upstream
+) -> None:
+    upstream.events = whole(40)
+    with ExitStack() as stack:
+        host = start_host(stack, max_conversations=1)
+        spoken = host.script.speech.say("What is the capital of France?")
+        recording = wav_header(OUT_RATE, len(spoken)) + spoken
+        client = stack.enter_context(httpx.Client(base_url=host.url, trust_env=False, timeout=20))
+
+        def ask(**params: str) -> contextlib.AbstractContextManager[httpx.Response]:
+            body = {"content": recording, "headers": {"Content-Type": "audio/wav"}, "params": params}
+            return client.stream("POST", "/v1/audio/speech-to-speech", **body)
+
+        with opened(host), ask() as answer:
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) >= 1
+        eventually(lambda: not host.agent._since_s)
+        host.script.thinker.answers = [["It is Paris. ", 30.0, "Really."]]  # its second half is awaited
+        for stream_format in ("audio", "sse"):
+            with ask(response_format="pcm", stream_format=stream_format) as answer:
+                assert answer.status_code == 200
+                audio = answer.iter_raw()
+                assert next(audio)
+                assert refused(host)["status"] == "429"
+            eventually(lambda: not host.agent._since_s)  # the client left in its middle
+        host.script.thinker.answers = [["It is Paris."]]
+        with ask(response_format="flac") as answer:
+            answer.read()
+        host.script.recognizer.fails = True
+        with ask() as answer:
+            assert answer.status_code == 502
+        with opened(host):
+            pass
 
 
 def test_the_agent_is_ready_only_once_it_can_hear_and_think(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orpheus.deploy.settings import (
@@ -16,7 +18,7 @@ from orpheus.deploy.settings import (
 )
 from orpheus.errors import SetupError
 from orpheus.ops.settings_table import setting_rows, unknown_names
-from orpheus.settings import Settings
+from orpheus.settings import Settings, load_settings
 
 
 def test_the_defaults_cost_nothing_while_nobody_speaks() -> None:
@@ -138,3 +140,19 @@ def test_the_command_line_knows_these_settings(monkeypatch: pytest.MonkeyPatch) 
     rows = {row.name: row for row in setting_rows(load_deployment())}
     assert (rows["ORPHEUS_GPU_LLAMA"].value, rows["ORPHEUS_GPU_LLAMA"].source) == ("L4", "environment")
     assert all(row.description.startswith("Modal:") for row in rows.values())
+
+
+def test_the_voices_of_a_file_go_along_and_an_adapter_on_this_disk_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "voices.yaml"
+    path.write_text("- id: ronan\n  sample: |\n    Two\n    lines.\n- {id: anna, language: de}\n")
+    monkeypatch.setenv("ORPHEUS_VOICES", str(path))
+    sent = container_environment(load_deployment())["ORPHEUS_VOICES"]
+    assert "\n" not in sent
+    assert load_settings(voices=sent).own_voices == load_settings(voices=str(path)).own_voices
+    monkeypatch.setenv("ORPHEUS_VOICES", sent)  # in a container the definition is read again
+    assert container_environment(load_deployment())["ORPHEUS_VOICES"] == sent
+    monkeypatch.setenv("ORPHEUS_LORA", "my.gguf:0.5")
+    with pytest.raises(SetupError, match="ORPHEUS_LORA is a file of this machine: merge it into the model"):
+        container_environment(load_deployment())

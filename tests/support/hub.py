@@ -34,7 +34,7 @@ class Hub:
     """`files[repo][name]` are the contents, `gated` repositories require TOKEN.
 
     The first download of a file in `breaks` breaks off in the middle, a file in `drips` arrives in ten parts `drip_s`
-    apart, and nothing follows the first half of one in `hangs`. `asked` lists the downloads, `ranges` the ranges
+    apart, nothing follows the first half of one in `hangs`, and one in `damaged` has another hash. `asked` lists the downloads, `ranges` the ranges
     requested.
     """
 
@@ -47,6 +47,7 @@ class Hub:
         self.drips: set[str] = set()
         self.drip_s = 0.1
         self.hangs: set[str] = set()
+        self.damaged: set[str] = set()
         self.ranges: list[str] = []
         self.app = Starlette(
             routes=[
@@ -82,7 +83,8 @@ class Hub:
             return Response(status_code=404, headers={"X-Error-Code": "EntryNotFound"})
         if request.method == "GET":
             self.asked.append(f"{repo}/{request.path_params['file']}")
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        named = content + b"more" if request.path_params["file"] in self.damaged else content
+        headers = {"ETag": f'"{hashlib.sha256(named).hexdigest()}"', "X-Repo-Commit": COMMIT}
         if "range" in request.headers:
             self.ranges.append(request.headers["range"])
             start = int(request.headers["range"].removeprefix("bytes=").partition("-")[0])

@@ -104,7 +104,7 @@ def ensure_auth_secret(settings: Settings, environment: str | None, keys: Sequen
 def _auth_values(settings: Settings) -> dict[str, str]:
     """What is set here of what the Secret may hold."""
     values = dict(zip(PROXY_KEYS, settings.proxy_headers.values(), strict=False))
-    for field in ("api_keys", "llm_api_key", "stt_api_key"):
+    for field in ("api_keys", "llama_api_key", "llm_api_key", "stt_api_key", "twilio_auth_token"):
         if (secret := getattr(settings, field)) is not None:
             values[setting_name(field)] = secret.get_secret_value()
     return values

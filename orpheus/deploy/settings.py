@@ -66,7 +66,7 @@ CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
 LLM_MODEL = "Qwen/Qwen3-8B"  # Apache-2.0 and not gated; it has our languages and calls tools
 LLM_CONTEXT_TOKENS = 16_384  # of one conversation
 LLM_STREAMS = 32  # answered at once
-LOCAL = {"host", "port", "fastapi_url"}  # settings that concern the deploying machine alone
+LOCAL = {"host", "port", "fastapi_url", "wyoming"}  # settings that concern the deploying machine alone
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
 
 

@@ -32,7 +32,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the agent was installed with; nothing is served."""
     calls: list[tuple[Any, ...]] = []
     module = ModuleType("orpheus.agent.app")
-    module.install = lambda *given: calls.append(given)  # type: ignore[attr-defined]
+    module.install = lambda *given, house: calls.append((*given, house))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "orpheus.agent.app", module)
 
     def serve_nothing(process: Process, app: Any, bound: socket.socket, drain: object) -> None:
@@ -59,11 +59,24 @@ def test_the_agent_is_added_to_tier_2(
     arguments: tuple[str, ...], installed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(monkeypatch, *arguments, "--port", "0")
-    (app, service, settings), (served,) = installed
+    (app, service, settings, house), (served,) = installed
     assert isinstance(app, FastAPI)
     assert isinstance(service, SpeechService)
     assert isinstance(settings, Settings)
     assert served is app
+    assert house is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [("talk", "--in-process", "--model", "embedded"), ("speech", "--agent")], ids=" ".join
+)
+def test_a_port_for_wyoming_is_open_to_this_machine_alone(
+    arguments: tuple[str, ...], installed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, *arguments, "--port", "0", "--host", "0.0.0.0", "--wyoming", "0")
+    house = installed[0][3]
+    assert house.getsockname()[0] == "127.0.0.1"
+    house.close()
 
 
 def test_without_it_there_is_none(installed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +109,19 @@ def test_it_supervises_a_tier_2_with_the_agent(monkeypatch: pytest.MonkeyPatch) 
         cli.main()
     assert commands == [["llama", "--supervised"], ["speech", "--supervised", "--agent"]]
     assert told == ["pair"]
+
+
+def test_it_passes_on_where_wyoming_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(serve, "supervise", lambda *_, **options: given.append(options) or 0)
+    monkeypatch.setattr(talk, "suggest_llm", lambda: None)
+    monkeypatch.setattr(cli.logs, "configure", lambda settings: None)
+    run(monkeypatch, "talk", "--model", "embedded", "--wyoming", "0.0.0.0:10300")
+    assert given[0]["speech_options"] == ("--agent", "--wyoming", "0.0.0.0:10300")
+    out = io.StringIO()
+    given[0]["announcing"](load_settings(model="embedded"), "127.0.0.1", 5005, Console(file=out))
+    assert "Wyoming at 0.0.0.0, port 10300" in out.getvalue()
+    assert "It has no keys: whoever reaches that port may use it." in out.getvalue()
 
 
 def told(

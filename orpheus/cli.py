@@ -23,6 +23,7 @@ from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.redaction import redacted
 from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
+from orpheus.voices import DEFAULT_VOICE
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
@@ -30,6 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+voices_app = typer.Typer(help="What can speak, and from which checkpoint.", invoke_without_command=True)
+app.add_typer(voices_app, name="voices")
 console = Console(stderr=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [ORPHEUS_HOST, 127.0.0.1].")]
@@ -132,9 +135,9 @@ def llama(
     supervised: Supervised = False,
 ) -> None:
     """Run tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
-    from orpheus import weights
     from orpheus.http.process import Process, end_with_parent, listen
     from orpheus.llama.engine import Engine
+    from orpheus.llama.gpu_memory import find_model
     from orpheus.llama.server import create_app
 
     settings = _settings(host=host, llama_port=port, model=model)
@@ -143,7 +146,7 @@ def llama(
         end_with_parent(settings.drain_s)
     process = Process(settings)
     load = process.ending_on_failure(
-        lambda: Engine.load(weights.find_model(settings), settings, on_death=process.end)
+        lambda: Engine.load(find_model(settings), settings, on_death=process.end)
     )
     process.serve(create_app(settings, load), bound)
 
@@ -203,7 +206,7 @@ def relay(
 @app.command()
 def say(
     text: Annotated[str, typer.Argument(help="The text to speak; '-' reads standard input.")],
-    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = DEFAULT_VOICE,
     out: Annotated[
         Path,
         typer.Option(
@@ -260,7 +263,7 @@ def converse(
             help="File to write, '-' for standard output; its ending sets the format: wav mp3 opus aac flac pcm."
         ),
     ] = Path("answer.wav"),
-    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = DEFAULT_VOICE,
     format: Annotated[
         str | None, typer.Option("--format", help="Format, where the name of the file does not tell.")
     ] = None,
@@ -300,6 +303,43 @@ def converse(
     )
     if not to_stdout:
         print(out)
+
+
+@voices_app.callback()
+def voices(context: typer.Context, url: Url = None, key: Key = None, model: Model = None) -> None:
+    """List what can speak, and from which checkpoint: ORPHEUS_MODEL with ORPHEUS_VOICES, or a running server."""
+    from orpheus.ops.voices import remote_table, table
+
+    if context.invoked_subcommand is not None:
+        return
+    settings = _settings(model=model, api_key=key)
+    shown = table(settings) if url is None else remote_table(url, settings.client_headers)
+    Console(width=None if sys.stdout.isatty() else 200).print(shown, markup=False, highlight=False)
+
+
+@voices_app.command("try")
+def try_voices(
+    file: Annotated[
+        str | None, typer.Argument(help="A voices file, or names as in ronan,anna:de [ORPHEUS_VOICES].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the WAV files and the page that shows them.")] = Path(
+        "voices"
+    ),
+    text: Annotated[
+        str | None, typer.Option(help="What each says. Unset: its sample, or a greeting in its language.")
+    ] = None,
+    model: Model = None,
+    codec: Codec = None,
+) -> None:
+    """Speak a line by each voice into a folder, print how long each is, and draw them on a page. Exit code 1 if one failed."""
+    from orpheus.ops.voices import PAGE
+    from orpheus.ops.voices import try_voices as speak_each
+
+    settings = _settings(voices=file, model=model, codec=codec)
+    logging.getLogger("orpheus").setLevel(logging.WARNING)
+    lines = speak_each(settings, out, text, lambda line: print(line, flush=True))
+    print(out / PAGE)
+    sys.exit(1 if any(line.error for line in lines) else 0)
 
 
 @app.command()
@@ -368,6 +408,16 @@ def doctor(
         else local_checks(settings, thorough=bool(real or model or codec))
     )
     sys.exit(1 if examine(checks, Console(), console) else 0)
+
+
+@app.command()
+def fetch(model: Model = None, codec: Codec = None) -> None:
+    """Fetch the weights of both tiers into the cache, so that a later start needs no network."""
+    from orpheus import weights
+
+    settings = _settings(model=model, codec=codec)
+    print(weights.find_model(settings))
+    print(weights.find_codec(settings))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from orpheus.agent import speech_to_speech
 from orpheus.agent.agent import Agent, load_ports
 from orpheus.agent.conversation import Ports
-from orpheus.agent.sockets import realtime
+from orpheus.agent.sockets import moshi, realtime, twilio, unmute_frontend
 from orpheus.agent.wyoming import House
 from orpheus.server.service import SpeechService
 from orpheus.settings import Settings
@@ -33,11 +33,13 @@ def install(
     agent = Agent(service, settings, load)
     app.include_router(
         speech_to_speech.routes(
-            service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, settings
+            service, lambda: agent.ports.recognizer, lambda: agent.ports.thinker, agent.admitted
         )
     )
-    app.include_router(realtime.routes(agent, service))
+    for protocol in (realtime, moshi, twilio):
+        app.include_router(protocol.routes(agent, service))
     app.router.routes.insert(0, realtime.OfferedRoute(agent, service))
+    app.router.routes[:0] = unmute_frontend.routes(agent, service).routes
     below = app.router.lifespan_context
 
     @asynccontextmanager

@@ -40,7 +40,7 @@ from orpheus.tasks import cancel_and_wait
 from orpheus.text import StreamingSegmenter
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.usage import Usage
-from orpheus.voices import VOICES, voices_of
+from orpheus.voices import VOICES, Voices, published_voices
 
 log = logging.getLogger(__name__)
 
@@ -361,7 +361,7 @@ class _Connection:
         await service.loaded()
         if asked.get("text_format") == "ssml":
             raise BadRequest("SSML is not spoken: send plain text.")
-        voice = _voice(asked.get("voice"), service.languages)
+        voice = _voice(asked.get("voice"), service.voices)
         request = SpeechRequest(input="", voice=voice, response_format="pcm", sample_rate=RATE)
         params = service.params(request, patient=True)
         segmenter = service.pipeline.segmenter(params, max_chars=MAX_STREAMED_CHARS)
@@ -449,24 +449,24 @@ def _language(data: dict[str, Any]) -> str | None:
     return language if found and (language := found[1].lower()) in LANGUAGES else None
 
 
-def _voice(asked: Any, languages: tuple[str, ...]) -> str:
+def _voice(asked: Any, voices: Voices) -> str:
     """The voice that is named, or the first of the language that is."""
     asked = asked if isinstance(asked, dict) else {}
     if isinstance(name := asked.get("name"), str):
         return name[:MAX_VOICE_CHARS]
-    language, loaded = _language(asked), voices_of(languages)
-    return next((voice.id for voice in loaded if voice.language == language), loaded[0].id)
+    language = _language(asked)
+    return next((voice.id for voice in voices.all if voice.language == language), voices.default.id)
 
 
 def _info(service: SpeechService) -> dict[str, Any]:
     """What there is, by the program that does it; also while it loads, as the house asks only now and then."""
     try:
-        languages = service.languages
+        loaded = service.voices
     except OrpheusError:
-        languages = ("en",)
+        loaded = published_voices(("en",))
     voices = [
-        _artifact(voice.id, f"{voice.id}, {voice.gender}", languages=[voice.language])
-        for voice in voices_of(languages)
+        _artifact(voice.id, ", ".join(filter(None, (voice.name, voice.gender))), languages=[voice.language])
+        for voice in loaded.all
     ]
     return {
         "asr": [

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orpheus import weights
 from orpheus.bookings import Bookings
 from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, SetupError
 from orpheus.llama.completion import Completion, CompletionChunk
@@ -24,7 +25,7 @@ from orpheus.llama.prompt_tokens import generation_limit, prompt_ids
 from orpheus.llama.scheduler import TokenSequence
 from orpheus.llama.steps import Delivery, Steps
 from orpheus.llama.stream import Stream
-from orpheus.settings import ALL_LAYERS, Settings
+from orpheus.settings import Settings
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context, Model
@@ -78,8 +79,9 @@ class Engine:
     ) -> Engine:
         """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError."""
         from orpheus.gpu import find_gpu
-        from orpheus.llama.gpu_memory import fit_to_gpu
+        from orpheus.llama.gpu_memory import fit_to_gpu, uses_all_of_gpu
 
+        lora = weights.find_lora(settings)
         gpu = find_gpu() if settings.gpu_layers else None
         if gpu is None and settings.gpu_layers > 0:
             raise SetupError(
@@ -87,9 +89,9 @@ class Engine:
                 "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
             )
         config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
-        if gpu is not None and settings.gpu_layers in (-1, ALL_LAYERS):
+        if gpu is not None and uses_all_of_gpu(settings):
             config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
-        return cls.open(model_path, config, settings.gpu_layers, on_death)
+        return cls.open(model_path, config, settings.gpu_layers, on_death, lora)
 
     @classmethod
     def open(
@@ -98,21 +100,22 @@ class Engine:
         config: EngineConfig,
         gpu_layers: int = 0,
         on_death: Callable[[OrpheusError], None] = lambda _: None,
+        lora: weights.Lora | None = None,
     ) -> Engine:
         """Like `load`, with every size given in `config`."""
         from orpheus.llama import backend
 
-        model = backend.Model(model_path, gpu_layers)
+        model = backend.Model(model_path, gpu_layers, lora)
         return cls(model, lambda: backend.Context(model, config.context_options()), config, on_death)
 
-    def tokenize_prompt(self, prompt: str) -> tuple[int, ...]:
+    def tokenize_prompt(self, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
         """Token ids of a text prompt.
 
         A turn, complete or in a community form, becomes the ids of the trained turn, and nothing inside it can become
         a control token. Anything else is tokenized as llama-server does: with special tokens parsed, and with the BOS
-        that the file declares.
+        that the file declares. `verbatim`: as it stands, with special tokens parsed and nothing added.
         """
-        return prompt_ids(self._model, prompt)
+        return prompt_ids(self._model, prompt, verbatim=verbatim)
 
     def tokenize_fragment(self, text: str) -> list[int]:
         """Token ids of a text between ids in a mixed prompt: special tokens parsed, nothing added."""
@@ -176,6 +179,7 @@ class Engine:
             "waiting_limit": config.waiting,
             "context_tokens": config.context_tokens,
             "threads": config.threads,
+            "device": self._model.device,
             "batch_invariant": self._steps.batch_invariant,
             "tokens": stats.tokens,
             "step_ms": round(busy_s / stats.steps * 1e3, 3) if stats.steps else None,

@@ -9,6 +9,7 @@ import pytest
 from websockets.sync.client import connect
 
 from orpheus.agent.app import install
+from orpheus.agent.conversation import Ports
 from orpheus.codec import Codec
 from orpheus.http.process import listen
 from orpheus.server.app import create_app
@@ -42,7 +43,7 @@ def start_host(
     codec: Codec,
     _upstream_server: tuple[Upstream, str],  # noqa: F811
 ) -> Callable[..., Host]:
-    def start(stack: ExitStack, **options: Any) -> Host:
+    def start(stack: ExitStack, ports: Callable[[Script], Ports] = Script.ports, **options: Any) -> Host:
         defaults = {
             "llama_endpoint": _upstream_server[1],
             "model": "embedded",
@@ -54,7 +55,7 @@ def start_host(
         app = create_app(service)
         script = Script()
         house = stack.enter_context(listen("127.0.0.1", 0, ""))
-        agent = install(app, service, settings, lambda _: script.ports(), house=house)
+        agent = install(app, service, settings, lambda _: ports(script), house=house)
         house_port = house.getsockname()[1]
         url = stack.enter_context(served(app))
         eventually(lambda: httpx.get(f"{url}/ready", trust_env=False).status_code == 200)

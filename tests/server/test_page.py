@@ -260,9 +260,18 @@ def test_the_snippets_reproduce_the_request(open_page: Open, speech: Start, tmp_
         output.unlink()
         return content
 
-    assert run("curl", "bash", "-c") == expected.content
-    assert run("python", sys.executable, "-c") == expected.content
-    assert run("socket", sys.executable, "-c") == expected.content
+    # The codec decodes what is there: on a busy machine it is called with other numbers of frames, which rounds otherwise.
+    assert_same_sound(run("curl", "bash", "-c"), expected.content)
+    assert_same_sound(run("python", sys.executable, "-c"), expected.content)
+    assert_same_sound(run("socket", sys.executable, "-c"), expected.content)
+
+
+def assert_same_sound(wav: bytes, expected: bytes) -> None:
+    assert len(wav) == len(expected)
+    header = 44
+    assert wav[:header] == expected[:header]
+    one, other = (np.frombuffer(data[header:], "<i2").astype(int) for data in (wav, expected))
+    assert np.abs(one - other).max() <= 2
 
 
 # Word by word

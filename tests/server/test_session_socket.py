@@ -476,6 +476,11 @@ def slow_client(
         yield begin
 
 
+def shorten_stall(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", seconds)  # of a frame
+    monkeypatch.setattr("orpheus.http.connections.STALL_S", seconds)  # of the connection
+
+
 def ended(client: httpx.Client, route: str, *statuses: str) -> None:
     """Return once a socket of this route ended with one of these, and no utterance is in progress."""
     wanted = [f'route="{route}",status="{status}"' for status in statuses]
@@ -494,7 +499,7 @@ def test_a_client_that_stops_reading_is_dropped(
     stream_audio: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", 0.5)
+    shorten_stall(monkeypatch, 0.5)
     client = speech(max_requests=9)
     slow = slow_client(client, "/v1/audio/speech/stream")
     slow.send(json.dumps(LONG | {"stream_audio": stream_audio}))
@@ -508,7 +513,7 @@ def test_a_client_that_stops_reading_is_dropped(
 def test_a_client_that_stops_reading_and_sends_garbage_is_dropped(
     speech: Start, slow_client: Callable[..., ClientConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", 1.0)
+    shorten_stall(monkeypatch, 1.0)
     client = speech(max_requests=9)
     slow = slow_client(client, "/ws?lead_s=0&close=eos&speed=0.25")
     slow.send(SLOW_TEXT)
@@ -524,7 +529,7 @@ def test_a_client_that_reads_slowly_is_not_dropped(
     speech: Start, slow_client: Callable[..., ClientConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stall_s = 1.0
-    monkeypatch.setattr("orpheus.server.sockets.connection.STALL_S", stall_s)
+    shorten_stall(monkeypatch, stall_s)
     slow = Session(slow_client(speech(), "/v1/audio/speech/stream"))
     slow.socket.send(json.dumps(LONG | {"stream_audio": False}))  # a whole file in one frame
     started_s = time.monotonic()

@@ -71,4 +71,4 @@ def test_a_formula_is_open_until_it_is_closed_or_turns_out_to_be_none(text: str,
 def test_any_formula_can_be_read(text: str, language: str) -> None:
     math.read_formulas(text, language)
     math.is_open(text)
-    math.read_arithmetic(text, language)
+    math.read_arithmetic(text, language, str.isdecimal)

@@ -28,7 +28,7 @@ from orpheus.agent.agent import Agent
 from orpheus.agent.audio import InputStream, OutputStream
 from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config, ResponseState
-from orpheus.agent.sockets import beta
+from orpheus.agent.sockets import beta, unmute_frontend
 from orpheus.agent.sockets.realtime_schema import (
     ItemBody,
     ResponseBody,
@@ -46,7 +46,6 @@ from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import read_json
-from orpheus.voices import find_voice
 
 PATHS = ("/v1/realtime", "/realtime")
 SUBPROTOCOL = "realtime"
@@ -76,6 +75,12 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
             "expires_at": int(secret.expires_s),
             "session": session.body(id=_new_id("sess"), expires_at=int(secret.expires_s)),
         }
+
+    @router.get("/v1/realtime", include_in_schema=False)
+    async def why_not() -> None:
+        """Browsers do not tell a page why a WebSocket was refused; this does, by HTTP."""
+        agent.check_room()
+        raise BadRequest("This is a WebSocket: open it with a client of OpenAI's Realtime API.")
 
     @router.post("/v1/realtime/sessions", responses=errors(400, 401, 429))
     async def beta_session(request: Request, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -122,14 +127,16 @@ async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> 
             if (secret := service.secrets.find(key)) is not None:
                 changes = {**changes, **secret.session}
         session = Session().updated(changes)
-        offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
         in_beta = beta.is_offered(socket.scope)
-        await hold(
-            agent,
-            socket,
-            lambda connection: _RealtimeSession(agent, service, connection, session, in_beta),
-            SUBPROTOCOL if offered else None,
-        )
+
+        def make(connection: Connection) -> Wire:
+            return _RealtimeSession(agent, service, connection, session, in_beta)
+
+        if unmute_frontend.may_be_unmute(socket.scope):
+            await unmute_frontend.hold_either(agent, service, socket, make)
+            return
+        offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
+        await hold(agent, socket, make, SUBPROTOCOL if offered else None)
 
 
 class _RealtimeSession(Wire):
@@ -239,7 +246,7 @@ class _RealtimeSession(Wire):
 
     def _check(self, ask: Ask) -> None:
         """BadRequest for a voice that there is not."""
-        find_voice(ask.config.voice, self.service.languages)
+        self.service.voices.find(ask.config.voice)
 
     def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
         given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
@@ -392,7 +399,7 @@ class _RealtimeSession(Wire):
             "audio": {
                 "output": {
                     "format": self._session.audio.output.format.json_body(),
-                    "voice": config.voice,
+                    "voice": self._voice_id(config.voice),
                 }
             },
             "usage": usage,
@@ -403,7 +410,16 @@ class _RealtimeSession(Wire):
         return body
 
     def _session_body(self) -> dict[str, Any]:
-        return self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body = self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body["audio"]["output"]["voice"] = self._voice_id(self._session.voice)
+        return body
+
+    def _voice_id(self, name: str) -> str:
+        """The voice that a name stands for; the name itself while the model is not known."""
+        try:
+            return self.service.voices.find(name).id
+        except OrpheusError:
+            return name
 
     def fail(self, error: OrpheusError, event_id: str | None = None) -> None:
         self._send("error", error=_error(error, event_id))

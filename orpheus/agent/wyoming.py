@@ -52,6 +52,10 @@ MAX_HEADER_BYTES = (
 MAX_PAYLOAD_BYTES = 1024 * 1024  # of samples in one event
 IDLE_S = 300.0  # between two events, while nothing is going on
 PAUSE_S = 60.0  # within a recording or a text
+PLACE_S = (
+    2.0  # for a place: the house asks for the next step as soon as it has the last word of the one before
+)
+POLL_S = 0.02  # meanwhile
 LINGER_S = 2.0  # after an error, for the client to read it
 MAX_UNREAD_BYTES = 64 * 1024  # written and not yet read, beyond which nothing more is made
 LANGUAGES = tuple(dict.fromkeys(voice.language for voice in VOICES.values()))
@@ -292,8 +296,11 @@ class _Connection:
             await asyncio.wait([self._work])
         if self._input is None:
             self._place.close()
-            self._place.enter_context(self._house.agent.admitted())
-            await self._house.agent.loaded()
+            agent, until_s = self._house.agent, time.monotonic() + PLACE_S
+            while agent.is_full and time.monotonic() < until_s:  # noqa: ASYNC110 - others share it
+                await asyncio.sleep(POLL_S)
+            self._place.enter_context(agent.admitted())
+            await agent.loaded()
 
     def _start(self, work: Callable[..., Awaitable[None]], *given: Any) -> None:
         self._work = asyncio.create_task(self._run(work, *given))

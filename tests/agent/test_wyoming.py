@@ -253,6 +253,16 @@ async def test_one_conversation_too_many_is_told_so_but_may_ask_what_there_is(
             assert spoken(await until(third, "audio-stop"))
 
 
+async def test_the_next_step_waits_for_the_end_of_the_one_before(start_host: Callable[..., Host]) -> None:
+    with ExitStack() as stack:
+        small = start_host(stack, max_conversations=1)
+        small.script.thinker.answers = [["Wait. ", 0.5, "Done."]]
+        async with house(small, Transcript("Well?")) as first:
+            await until(first, "handled-start")
+            async with house(small, Synthesize("Hello.")) as second:
+                assert spoken(await until(second, "audio-stop"))
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

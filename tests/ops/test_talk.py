@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import io
 import json
@@ -15,6 +16,8 @@ import pytest
 from fastapi import FastAPI
 from rich.console import Console
 from websockets.sync.client import ClientConnection, connect
+from wyoming.client import AsyncTcpClient
+from wyoming.event import Event
 
 from orpheus import cli
 from orpheus.errors import SetupError
@@ -22,7 +25,7 @@ from orpheus.http.process import Process
 from orpheus.ops import serve, talk
 from orpheus.server.service import SpeechService
 from orpheus.settings import Settings, load_settings
-from tests.support.live import running_pair
+from tests.support.live import free_port, running_pair
 
 OLLAMA = "Ollama runs on this machine: set this and that."
 
@@ -192,10 +195,16 @@ def test_what_is_missing_is_said_before_anything_starts(
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--in-process",)], ids=["two processes", "one process"])
 def test_a_client_can_talk_to_it(options: tuple[str, ...], tmp_path: Path) -> None:
+    house = free_port()
+    options = (*options, "--wyoming", str(house))
     with running_pair(tmp_path, *options, command="talk", ORPHEUS_MODEL="embedded") as pair:
         assert f"Talk to it at {pair.url}/" in pair.log.read_text()
+        assert f"Wyoming at 127.0.0.1, port {house}" in pair.log.read_text()
         with connect(pair.url.replace("http", "ws", 1) + "/v1/realtime", proxy=None) as realtime:
             assert answer_to("What is the capital of France?", realtime) == "The capital of France is Paris."
+        heard, answered = asyncio.run(through_the_house(house, "What is the capital of France?"))
+        assert "capital of france" in heard.lower()
+        assert "Paris" in answered
         code, took_s = pair.stop()
         assert code in (0, 130)  # 130 is what uvicorn makes of Ctrl-C in one process
         assert took_s < 10
@@ -219,3 +228,22 @@ def answer_to(question: str, realtime: ClientConnection) -> str:
     response = expect("response.done")["response"]
     assert response["status"] == "completed", response
     return str(response["output"][0]["content"][0]["text"])
+
+
+async def through_the_house(port: int, question: str) -> tuple[str, str]:
+    """What is heard of a question that the pair speaks, and what is answered: as Home Assistant asks, a connection each."""
+
+    async def ask(last: str, *events: Event) -> list[Event]:
+        got: list[Event] = []
+        async with asyncio.timeout(60), AsyncTcpClient("127.0.0.1", port) as client:
+            for event in events:
+                await client.write_event(event)
+            while not got or got[-1].type != last:
+                event = await client.read_event()
+                assert event is not None, got
+                got.append(event)
+        return got
+
+    spoken = await ask("audio-stop", Event("synthesize", {"text": question}))
+    heard = (await ask("transcript", Event("transcribe", {"language": "en"}), *spoken))[-1].data["text"]
+    return heard, (await ask("handled", Event("transcript", {"text": heard})))[-1].data["text"]

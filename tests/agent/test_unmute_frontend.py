@@ -24,7 +24,7 @@ from orpheus.errors import UpstreamError
 from tests.agent.conftest import Host
 from tests.agent.test_opus import hours
 from tests.support.agent import silence
-from tests.support.unmute_frontend import Page, dialled
+from tests.support.unmute_frontend import Page, dialled, recorded
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
 
@@ -139,6 +139,31 @@ def test_a_robot_without_opus_is_heard_as_well(page: Open, host: Host) -> None:
             open_page.send("unmute.input_audio_buffer.append_pcm", audio=encoded, format=format)
         open_page.answer()
         assert host.script.thinker.last[-1] == ("user", "How is the weather?")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("container", ["ogg", "webm"])
+def test_what_is_said_while_it_connects_is_not_answered_before_the_greeting(
+    page: Open, host: Host, container: str
+) -> None:
+    recording = recorded(
+        host.script.speech.say("Is this thing on?")
+        + silence(2_000)
+        + host.script.speech.say("How is the weather?")
+        + silence(700),
+        container,
+    )
+    host.script.thinker.answers = [["Good day to you."], ["It is sunny in Rome."]]
+    open_page = page(begins=False)
+    half = len(recording) // 2
+    for piece in recording[:half]:
+        open_page.send_audio(piece)
+    open_page.begin()
+    assert words(open_page.answer()) == "Good day to you."
+    for piece in recording[half:]:
+        open_page.send_audio(piece)
+    assert words(open_page.answer()) == "It is sunny in Rome."
+    assert host.script.recognizer.heard == ["How is the weather?"]
 
 
 def test_what_the_recorder_had_before_is_not_heard(page: Open, host: Host) -> None:

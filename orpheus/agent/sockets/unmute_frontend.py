@@ -204,9 +204,9 @@ class UnmuteFrontend(Wire):
             case "session.update":
                 self._update(conversation, body.get("session"))
             case "input_audio_buffer.append":
-                await pour(self._opus, _audio(body), conversation.hear)
+                await pour(self._opus, _audio(body), self._hear)
             case "unmute.input_audio_buffer.append_pcm":  # a fork's, for clients without Opus
-                await conversation.hear(self._pcm_samples(body))
+                await self._hear(self._pcm_samples(body))
             case str(type) if type.startswith(_OURS):
                 pass  # notes to itself, and of its forks to others
             case other:
@@ -215,6 +215,11 @@ class UnmuteFrontend(Wire):
                     param="type",
                     code="invalid_value",
                 )
+
+    async def _hear(self, samples: Samples) -> None:
+        """Not what was recorded while the page connected: it does not know yet who is listening, and is greeted first."""
+        if self._config is not None and self.conversation is not None:
+            await self.conversation.hear(samples)
 
     def _update(self, conversation: Conversation, given: Any) -> None:
         if not isinstance(given, dict):
@@ -248,7 +253,10 @@ class UnmuteFrontend(Wire):
 
     def _voice(self, name: str | None) -> Voice:
         """As unmute's TTS service takes names: those of its own list too, and the default voice for any other."""
-        return self.service.voices.find_unmute(name)[0]
+        voice, known = self.service.voices.find_unmute(name)
+        if not known:
+            self.service.metrics.unknown_voices.inc()
+        return voice
 
     def _pcm_samples(self, body: dict[str, Any]) -> Samples:
         data = _audio(body)

@@ -251,7 +251,7 @@ class Agent(Environment):
         None,
         ge=1,
         le=10_000,
-        description="conversations at once; one more gets 429 at its WebSocket's handshake. Unset: 16, or one for "
+        description="conversations, and recordings answered, at once; one more gets 429. Unset: 16, or one for "
         "every two cores where the LLM or the recognizer is embedded",
     )
     twilio_auth_token: SecretStr | None = Field(

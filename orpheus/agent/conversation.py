@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 import uuid
@@ -65,6 +66,7 @@ KEPT_MS = 500  # of audio before a turn, besides its prefix: speech is noticed t
 MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
 MAX_SAYINGS = 8  # that wait behind the one being said
 FRAMES_AT_ONCE = 16  # heard before others have their turn
+MAX_UNHEARD = 8  # turns that wait for their transcripts: more than anybody can say meanwhile
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
 PROBE_MS = 320  # of speech, before the first and between two
@@ -182,6 +184,7 @@ class Conversation:
         self._active: Response | None = None  # the one of the conversation
         self._side: set[Response] = set()  # outside it
         self._deferred: Ask | None = None  # asked for while the human speaks
+        self._unanswered = False  # a turn was not answered, as the human spoke on
         self._verbatim = False  # whether the last response of the conversation was one
         self._sayings: deque[Ask] = deque()  # behind the one being said
         self._playout = PlayoutClock()
@@ -242,6 +245,7 @@ class Conversation:
                 code="input_audio_buffer_full",
             )
         self._buffer.add(samples)
+        self._heard_s = math.inf  # until all of it is
         frames = 0
         while self._buffer.end - self._next_frame >= FRAME_SAMPLES:
             self._hear_frame()
@@ -249,10 +253,12 @@ class Conversation:
             if frames % FRAMES_AT_ONCE == 0:
                 await asyncio.sleep(0)
                 await self._room()
+            while len(self._ended) >= MAX_UNHEARD:  # noqa: ASYNC110 - of who sends faster than people speak
+                await asyncio.sleep(FRAME_MS / 1000)
+        self._heard_s = time.monotonic()
 
     def _hear_frame(self) -> None:
         start, self._next_frame = self._next_frame, self._next_frame + FRAME_SAMPLES
-        self._heard_s = time.monotonic()
         detector = self._detector
         if detector.config != self.config.turns:
             self._configure_detector()
@@ -349,6 +355,9 @@ class Conversation:
     async def _probe(self, turn: _Turn, samples: Samples) -> None:
         await self._look_for_echo(turn, samples)
         if turn.is_echo or turn.told or turn is not self._turn:
+            return
+        if is_murmur(samples):  # told by its sound, long before it is recognised
+            self._take_probe(turn, MM_HMM)
             return
         self._barge_in(turn)
         try:
@@ -624,7 +633,14 @@ class Conversation:
         self.tell(told.ItemDone(item, self.history.before(item.id)))
 
     def create_item(self, item: Item, after: str | None = None, samples: Samples | None = None) -> None:
-        """Add an item of the client's, whose text is to be heard in `samples`, if given. BadRequest as `History.add`."""
+        """Add an item of the client's, whose text is to be heard in `samples`, if given.
+
+        BadRequest as `History.add`, or if too many wait for their transcripts.
+        """
+        if samples is not None and len(self._ended) >= MAX_UNHEARD:
+            raise BadRequest(
+                f"{MAX_UNHEARD} turns are still being transcribed: send this one later.", param="item"
+            )
         previous = self.history.add(item, after)
         self.tell(told.ItemAdded(item, previous))
         self.tell(told.ItemDone(item, previous))
@@ -776,6 +792,7 @@ class Conversation:
 
     def _activate(self, response: Response) -> None:
         self._active = response
+        self._unanswered = False
         self._verbatim = response.ask.verbatim is not None
 
     async def _room_for_answer(self) -> None:
@@ -807,7 +824,7 @@ class Conversation:
         """Answer a turn that is an item by now."""
         draft = turn.draft
         wanted = self._detector.config.create_response
-        speaks = self._turn is not None and self._turn.told
+        speaks = any(other.told for other in (*self._ended, *([self._turn] if self._turn else [])))
         if (
             draft is not None
             and wanted
@@ -822,7 +839,10 @@ class Conversation:
             return
         if draft is not None:
             draft.stop()
-        if not wanted or speaks or self._deferred is not None:
+        if not wanted or self._deferred is not None:
+            return
+        if speaks:  # what is being said may turn out to be nothing
+            self._unanswered = True
             return
         ask = Ask(self.config)
         if self._active is not None:  # which the human was not to interrupt
@@ -833,10 +853,13 @@ class Conversation:
     def _answer_deferred(self, clock: Clock | None = None) -> None:
         """Begin the response that was asked for, unless the human is speaking or the agent is."""
         speaks = self._turn is not None and self._turn.told
-        if self._deferred is None or self._active is not None or speaks or self._ended:
+        if self._active is not None or speaks or self._ended:
             return
         ask, self._deferred = self._deferred, None
-        self._begin_response(ask, self._messages(ask), clock or Clock())
+        if ask is None and self._unanswered:
+            ask = Ask(self.config)
+        if ask is not None:
+            self._begin_response(ask, self._messages(ask), clock or Clock())
 
     def _response_ended(self, response: Response) -> None:
         if response.failed_stage is not None:

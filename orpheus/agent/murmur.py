@@ -27,13 +27,16 @@ SHORT_S = 1.2  # with what is kept before it
 LONGEST_S = 4.0  # hummed; more is not looked at
 
 
-def is_murmur(samples: Samples, heard: Heard) -> bool:
-    """Whether `heard` is no word. `samples` are those it was recognized from; looking at them takes two milliseconds."""
+def is_murmur(samples: Samples, heard: Heard | None = None) -> bool:
+    """Whether a sound has no words; `heard` is what was recognized in it, None while that is not known.
+
+    Takes up to two milliseconds.
+    """
     if len(samples) > LONGEST_S * SAMPLE_RATE:
         return False
     share = closed_share(samples)
-    if share >= ALL_THE_WAY:
-        return True
+    if share >= ALL_THE_WAY or heard is None:
+        return share >= ALL_THE_WAY
     words = heard.text.lower().split()
     if not words or words[0][0] not in "mn9" or len(set(words)) > 2 or len(samples) > SHORT_S * SAMPLE_RATE:
         return False

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -224,9 +224,13 @@ class Response:
         except OrpheusError as error:
             log.warning("the language model failed: %s", error)
             self._fail("llm", error)
-            language = self._service.voices.find(config.voice).language
-            apology = APOLOGIES.get(language, APOLOGIES["en"])
-            self._say(f"{' ' if self._spoken.text else ''}{apology}")
+            self._say(f"{' ' if self._spoken.text else ''}{self._apology()}")
+
+    def _apology(self) -> str:
+        with suppress(OrpheusError):  # of a voice that there is not, which was told when it was to speak
+            language = self._service.voices.find(self.ask.config.voice).language
+            return APOLOGIES.get(language, APOLOGIES["en"])
+        return APOLOGIES["en"]
 
     def _say(self, text: str) -> None:
         if not text:

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from orpheus.agent.agent import load_ports
+from orpheus.errors import UpstreamError
 from orpheus.http.loading import BackgroundLoad
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.tts.encode import wav_header
@@ -98,7 +99,8 @@ def test_an_ephemeral_key_expires(locked: Host, monkeypatch: pytest.MonkeyPatch)
         later.setattr("orpheus.server.client_secrets.time.time", lambda: now() + 11)
         assert refused(locked, Authorization=f"Bearer {secret['value']}")["status"] == "401"
     assert mint(locked, {"expires_after": {"seconds": 1}}).status_code == 400
-    assert mint(locked, {"session": {"audio": {"output": {"speed": 99}}}}).status_code == 400
+    for output in ({"speed": 99}, {"voice": "nobody"}):
+        assert mint(locked, {"session": {"audio": {"output": output}}}).status_code == 400
 
 
 def test_one_conversation_too_many_is_told_when_to_come_again(locked: Host) -> None:
@@ -302,3 +304,21 @@ def test_a_client_that_never_reads_is_dropped(
         RealtimeClient(socket, host.script).hear(host.script.speech.say("Go on.") + silence(700))
         eventually(lambda: host.agent.metrics.conversations._value.get() == 0, within_s=25)
         eventually(lambda: host.service.admission.active == 0)
+
+
+def test_a_voice_that_there_is_not_leaves_the_text_even_if_nothing_can_be_thought(
+    start_host: Callable[..., Host],
+) -> None:
+    with ExitStack() as stack:
+        host = start_host(stack, api_keys="secret-key")
+        session = {"audio": {"output": {"voice": "nobody"}}}  # minted while it was not known which there are
+        secret = host.service.secrets.mint(session, 60, 0)
+        client = RealtimeClient(
+            stack.enter_context(opened(host, Authorization=f"Bearer {secret.value}")), host.script
+        )
+        host.script.thinker.answers = [[UpstreamError("The model is away.")], ["Hello."]]
+        for text in ("Sorry, I cannot think of an answer right now.", "Hello."):
+            client.say("Who are you?")
+            response = client.answer()
+            assert response["status"] == "failed"
+            assert response["output"][0]["content"][0]["transcript"] == text

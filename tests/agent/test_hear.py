@@ -162,11 +162,13 @@ class Slow:
         self.unwanted: list[threading.Event] = []
         self.go_on = threading.Event()
 
-    def transcribe(self, samples: Sound, language: Any, prompt: Any, unwanted: threading.Event) -> str:
+    def transcribe(
+        self, samples: Sound, language: Any, prompt: Any, unwanted: threading.Event
+    ) -> tuple[str, float]:
         self.begun.append(len(samples))
         self.unwanted.append(unwanted)
         assert self.go_on.wait(10)
-        return str(len(samples))
+        return str(len(samples)), 0.0
 
 
 def test_a_call_that_nobody_waits_for_is_not_begun_and_one_that_runs_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import threading
 import time
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from orpheus.agent import conversation
+from orpheus.agent.audio import SAMPLE_RATE
+from orpheus.agent.conversation import Conversation
 from tests.agent.conftest import Host
 from tests.support.agent import (
     OUT_RATE,
@@ -86,9 +89,12 @@ def test_a_yes_while_the_agent_tells_something_is_none(
     assert "response.created" not in types(events)
 
 
-def test_a_yes_long_before_a_question_ends_is_none(talk: Talk, upstream: Upstream) -> None:
+def test_a_yes_long_before_a_question_ends_is_none(
+    talk: Talk, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "EARLY_S", 0.3)
     client = talk()
-    left_s = answered(client, upstream, "Do you, all things considered, want some tea?", frames=26)
+    left_s = answered(client, upstream, "Do you, all things considered, want some tea?", frames=34)
     assert left_s > conversation.EARLY_S + 0.4, "it was too slow to try"
     client.say("Yes.", ms=448)
     assert "input_audio_buffer.committed" not in types([*client.flush(), *client.quiet(1)])
@@ -301,3 +307,52 @@ def test_every_item_is_told_with_the_one_before_it(talk: Talk) -> None:
         for what in ("added", "done")
         for id, before in ((question, None), (answer, question))
     }
+
+
+def test_a_cough_while_the_question_is_transcribed_does_not_lose_its_answer(talk: Talk, host: Host) -> None:
+    client = talk()
+    host.script.recognizer.pause_s = 0.3
+    say = client.script.speech.say
+    client.hear(say("What is the time?") + silence(600) + say("", 256) + silence(700))
+    events = client.until("response.done")
+    assert types(events).count("input_audio_buffer.committed") == 1
+    assert types(events).count("input_audio_buffer.cleared") == 1
+    assert host.script.thinker.last == [("user", "What is the time?")]
+
+
+def test_two_questions_at_once_are_answered_together(talk: Talk, host: Host) -> None:
+    client = talk()
+    host.script.recognizer.pause_s = 0.3
+    say = client.script.speech.say
+    client.hear(say("What is the time?") + silence(600) + say("And the day?") + silence(700))
+    events = [*client.until("response.done"), *client.quiet()]
+    assert types(events).count("response.created") == 1
+    assert host.script.thinker.last == [("user", "What is the time?"), ("user", "And the day?")]
+
+
+def test_turns_that_are_sent_faster_than_they_are_transcribed_wait_and_none_is_lost(
+    talk: Talk, host: Host
+) -> None:
+    client = talk(audio={"input": {"turn_detection": {"type": "server_vad", "create_response": False}}})
+    host.script.recognizer.pause_s = 0.1
+    sound = client.script.speech.say("One.", 160) + silence(600)
+    client.hear(sound * 40, chunk_ms=1000)
+    running = 0
+    committed = 0
+    while committed < 40:
+        committed += client.next()["type"] == "input_audio_buffer.committed"
+        running = max(running, host.script.recognizer.running)
+    assert 1 < running <= conversation.MAX_UNHEARD + 2
+
+
+def test_speech_that_never_ends_is_cut_into_turns_and_no_more_than_one_is_kept(
+    talk: Talk, host: Host
+) -> None:
+    client = talk(audio={"input": {"turn_detection": {"type": "server_vad", "create_response": False}}})
+    (held,) = [one for one in gc.get_objects() if type(one) is Conversation and not one._failure.done()]
+    sound = client.script.speech.say("La la la.", 10_000)
+    for _ in range(26):
+        client.hear(sound, chunk_ms=10_000)
+        client.flush()
+        assert held._buffer.end - held._buffer.start < 125 * SAMPLE_RATE
+    assert types(client.events).count("input_audio_buffer.committed") == 2

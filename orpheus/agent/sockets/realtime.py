@@ -14,6 +14,7 @@ import binascii
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ from orpheus.agent.sockets.realtime_schema import (
     part_body,
 )
 from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, hold, refusing
-from orpheus.errors import BadRequest, OrpheusError
+from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.server.auth import KEY_INDEX, given_keys
 from orpheus.server.client_secrets import LIFE_S, LIFE_S_MAX, LIFE_S_MIN
 from orpheus.server.openapi import errors
@@ -68,6 +69,8 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
         """A key for one browser: it may open `/v1/realtime` with it, until it expires."""
         body = body or SecretBody()
         session = Session().updated(body.session)
+        with suppress(NotReady):  # while it is not known which voices there are
+            service.voices.find(session.voice)
         life_s = body.expires_after.seconds if body.expires_after else LIFE_S
         secret = service.secrets.mint(body.session, life_s, request.scope.get(KEY_INDEX))
         return {

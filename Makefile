@@ -16,20 +16,11 @@ override VOICE := $(value VOICE)
 override OUT := $(value OUT)
 export TEXT VOICE OUT
 
-CUDA_HOME ?= /usr/local/cuda
-NVIDIA := $(shell command -v nvidia-smi)
-# With an NVIDIA GPU and its compiler, both tiers use the GPU; without the compiler, neither.
-NVCC := $(if $(NVIDIA),$(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc)))
-# Without a GPU, the CPU build of torch, a tenth of the size. It comes from PyTorch's own index, asked once and for
-# torch alone: where that cannot be reached, the ordinary index answers without delay.
-TORCH_INDEX := $(if $(NVCC),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 0 --timeout 10)
-# llama.cpp is compiled for this machine, without the libraries that llama-cpp-python does not load.
-GPU_OR_CPU := $(if $(NVCC),-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native -DCMAKE_CUDA_COMPILER=$(NVCC),-DCMAKE_UNITY_BUILD=ON)
-export CMAKE_ARGS ?= $(GPU_OR_CPU) -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/cmake/llama_cpp_lean.cmake
-export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
+# Which GPU llama.cpp is compiled for: auto, cuda, metal, vulkan, rocm or off; without a word, as the last time.
+GPU ?=
 
-.PHONY: help serve talk say bench deploy check test test-slow test-training format docs benchmarks bench-voice \
-	lock release install browser clean
+.PHONY: help serve talk say bench deploy check test test-slow test-vulkan test-training format docs benchmarks \
+	bench-voice lock release install browser clean
 
 help: ## this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { print "\n" substr($$0, 5) ":" } \
@@ -37,7 +28,7 @@ help: ## this list
 
 ##@ Use it
 
-serve: install ## both tiers on http://127.0.0.1:5005
+serve: install ## both tiers on http://127.0.0.1:5005; GPU=off or cuda, metal, vulkan, rocm chooses
 	@$(BIN)/orpheus serve $(ARGS)
 
 talk: $(VENV)/agent ## the same, and an agent to talk to: open http://127.0.0.1:5005
@@ -69,6 +60,9 @@ test-slow: SELECTED = slow ## the slow tests
 test test-slow: $(VENV)/dev
 	@$(MAKE) --no-print-directory browser || echo "The tests of the web page will be skipped."
 	$(PYTEST) -m "$(strip $(SELECTED))" $(ARGS)
+
+test-vulkan: $(VENV)/dev ## tier 1 on a GPU's backend without a GPU: Vulkan on Mesa's software device, built once
+	$(BIN)/python -m tests.support.vulkan $(BIN)/python -m pytest -m gpu tests/llama $(ARGS)
 
 test-training: $(VENV)/train ## the recipe of the embedded voice, at its smallest size
 	$(BIN)/python -m pytest training $(ARGS)
@@ -119,19 +113,20 @@ define make_environment
 		{ rm -rf $(1); echo "Python cannot make virtual environments here: apt-get install python3-venv"; exit 1; }
 endef
 
+FORCE:
+
 $(BIN)/python:
 	@{ command -v cmake && { command -v "$${CXX:-c++}" || command -v g++ || command -v clang++; }; } >/dev/null || \
-		{ echo "Orpheus needs cmake and a C++ compiler to build llama.cpp: apt-get install cmake g++"; exit 1; }
+		{ echo "Orpheus needs cmake and a C++ compiler to build llama.cpp: apt-get install cmake g++" \
+			"(on a Mac: xcode-select --install, and brew install cmake)"; exit 1; }
 	$(call make_environment,$(VENV))
 
-# Torch first and alone, as only it may come from the extra index. Then the rest with llama.cpp, which takes two
-# minutes to build on two cores.
-$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
-	@$(if $(NVCC),echo "Installing into $(VENV): compiling llama.cpp for the GPU takes many minutes.",\
-		echo "Installing into $(VENV): about 3 minutes the first time, most of them compiling llama.cpp.")
-	@$(if $(NVIDIA),$(if $(NVCC),,echo "The NVIDIA GPU here stays unused, as its compiler nvcc is missing:" \
-		"apt-get install nvidia-cuda-toolkit, then make clean serve."))
-	$(BIN)/python $(INSTALL) --progress-bar on --no-deps $(TORCH_INDEX) torch
+# Looked for at every call, and written only when it is another: that rebuilds, and nothing else does.
+$(VENV)/gpu.json: $(BIN)/python FORCE
+	@$(BIN)/python -m orpheus.ops.build plan "$(GPU)" $@
+
+$(VENV)/installed: $(VENV)/gpu.json pyproject.toml constraints.txt cmake/llama_cpp_lean.cmake
+	@$(BIN)/python -m orpheus.ops.build install $(VENV) $<
 	$(BIN)/python $(INSTALL) -e ".[llama,speech]"
 	@touch $@
 

@@ -16,7 +16,7 @@ import sys
 import time
 
 PARTS = {
-    "tests that need a GPU": ["-m", "pytest", "-q", "-m", "gpu", "tests/codec"],
+    "tests that need a GPU": ["-m", "pytest", "-q", "-m", "gpu", "tests/codec", "tests/llama"],
     "codec": ["-m", "benchmarks.codec_gpu", "--quick"],
     "engine": ["-m", "benchmarks.engine_gpu", "--quick", "--steps", "20"],
 }

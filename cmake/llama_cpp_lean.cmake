@@ -9,3 +9,9 @@ check_c_compiler_flag(-mno-amx-int8 ORPHEUS_KNOWS_AMX)
 if(ORPHEUS_KNOWS_AMX)
     add_compile_options(-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 endif()
+
+# NVIDIA's libraries, where they come as packages, lie beside llama_cpp. Deferred until llama-cpp-python has set the path.
+if(ORPHEUS_PACKAGED_CUDA)
+    cmake_language(DEFER DIRECTORY "${CMAKE_SOURCE_DIR}"
+        CALL set_property TARGET ggml-cuda APPEND PROPERTY INSTALL_RPATH "$ORIGIN/../../nvidia/cu13/lib")
+endif()

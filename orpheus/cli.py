@@ -22,7 +22,7 @@ from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.redaction import redacted
-from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
+from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings, wyoming_address
 from orpheus.voices import DEFAULT_VOICE
 
 app = typer.Typer(
@@ -40,6 +40,14 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_PORT,
 LlamaPort = Annotated[int | None, typer.Option(help="Port of tier 1 [ORPHEUS_LLAMA_PORT, 5006].")]
 Model = Annotated[
     str | None, typer.Option(help="'embedded', a GGUF file or owner/repo[@revision][:file] [ORPHEUS_MODEL].")
+]
+Wyoming = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS:]PORT",
+        help="Also take Home Assistant's Wyoming protocol, which has no keys: a port alone is for this machine only "
+        "[ORPHEUS_WYOMING].",
+    ),
 ]
 Codec = Annotated[
     str | None, typer.Option(help="'embedded', a SNAC folder or owner/repo[@revision] [ORPHEUS_CODEC].")
@@ -100,6 +108,7 @@ def talk(
     llama_port: LlamaPort = None,
     model: Model = None,
     codec: Codec = None,
+    wyoming: Wyoming = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Both tiers in one process, without HTTP between them.")
     ] = False,
@@ -108,13 +117,16 @@ def talk(
     from orpheus.ops import talk as talking
     from orpheus.ops.serve import supervise
 
-    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
+    settings = _settings(
+        host=host, port=port, llama_port=llama_port, model=model, codec=codec, wyoming=wyoming
+    )
     talking.check_installed(settings)
     if in_process:
         _serve_speech(settings, in_process=True, agent=True)
     else:
         announcing = talking.announcer(settings)
-        sys.exit(supervise(settings, console, speech_options=talking.AGENT, announcing=announcing))
+        options = talking.speech_options(settings)
+        sys.exit(supervise(settings, console, speech_options=options, announcing=announcing))
 
 
 @app.command()
@@ -125,9 +137,9 @@ def llama(
     supervised: Supervised = False,
 ) -> None:
     """Run tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
-    from orpheus import weights
     from orpheus.http.process import Process, end_with_parent, listen
     from orpheus.llama.engine import Engine
+    from orpheus.llama.gpu_memory import find_model
     from orpheus.llama.server import create_app
 
     settings = _settings(host=host, llama_port=port, model=model)
@@ -136,7 +148,7 @@ def llama(
         end_with_parent(settings.drain_s)
     process = Process(settings)
     load = process.ending_on_failure(
-        lambda: Engine.load(weights.find_model(settings), settings, on_death=process.end)
+        lambda: Engine.load(find_model(settings), settings, on_death=process.end)
     )
     process.serve(create_app(settings, load), bound)
 
@@ -148,11 +160,12 @@ def speech(
     codec: Codec = None,
     supervised: Supervised = False,
     agent: Annotated[bool, typer.Option("--agent", hidden=True)] = False,
+    wyoming: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
 
-    settings = _settings(host=host, port=port, codec=codec)
+    settings = _settings(host=host, port=port, codec=codec, wyoming=wyoming)
     if supervised:
         end_with_parent(settings.drain_s)
     _serve_speech(settings, in_process=False, agent=agent)
@@ -398,6 +411,16 @@ def doctor(
 
 
 @app.command()
+def fetch(model: Model = None, codec: Codec = None) -> None:
+    """Fetch the weights of both tiers into the cache, so that a later start needs no network."""
+    from orpheus import weights
+
+    settings = _settings(model=model, codec=codec)
+    print(weights.find_model(settings))
+    print(weights.find_codec(settings))
+
+
+@app.command()
 def settings() -> None:
     """Print every setting with its value, where the value comes from, and what it is for."""
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
@@ -502,5 +525,8 @@ def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) 
     if agent:
         from orpheus.agent.app import install
 
-        install(app, service, settings)
+        house = None
+        if settings.wyoming:
+            house = listen(*wyoming_address(settings.wyoming), "--wyoming or ORPHEUS_WYOMING")
+        install(app, service, settings, house=house)
     process.serve(app, bound, service.drain)

@@ -50,7 +50,9 @@ class Gpu:
         match self.backend:
             case "cuda" if self.bandwidth_gb_per_s is not None:
                 return self.bandwidth_gb_per_s >= NEEDED_GB_PER_S
-            case "cuda" | "rocm":
+            case "vulkan" if "llvmpipe" in self.description:  # Mesa's, which runs on the processor
+                return False
+            case "cuda" | "rocm" | "vulkan":
                 return not self.integrated and self.total_bytes >= AMPLE_BYTES
             case "mtl" | "metal":  # an M1 reads 68 GB/s, an M4 Pro 273, a Max 400 or more
                 return any(chip in self.description for chip in (" Max", " Ultra"))

@@ -7,8 +7,10 @@ here every request ends once nothing has arrived for STALL_S. Every failure is a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,11 +53,18 @@ def parse(name: str) -> Repository | None:
     return Repository(match["repo"], match["revision"], match["file"])
 
 
-def fetch(repository: Repository, file: str, settings: Settings, setting: str) -> Path:
+def fetch(
+    repository: Repository,
+    file: str,
+    settings: Settings,
+    setting: str,
+    sized: Callable[[int], None] = lambda size: None,
+) -> Path:
     """One file of a repository, from the cache or the hub. `setting` is what errors name.
 
     A cached copy is used as it is, so that a voice does not change because somebody pushed to its repository. Another
-    revision is chosen with @.
+    revision is chosen with @. Before anything is fetched, its size is told and compared with the disk, and `sized` gets
+    it in bytes; what it raises is passed on. Afterwards the file is compared with the hub's SHA-256.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -63,8 +72,12 @@ def fetch(repository: Repository, file: str, settings: Settings, setting: str) -
         kept = try_to_load_from_cache(repository.id, file, revision=repository.revision)
         if isinstance(kept, str):
             return Path(kept)
-        log.info("fetching %s of %s from the Hugging Face hub", file, repository.id)
-        return _while_it_answers(
+        size = _while_it_answers(repository, lambda _: _size_of(repository, file, settings))
+    if size is not None:
+        _check_disk(repository, file, size, setting)
+        sized(size)
+    with _clear_errors(repository, setting, file):
+        path = _while_it_answers(
             repository,
             lambda bar: Path(
                 hf_hub_download(
@@ -76,6 +89,58 @@ def fetch(repository: Repository, file: str, settings: Settings, setting: str) -
                 )
             ),
         )
+    _check_hash(path, repository, setting)
+    return path
+
+
+def _size_of(repository: Repository, file: str, settings: Settings) -> int | None:
+    """Bytes of a file of the hub, if it tells."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(repository.id, file, revision=repository.revision)
+    return get_hf_file_metadata(url, token=_token(settings)).size
+
+
+def _check_disk(repository: Repository, file: str, size: int, setting: str) -> None:
+    """Tell what is fetched, how large it is and where to. WeightsError if the disk has no room for it."""
+    folder = _cache_of(repository).parent
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    # What an earlier try has left is resumed, and takes no more room.
+    missing = size - min(size, _bytes_in(_cache_of(repository), "*.incomplete"))
+    log.info(
+        "fetching %s of %s from the Hugging Face hub: %s into %s, where %s are free",
+        file,
+        repository.id,
+        _gb(size) if missing == size else f"the remaining {_gb(missing)} of {_gb(size)}",
+        folder,
+        _gb(free),
+    )
+    if missing > free:
+        raise WeightsError(
+            f"{file} of {repository.id} takes {_gb(missing)}, and {folder} has {_gb(free)} free: free some, set HF_HOME "
+            f"to a folder with more, or set {setting} to something smaller, such as '{EMBEDDED}'."
+        )
+
+
+def _check_hash(path: Path, repository: Repository, setting: str) -> None:
+    """WeightsError, and the file removed, if it is not what the hub has. The cache names large files by their hash."""
+    blob = path.resolve()
+    if not re.fullmatch("[0-9a-f]{64}", blob.name):
+        return
+    with blob.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != blob.name:
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{path.name} of {repository.id} arrived damaged (sha256 {found[:16]}, on the hub {blob.name[:16]}) and was "
+            f"removed: start again, or set {setting} to a local path."
+        )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def list_files(repository: Repository, settings: Settings, setting: str) -> list[str]:
@@ -192,10 +257,10 @@ def _while_it_answers(repository: Repository, call: Callable[[type[Any]], T]) ->
         session.event_hooks = hooks
 
 
-def _bytes_in(folder: Path) -> int:
+def _bytes_in(folder: Path, pattern: str = "*") -> int:
     """The size of what a repository's cache holds so far."""
     total = 0
-    for path in (folder / "blobs").glob("*"):
+    for path in (folder / "blobs").glob(pattern):
         with contextlib.suppress(OSError):
             total += path.stat().st_size
     return total

@@ -6,9 +6,11 @@ ModuleNotFoundError if llama-cpp-python is not installed, and SetupError if it i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from orpheus.errors import SetupError
@@ -22,9 +24,10 @@ except Exception as error:  # installed, but the library or one of CUDA's cannot
         f"llama.cpp does not load: {error}. `orpheus doctor` shows how to rebuild it."
     ) from error
 
-__all__ = ["gpu_available", "llama_cpp", "start"]
+__all__ = ["gpu_available", "listening", "llama_cpp", "start"]
 
 _log = logging.getLogger("orpheus.llama.cpp")
+_listeners: dict[int, list[str]] = {}  # by id: lists that are equal are not the same
 # llama.cpp is verbose: loading prints hundreds of "info" lines, and some of its warnings do not apply here.
 _LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 
@@ -42,6 +45,20 @@ def start() -> None:
     llama_cpp.llama_backend_init()
 
 
+@contextlib.contextmanager
+def listening() -> Iterator[list[str]]:
+    """The lines that llama.cpp logs meanwhile: some of what it decides, it tells there alone."""
+    lines: list[str] = []
+    _listeners[id(lines)] = lines
+    try:
+        yield lines
+    finally:
+        del _listeners[id(lines)]
+
+
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _to_logging(level: int, text: bytes, _: Any) -> None:
-    _log.log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", text.decode("utf-8", "replace").rstrip("\n"))
+    line = text.decode("utf-8", "replace").rstrip("\n")
+    for lines in list(_listeners.values()):
+        lines.append(line)
+    _log.log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", line)

@@ -12,7 +12,7 @@ import math
 import os
 import shlex
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -78,8 +78,11 @@ def _torch_sees_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def find_model(settings: Settings) -> Path:
-    """The GGUF file, fetched if ORPHEUS_MODEL names a repository; a cached copy needs no network. WeightsError."""
+def find_model(settings: Settings, sized: Callable[[int], None] = lambda size: None) -> Path:
+    """The GGUF file, fetched if ORPHEUS_MODEL names a repository; a cached copy needs no network. WeightsError.
+
+    `sized` gets the file's size in bytes before it is fetched, and may refuse it.
+    """
     name = model_name(settings)
     if name == EMBEDDED:
         return embedded.MODEL
@@ -92,7 +95,7 @@ def find_model(settings: Settings) -> Path:
                 f"or '{EMBEDDED}'."
             )
         file = repository.file or _only_gguf(repository, settings)
-        path = hub.fetch(repository, file, settings, "ORPHEUS_MODEL")
+        path = hub.fetch(repository, file, settings, "ORPHEUS_MODEL", sized)
     elif path.is_dir():
         path = _gguf_in(path)
     check_gguf(path)

@@ -18,18 +18,20 @@ from orpheus.settings import ALL_LAYERS, REAL_MODEL, Settings, load_settings, se
 from tests.support.live import ROOT, Pair, clean_environment
 
 FOLDER = ROOT / "docker"
-COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 TIERS = ["llama", "speech"]
+IMAGES = {"llama": ("llama",), "speech": ("speech",), "cpu": TIERS}  # and the extras in each
 
 
 def dockerfile(tier: str) -> str:
     return re.sub(r" *\\\n *", " ", (FOLDER / f"{tier}.Dockerfile").read_text())
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", IMAGES)
 def test_an_image_has_what_its_extra_asks_for_as_locked(tier: str) -> None:
     text = dockerfile(tier)
-    assert f"-r pyproject.toml --extra {tier} -c constraints.txt" in text
+    extras = " ".join(f"--extra {extra}" for extra in IMAGES[tier])
+    assert f"-r pyproject.toml {extras} -c constraints.txt" in text
     assert f"ghcr.io/astral-sh/uv:{images.UV}," in text
 
 
@@ -43,11 +45,38 @@ def test_tier_1_is_compiled_as_it_is_on_modal() -> None:
     assert set(images.LLAMA_DEBIAN) - {"libgomp1"} <= set(build.split())
 
 
+@pytest.mark.parametrize("tier", ["llama", "cpu"])
+def test_llama_cpp_runs_on_other_processors_than_the_one_it_was_compiled_on(tier: str) -> None:
+    assert images.PORTABLE in dockerfile(tier)
+    assert f"CMAKE_PROJECT_llama.cpp_INCLUDE=/cmake/{images.LEAN.name}" in dockerfile(tier)
+
+
+@pytest.mark.parametrize("tier", IMAGES)
+def test_no_image_ships_a_compiler(tier: str) -> None:
+    shipped = dockerfile(tier).split("\nFROM ")[-1]
+    assert not re.search(r"build-essential|cmake|ninja|g\+\+|devel|git", shipped)
+
+
+def test_one_profile_is_for_a_gpu_and_one_is_for_none() -> None:
+    services = COMPOSE["services"]
+    assert {name: service["profiles"] for name, service in services.items()} == {
+        "llama": ["gpu"],
+        "speech": ["gpu"],
+        "cpu": ["cpu"],
+    }
+    assert ["deploy" in services[name] for name in IMAGES] == [True, True, False]
+
+
+def test_every_image_is_published_with_a_release() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
+    assert workflow["jobs"]["publish"]["strategy"]["matrix"]["tier"] == list(IMAGES)
+
+
 def test_every_copied_file_exists_and_is_not_ignored() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         name
-        for tier in TIERS
+        for tier in IMAGES
         for names in re.findall(r"^COPY (?!--)(.*) \S+$", dockerfile(tier), re.MULTILINE)
         for name in names.split()
     }
@@ -55,7 +84,7 @@ def test_every_copied_file_exists_and_is_not_ignored() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", IMAGES)
 def test_the_entry_point_is_a_command_of_ours(tier: str) -> None:
     (entry,) = re.findall(r'ENTRYPOINT \["(.*)"\]', dockerfile(tier))
     words = entry.split('", "')
@@ -65,11 +94,11 @@ def test_the_entry_point_is_a_command_of_ours(tier: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", IMAGES)
 def test_compose_sets_only_known_settings(tier: str) -> None:
     service = COMPOSE["services"][tier]
     assert (ROOT / service["build"]["dockerfile"]).is_file()
-    assert (FOLDER / service["build"]["context"]).resolve() == ROOT
+    assert (ROOT / service["build"]["context"]).resolve() == ROOT
     known = {setting_name(field): field for field in Settings.model_fields}
     given = {
         known[name]: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value)
@@ -77,7 +106,7 @@ def test_compose_sets_only_known_settings(tier: str) -> None:
     }
     settings = load_settings(**given)
     assert settings.drain_s < int(service["stop_grace_period"].removesuffix("s"))
-    ports = {"llama": settings.llama_port, "speech": settings.port}
+    ports = {"llama": settings.llama_port, "speech": settings.port, "cpu": settings.port}
     assert f"127.0.0.1:{ports[tier]}/" in service["healthcheck"]["test"][-1]
     assert f"EXPOSE {ports[tier]}" in dockerfile(tier)
 
@@ -101,10 +130,10 @@ def test_tier_2_finds_tier_1_by_its_name() -> None:
     assert COMPOSE["services"]["speech"]["depends_on"] == {"llama": {"condition": "service_healthy"}}
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", IMAGES)
 def test_the_health_check_distinguishes_up_from_down(tier: str, pair: Pair) -> None:
     source = COMPOSE["services"][tier]["healthcheck"]["test"][-1]
-    url = {"llama": pair.llama_url, "speech": pair.url}[tier]
+    url = pair.llama_url if tier == "llama" else pair.url
     for address, code in ((url, 0), ("http://127.0.0.1:9", 1)):
         here = re.sub(r"http://127\.0\.0\.1:\d+", address, source)
         done = subprocess.run(

@@ -35,6 +35,8 @@ def gpu(
         (gpu("MTL0", "Apple M1 Max", 21.3, integrated=True), True),
         (gpu("MTL0", "Apple M2 Ultra", 128, integrated=True), True),
         (gpu("Vulkan0", "llvmpipe (LLVM 15.0.6, 256 bits)", 24), False),
+        (gpu("Vulkan0", "AMD Radeon RX 7900 XTX (RADV NAVI31)", 24), True),
+        (gpu("Vulkan0", "Intel(R) Arc(tm) A380 Graphics", 6), False),
         (gpu("Vulkan0", "Intel(R) Iris(R) Xe Graphics", 16, integrated=True), False),
     ],
 )

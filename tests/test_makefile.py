@@ -68,7 +68,7 @@ def test_missing_build_tools_are_reported_first(there: list[str], tmp_path: Path
     tools = tmp_path / "tools"
     for name in there:
         program(tools / name)
-    for name in ("sh", "getconf", "mkdir"):
+    for name in ("sh", "mkdir"):
         found = shutil.which(name)
         assert found
         tools.mkdir(exist_ok=True)
@@ -81,35 +81,78 @@ def test_missing_build_tools_are_reported_first(there: list[str], tmp_path: Path
     assert not (tmp_path / "venv").exists()
 
 
-@pytest.mark.parametrize(
-    ("there", "cmake", "torch", "says"),
-    [
-        ([], "-DCMAKE_UNITY_BUILD=ON", "whl/cpu", "about 3 minutes"),
-        (["nvidia-smi"], "-DCMAKE_UNITY_BUILD=ON", "whl/cpu", "apt-get install nvidia-cuda-toolkit"),
-        (["nvidia-smi", "nvcc"], "-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native", "", "for the GPU"),
-    ],
-)
-def test_both_tiers_are_installed_for_the_gpu_or_neither(
-    there: list[str], cmake: str, torch: str, says: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virtual environment whose pip writes down what it is asked for, and makes a wheel of nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    program(
+        tmp_path / "venv/bin/python",
+        f"""#!/bin/sh
+case "$*" in
+*orpheus.ops.build*) exec {sys.executable} "$@" ;;
+-c*) echo "" ;;
+*) echo "asked: $* with $CMAKE_ARGS" ;;
+esac
+while [ $# -gt 0 ]; do [ "$1" = --wheel-dir ] && echo x > "$2/llama_cpp_python-1-py3-none-any.whl"; shift; done
+""",
+    )
+    return tmp_path / "venv"
+
+
+def installed(environment: Path, *words: str) -> list[str]:
+    """What pip was asked for."""
+    tools = environment.parent / "tools"
+    done = make(f"{environment}/installed", f"VENV={environment}", *words, path=tools)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("asked: ")]
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A PATH with an NVIDIA GPU and its compiler on it, and little else."""
     tools = tmp_path / "tools"
-    for name in there:
-        program(tmp_path / "bin" / name if name == "nvcc" else tools / name)
-    for name in ("sh", "getconf", "touch"):
+    program(tools / "nvidia-smi", "#!/bin/sh\necho 'NVIDIA L4, 8.9, 580.1'\n")
+    program(tools / "nvcc", "#!/bin/sh\necho compute_89\n")
+    for name in ("sh", "touch"):
         found = shutil.which(name)
         assert found
-        tools.mkdir(exist_ok=True)
         (tools / name).symlink_to(found)
-    program(tmp_path / "bin" / "python", '#!/bin/sh\necho "asked: $@ with $CMAKE_ARGS"\n')
-    done = make(f"{tmp_path}/installed", f"VENV={tmp_path}", f"CUDA_HOME={tmp_path}", path=tools)
-    assert done.returncode == 0, done.stderr
-    torch_line, rest = (line for line in done.stdout.splitlines() if line.startswith("asked: "))
-    assert cmake in rest
-    assert ("-DCMAKE_UNITY_BUILD" in rest) is ("-DGGML_CUDA" not in rest)
-    assert "llama_cpp_lean.cmake" in rest
-    assert ("whl/cpu" in torch_line) is bool(torch)
-    assert says in done.stdout
-    assert ("toolkit" in done.stdout) is (there == ["nvidia-smi"])
+    return tools
+
+
+def test_both_tiers_are_installed_for_the_gpu_that_is_there(environment: Path, tools: Path) -> None:
+    torch, wheel, _, rest = installed(environment)
+    assert "whl/cpu" not in torch
+    assert "-DGGML_CUDA=ON" in wheel
+    assert f"-DCMAKE_CUDA_COMPILER={tools}/nvcc" in wheel
+    assert "llama_cpp_lean.cmake" in wheel
+    assert ".[llama,speech]" in rest
+
+
+def test_a_gpu_can_be_left_unused_and_stays_so_until_it_is_asked_for(environment: Path, tools: Path) -> None:
+    torch, wheel, *_ = installed(environment, "GPU=off")
+    assert "whl/cpu" in torch
+    assert "-DCMAKE_UNITY_BUILD=ON" in wheel
+    assert installed(environment) == []
+    assert "-DGGML_CUDA=ON" in "".join(installed(environment, "GPU=auto"))
+
+
+def test_what_is_installed_is_not_installed_again_and_what_is_compiled_not_compiled_again(
+    environment: Path, tools: Path
+) -> None:
+    assert [len(installed(environment, gpu)) for gpu in ("GPU=cuda", "GPU=cuda", "GPU=off", "GPU=cuda")] == [
+        4,
+        0,
+        4,
+        3,
+    ]
+
+
+def test_a_compiler_that_comes_later_is_found_by_the_next_make(environment: Path, tools: Path) -> None:
+    (tools / "nvidia-smi").rename(tools / "later")
+    assert "GGML_CUDA" not in "".join(installed(environment))
+    (tools / "later").rename(tools / "nvidia-smi")
+    assert "-DGGML_CUDA=ON" in "".join(installed(environment))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ import pytest
 from benchmarks.faults.broken_tier1 import FAULTS, BrokenTier1
 from orpheus import embedded, weights
 from orpheus import hub as hub_module
-from orpheus.errors import WeightsError
+from orpheus.errors import SetupError, WeightsError
+from orpheus.gpu import Gpu
+from orpheus.llama.gpu_memory import find_model
 from orpheus.settings import REAL_CODEC, REAL_MODEL, load_settings
 from tests.support.hub import COMMIT, GGUF, TOKEN, Hub, use_hub
 from tests.support.live import free_port, served
@@ -23,6 +26,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     hub = Hub()
     hub.files = {
         "lex-au/Orpheus-3b-FT-Q8_0.gguf": {"Orpheus-3b-FT-Q8_0.gguf": GGUF},
+        "lex-au/Orpheus-3b-FT-Q4_K_M.gguf": {"Orpheus-3b-FT-Q4_K_M.gguf": GGUF},
+        "lex-au/Orpheus-3b-FT-Q2_K.gguf": {"Orpheus-3b-FT-Q2_K.gguf": GGUF},
         "some/one": {"README.md": b"", "only.gguf": GGUF},
         "some/two": {"a.gguf": GGUF, "b.gguf": GGUF},
         "some/none": {"README.md": b""},
@@ -72,6 +77,8 @@ def test_a_path_wins_over_a_repository_of_the_same_name(hub: Hub) -> None:
     [
         ("lex-au/Orpheus-3b-FT-Q8_0.gguf", "Orpheus-3b-FT-Q8_0.gguf"),
         ("lex-au/Orpheus-3b-FT-Q8_0.gguf@main", "Orpheus-3b-FT-Q8_0.gguf"),
+        ("lex-au/Orpheus-3b-FT-Q4_K_M.gguf", "Orpheus-3b-FT-Q4_K_M.gguf"),
+        ("lex-au/Orpheus-3b-FT-Q2_K.gguf", "Orpheus-3b-FT-Q2_K.gguf"),
         ("some/one", "only.gguf"),
         (f"some/two@{COMMIT}:b.gguf", "b.gguf"),
     ],
@@ -158,7 +165,7 @@ def test_a_hub_whose_error_has_no_end_is_given_up(monkeypatch: pytest.MonkeyPatc
     with BrokenTier1().served() as endless:
         endless.health = FAULTS["a slow 500"].play
         use_hub(monkeypatch, endless.url, tmp_path)
-        with pytest.raises(WeightsError, match=r"sent nothing for 0\.6 s"):
+        with pytest.raises(WeightsError, match=r"sent nothing for 0\.6 s|answered 500"):
             model("some/one:only.gguf")
 
 
@@ -173,6 +180,79 @@ def test_a_slow_download_that_goes_on_is_not(hub: Hub, monkeypatch: pytest.Monke
     monkeypatch.setattr(hub_module, "STALL_S", 0.6)
     hub.drips, hub.drip_s = {"only.gguf"}, 0.15  # longer than the limit in all
     assert model("some/one").read_bytes() == GGUF
+
+
+def test_what_is_fetched_is_told_before_with_its_size_and_where_it_goes(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        model("some/one:only.gguf")
+    (told,) = [line for line in caplog.messages if line.startswith("fetching")]
+    assert "only.gguf of some/one from the Hugging Face hub: 0.0 MB into" in told
+    assert f"{tmp_path}/hub, where " in told
+    assert told.endswith(" GB are free")
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fetched(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_size_of", lambda *_: 3_516_000_000)
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000_000))
+    with pytest.raises(WeightsError, match=r"takes 3\.5 GB.*has 1\.2 GB free.*HF_HOME.*'embedded'"):
+        model("lex-au/Orpheus-3b-FT-Q8_0.gguf")
+    assert hub.asked == []
+
+
+def test_what_an_earlier_try_has_left_takes_no_more_room(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = tmp_path / "hub/models--some--one/blobs/0123.incomplete"
+    left.parent.mkdir(parents=True)
+    with left.open("wb") as file:
+        file.truncate(3_000_000_000)
+    monkeypatch.setattr(hub_module, "_size_of", lambda *_: 3_516_000_000)
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000_000))
+    with caplog.at_level(logging.INFO):
+        model("some/one:only.gguf")
+    assert "the remaining 0.5 GB of 3.5 GB" in caplog.text
+
+
+def test_a_file_that_arrives_damaged_is_removed_and_fetched_anew(hub: Hub) -> None:
+    hub.damaged.add("only.gguf")
+    with pytest.raises(WeightsError, match=r"arrived damaged.*start again"):
+        model("some/one:only.gguf")
+    hub.damaged.clear()
+    assert model("some/one:only.gguf").read_bytes() == GGUF
+
+
+@pytest.mark.parametrize(
+    ("gib", "streams", "says"),
+    [
+        (5, None, r"does not hold the model.*Orpheus-3b-FT-Q4_K_M\.gguf.*'embedded'"),
+        (12, 32, r"ORPHEUS_STREAMS=28.*ORPHEUS_KV_TYPE=q8_0.*Q4_K_M"),
+    ],
+)
+def test_a_card_without_room_is_told_before_anything_is_fetched(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, gib: int, streams: int | None, says: str
+) -> None:
+    size = gib << 30
+    monkeypatch.setattr("orpheus.gpu.find_gpu", lambda: Gpu("CUDA0", "NVIDIA", False, size, size, 500))
+    monkeypatch.setattr(hub_module, "_size_of", lambda *_: 3_516_000_000)
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
+    with pytest.raises(SetupError, match=says):
+        find_model(load_settings(model="lex-au/Orpheus-3b-FT-Q8_0.gguf", streams=streams))
+    assert hub.asked == []
+
+
+def test_a_card_with_room_is_told_what_it_will_hold(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("orpheus.gpu.find_gpu", lambda: Gpu("CUDA0", "NVIDIA", False, 1 << 36, 1 << 36, 500))
+    monkeypatch.setattr(hub_module, "_size_of", lambda *_: 3_516_000_000)
+    with caplog.at_level(logging.INFO):
+        find_model(load_settings(model="lex-au/Orpheus-3b-FT-Q8_0.gguf"))
+    assert "this engine takes 11.3 GiB: weights 3.3, caches of 32 streams 7.4" in caplog.text
+    assert "the codec takes up to 1.5 beside them" in caplog.text
 
 
 def test_a_cached_copy_needs_no_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

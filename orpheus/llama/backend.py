@@ -7,6 +7,7 @@ written for 0.3.36.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ class ModelShape:
 
     layers: int
     kv_channels: int  # of a key, or of a value, in a layer
+
+
+PUBLISHED_SHAPE = ModelShape(layers=28, kv_channels=8 * 128)  # Orpheus-3B's, known before it is fetched
 
 
 def read_shape(path: Path) -> ModelShape:
@@ -96,12 +100,14 @@ class Weights:
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         # A build with AMX crashes at its first token (gcc 12, Sapphire Rapids) unless weights keep their layout.
         params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
-        self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        with llamacpp.listening() as told:
+            self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise WeightsError(
                 f"llama.cpp could not load {path}: the file is damaged, of an unknown architecture, or too large "
                 "for the memory. Fetch it again, or set ORPHEUS_MODEL to another GGUF."
             )
+        self.device = _device(told)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
 
@@ -156,6 +162,18 @@ class Weights:
             with self._changed:
                 self._readers -= 1
                 self._changed.notify_all()
+
+
+def _device(told: list[str]) -> str:
+    """Where the layers really are, by what llama.cpp told while it loaded them."""
+    offloaded = re.search(r"offloaded (\d+)/(\d+) layers to GPU", "\n".join(told))
+    if offloaded is None or offloaded[1] == "0":
+        return "processor"
+    from orpheus.gpu import find_gpu
+
+    gpu = find_gpu()
+    name = f"{gpu.name} ({gpu.description})" if gpu else "GPU"
+    return f"{name}, {offloaded[1]} of {offloaded[2]} layers"
 
 
 class Model(Weights):

@@ -25,7 +25,7 @@ from orpheus.llama.prompt_tokens import generation_limit, prompt_ids
 from orpheus.llama.scheduler import TokenSequence
 from orpheus.llama.steps import Delivery, Steps
 from orpheus.llama.stream import Stream
-from orpheus.settings import ALL_LAYERS, Settings
+from orpheus.settings import Settings
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Context, Model
@@ -79,7 +79,7 @@ class Engine:
     ) -> Engine:
         """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError."""
         from orpheus.gpu import find_gpu
-        from orpheus.llama.gpu_memory import fit_to_gpu
+        from orpheus.llama.gpu_memory import fit_to_gpu, uses_all_of_gpu
 
         lora = weights.find_lora(settings)
         gpu = find_gpu() if settings.gpu_layers else None
@@ -89,7 +89,7 @@ class Engine:
                 "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
             )
         config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
-        if gpu is not None and settings.gpu_layers in (-1, ALL_LAYERS):
+        if gpu is not None and uses_all_of_gpu(settings):
             config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
         return cls.open(model_path, config, settings.gpu_layers, on_death, lora)
 
@@ -179,6 +179,7 @@ class Engine:
             "waiting_limit": config.waiting,
             "context_tokens": config.context_tokens,
             "threads": config.threads,
+            "device": self._model.device,
             "batch_invariant": self._steps.batch_invariant,
             "tokens": stats.tokens,
             "step_ms": round(busy_s / stats.steps * 1e3, 3) if stats.steps else None,

@@ -1,4 +1,4 @@
-"""What an engine takes of a GPU's memory, told before it is taken, and how many streams fit."""
+"""What an engine takes of a GPU's memory, told before it is taken or fetched, and how many streams fit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orpheus import weights
 from orpheus.errors import SetupError
 from orpheus.llama.batches import SPARE
 from orpheus.llama.engine_config import EngineConfig
+from orpheus.settings import ALL_LAYERS, EMBEDDED, Settings
 
 if TYPE_CHECKING:
     from orpheus.gpu import Gpu
@@ -21,6 +23,7 @@ OVERHEAD_BYTES = 600 << 20
 CODEC_BYTES = 1536 << 20  # kept free for tier 2's codec and its graphs, on the same card
 _KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # a value; q8_0 has a scale for every 32
 GIB = 1 << 30
+SMALLER_MODEL = "lex-au/Orpheus-3b-FT-Q4_K_M.gguf"  # from the maker of the default one
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,29 @@ def plan_memory(weights_bytes: int, shape: ModelShape, config: EngineConfig, fre
     return MemoryPlan(weights_bytes, round(per_token * config.context_tokens), config.streams, free_bytes)
 
 
+def find_model(settings: Settings) -> Path:
+    """The model's file; one that has to be fetched only if its memory suffices. WeightsError, SetupError."""
+    return weights.find_model(settings, sized=lambda size: _check_before_fetch(size, settings))
+
+
+def _check_before_fetch(size: int, settings: Settings) -> None:
+    """SetupError if an Orpheus-3B of `size` bytes would not fit the GPU. Other models are looked at once they are here."""
+    from orpheus.gpu import find_gpu
+    from orpheus.llama.backend import PUBLISHED_SHAPE
+
+    gpu = find_gpu() if uses_all_of_gpu(settings) else None
+    if gpu is None or "3b" not in weights.model_name(settings).lower():
+        return
+    config = EngineConfig.from_settings(settings, gpu=gpu.keeps_up)
+    plan = plan_memory(size, PUBLISHED_SHAPE, config, gpu.free_bytes)
+    _fitting(plan, config, gpu, asked=settings.streams is not None)
+
+
+def uses_all_of_gpu(settings: Settings) -> bool:
+    """Whether all layers go to the GPU, if there is one."""
+    return settings.gpu_layers in (-1, ALL_LAYERS)
+
+
 def fit_to_gpu(path: Path, config: EngineConfig, gpu: Gpu, *, asked: bool) -> EngineConfig:
     """`config` with as many streams as fit the free memory of `gpu`.
 
@@ -66,6 +92,10 @@ def fit_to_gpu(path: Path, config: EngineConfig, gpu: Gpu, *, asked: bool) -> En
     from orpheus.llama.backend import read_shape
 
     plan = plan_memory(path.stat().st_size, read_shape(path), config, gpu.free_bytes)
+    return _fitting(plan, config, gpu, asked=asked)
+
+
+def _fitting(plan: MemoryPlan, config: EngineConfig, gpu: Gpu, *, asked: bool) -> EngineConfig:
     log.info("%s: this engine takes %s", gpu, plan)
     fits = plan.fitting_streams
     if fits >= config.streams:
@@ -73,12 +103,13 @@ def fit_to_gpu(path: Path, config: EngineConfig, gpu: Gpu, *, asked: bool) -> En
     if fits < 1:
         raise SetupError(
             f"{gpu} does not hold the model: it takes {plan}. Free memory of the GPU, set ORPHEUS_MODEL to a smaller "
-            "quantization (Q4_K_M), lower ORPHEUS_CONTEXT_TOKENS, or lower ORPHEUS_GPU_LAYERS."
+            f"quantization ({SMALLER_MODEL}) or to '{EMBEDDED}', lower ORPHEUS_CONTEXT_TOKENS, or lower "
+            "ORPHEUS_GPU_LAYERS."
         )
     if asked:
         raise SetupError(
             f"{gpu} does not hold {config.streams} streams: they take {plan}. Set ORPHEUS_STREAMS={fits}, or "
-            "ORPHEUS_KV_TYPE=q8_0, which halves the caches."
+            f"ORPHEUS_KV_TYPE=q8_0, which halves the caches, or ORPHEUS_MODEL={SMALLER_MODEL}."
         )
     log.warning("%s has room for %d streams, not %d: ORPHEUS_STREAMS=%d", gpu, fits, config.streams, fits)
     return dataclasses.replace(config, streams=fits, waiting=max(2, fits // 4))

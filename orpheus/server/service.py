@@ -22,10 +22,11 @@ from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
+from orpheus.server.auth import ApiKeys
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
-from orpheus.settings import Settings
+from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
@@ -74,12 +75,16 @@ class SpeechService:
         self._loading = BackgroundLoad(load, _close, "voice")
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
-        self.secrets = ClientSecrets()
+        self.secrets = ClientSecrets(keys_in(settings.api_keys))
+        self.keys = ApiKeys(settings, self.admission.usual, self.secrets)
         self.checks: list[
             Callable[[], str | None]
         ] = []  # of what is built on this: the problem, if there is one
         self.metrics = SpeechMetrics()
         self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
+        self.metrics.gauge(
+            "draining", "1 once the server shuts down, 0 before", lambda: self.admission.draining
+        )
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
@@ -108,8 +113,9 @@ class SpeechService:
 
         def open_engine() -> TokenSource:
             from orpheus.llama.engine import Engine
+            from orpheus.llama.gpu_memory import find_model
 
-            engine = Engine.load(weights.find_model(settings), settings, on_death)
+            engine = Engine.load(find_model(settings), settings, on_death)
             return EngineTokenSource(engine, str(settings.model))
 
         return cls(settings, guard(open_engine), guard(partial(_load_codec, settings)))

@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from orpheus import embedded, llamacpp
+from orpheus.gpu import Gpu
+from orpheus.llama import backend
+from orpheus.llama.backend import Model
 from orpheus.llama.batches import BatchRow, count_passes
 
 BATCHES = [
@@ -85,3 +89,37 @@ def test_a_sequence_copied_and_cut_goes_on_as_one_that_was_read_at_once() -> Non
     context.decode([BatchRow(0, 40, (65,), True)])  # what it was copied from is whole
     context.close()
     model.close()
+
+
+def test_what_llama_cpp_tells_is_heard_by_all_who_listen() -> None:
+    """Lists of the same lines are equal, and still two."""
+    with llamacpp.listening() as outer:
+        with llamacpp.listening() as inner:
+            pass
+        assert outer == inner == []
+        with llamacpp.listening() as inner:
+            Model(embedded.MODEL, 0).close()
+        assert outer == inner
+        assert any("n_layer" in line for line in outer)
+
+
+def test_without_a_gpu_the_layers_are_on_the_processor() -> None:
+    model = Model(embedded.MODEL, 0)
+    model.close()
+    assert model.device == "processor"
+
+
+@pytest.mark.parametrize(
+    ("told", "device"),
+    [
+        (["load_tensors: offloaded 29/29 layers to GPU"], "CUDA0 (NVIDIA L40S), 29 of 29 layers"),
+        (["load_tensors: offloaded 12/29 layers to GPU"], "CUDA0 (NVIDIA L40S), 12 of 29 layers"),
+        (["load_tensors: offloaded 0/29 layers to GPU"], "processor"),
+        (["print_info: n_layer = 28"], "processor"),
+    ],
+)
+def test_where_the_layers_are_is_read_from_what_llama_cpp_tells(
+    told: list[str], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.gpu.find_gpu", lambda: Gpu("CUDA0", "NVIDIA L40S", False, 1, 1))
+    assert backend._device(told) == device

@@ -12,7 +12,7 @@ from orpheus import embedded
 from orpheus.errors import SetupError
 from orpheus.gpu import Gpu
 from orpheus.llama import backend, engine
-from orpheus.llama.backend import ModelShape, read_shape
+from orpheus.llama.backend import PUBLISHED_SHAPE, read_shape
 from orpheus.llama.engine import Engine
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.gpu_memory import fit_to_gpu, plan_memory
@@ -21,7 +21,7 @@ from tests.support.live import ROOT
 
 GIB = 1 << 30
 MOST_STREAMS = 254  # of ORPHEUS_STREAMS
-ORPHEUS_3B = ModelShape(layers=28, kv_channels=8 * 128)
+ORPHEUS_3B = PUBLISHED_SHAPE
 ORPHEUS_BYTES = 3_516_000_000
 DEFAULT = EngineConfig(streams=32, waiting=8, threads=1)
 

@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from orpheus import embedded
 from orpheus.ops.bench.listening import SENTENCE
+from orpheus.ops.build import Plan
 from orpheus.ops.doctor import check, local_checks, machine, remote, speech, tier1, weights
 from orpheus.ops.doctor.check import Check, Finding, Waiting
 from orpheus.ops.doctor.passages import PASSAGES
@@ -143,6 +144,27 @@ def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "smaller quantisation" in said
 
 
+@pytest.mark.parametrize(
+    ("plan", "checkout", "status", "says"),
+    [
+        (Plan("cpu", ()), True, "passed", "no GPU"),
+        (Plan("cpu", (), "The GPU stays unused, as glslc is missing."), True, "warning", "glslc is missing"),
+        (Plan("cuda", ("-DGGML_CUDA=ON",)), True, "warning", "without cuda: make serve GPU=cuda"),
+        (Plan("cuda", ("-DGGML_CUDA=ON", "-DA=86;89")), False, "warning", "CMAKE_ARGS='-DGGML_CUDA=ON '"),
+    ],
+)
+def test_a_gpu_that_is_not_used_says_why_and_what_changes_that(
+    plan: Plan, checkout: bool, status: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine.build, "find", lambda *_: plan)
+    if not checkout:
+        monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
+        monkeypatch.setattr(machine, "_requirements", lambda: ["llama-cpp-python==0.3.36"])
+    (*_, found) = machine.memory(settings(gpu_layers=0))
+    assert found.status == status
+    assert says in found.text
+
+
 def test_a_hub_that_cannot_be_reached_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
@@ -191,7 +213,7 @@ def test_real_fetches_the_published_weights_and_checks_them(
     assert not [line for line in lines if line.startswith(("failed", "skipped"))]
     assert {line.split()[1] for line in lines if line.startswith("passed")} == {
         *("python", "compiler", "packages", "ports", "memory", "hub", "fetch", "model", "codec", "fit"),
-        *("engine", "exactness", "seam", "voices"),
+        *("engine", "exactness", "capacity", "seam", "voices"),
     }
     assert done.stdout.count(", as on the hub") == 3
     assert "leaving cancels" in done.stdout
@@ -260,9 +282,26 @@ def test_sound_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_below_real_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tier1, "TOKENS_PER_S", 1e7)
     monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
-    findings = list(tier1.engine(settings(streams=2)))
+    findings = list(tier1.engine(settings(streams=2, gpu_layers=0)))
+    assert "on the processor; one stream: " in findings[0].text
     assert "speech will break off" in findings[0].text
-    assert "set ORPHEUS_STREAMS=1" in findings[1].text
+
+
+@pytest.mark.parametrize("slow", ["tier 1", "the codec"])
+def test_the_slower_tier_is_the_bottleneck_and_says_how_many_streams_it_carries(
+    slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier1, "MEASURE_S", 0.2)
+    if slow == "tier 1":
+        monkeypatch.setattr(tier1, "TOKENS_PER_S", 1e7)
+    else:
+        monkeypatch.setattr(tier1, "_codec_carries", lambda *_: ("cpu", 0.5))
+    engine, codec, both = tier1.capacity(settings(streams=2, gpu_layers=0))
+    assert re.search(r"tier 1, on the processor: 2 streams make \d+ tokens a second", engine.text)
+    assert re.search(r"codec, on cpu: real time for \d+ streams", codec.text)
+    assert both.status == "warning"
+    assert f"0 streams in real time, sharing the processor; the bottleneck is {slow}" in both.text
+    assert "ORPHEUS_STREAMS=1" in both.text
 
 
 @pytest.fixture

@@ -34,18 +34,20 @@ class Hub:
     """`files[repo][name]` are the contents, `gated` repositories require TOKEN.
 
     The first download of a file in `breaks` breaks off in the middle, a file in `drips` arrives in ten parts `drip_s`
-    apart, and nothing follows the first half of one in `hangs`. `asked` lists the downloads, `ranges` the ranges
+    apart, nothing follows the first half of one in `hangs`, and one in `damaged` has another hash. `asked` lists the downloads, `ranges` the ranges
     requested.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.gated: set[str] = set()
+        self.refusal: tuple[int, str | None] = (401, "GatedRepo")  # of these: a status and the hub's code
         self.asked: list[str] = []
         self.breaks: set[str] = set()
         self.drips: set[str] = set()
         self.drip_s = 0.1
         self.hangs: set[str] = set()
+        self.damaged: set[str] = set()
         self.ranges: list[str] = []
         self.app = Starlette(
             routes=[
@@ -59,7 +61,8 @@ class Hub:
         if repo not in self.files:
             return Response(status_code=404, headers={"X-Error-Code": "RepoNotFound"})
         if repo in self.gated and request.headers.get("authorization") != f"Bearer {TOKEN}":
-            return Response(status_code=401, headers={"X-Error-Code": "GatedRepo"})
+            status, code = self.refusal
+            return Response(status_code=status, headers={"X-Error-Code": code} if code else {})
         if request.path_params.get("revision", "main") not in ("main", COMMIT):
             return Response(status_code=404, headers={"X-Error-Code": "RevisionNotFound"})
         return None
@@ -80,7 +83,8 @@ class Hub:
             return Response(status_code=404, headers={"X-Error-Code": "EntryNotFound"})
         if request.method == "GET":
             self.asked.append(f"{repo}/{request.path_params['file']}")
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        named = content + b"more" if request.path_params["file"] in self.damaged else content
+        headers = {"ETag": f'"{hashlib.sha256(named).hexdigest()}"', "X-Repo-Commit": COMMIT}
         if "range" in request.headers:
             self.ranges.append(request.headers["range"])
             start = int(request.headers["range"].removeprefix("bytes=").partition("-")[0])

@@ -14,7 +14,7 @@ from orpheus.settings import EMBEDDED, Settings
 
 __all__ = ["examine", "local_checks", "remote_checks"]
 
-OF_THE_MODEL = ("model", "fit", "engine", "listeners")  # checks of one that is here
+OF_THE_MODEL = ("model", "fit", "engine", "capacity", "listeners")  # checks of one that is here
 FETCH_S = 4 * 3600.0  # 4 GB over the slowest line worth waiting for
 
 
@@ -41,6 +41,7 @@ def local_checks(settings: Settings, *, thorough: bool = False) -> list[Check]:
         Check("fit", partial(weights.fit, here), 120, ("model", "codec")),
         Check("engine", partial(tier1.engine, here), 300, ("model",)),
         Check("exactness", partial(weights.exactness, here), 180, ("codec",)),
+        Check("capacity", partial(tier1.capacity, here), 300, ("engine", "exactness")),
         Check("seam", partial(tier1.seam, settings), 240, () if settings.llama_endpoint else ("model",)),
     ]
     if thorough:

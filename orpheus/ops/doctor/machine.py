@@ -7,6 +7,7 @@ import itertools
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from orpheus import embedded, weights
 from orpheus.errors import SetupError, WeightsError
 from orpheus.http.process import free_port, url_of
 from orpheus.hub import commit_of, is_kept
+from orpheus.ops import build
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.settings import EMBEDDED, Settings
 
@@ -133,14 +135,8 @@ def memory(settings: Settings) -> Iterator[Finding]:
 
 def _gpu(size: int, gpu: Gpu | None) -> Iterator[Finding]:
     """The GPU that tier 1 uses, whether it is fast and large enough, and whether the codec is on one too."""
-    listed = _nvidia_smi()
-    if gpu is None and listed:
-        yield warning(
-            f"{listed} is not used: llama.cpp was built without CUDA. Install the CUDA toolkit, then "
-            f"{_rebuild('-DGGML_CUDA=on')}"
-        )
-    elif gpu is None:
-        yield passed("no GPU: everything runs on the CPU")
+    if gpu is None:
+        yield _unused(build.find("auto", build.Machine()))
     elif gpu.free_bytes < size * ROOM:
         yield failed(f"{gpu}: the model takes {size * ROOM / GIB:.1f}; free it, or lower ORPHEUS_GPU_LAYERS.")
     elif not gpu.keeps_up:
@@ -157,10 +153,22 @@ def _gpu(size: int, gpu: Gpu | None) -> Iterator[Finding]:
             )
 
 
+def _unused(plan: build.Plan) -> Finding:
+    """Why tier 1 uses no GPU: there is none, it cannot be used, or llama.cpp was compiled without it."""
+    if plan.backend == "cpu":
+        return warning(plan.note) if plan.note else passed("no GPU: everything runs on the CPU")
+    again = (
+        f"make serve GPU={plan.backend}"
+        if (CHECKOUT / "Makefile").is_file()
+        else _rebuild(shlex.join(plan.cmake_args))
+    )
+    return warning(f"a GPU is here and not used, as llama.cpp was compiled without {plan.backend}: {again}")
+
+
 def _rebuild(cmake_args: str = "") -> str:
     """The command that builds llama.cpp again, in the version that is pinned."""
     pin = _pins(_requirements())[EXACT]
-    before = f"CMAKE_ARGS={cmake_args} " if cmake_args else ""
+    before = f"CMAKE_ARGS={shlex.quote(cmake_args)} " if cmake_args else ""
     return (
         f"{before}{sys.executable} -m pip install --force-reinstall --no-deps --no-cache-dir "
         f"--no-binary {EXACT} {EXACT}=={pin}"
@@ -226,16 +234,6 @@ def _free_bytes() -> int | None:
     except OSError:
         pass
     return None
-
-
-def _nvidia_smi() -> str | None:
-    """The GPU's name according to its driver."""
-    try:
-        done = _run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], 10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    names = done.stdout.strip().splitlines() if done.returncode == 0 else []
-    return names[0] if names else None
 
 
 def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:

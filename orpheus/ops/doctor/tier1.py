@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import httpx
+import numpy as np
 
 from orpheus import weights
 from orpheus.codec.checkpoint import read_config
@@ -38,6 +39,8 @@ from orpheus.tts.token_source import (
 )
 from orpheus.vocabulary import (
     END_OF_SPEECH,
+    FRAME_S,
+    SLOTS,
     TOKENS_PER_S,
     TokenTextParser,
     numbers_from_published_ids,
@@ -46,6 +49,7 @@ from orpheus.vocabulary import (
 from orpheus.voices import voices_of
 
 MEASURE_S = 3.0
+CODEC_FRAMES = 24  # 2 s of speech
 MOST_TOKENS = 1500  # 18 s of speech for a text of 3
 LIMIT_S = 60.0  # of one generation
 CANCEL_S = 5.0  # for a server to notice that its client left
@@ -73,26 +77,15 @@ def _started(settings: Settings) -> Iterator[ChildServer]:
 
 
 def engine(settings: Settings) -> Iterator[Finding]:
-    """Tokens per second of one stream, and of ORPHEUS_STREAMS together."""
+    """Where the layers are, and how fast one stream is."""
     with _started(settings) as server:
         told = health(server.url)
-        streams = int(str(told["streams"]))
         alone = _tokens_per_s(server, 1)
-        summary = f"one stream: {alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
+        times = f"{alone:.0f} tokens a second, {alone / TOKENS_PER_S:.1f} times real time"
+        summary = f"on the {told['device']}; one stream: {times}"
         if alone < TOKENS_PER_S:
             yield failed(
                 f"{summary}: speech will break off. Use a GPU, a smaller quantisation, or ORPHEUS_MODEL=embedded."
-            )
-        else:
-            yield passed(summary)
-        together = _tokens_per_s(server, streams)
-        enough_for = int(together / TOKENS_PER_S)
-        summary = (
-            f"{streams} streams: {together:.0f} tokens a second, which carries {enough_for} at real time"
-        )
-        if enough_for < streams:
-            yield warning(
-                f"{summary}: set ORPHEUS_STREAMS={max(1, enough_for)}, or give the machine fewer other tasks."
             )
         else:
             yield passed(summary)
@@ -101,6 +94,52 @@ def engine(settings: Settings) -> Iterator[Finding]:
             if told.get("batch_invariant")
             else "a seed gives other tokens in other company, as on most GPUs"
         )
+
+
+def capacity(settings: Settings) -> Iterator[Finding]:
+    """How many streams each tier carries in real time, and which of the two is the bottleneck."""
+    with _started(settings) as server:
+        told = health(server.url)
+        streams = int(str(told["streams"]))
+        together = _tokens_per_s(server, streams)
+    tokens = together / TOKENS_PER_S
+    yield passed(
+        f"tier 1, on the {told['device']}: {streams} streams make {together:.0f} tokens a second, real time for "
+        f"{tokens:.0f}"
+    )
+    device, sound = _codec_carries(settings, streams)
+    yield passed(f"codec, on {device}: real time for {sound:.0f} streams")
+    shared = device == "cpu" and told["device"] == "processor"
+    # Both on the processor, each has it for a part of the time.
+    carried = 1 / (1 / tokens + 1 / sound) if shared else min(tokens, sound)
+    slower = "tier 1" if tokens < sound else "the codec"
+    summary = f"{carried:.0f} streams in real time{', sharing the processor' if shared else ''}; the bottleneck is {slower}"
+    if carried < streams:
+        yield warning(
+            f"{summary}: set ORPHEUS_STREAMS={max(1, int(carried))}, or give the machine fewer other tasks."
+        )
+    else:
+        yield passed(summary)
+
+
+def _codec_carries(settings: Settings, streams: int) -> tuple[str, float]:
+    """The device of the codec, and how many streams it decodes in real time, `streams` at a time and by the frame."""
+    from orpheus.codec import Codec
+    from orpheus.ops.bench.codec import streamed
+
+    codec = Codec.load(weights.find_codec(settings), settings)
+    try:
+        decoder = codec.decoder
+        codes = np.random.default_rng(0).integers(0, decoder.config.codes, CODEC_FRAMES * SLOTS)
+        cuts = range(SLOTS, len(codes), SLOTS)
+        took_s = []
+        for _ in range(2):  # the first warms up
+            started_s = time.perf_counter()
+            streamed(decoder, codes, cuts, seed=1, streams=streams)
+            took_s.append(time.perf_counter() - started_s)
+        return str(decoder.device), streams * CODEC_FRAMES * FRAME_S / took_s[-1]
+    finally:
+        codec.close()
 
 
 def _tokens_per_s(server: ChildServer, streams: int) -> float:

@@ -96,8 +96,8 @@ def _config(query: Mapping[str, str], voices: Voices) -> Config:
     instructions = query.get("text_prompt", "").strip().removeprefix(_SYSTEM).removesuffix(_SYSTEM).strip()
     if instructions:
         config = replace(config, instructions=instructions)
-    if voice := query.get("voice_prompt", "").strip():
-        config = replace(config, voice=_voice(voice, voices))
+    voice = query.get("voice_prompt", "").strip() or config.voice
+    config = replace(config, voice=_voice(voice, voices))
     for name in ("text_temperature", "temperature"):
         if (temperature := _number(query, name)) is not None:
             if not 0 <= temperature <= TEMPERATURE_MAX:

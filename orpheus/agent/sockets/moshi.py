@@ -92,7 +92,7 @@ def _config(query: Mapping[str, str], voices: Voices) -> Config:
     """What the query asks for. BadRequest names the parameter that is wrong."""
     for name in _IGNORED:
         _number(query, name)
-    config = Config(voice=voices.default.id)
+    config = Config()
     instructions = query.get("text_prompt", "").strip().removeprefix(_SYSTEM).removesuffix(_SYSTEM).strip()
     if instructions:
         config = replace(config, instructions=instructions)

@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING
 
 import modal
 
-from orpheus.deploy import images
+from orpheus.deploy import images, objects
 from orpheus.deploy.settings import (
-    AUTH_SECRET,
     CALL_TIMEOUT_S,
     CORES,
     MEMORY_GIB,
     PROXY_KEYS,
     SPEECH_APP,
     STARTUP_TIMEOUT_S,
-    VOLUME,
     WEIGHTS,
     container_environment,
-    hf_token,
     load_deployment,
     speech_sizes,
 )
@@ -36,8 +33,8 @@ if TYPE_CHECKING:
 deployment = load_deployment()
 sizes = speech_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
-volume = modal.Volume.from_name(VOLUME, create_if_missing=True, version=2)
-hf_secret = modal.Secret.from_dict(hf_token())
+volume = objects.weights_volume()
+hf_secret = objects.hf_secret(deployment)
 
 app = modal.App(SPEECH_APP, image=images.speech_image(), tags={"service": "orpheus", "tier": "speech"})
 
@@ -57,7 +54,7 @@ def fetch_weights() -> str:
     cpu=CORES,
     memory=MEMORY_GIB * 1024,
     volumes={WEIGHTS: volume.with_mount_options(read_only=True)},
-    secrets=[modal.Secret.from_name(AUTH_SECRET, required_keys=PROXY_KEYS)],
+    secrets=[objects.auth_secret(*PROXY_KEYS)],
     # A codec that finds no GPU must fail here, not limp along on the CPU.
     env={"ORPHEUS_CODEC_DEVICE": "cuda"} | environment | {"HF_HUB_OFFLINE": "1"},
     timeout=CALL_TIMEOUT_S,

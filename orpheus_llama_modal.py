@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import modal
 
-from orpheus.deploy import images
+from orpheus.deploy import images, objects
 from orpheus.deploy.settings import (
     CORES,
     EXIT_GRACE_S,
     LLAMA_APP,
     MEMORY_GIB,
     STARTUP_TIMEOUT_S,
-    VOLUME,
     WEIGHTS,
     container_environment,
-    hf_token,
     llama_sizes,
     load_deployment,
     routing_region,
@@ -33,8 +31,8 @@ from orpheus.settings import ALL_LAYERS, load_settings
 deployment = load_deployment()
 sizes = llama_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
-volume = modal.Volume.from_name(VOLUME, create_if_missing=True, version=2)
-hf_secret = modal.Secret.from_dict(hf_token())
+volume = objects.weights_volume()
+hf_secret = objects.hf_secret(deployment)
 
 app = modal.App(
     LLAMA_APP, image=images.llama_image(deployment.gpu_llama), tags={"service": "orpheus", "tier": "llama"}

@@ -295,6 +295,11 @@ class Conversation:
         self._waiting += 1
         self._stopped_s, self._first_s = time.monotonic(), None
 
+    def _forget_turn(self) -> None:
+        """It was no speech, or was not understood: no answer comes."""
+        self.turns -= 1
+        self._waiting -= 1
+
     async def _event(self, event: dict[str, Any]) -> None:
         if event["type"] != "rate_limits.updated":  # it only keeps the connection open
             self.changed_s = time.monotonic()
@@ -310,12 +315,12 @@ class Conversation:
             case "conversation.item.input_audio_transcription.completed":
                 if event["transcript"].strip():
                     print(f"You: {event['transcript'].strip()}", flush=True)
-                else:  # it was no speech
-                    self.turns -= 1
-                    self._waiting -= 1
+                else:
+                    self._forget_turn()
+            case "input_audio_buffer.cleared":
+                self._forget_turn()
             case "conversation.item.input_audio_transcription.failed":
-                self.turns -= 1
-                self._waiting -= 1
+                self._forget_turn()
                 self._tell(event["error"])
             case "response.created":
                 self._active = event["response"]["id"]
@@ -460,6 +465,16 @@ async def settled(conversation: Conversation) -> None:
         await asyncio.sleep(0.05)
 
 
+def refusal(url: str, response: websockets.Response) -> str:
+    """What a server that refused the connection says, and what to do."""
+    status, body = response.status_code, (response.body or b"").decode(errors="replace")
+    if status in (403, 404):
+        return f"{url} answered {status}: {body[:300]} Is the agent running? Start it with `orpheus talk`."
+    if status == 429 and (wait := response.headers.get("Retry-After")):
+        return f"{url} is full: try again in {wait} s."
+    return f"{url} answered {status}: {body[:300]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recording", nargs="?", help="a WAV of 16-bit samples")
@@ -488,9 +503,7 @@ def main() -> None:
     except KeyboardInterrupt:
         problem = None if options.microphone else "stopped"
     except websockets.InvalidStatus as error:
-        status, body = error.response.status_code, (error.response.body or b"").decode(errors="replace")
-        agent = " Is the agent running? Start it with `orpheus talk`." if status in (403, 404) else ""
-        problem = f"{options.url} answered {status}: {body[:300]}{agent}"
+        problem = refusal(options.url, error.response)
     except websockets.ConnectionClosed as error:
         problem = f"The connection broke: {error.rcvd.reason or error if error.rcvd else error}"
     except TimeoutError:

@@ -127,6 +127,8 @@ def _commands() -> Iterator[str]:
     orpheus: Any = typer.main.get_command(cli.app)
     for name, known in orpheus.commands.items():
         yield from _command(f"orpheus {name}", known)
+        for below, nested in getattr(known, "commands", {}).items():
+            yield from _command(f"orpheus {name} {below}", nested)
     yield from _command("python deploy_orpheus_modal.py", typer.main.get_command(command.app))
 
 

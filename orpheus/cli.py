@@ -22,7 +22,8 @@ from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.redaction import redacted
-from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
+from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings, wyoming_address
+from orpheus.voices import DEFAULT_VOICE
 
 app = typer.Typer(
     help="Orpheus text-to-speech: a llama.cpp token service and a SNAC speech service.",
@@ -30,6 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+voices_app = typer.Typer(help="What can speak, and from which checkpoint.", invoke_without_command=True)
+app.add_typer(voices_app, name="voices")
 console = Console(stderr=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [ORPHEUS_HOST, 127.0.0.1].")]
@@ -37,6 +40,14 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on [ORPHEUS_PORT,
 LlamaPort = Annotated[int | None, typer.Option(help="Port of tier 1 [ORPHEUS_LLAMA_PORT, 5006].")]
 Model = Annotated[
     str | None, typer.Option(help="'embedded', a GGUF file or owner/repo[@revision][:file] [ORPHEUS_MODEL].")
+]
+Wyoming = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS:]PORT",
+        help="Also take Home Assistant's Wyoming protocol, which has no keys: a port alone is for this machine only "
+        "[ORPHEUS_WYOMING].",
+    ),
 ]
 Codec = Annotated[
     str | None, typer.Option(help="'embedded', a SNAC folder or owner/repo[@revision] [ORPHEUS_CODEC].")
@@ -97,6 +108,7 @@ def talk(
     llama_port: LlamaPort = None,
     model: Model = None,
     codec: Codec = None,
+    wyoming: Wyoming = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Both tiers in one process, without HTTP between them.")
     ] = False,
@@ -105,13 +117,16 @@ def talk(
     from orpheus.ops import talk as talking
     from orpheus.ops.serve import supervise
 
-    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
+    settings = _settings(
+        host=host, port=port, llama_port=llama_port, model=model, codec=codec, wyoming=wyoming
+    )
     talking.check_installed(settings)
     if in_process:
         _serve_speech(settings, in_process=True, agent=True)
     else:
         announcing = talking.announcer(settings)
-        sys.exit(supervise(settings, console, speech_options=talking.AGENT, announcing=announcing))
+        options = talking.speech_options(settings)
+        sys.exit(supervise(settings, console, speech_options=options, announcing=announcing))
 
 
 @app.command()
@@ -145,11 +160,12 @@ def speech(
     codec: Codec = None,
     supervised: Supervised = False,
     agent: Annotated[bool, typer.Option("--agent", hidden=True)] = False,
+    wyoming: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
 
-    settings = _settings(host=host, port=port, codec=codec)
+    settings = _settings(host=host, port=port, codec=codec, wyoming=wyoming)
     if supervised:
         end_with_parent(settings.drain_s)
     _serve_speech(settings, in_process=False, agent=agent)
@@ -190,7 +206,7 @@ def relay(
 @app.command()
 def say(
     text: Annotated[str, typer.Argument(help="The text to speak; '-' reads standard input.")],
-    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = DEFAULT_VOICE,
     out: Annotated[
         Path,
         typer.Option(
@@ -247,7 +263,7 @@ def converse(
             help="File to write, '-' for standard output; its ending sets the format: wav mp3 opus aac flac pcm."
         ),
     ] = Path("answer.wav"),
-    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = "tara",
+    voice: Annotated[str, typer.Option(help="One of the voices, or an OpenAI name.")] = DEFAULT_VOICE,
     format: Annotated[
         str | None, typer.Option("--format", help="Format, where the name of the file does not tell.")
     ] = None,
@@ -287,6 +303,43 @@ def converse(
     )
     if not to_stdout:
         print(out)
+
+
+@voices_app.callback()
+def voices(context: typer.Context, url: Url = None, key: Key = None, model: Model = None) -> None:
+    """List what can speak, and from which checkpoint: ORPHEUS_MODEL with ORPHEUS_VOICES, or a running server."""
+    from orpheus.ops.voices import remote_table, table
+
+    if context.invoked_subcommand is not None:
+        return
+    settings = _settings(model=model, api_key=key)
+    shown = table(settings) if url is None else remote_table(url, settings.client_headers)
+    Console(width=None if sys.stdout.isatty() else 200).print(shown, markup=False, highlight=False)
+
+
+@voices_app.command("try")
+def try_voices(
+    file: Annotated[
+        str | None, typer.Argument(help="A voices file, or names as in ronan,anna:de [ORPHEUS_VOICES].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the WAV files and the page that shows them.")] = Path(
+        "voices"
+    ),
+    text: Annotated[
+        str | None, typer.Option(help="What each says. Unset: its sample, or a greeting in its language.")
+    ] = None,
+    model: Model = None,
+    codec: Codec = None,
+) -> None:
+    """Speak a line by each voice into a folder, print how long each is, and draw them on a page. Exit code 1 if one failed."""
+    from orpheus.ops.voices import PAGE
+    from orpheus.ops.voices import try_voices as speak_each
+
+    settings = _settings(voices=file, model=model, codec=codec)
+    logging.getLogger("orpheus").setLevel(logging.WARNING)
+    lines = speak_each(settings, out, text, lambda line: print(line, flush=True))
+    print(out / PAGE)
+    sys.exit(1 if any(line.error for line in lines) else 0)
 
 
 @app.command()
@@ -355,6 +408,16 @@ def doctor(
         else local_checks(settings, thorough=bool(real or model or codec))
     )
     sys.exit(1 if examine(checks, Console(), console) else 0)
+
+
+@app.command()
+def fetch(model: Model = None, codec: Codec = None) -> None:
+    """Fetch the weights of both tiers into the cache, so that a later start needs no network."""
+    from orpheus import weights
+
+    settings = _settings(model=model, codec=codec)
+    print(weights.find_model(settings))
+    print(weights.find_codec(settings))
 
 
 @app.command()
@@ -462,5 +525,8 @@ def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) 
     if agent:
         from orpheus.agent.app import install
 
-        install(app, service, settings)
+        house = None
+        if settings.wyoming:
+            house = listen(*wyoming_address(settings.wyoming), "--wyoming or ORPHEUS_WYOMING")
+        install(app, service, settings, house=house)
     process.serve(app, bound, service.drain)

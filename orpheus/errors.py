@@ -21,6 +21,8 @@ Errors are raised where they happen and mapped once: to HTTP by `status` and `bo
 
 from __future__ import annotations
 
+MAX_SHOWN_CHARS = 200  # of a value in a sentence
+
 
 class OrpheusError(Exception):
     """The base class. `str(error)` is the sentence to show; it says what to do next."""
@@ -148,3 +150,9 @@ def in_a_sentence(error: Exception) -> OrpheusError:
                     f"'.[{extra}]'). A machine that runs both tiers needs [llama,speech]."
                 )
     return EngineError(f"{type(error).__name__}: {error}")
+
+
+def shortened(value: object) -> str:
+    """A value in a sentence: of a long one, such as the text of a file, the beginning."""
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN_CHARS else shown[:MAX_SHOWN_CHARS] + "…"

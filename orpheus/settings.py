@@ -7,18 +7,20 @@ deploy/settings.py. Nothing else in the package reads ORPHEUS_ variables.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orpheus.errors import SetupError
+from orpheus.errors import SetupError, shortened
 from orpheus.redaction import HIDDEN
 from orpheus.sampling import TEMPERATURE_MAX, Sampling
+from orpheus.voices import OwnVoices
 
 PREFIX = "ORPHEUS_"
 ENV_FILE = Path(".env")
@@ -85,6 +87,11 @@ class Shared(Environment):
         Sampling.temperature, ge=0, le=TEMPERATURE_MAX, description="0 is greedy, which makes Orpheus loop"
     )
     top_p: float = Field(Sampling.top_p, gt=0, le=1, description="nucleus sampling over the legal codes")
+    voices: str | None = Field(
+        None,
+        description="the voices of a model of your own: a YAML file (docs/voices.md), or names as in 'ronan,anna:de'. "
+        "Unset: the published ones of the model",
+    )
     max_tokens: int = Field(
         8192,
         ge=7,
@@ -136,6 +143,10 @@ class Tier1(Environment):
         le=ALL_LAYERS,
         description="layers offloaded to the GPU; -1 is all if there is one, 999 all or no start, 0 none",
     )
+    lora: str | None = Field(
+        None,
+        description="a LoRA adapter as GGUF, and how much of it: path[:scale]. Unset: none; without a scale 1",
+    )
     kv_type: Literal["f16", "q8_0"] = Field(
         "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )
@@ -154,8 +165,8 @@ class Tier2(Environment):
         0,
         ge=0,
         le=DAY_S,
-        description="how long a request waits for a completions endpoint that is asleep or starting (503, 502, "
-        "refused connections); 0 fails at once",
+        description="how long a request waits for a completions endpoint, or an answer for its LLM, that is asleep or "
+        "starting (503, 502, refused connections); 0 fails at once",
     )
     proxy_key: SecretStr | None = Field(
         None, description="id of Modal's proxy token (wk-…), sent as Modal-Key to services running there"
@@ -244,6 +255,22 @@ class Agent(Environment):
         description="conversations at once; one more gets 429 at its WebSocket's handshake. Unset: 16, or one for "
         "every two cores where the LLM or the recognizer is embedded",
     )
+    twilio_auth_token: SecretStr | None = Field(
+        None,
+        description="auth token of your Twilio account: its calls are known by their signature and need no API key",
+    )
+    wyoming: str | None = Field(
+        None,
+        description="port, or ADDRESS:PORT, that also takes Home Assistant's Wyoming protocol; a port alone is for "
+        "this machine only, as the protocol has no keys. Unset: none",
+    )
+
+    @field_validator("wyoming")
+    @classmethod
+    def _is_address(cls, given: str | None) -> str | None:
+        if given is not None:
+            wyoming_address(given)
+        return given
 
 
 class Clients(Environment):
@@ -262,6 +289,22 @@ class Clients(Environment):
 
 class Settings(Clients, Agent, Tier2, Tier1, Shared):
     """All settings of the pair and the agent."""
+
+    _own_voices: OwnVoices | None = PrivateAttr(None)
+
+    @field_validator("voices")
+    @classmethod
+    def _can_be_read(cls, given: str | None) -> str | None:
+        _read_voices(given)
+        return given
+
+    def model_post_init(self, context: Any) -> None:
+        self._own_voices = _read_voices(self.voices)
+
+    @property
+    def own_voices(self) -> OwnVoices | None:
+        """What `voices` declares, read with the settings."""
+        return self._own_voices
 
     @field_validator("llama_endpoint", "fastapi_url", "llm_url", "stt_url")
     @classmethod
@@ -319,6 +362,32 @@ class Settings(Clients, Agent, Tier2, Tier1, Shared):
         return endpoint(self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}", "/completions")
 
 
+def wyoming_address(given: str) -> tuple[str, int]:
+    """PORT or ADDRESS:PORT → address and port; ValueError for anything else."""
+    address, _, port = given.strip().rpartition(":")
+    address = address.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(address)), _port(port)
+    except ValueError:
+        raise ValueError(
+            "write a port, such as 10300, or an address and a port, such as 0.0.0.0:10300"
+        ) from None
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
+        raise ValueError
+    return int(text)
+
+
+def _read_voices(given: str | None) -> OwnVoices | None:
+    if given is None:
+        return None
+    from orpheus.voices_file import read_voices  # here: YAML is rarely needed
+
+    return read_voices(given)
+
+
 def endpoint(url: str, path: str) -> str:
     """The address of an OpenAI-compatible server's /v1 + `path`; `url` may be written with or without either."""
     at = urlsplit(url)
@@ -358,7 +427,7 @@ def load(kind: type[T], options: Mapping[str, Any]) -> T:
         field = kind.model_fields.get(str(first["loc"][0]).lower()) if first["loc"] else None
         # An address that cannot be read may still hold a password.
         private = name in ADDRESSES or (field is not None and field.annotation == SecretStr | None)
-        shown = HIDDEN if private else repr(first["input"])
+        shown = HIDDEN if private else shortened(first["input"])
         raise SetupError(f"{name}={shown} cannot be used: {reason}.") from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,23 @@ END_OF_TURN = "<|eot_id|>"
 LEGACY_AUDIO = "<|audio|>"  # older front ends open their prompts with it; the trained turn has no such token
 
 _TOKEN = re.compile(r"<custom_token_(\d{1,9})>")
+
+
+class _Base(NamedTuple):
+    """A language model's vocabulary that speech tokens were added to."""
+
+    begin_of_text: str
+    end_of_turn: str
+    end_of_turn_id: int
+    size: int  # tokens before the first of speech, where the training scripts count from
+
+
+# Llama 3.2, which the published Orpheus is; Qwen 3 and LFM 2, of VyvoTTS' models.
+_BASES = (
+    _Base(BEGIN_OF_TEXT, END_OF_TURN, 128_009, PUBLISHED_BASE_ID),
+    _Base("<|endoftext|>", "<|im_end|>", 151_645, 151_669),
+    _Base("<|startoftext|>", "<|im_end|>", 7, 64_400),
+)
 
 
 def token_text(number: int) -> str:
@@ -137,6 +155,18 @@ class Vocabulary:
             raise KeyError(number)
         return ids[offset]
 
+    def control_id(self, text: str) -> int | None:
+        """Id of a token of speech, or of the bounds of a text, by the published name; None for any other text."""
+        if text == BEGIN_OF_TEXT:
+            return self.begin_of_text
+        if text == END_OF_TURN:
+            return self.end_of_turn
+        match = _TOKEN.fullmatch(text)
+        try:
+            return self.id_of(int(match[1])) if match else None
+        except KeyError:
+            return None
+
     def number_of_id(self, token: int) -> int | None:
         """Number of a token id, or None for a text token."""
         for slot, ids in enumerate(self.code_ids):
@@ -151,24 +181,41 @@ class Vocabulary:
     def from_tokens(cls, tokens: Iterable[str], source: str) -> Vocabulary:
         """Read a vocabulary from its token texts in id order; `source` names it in errors.
 
+        The names of the tokens tell where speech begins. A fine-tune that was saved with the tokenizer of its language
+        model has no names for them, and then they are where the training scripts put them: after that model's own.
+
         WeightsError if tokens that speech needs are missing.
         """
+        bounds = {text for base in _BASES for text in base[:2]}
         numbers: dict[int, int] = {}
         named: dict[str, int] = {}
+        unnamed: set[int] = set()
         size = 0
         for token_id, text in enumerate(tokens):
             size += 1
             if text.startswith("<custom_token_") and (match := _TOKEN.fullmatch(text)):
                 numbers[int(match.group(1))] = token_id
-            elif text in (BEGIN_OF_TEXT, END_OF_TURN):
+            elif text in bounds:
                 named[text] = token_id
+            elif (
+                text == f"[PAD{token_id}]"
+            ):  # llama.cpp's converter: in the weights, but not in the tokenizer
+                unnamed.add(token_id)
+        known = [base for base in _BASES if base.begin_of_text in named and base.end_of_turn in named]
+        # By its ids, as Qwen's names are LFM's too; of a smaller vocabulary, such as the embedded one, by its names.
+        original = [base for base in known if named[base.end_of_turn] == base.end_of_turn_id]
+        base = (*original, *known, _BASES[0])[0]
+        if not numbers and original:
+            speech = range(base.size, base.size + LAST_CODE + 1)
+            if unnamed.issuperset(speech):
+                numbers = dict(enumerate(speech))
         needed = [*range(START_OF_SPEECH, END_OF_AI)]
         firsts = []
         for slot in range(SLOTS):
             reserved = range(number_of(slot, 0), number_of(slot + 1, 0))
             firsts.append(next((number for number in reserved if number in numbers), reserved.start))
         missing = [token_text(number) for number in (*needed, *firsts) if number not in numbers]
-        missing += [text for text in (BEGIN_OF_TEXT, END_OF_TURN) if text not in named]
+        missing += [text for text in (base.begin_of_text, base.end_of_turn) if text not in named]
         if missing:
             raise WeightsError(
                 f"{source} is not an Orpheus model: its vocabulary of {size} has no {missing[0]}. Set ORPHEUS_MODEL "
@@ -187,8 +234,8 @@ class Vocabulary:
             )
         return cls(
             size=size,
-            begin_of_text=named[BEGIN_OF_TEXT],
-            end_of_turn=named[END_OF_TURN],
+            begin_of_text=named[base.begin_of_text],
+            end_of_turn=named[base.end_of_turn],
             control={number: numbers[number] for number in range(FIRST_CODE) if number in numbers},
             code_ids=tuple(code_ids),
             first_codes=tuple(first - number_of(slot, 0) for slot, first in enumerate(firsts)),

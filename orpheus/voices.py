@@ -1,23 +1,79 @@
-"""The name of a voice in a request → a voice of the loaded model.
+"""The name of a voice in a request → a voice of the model that is served.
 
 A voice is only a name that the model was trained on, written before the text. Each published model speaks one or two
-languages, so a voice can be known and still not be available.
+languages, so a voice can be known and still not be available. A model of one's own has voices of its own
+(voices_file.py), which replace the published ones or join them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import PurePath
 
 from orpheus.errors import BadRequest
 
+# The tags each published model was tuned on (Orpheus-TTS, multilingual release notes); Hindi has none yet.
+# <giggle> comes from orpheus-tts-local: the English model follows it.
+TAGS: Mapping[str, tuple[str, ...]] = {
+    "en": ("laugh", "chuckle", "sigh", "cough", "sniffle", "groan", "yawn", "gasp", "giggle"),
+    "fr": ("chuckle", "cough", "gasp", "groan", "laugh", "sigh", "sniffle", "whimper", "yawn"),
+    "de": ("chuckle", "cough", "gasp", "groan", "laugh", "sigh", "sniffle", "yawn"),
+    "es": ("groan", "chuckle", "gasp", "resoplido", "laugh", "yawn", "cough"),
+    "it": ("sigh", "laugh", "cough", "sniffle", "groan", "yawn", "gemito", "gasp"),
+    "ko": ("한숨", "헐", "헛기침", "훌쩍", "하품", "낄낄", "신음", "작은 웃음", "기침", "으르렁"),
+    "zh": ("嬉笑", "轻笑", "呻吟", "大笑", "咳嗽", "抽鼻子", "咳"),
+    "hi": (),
+}
+
 
 @dataclass(frozen=True)
 class Voice:
-    id: str  # the name the model was trained on
-    language: str  # ISO 639-1
-    gender: str  # "female" | "male"
-    ascii: str = ""  # a second spelling, for clients that cannot send `id`
+    id: str  # what a request asks for
+    language: str = "en"  # ISO 639
+    gender: str | None = None  # "female" | "male" | "neutral"; None if nobody says
+    aliases: tuple[str, ...] = ()  # other names a request may use
+    label: str | None = None  # shown to people; None: the id
+    prompt_name: str | None = (
+        None  # what the model was trained to read before the text; "" is nothing, None the id
+    )
+    form: str | None = None  # of its prompt, see prompt.py; None: the published one
+    own_tags: tuple[str, ...] | None = None  # None: those published for its language
+    sample: str | None = None  # a line that shows it
+
+    @property
+    def name(self) -> str:
+        return self.label or self.id
+
+    @property
+    def speaker(self) -> str:
+        """What is written before the text; "" for a model with one voice and no name for it."""
+        return self.id if self.prompt_name is None else self.prompt_name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags it follows."""
+        return TAGS.get(self.language, ()) if self.own_tags is None else self.own_tags
+
+    @property
+    def ascii(self) -> str:
+        """Its id, or for clients that cannot send it another name; the id if there is none in ASCII."""
+        return next((name for name in (self.id, *self.aliases) if name.isascii()), self.id)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that a request may use, as they are compared."""
+        return tuple(name.lower() for name in (self.id, *self.aliases))
+
+
+@dataclass(frozen=True)
+class OwnVoices:
+    """What ORPHEUS_VOICES declares."""
+
+    voices: tuple[Voice, ...]
+    with_published: bool = False  # beside the published voices of the model, which they otherwise replace
+    default: Voice | None = None  # None: the first
 
 
 @dataclass(frozen=True)
@@ -61,11 +117,11 @@ VOICES: dict[str, Voice] = {
         Voice("jana", "de", "female"),
         Voice("thomas", "de", "male"),
         Voice("max", "de", "male"),
-        Voice("유나", "ko", "female", "yuna"),
-        Voice("준서", "ko", "male", "junseo"),
-        Voice("ऋतिका", "hi", "female", "ritika"),
-        Voice("长乐", "zh", "female", "changle"),
-        Voice("白芷", "zh", "female", "baizhi"),
+        Voice("유나", "ko", "female", ("yuna",)),
+        Voice("준서", "ko", "male", ("junseo",)),
+        Voice("ऋतिका", "hi", "female", ("ritika",)),
+        Voice("长乐", "zh", "female", ("changle",)),
+        Voice("白芷", "zh", "female", ("baizhi",)),
         Voice("javi", "es", "male"),
         Voice("sergio", "es", "male"),
         Voice("maria", "es", "female"),
@@ -74,7 +130,8 @@ VOICES: dict[str, Voice] = {
         Voice("carlo", "it", "male"),
     )
 }
-DEFAULT_VOICE = "tara"
+DEFAULT_VOICE = "default"  # what a request asks for that names none
+USUAL_VOICE = "tara"  # what many clients name without a choice: stands for the default of a model that has no such voice
 
 # OpenAI's thirteen voices, which clients send by default → an English voice of the same gender. For other languages
 # they are spread over the model's voices of that gender.
@@ -106,7 +163,6 @@ UNMUTE_VOICES: dict[str, str] = {
     "default_voice": "tara",
     "barack_demo": "leo",
 }
-_ASCII = {voice.ascii: voice.id for voice in VOICES.values() if voice.ascii}
 
 
 def languages_of(model_name: str) -> tuple[str, ...]:
@@ -117,64 +173,114 @@ def languages_of(model_name: str) -> tuple[str, ...]:
     )
 
 
-def voices_of(languages: tuple[str, ...]) -> list[Voice]:
-    """The voices of these languages, the default first."""
-    return [voice for voice in VOICES.values() if voice.language in languages]
+class Voices:
+    """The voices of one model, and what a request may call them."""
 
+    def __init__(self, voices: Iterable[Voice], default: Voice | None = None, *, published: bool) -> None:
+        """`published`: whether they are those of a published model alone, so that another may have the one asked for."""
+        listed = list(voices)
+        self.default = default or listed[0]
+        self.all = (self.default, *(voice for voice in listed if voice is not self.default))
+        self.published = published
+        self._by_name = {name: voice for voice in reversed(self.all) for name in voice.names}
 
-def find_voice(name: str, languages: tuple[str, ...] = ("en",)) -> Voice:
-    """The voice with this name: one of Orpheus', its ASCII spelling, or one of OpenAI's, in upper or lower case.
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(voice.language for voice in self.all))
 
-    Raises BadRequest: for an unknown name with the voices to choose from, for a voice that is not loaded with the model
-    to load.
-    """
-    loaded = voices_of(languages)
-    key = name.strip().lower()
-    if key in OPENAI_VOICES:
-        return _same_gender(VOICES[OPENAI_VOICES[key]], loaded, list(OPENAI_VOICES).index(key))
-    if key == DEFAULT_VOICE and loaded[0].id != DEFAULT_VOICE:
-        return loaded[0]  # a request without a voice asks for tara, whatever language is loaded
-    voice = VOICES.get(_ASCII.get(key, key))
-    if voice is None:
+    @cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """Every other name of a voice, OpenAI's among them → its id."""
+        own = {name: voice.id for voice in self.all for name in voice.aliases}
+        return {name: self.find(name).id for name in OPENAI_VOICES} | own
+
+    @cached_property
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        """The tags of each language: all that one of its voices follows."""
+        return {
+            language: tuple(
+                dict.fromkeys(tag for voice in self.all if voice.language == language for tag in voice.tags)
+            )
+            for language in self.languages
+        }
+
+    def find(self, name: str) -> Voice:
+        """The voice with this name: its id, one of its aliases, or one of OpenAI's names, in upper or lower case.
+
+        Raises BadRequest: for an unknown name with the voices to choose from, for a voice of another published model
+        with the model to load.
+        """
+        key = name.strip().lower()
+        if key in self._by_name:
+            return self._by_name[key]
+        if key in OPENAI_VOICES:
+            return self._like(VOICES[OPENAI_VOICES[key]], list(OPENAI_VOICES).index(key))
+        if key in (DEFAULT_VOICE, USUAL_VOICE):
+            return self.default
+        known = ", ".join(voice.ascii for voice in self.all)
+        other = next((voice for voice in VOICES.values() if key in voice.names), None)
+        if other is not None and self.published:
+            raise BadRequest(
+                f"The voice {name.strip()!r} belongs to another model: set ORPHEUS_MODEL to "
+                f"{model_of(other).repository}. Loaded now: {known}.",
+                param="voice",
+                code="voice_not_loaded",
+            )
         shown = name if len(name) <= 60 else name[:60] + "…"
         raise BadRequest(
-            f"There is no voice {shown!r}. Use one of {', '.join(v.ascii or v.id for v in loaded)}, or an "
-            "OpenAI name such as alloy.",
+            f"There is no voice {shown!r}. Use one of {known}, or an OpenAI name such as alloy.",
             param="voice",
             code="voice_not_found",
         )
-    if voice not in loaded:
-        model = next(model for model in PUBLISHED_MODELS if voice.language in model.languages)
-        raise BadRequest(
-            f"The voice {name.strip()!r} belongs to another model: set ORPHEUS_MODEL to "
-            f"{model.repository}. Loaded now: {', '.join(v.ascii or v.id for v in loaded)}.",
-            param="voice",
-            code="voice_not_loaded",
-        )
-    return voice
+
+    def find_unmute(self, name: str | None) -> tuple[Voice, bool]:
+        """The voice for a name in unmute's list, or for any name of `find`; and whether the name was known.
+
+        An unknown name gets the default voice: unmute's own server does the same, and its users expect it.
+        """
+        if not name:
+            return self.default, True
+        try:
+            return self.find(name), True
+        except BadRequest:
+            file = PurePath(name).name.lower()
+        for index, (start, voice) in enumerate(UNMUTE_VOICES.items()):
+            if file.startswith(start):
+                return self._like(VOICES[voice], index), True
+        return self.default, False
+
+    def _like(self, wanted: Voice, index: int) -> Voice:
+        """`wanted`, or if it is not here, one of the same gender, chosen by `index`."""
+        if wanted in self.all:
+            return wanted
+        candidates = [voice for voice in self.all if voice.gender == wanted.gender] or self.all
+        return candidates[index % len(candidates)]
 
 
-def _same_gender(wanted: Voice, loaded: list[Voice], index: int) -> Voice:
-    """`wanted`, or if its model is not loaded, one of the same gender, chosen by `index`."""
-    if wanted in loaded:
-        return wanted
-    candidates = [voice for voice in loaded if voice.gender == wanted.gender] or loaded
-    return candidates[index % len(candidates)]
+@cache
+def published_voices(languages: tuple[str, ...]) -> Voices:
+    """The voices of the published model that speaks these languages."""
+    return Voices((voice for voice in VOICES.values() if voice.language in languages), published=True)
 
 
-def unmute_voice(name: str | None, languages: tuple[str, ...] = ("en",)) -> tuple[Voice, bool]:
-    """The voice for a name in unmute's list, or for any name of `find_voice`; and whether the name was known.
+def voices_of(model_name: str, own: OwnVoices | None = None) -> Voices:
+    """The voices of a model, by its name in ORPHEUS_MODEL and what ORPHEUS_VOICES declares."""
+    return _voices(languages_of(model_name), own)
 
-    An unknown name gets the default voice: unmute's own server does the same, and its users expect it.
-    """
-    loaded = voices_of(languages)
-    if not name:
-        return loaded[0], True
-    try:
-        return find_voice(name, languages), True
-    except BadRequest:
-        file = PurePath(name).name.lower()
-    for index, (start, voice) in enumerate(UNMUTE_VOICES.items()):
-        if file.startswith(start):
-            return _same_gender(VOICES[voice], loaded, index), True
-    return loaded[0], False
+
+@cache
+def _voices(languages: tuple[str, ...], own: OwnVoices | None) -> Voices:
+    published = published_voices(languages)
+    if own is None:
+        return published
+    if not own.with_published:
+        return Voices(own.voices, own.default, published=False)
+    taken = {name for voice in own.voices for name in voice.names}
+    others = [voice for voice in published.all if voice.id.lower() not in taken]
+    default = own.default or (published.default if published.default in others else None)
+    return Voices([*own.voices, *others], default, published=True)
+
+
+def model_of(voice: Voice) -> PublishedModel:
+    """The published model that one of the published voices belongs to."""
+    return next(model for model in PUBLISHED_MODELS if voice.language in model.languages)

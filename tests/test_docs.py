@@ -13,8 +13,7 @@ from orpheus.deploy import errors
 from orpheus.deploy.settings import Deployment
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings, setting_name
-from orpheus.text.tags import TAGS
-from orpheus.voices import VOICES
+from orpheus.voices import TAGS, VOICES
 from tests.support.live import ROOT, clean_environment
 
 DOCS = ROOT / "docs"

@@ -103,3 +103,53 @@ def test_a_vocabulary_with_unequal_slots_is_refused() -> None:
     tokens[tokens.index(token_text(number_of(3, 2)))] = "gone"
     with pytest.raises(WeightsError, match="damaged"):
         Vocabulary.from_tokens(tokens, "some.gguf")
+
+
+# Llama 3.2 and the vocabularies that VyvoTTS adds the same tokens to, each with the ids of its training configuration.
+BASES = {
+    "llama": (128_256, {"<|begin_of_text|>": 128_000, "<|eot_id|>": 128_009}),
+    "qwen3": (151_669, {"<|endoftext|>": 151_643, "<|im_start|>": 151_644, "<|im_end|>": 151_645}),
+    "lfm2": (64_400, {"<|startoftext|>": 1, "<|endoftext|>": 2, "<|im_start|>": 6, "<|im_end|>": 7}),
+}
+STARTS = {"llama": 128_266, "qwen3": 151_679, "lfm2": 64_410}
+BOUNDS = {"llama": (128_000, 128_009), "qwen3": (151_643, 151_645), "lfm2": (1, 7)}
+
+
+def _finetuned(base: str, *, named: bool) -> list[str]:
+    """The token list of a GGUF: without names, llama.cpp's converter fills up with [PADn]."""
+    size, specials = BASES[base]
+    tokens = [f"text {number}" for number in range(size)]
+    for text, token_id in specials.items():
+        tokens[token_id] = text
+    count = 10 + 7 * 4096
+    return tokens + [token_text(n) if named else f"[PAD{size + n}]" for n in range(count)]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("base", BASES)
+def test_speech_begins_where_the_vocabulary_of_the_language_model_ends(base: str, named: bool) -> None:
+    found = Vocabulary.from_tokens(_finetuned(base, named=named), "some.gguf")
+    assert found.id_of(number_of(0, 0)) == STARTS[base]
+    assert found.code_ids[6].stop == STARTS[base] + 7 * 4096
+    assert found.end_of_speech == BASES[base][0] + 2
+    assert (found.begin_of_text, found.end_of_turn) == BOUNDS[base]
+    assert found.codes == 4096
+
+
+def test_a_prompt_of_ones_own_finds_the_tokens_of_any_vocabulary() -> None:
+    found = Vocabulary.from_tokens(_finetuned("qwen3", named=False), "some.gguf")
+    ids = [
+        found.control_id(text)
+        for text in ("<custom_token_3>", "<|begin_of_text|>", "<|eot_id|>", "<custom_token_10>")
+    ]
+    assert ids == [151_672, 151_643, 151_645, 151_679]
+    assert found.control_id("<custom_token_99999>") is None
+    assert found.control_id("hello") is None
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_model_that_only_has_room_for_speech_is_no_orpheus(base: str) -> None:
+    unnamed = _finetuned(base, named=False)
+    for tokens in (unnamed[:-1], unnamed[: BASES[base][0]], [*unnamed[:-5], "other", *unnamed[-4:]]):
+        with pytest.raises(WeightsError, match="is not an Orpheus model"):
+            Vocabulary.from_tokens(tokens, "some.gguf")

@@ -44,9 +44,8 @@ class Agent:
         self._warming: asyncio.Task[None] | None = None
         self._warm = False
         self._since_s: list[float] = []  # when the conversations in progress began
-        usual = UsualTime()
-        self._bookings = Bookings(self.limit, usual)
-        self._usual = usual
+        self._usual = UsualTime()
+        self._bookings = Bookings(self.limit, self._usual)
         service.checks.append(self.problem)
 
     @asynccontextmanager
@@ -95,18 +94,24 @@ class Agent:
             return str(error)
         return None if self._warm else "The agent is warming up: try again shortly."
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Counts one conversation while the body runs. AtCapacity, with a time, if there are too many."""
+    def check_room(self) -> None:
+        """AtCapacity, with a time to try again, if there are too many conversations; NotReady once no more are held."""
         self._service.admission.check_open()
-        now_s = time.monotonic()
         if len(self._since_s) >= self.limit:
+            now_s = time.monotonic()
             raise AtCapacity(
-                f"The agent is at its limit of {self.limit} conversations; try again in a moment, or raise "
-                "ORPHEUS_MAX_CONVERSATIONS.",
+                f"The agent is at its limit of {self.limit} conversation{'s' * (self.limit > 1)}; try again in a "
+                "moment, or raise ORPHEUS_MAX_CONVERSATIONS.",
                 retry_after_s=self._bookings.book([now_s - since_s for since_s in self._since_s]),
             )
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts one conversation, or one recording to be answered, while the body runs. Raises as `check_room`."""
+        self.check_room()
+        now_s = time.monotonic()
         self._since_s.append(now_s)
+        self._bookings.taken()
         self.metrics.conversations.inc()
         try:
             yield

@@ -10,6 +10,7 @@ ready.
 Turns. A transcript, and an answer to it, are begun when the human pauses, and taken back if they go on; nothing of them
 is told before the turn is over. While the agent can be heard, sound is first only a candidate for a turn: it becomes one,
 and cuts the agent off, once it has said something that is more than a listener's "mm-hmm" and not the agent's own echo.
+A "yes" is one where the agent has asked, up to a second before its question ends; a hum is one only there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,11 @@ from orpheus.agent.events import OUTPUT_RATE, Ask, Config, Emit
 from orpheus.agent.hear import Heard, LocalAgreement, Recognizer
 from orpheus.agent.history import History, Item, Part, Spoken, messages
 from orpheus.agent.metrics import AgentMetrics
+from orpheus.agent.murmur import MM_HMM, is_murmur
 from orpheus.agent.response import Clock, Response
 from orpheus.agent.think import Message, Thinker
 from orpheus.agent.turns import (
+    START_FRAMES,
     SilenceTimeout,
     SpeechPaused,
     SpeechResumed,
@@ -45,12 +48,14 @@ from orpheus.agent.turns import (
     TurnEvent,
     is_backchannel,
     is_barge_in,
+    is_murmur_text,
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
-from orpheus.errors import BadRequest, EngineError, OrpheusError
+from orpheus.errors import BadRequest, EngineError, OrpheusError, TooLarge
 from orpheus.playout import PlayoutClock
-from orpheus.server.service import SpeechService
+from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
+from orpheus.text.sentences import CLOSING
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ MAX_BUFFER_S = 327  # of audio that the client commits itself: OpenAI's 15 MiB o
 MIN_COMMIT_MS = 100  # of audio, as OpenAI asks
 KEPT_MS = 500  # of audio before a turn, besides its prefix: speech is noticed that late
 MAX_SIDE_RESPONSES = 4  # outside the conversation, at once
+MAX_SAYINGS = 8  # that wait behind the one being said
 FRAMES_AT_ONCE = 16  # heard before others have their turn
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
@@ -66,6 +72,8 @@ PROBE_MS = 320  # of speech, before the first and between two
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
 PLAYED_S = 6.0  # of the agent's voice that is remembered to know an echo
+EARLY_S = 1.0  # before its end, a question can be answered
+MISSING_S = 2.0  # without audio in the middle of a turn, after which it is over
 
 _SILENT = Message("user", "(The user has said nothing for a while.)")
 
@@ -114,18 +122,22 @@ class _Turn:
         self.told = False  # the client knows of it
         self.committed = False  # by the client
         self.stopped = False
+        self.began_s = time.monotonic() - START_FRAMES * FRAME_MS / 1000  # its first sound
         self.clock = Clock()
         self.hearing: asyncio.Task[None] | None = None
         self.heard: Heard | None = None
         self.error: OrpheusError | None = None
         self.draft: Response | None = None
-        self.probed: str | None = None  # what a probe has told so far
+        self.prompt: list[Message] = []  # that the draft answers
+        self.probed: str | None = None  # what a probe has told so far; None: nothing yet
         self.probing: asyncio.Task[None] | None = None
         self.probed_ms = 0  # of speech when it was last begun
         self.run_ms = 0  # of speech since the last pause
         self.before_ms = 0  # of speech before it
         self.likeness = 0.0  # to the agent's voice
+        self.comparing = False  # its likeness is being found out
         self.is_echo = False
+        self.is_asked_for = False  # the agent has asked, and waits for an answer
         self.agreement = LocalAgreement()
         self.partial_ms = 0  # of the turn when it was last transcribed
 
@@ -163,12 +175,15 @@ class Conversation:
         self._activity = ports.voice_activity()
         self._detector = TurnDetector(self.config.turns)
         self._base_ms = 0  # of audio that the detector was not shown
+        self._heard_s = 0.0  # when audio came last
         self._turn: _Turn | None = None  # being said
         self._ended: deque[_Turn] = deque()  # said, and being transcribed
 
         self._active: Response | None = None  # the one of the conversation
         self._side: set[Response] = set()  # outside it
         self._deferred: Ask | None = None  # asked for while the human speaks
+        self._verbatim = False  # whether the last response of the conversation was one
+        self._sayings: deque[Ask] = deque()  # behind the one being said
         self._playout = PlayoutClock()
         self._playing: list[tuple[str, Spoken]] = []  # items whose audio may still be heard, in order
         self._played = _Buffer()  # the agent's voice, to know an echo
@@ -178,6 +193,7 @@ class Conversation:
 
     async def run(self) -> None:
         """Returns only by cancellation; raises what nobody expected of a task."""
+        self._start(self._watch_microphone())
         await self._failure
 
     async def aclose(self) -> None:
@@ -236,6 +252,7 @@ class Conversation:
 
     def _hear_frame(self) -> None:
         start, self._next_frame = self._next_frame, self._next_frame + FRAME_SAMPLES
+        self._heard_s = time.monotonic()
         detector = self._detector
         if detector.config != self.config.turns:
             self._configure_detector()
@@ -264,6 +281,14 @@ class Conversation:
         self._take_back(turn)
         if turn.probing is not None:
             turn.probing.cancel()
+
+    async def _watch_microphone(self) -> None:
+        """A client may send nothing more in mid-word, as when its microphone is taken away: what it sent is the turn."""
+        while True:
+            await asyncio.sleep(MISSING_S / 4)
+            if self._turn is not None and time.monotonic() - self._heard_s >= MISSING_S:
+                self._detector.reset()
+                self._end_turn(self._turn, self.position_ms)
 
     # Turns
 
@@ -309,14 +334,23 @@ class Conversation:
             return
         if speech_ms - turn.probed_ms >= PROBE_MS and (turn.probing is None or turn.probing.done()):
             turn.probed_ms = speech_ms
-            self._look_for_echo(turn, self.position_ms)
-            if not turn.is_echo:
-                turn.probing = self._start(self._probe(turn))
-        if not turn.is_echo and is_barge_in(speech_ms, turn.probed):
+            samples = self._buffer.slice(_samples(turn.start_ms), self._next_frame)
+            turn.comparing = True
+            turn.probing = self._start(self._probe(turn, samples))
+        self._barge_in(turn)
+
+    def _barge_in(self, turn: _Turn) -> None:
+        """If what was said over the agent is meant to stop it, do."""
+        if turn.comparing or turn.is_echo or turn.probed == "":  # sound without words, however long it is
+            return
+        if is_barge_in(turn.before_ms + turn.run_ms, turn.probed):
             self._tell_turn(turn)
 
-    async def _probe(self, turn: _Turn) -> None:
-        samples = self._buffer.slice(_samples(turn.start_ms), self._next_frame)
+    async def _probe(self, turn: _Turn, samples: Samples) -> None:
+        await self._look_for_echo(turn, samples)
+        if turn.is_echo or turn.told or turn is not self._turn:
+            return
+        self._barge_in(turn)
         try:
             heard = await self._recognize(samples)
         except OrpheusError:
@@ -326,15 +360,19 @@ class Conversation:
     def _take_probe(self, turn: _Turn, text: str) -> None:
         if turn is not self._turn or turn.told:
             return
-        turn.probed = text
+        turn.probed = text.strip()
         turn.is_echo = self._is_echo(turn, text)
-        if not turn.is_echo and is_barge_in(turn.before_ms + turn.run_ms, text):
-            self._tell_turn(turn)
+        self._barge_in(turn)
 
-    def _look_for_echo(self, turn: _Turn, end_ms: int) -> None:
-        start_ms = max(turn.start_ms, end_ms - WINDOW_MS)
-        heard = self._buffer.slice(_samples(start_ms), _samples(end_ms))
-        turn.likeness = likeness(heard, self._played.slice(self._played.start, self._played.end))
+    async def _look_for_echo(self, turn: _Turn, samples: Samples) -> None:
+        """Whether the end of its sound, as far as it goes, is the agent's own."""
+        turn.comparing = True
+        try:
+            heard = samples[-WINDOW_MS * SAMPLE_RATE // 1000 :]
+            played = self._played.slice(self._played.start, self._played.end)
+            turn.likeness = await asyncio.to_thread(likeness, heard, played)
+        finally:
+            turn.comparing = False
         turn.is_echo = self._is_echo(turn)
 
     def _is_echo(self, turn: _Turn, text: str = "") -> bool:
@@ -390,28 +428,26 @@ class Conversation:
         assert turn.end_ms is not None
         if turn.probing is not None:
             turn.probing.cancel()
-        if not (turn.told or turn.committed):
-            self._look_for_echo(turn, turn.end_ms)
         samples = self._buffer.slice(_samples(turn.start_ms), _samples(turn.end_ms))
         turn.hearing = self._start(self._hear_turn(turn, samples))
 
     async def _hear_turn(self, turn: _Turn, samples: Samples) -> None:
-        if turn.is_echo:
-            turn.heard = Heard("", len(samples) / SAMPLE_RATE, 0.0)
+        try:
+            if not (turn.told or turn.committed):
+                await self._look_for_echo(turn, samples)
+            silence = Heard("", len(samples) / SAMPLE_RATE, 0.0)
+            heard = silence if turn.is_echo else await self._recognize(samples)
+        except OrpheusError as error:
+            if turn.hearing is not asyncio.current_task():
+                return
+            log.warning("the recognizer failed: %s", error)
+            self._metrics.failures.labels("stt").inc()
+            turn.error = error
         else:
-            try:
-                recognized = await self._recognize(samples)
-                if turn.hearing is not asyncio.current_task():  # the human has gone on
-                    self._take_probe(turn, recognized.text)
-                    return
-                turn.heard = recognized
-            except OrpheusError as error:
-                if turn.hearing is not asyncio.current_task():
-                    return
-                log.warning("the recognizer failed: %s", error)
-                self._metrics.failures.labels("stt").inc()
-                turn.error = error
-        if (heard := turn.heard) is not None:
+            if turn.hearing is not asyncio.current_task():  # the human has gone on
+                self._take_probe(turn, heard.text)
+                return
+            turn.heard = heard
             turn.is_echo = turn.is_echo or (not turn.told and self._is_echo(turn, heard.text))
             turn.clock.stt_ms = round(heard.took_s * 1000, 1)
             if not turn.stopped:
@@ -423,11 +459,12 @@ class Conversation:
         self._finish_turns()
 
     async def _recognize(self, samples: Samples) -> Heard:
-        """A transcript, tried twice."""
+        """A transcript, tried twice; of a hum, what is hummed and not the words that it was taken for."""
         language, prompt = self.config.language, self.config.prompt
         for attempt in (1, 2):
             try:
-                return await self._ports.recognizer.transcribe(samples, language=language, prompt=prompt)
+                heard = await self._ports.recognizer.transcribe(samples, language=language, prompt=prompt)
+                return replace(heard, text=MM_HMM) if heard.text and is_murmur(samples, heard) else heard
             except OrpheusError:
                 if attempt == 2:
                     raise
@@ -458,7 +495,24 @@ class Conversation:
     def _is_turn(self, turn: _Turn) -> bool:
         """Whether what was recognised is to be taken as said to the agent."""
         text = turn.heard.text.strip() if turn.heard else ""
-        return bool(text) and (turn.told or not (turn.is_echo or is_backchannel(text)))
+        turn.is_asked_for = turn.is_asked_for or self._has_asked()
+        if not text or (is_murmur_text(text) and not turn.is_asked_for):
+            return False
+        return turn.told or not (turn.is_echo or (is_backchannel(text) and not self._is_reply(turn)))
+
+    def _has_asked(self) -> bool:
+        """Whether the last that was said is a question of the agent's."""
+        last = self.history.last
+        return (
+            last is not None and last.role == "assistant" and last.text.rstrip(CLOSING).endswith(("?", "？"))
+        )
+
+    def _is_reply(self, turn: _Turn) -> bool:
+        """Whether a "yes" is said to the agent and not while it goes on: after its end, or at the end of its question."""
+        ends_s = self._playout.ends_s
+        if self._active is not None or ends_s is None:
+            return self._active is None
+        return turn.began_s >= ends_s - (EARLY_S if turn.is_asked_for else 0.0)
 
     def _finish_turns(self) -> None:
         """Make items of the turns that are transcribed, in order."""
@@ -474,21 +528,27 @@ class Conversation:
         if not turn.committed and turn.error is None and not self._is_turn(turn):
             if turn.draft is not None:
                 turn.draft.stop()
+            if turn.told:
+                self.tell(told.InputCleared())
             return "echo" if turn.is_echo else "backchannel" if text else "noise"
+        if turn.error is not None and not (turn.told or turn.committed):
+            self.tell(told.Failed(turn.error))  # too short to stop the agent for
+            return "failed"
         if not turn.told and not turn.committed:
             self._tell_turn(turn)
             self.tell(told.UserStopped(turn.item_id, turn.stopped_ms))
-        item = Item(turn.item_id, role="user", content=(Part("audio", text if turn.heard else None),))
         if turn.committed:
-            self.history.put(item)
+            if turn.heard is not None:
+                self.history.transcribe(turn.item_id, text)
         else:
-            self._commit_item(item)
+            part = Part("audio", text if turn.heard else None)
+            self._commit_item(Item(turn.item_id, role="user", content=(part,)))
         if turn.error is not None:
-            self.tell(told.TranscriptFailed(item.id, turn.error))
+            self.tell(told.TranscriptFailed(turn.item_id, turn.error))
             self.tell(told.Failed(turn.error))
             return "failed"
         assert turn.heard is not None
-        self.tell(told.TranscriptDone(item.id, text, turn.heard.audio_s))
+        self.tell(told.TranscriptDone(turn.item_id, text, turn.heard.audio_s))
         if turn.committed:
             return "said"
         self._answer(turn)
@@ -501,6 +561,11 @@ class Conversation:
         self.tell(told.ItemDone(item, previous))
 
     # Audio, by the client's word
+
+    @property
+    def hears_speech(self) -> bool:
+        """Whether a turn is being said."""
+        return self._turn is not None
 
     def commit(self) -> None:
         """Make an item of the audio that waits. BadRequest if there is next to none."""
@@ -516,7 +581,7 @@ class Conversation:
         self._take_back(turn)
         if turn.told:
             self.tell(told.UserStopped(turn.item_id, end_ms))
-        turn.committed = True
+        turn.committed, turn.is_echo = True, False
         self._commit_item(Item(turn.item_id, role="user", content=(Part("audio"),)))
         self._end_turn(turn, end_ms)
         self._empty_buffer()
@@ -538,6 +603,7 @@ class Conversation:
 
     def _speak_into_silence(self) -> None:
         if self._turn is not None or self._ended or self._is_answering:
+            self._detector.restart_timeout()
             return
         item = Item(self.new_id("item"), role="user", content=(Part("audio", ""),))
         limit_ms = self._detector.config.idle_timeout_ms or 0
@@ -555,7 +621,7 @@ class Conversation:
 
     def end_item(self, item: Item) -> None:
         self.history.put(item)
-        self.tell(told.ItemDone(item, None))
+        self.tell(told.ItemDone(item, self.history.before(item.id)))
 
     def create_item(self, item: Item, after: str | None = None, samples: Samples | None = None) -> None:
         """Add an item of the client's, whose text is to be heard in `samples`, if given. BadRequest as `History.add`."""
@@ -578,9 +644,8 @@ class Conversation:
         spoken = self.history.spoken(self.history.get(id).id)
         if spoken is None:
             raise BadRequest("Only the audio of an assistant's message can be truncated.", param="item_id")
-        at_ms = min(max(0, audio_end_ms), round(spoken.sent_s * 1000))
-        self.history.cut(id, at_ms / 1000)
-        self.tell(told.ItemTruncated(id, at_ms))
+        self.history.cut(id, audio_end_ms / 1000)
+        self.tell(told.ItemTruncated(id, min(max(0, audio_end_ms), round(spoken.sent_s * 1000))))
 
     # Responses
 
@@ -592,7 +657,8 @@ class Conversation:
     def respond(self, ask: Ask) -> None:
         """What a client asks for. BadRequest if there is an active response.
 
-        While the human speaks, or is being transcribed, it waits: it will answer that too.
+        While the human speaks, or is being transcribed, it waits: it will answer that too. And while something is still
+        being spoken that a function was called after.
         """
         if not ask.kept:
             if len(self._side) >= MAX_SIDE_RESPONSES:
@@ -602,7 +668,8 @@ class Conversation:
                 )
             self._begin_response(ask, self._messages(ask), Clock())
             return
-        if self._active is not None or self._deferred is not None:
+        busy = self._active is not None and not self._active.awaits_outputs
+        if busy or self._deferred is not None:
             active = f" ({self._active.id})" if self._active else ""
             raise BadRequest(
                 f"Conversation already has an active response in progress{active}. Wait until the response is "
@@ -626,9 +693,38 @@ class Conversation:
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
             )
         self._active = None
+        self._sayings.clear()
         active.stop()
         active.close("client_cancelled")
         self._answer_deferred()
+
+    def say(self, text: str) -> None:
+        """Have this spoken as it is, at once: what the agent was saying is cut off, unless it was told to say that too.
+
+        BadRequest if too many texts wait, TooLarge if it is too long. What has nothing to say is ignored.
+        """
+        if not text.strip():
+            return
+        if len(text) > MAX_STREAMED_CHARS:
+            raise TooLarge(f"The text has more than {MAX_STREAMED_CHARS} characters: say it in parts.")
+        ask = Ask(self.config, verbatim=text)
+        if not self._verbatim:
+            self.interrupt()
+        if self._active is None:
+            self._begin_response(ask, [], Clock())
+        elif len(self._sayings) < MAX_SAYINGS:
+            self._sayings.append(ask)
+        else:
+            raise BadRequest(f"{MAX_SAYINGS} texts are already waiting to be said; send this one later.")
+
+    def interrupt(self) -> None:
+        """Make the agent fall silent."""
+        speaks = self._is_answering
+        stopped = self._silence()
+        if speaks:
+            self.tell(told.OutputCleared())
+        if stopped is not None:
+            stopped.close("client_cancelled")
 
     def silence(self) -> None:
         """The client has stopped playing: what was not heard by now never will be."""
@@ -675,8 +771,12 @@ class Conversation:
         if not ask.kept:
             self._side.add(response)
         elif not draft:
-            self._active = response
+            self._activate(response)
         return response
+
+    def _activate(self, response: Response) -> None:
+        self._active = response
+        self._verbatim = response.ask.verbatim is not None
 
     async def _room_for_answer(self) -> None:
         """Nothing of an answer that was not begun to be heard is sent while it is unclear whether the human goes on."""
@@ -700,9 +800,8 @@ class Conversation:
             return
         assert turn.heard is not None
         ask = Ask(self.config)
-        turn.draft = self._begin_response(
-            ask, self._messages(ask, turn.heard.text.strip()), turn.clock, draft=True
-        )
+        turn.prompt = self._messages(ask, turn.heard.text.strip())
+        turn.draft = self._begin_response(ask, turn.prompt, turn.clock, draft=True)
 
     def _answer(self, turn: _Turn) -> None:
         """Answer a turn that is an item by now."""
@@ -716,8 +815,9 @@ class Conversation:
             and self._active is None
             and self._deferred is None
             and draft.ask.config == self.config
+            and turn.prompt == self._messages(draft.ask)  # the client may have changed an item meanwhile
         ):
-            self._active = draft
+            self._activate(draft)
             draft.release()
             return
         if draft is not None:
@@ -744,11 +844,15 @@ class Conversation:
         self._side.discard(response)
         if self._active is response:
             self._active = None
-            self._answer_deferred()
+            if self._sayings:
+                self._begin_response(self._sayings.popleft(), [], Clock())
+            else:
+                self._answer_deferred()
 
     def _silence(self) -> Response | None:
         """Stop what the agent is saying, and note what was heard of it; the response that was stopped, if one was."""
         active, self._active = self._active, None
+        self._sayings.clear()
         if active is not None:
             active.stop()
         self._cut_playing()

@@ -45,6 +45,7 @@ class Ask:
     input: tuple[Item, ...] | None = None  # instead of the conversation so far
     kept: bool = True  # the answer becomes part of the conversation
     metadata: Mapping[str, str] | None = None  # the client's
+    verbatim: str | None = None  # the answer itself: it is spoken as it is, and no language model is asked
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ class TranscriptDone:
 class TranscriptFailed:
     item_id: str
     error: OrpheusError
+
+
+@dataclass(frozen=True)
+class OutputCleared:
+    """What was not heard of the agent by now is not to be: its player is to be emptied."""
 
 
 # Items
@@ -255,6 +261,7 @@ Event = (
     | TranscriptAdded
     | TranscriptDone
     | TranscriptFailed
+    | OutputCleared
     | ItemAdded
     | ItemDone
     | ItemTruncated

@@ -30,7 +30,7 @@ from orpheus.http.responses import retry_after_s
 from orpheus.redaction import address, redacted
 from orpheus.settings import Settings, endpoint
 from orpheus.tts.encode import to_int16, wav_header
-from orpheus.voices import languages_of
+from orpheus.voices import voices_of
 
 SILENCE_S = (
     4.0  # appended to what is heard: with less, Whisper repeats itself (word errors 0.02 to 0.12; 0.9 at 1 s)
@@ -70,6 +70,9 @@ class Heard:
     text: str
     audio_s: float
     took_s: float
+    likely: float | None = (
+        None  # mean log probability of a token, where the recognizer is least sure; None: not known
+    )
 
 
 class Recognizer(Protocol):
@@ -96,7 +99,7 @@ class Recognizer(Protocol):
 def load_recognizer(settings: Settings) -> Recognizer:
     """The recognizer that the settings name. Blocks for a second where it is embedded. SetupError without [agent]."""
     if settings.stt_url is None:
-        languages = languages_of(weights.model_name(settings))
+        languages = voices_of(weights.model_name(settings), settings.own_voices).languages
         return WhisperRecognizer.load(languages, workers=settings.cpu_threads)
     key = settings.stt_api_key.get_secret_value() if settings.stt_api_key else None
     return RemoteRecognizer(settings.stt_url, settings.stt_model, key)
@@ -127,7 +130,7 @@ class WhisperRecognizer:
         unwanted = threading.Event()
         call = self._threads.submit(self._whisper.transcribe, samples, language, prompt, unwanted)
         try:
-            text = await asyncio.wrap_future(
+            text, likely = await asyncio.wrap_future(
                 call
             )  # cancelling this removes a call that still waits for a thread
         except asyncio.CancelledError:
@@ -138,7 +141,7 @@ class WhisperRecognizer:
             raise in_a_sentence(error) from error
         finally:
             unwanted.set()  # one that runs ends after the window it is at, within a second
-        return Heard(text, len(samples) / SAMPLE_RATE, time.monotonic() - began_s)
+        return Heard(text, len(samples) / SAMPLE_RATE, time.monotonic() - began_s, likely)
 
     async def warm_up(self) -> None:
         await self.transcribe(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
@@ -166,7 +169,9 @@ class _Whisper:
         self._whisper = model(
             "base", device="cpu", compute_type="int8", cpu_threads=1, num_workers=workers, files=parts
         )
-        self._languages = languages
+        # A voice may speak what Whisper does not hear: then it tells which of its own it is.
+        known = tuple(language for language in languages if language in self._whisper.supported_languages)
+        self._languages = known or tuple(self._whisper.supported_languages)
         tokenizer: Any = Tokenizer
         self._tokenizer: Any = lambda language: tokenizer(
             self._whisper.hf_tokenizer, True, task="transcribe", language=language
@@ -174,18 +179,19 @@ class _Whisper:
 
     def transcribe(
         self, samples: Samples, language: str | None, prompt: str | None, unwanted: threading.Event
-    ) -> str:
-        """The words, window after window; of no use, and so not finished, once it is unwanted."""
-        if loudness(samples) < QUIETEST:
-            return ""
+    ) -> tuple[str, float]:
+        """The words, window after window, and how likely the least likely window is; not finished once unwanted."""
         said: list[str] = []
-        for window in windows(samples):
+        likely = 0.0
+        for window in windows(samples) if loudness(samples) >= QUIETEST else ():
             if unwanted.is_set():
                 break
-            said.append(self._window(window, language, prompt))
-        return " ".join(filter(None, said))
+            text, of_window = self._window(window, language, prompt)
+            said.append(text)
+            likely = min(likely, of_window)
+        return " ".join(filter(None, said)), likely
 
-    def _window(self, samples: Samples, language: str | None, prompt: str | None) -> str:
+    def _window(self, samples: Samples, language: str | None, prompt: str | None) -> tuple[str, float]:
         import ctranslate2
 
         heard = np.append(samples, np.zeros(int(SILENCE_S * SAMPLE_RATE), np.float32))
@@ -217,7 +223,8 @@ class _Whisper:
         )
         (tokens,), (likely,) = found.sequences_ids, found.scores
         text = tokenizer.decode(tokens)
-        return said_of(without_loop(text) if len(tokens) >= most else text, found.no_speech_prob, likely)
+        text = said_of(without_loop(text) if len(tokens) >= most else text, found.no_speech_prob, likely)
+        return text, likely
 
     def _guess(self, model: Any, seen: Any) -> str:
         """The likeliest of our languages."""

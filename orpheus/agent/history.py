@@ -115,8 +115,13 @@ class History:
         return id in self._items
 
     @property
-    def last_id(self) -> str | None:
-        return self._order[-1] if self._order else None
+    def last(self) -> Item | None:
+        return self._items[self._order[-1]] if self._order else None
+
+    def before(self, id: str) -> str | None:
+        """The id of the item before this one; None if it is the first, or forgotten."""
+        index = self._order.index(id) if id in self._items else 0
+        return self._order[index - 1] if index else None
 
     def add(self, item: Item, after: str | None = None, spoken: Spoken | None = None) -> str | None:
         """Add an item at the end, after the item `after`, or first if that is "root"; the id of the one before it.
@@ -144,7 +149,7 @@ class History:
             self._spoken[item.id] = spoken
         while len(self._order) > 1 and (len(self._order) > MAX_ITEMS or self._chars > MAX_CHARS):
             self._forget(self._order[0])
-        return self._order[index - 1] if 0 < index <= len(self._order) else None
+        return self.before(item.id)
 
     def get(self, id: str) -> Item:
         """The item as it was heard. BadRequest if there is none."""
@@ -161,6 +166,16 @@ class History:
         if item.id in self._items:
             self._chars += item.chars - self._items[item.id].chars
             self._items[item.id] = item
+
+    def transcribe(self, id: str, text: str) -> None:
+        """Set what is heard in the audio of an item that has no transcript yet, unless it was deleted meanwhile."""
+        if id in self._items:
+            item, said = self._items[id], iter((text,))
+            parts = (
+                replace(part, text=next(said, "")) if part.kind == "audio" and part.text is None else part
+                for part in item.content
+            )
+            self.put(replace(item, content=tuple(parts)))
 
     def cut(self, id: str, at_s: float) -> Item:
         """The item, of which only the first `at_s` seconds were heard; beyond its end is at its end."""

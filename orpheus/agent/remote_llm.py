@@ -20,6 +20,7 @@ import httpx
 
 from orpheus.agent.thoughts import Finished, FinishReason, Message, TextDelta, Thought, ToolCallDelta
 from orpheus.errors import OrpheusError, SetupError, UpstreamError
+from orpheus.http.cold_start import send_when_awake
 from orpheus.http.refusals import MAX_SAID_CHARS, message_in, sentence_of, start_of
 from orpheus.http.sse import read_events
 from orpheus.logs import request_id
@@ -68,6 +69,7 @@ class RemoteThinker:
         hosts = (at.netloc.decode(), *((at.host,) if "." in at.host else ()))  # not "llm", which is a word
         self._whereabouts = (self._url, *hosts)
         self._model = settings.llm_model
+        self._cold_wait_s = settings.cold_wait_s
         self._refused: frozenset[str] = frozenset()  # of _IF_REFUSED, learnt from the server
         key = settings.llm_api_key
         if key and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
@@ -173,8 +175,7 @@ class RemoteThinker:
             content=json.dumps(body),  # ASCII, whatever was said
             headers=headers | {"Content-Type": "application/json"},
         )
-        async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
-            return await self._client.send(request, stream=True)
+        return await send_when_awake(self._client, request, self._cold_wait_s, FIRST_TOKEN_TIMEOUT_S)
 
     async def _model_name(self) -> str:
         """The model to ask for: the setting, or the only one that the server lists."""

@@ -23,7 +23,6 @@ from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import SpeechService
 from orpheus.server.utterance_queue import Audio, Event, UtteranceFailed, UtteranceQueue, WordStarted
 from orpheus.tasks import cancel_and_wait
-from orpheus.voices import find_voice
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +141,11 @@ class Response:
     def is_draft(self) -> bool:
         return self._held is not None
 
+    @property
+    def awaits_outputs(self) -> bool:
+        """Whether all that is left is to be spoken, and functions were called: who ran them goes on from there."""
+        return bool(self._calls) and all(call.done for call in self._calls.values())
+
     def state(self, status: ResponseStatus = "in_progress", reason: str | None = None) -> ResponseState:
         finished = self._finished
         return ResponseState(
@@ -170,7 +174,7 @@ class Response:
 
     def close(self, reason: str) -> None:
         """After `stop`: tell how far it came."""
-        if self._spoken.cut_s is None:  # of what was not spoken, nothing was heard
+        if self._speaks and self._spoken.cut_s is None:  # of what was not spoken, nothing was heard
             self._spoken.cut(self._spoken.sent_s)
         self._end_outputs("incomplete")
         self._teller.tell(told.ResponseDone(self.state("cancelled", reason)))
@@ -192,6 +196,9 @@ class Response:
         try:
             if self._speaks:
                 await self._service.loaded()
+            if self.ask.verbatim is not None:
+                self._say(self.ask.verbatim)
+                return
             answer = self._thinker.answer(
                 messages,
                 tools=config.tools,
@@ -217,8 +224,9 @@ class Response:
         except OrpheusError as error:
             log.warning("the language model failed: %s", error)
             self._fail("llm", error)
-            language = find_voice(config.voice, self._service.languages).language
-            self._say(f"{' ' if self._spoken.text else ''}{APOLOGIES[language]}")
+            language = self._service.voices.find(config.voice).language
+            apology = APOLOGIES.get(language, APOLOGIES["en"])
+            self._say(f"{' ' if self._spoken.text else ''}{apology}")
 
     def _say(self, text: str) -> None:
         if not text:
@@ -375,6 +383,8 @@ class Response:
 
     def _timings(self) -> Timings:
         clock = self.clock
+        if self.ask.verbatim is not None:
+            return Timings()
         return Timings(
             vad_ms=clock.vad_ms,
             stt_ms=clock.stt_ms,

@@ -11,7 +11,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from orpheus.agent.audio import read_audio
 from orpheus.agent.hear import Recognizer
@@ -29,12 +30,10 @@ from orpheus.errors import BadRequest, EngineError, OrpheusError, TooLarge, Upst
 from orpheus.http.body_limit import SPEECH_TO_SPEECH
 from orpheus.http.responses import GeneratorResponse, first_complaint, while_connected
 from orpheus.server import request_context
-from orpheus.server.admission import Admission
 from orpheus.server.openai import NO_BUFFERING
 from orpheus.server.openapi import audio
 from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
-from orpheus.settings import Settings
 from orpheus.tasks import cancel_and_wait
 from orpheus.text.streaming import StreamingSegmenter
 from orpheus.tts.encode import CONTENT_TYPES
@@ -136,9 +135,11 @@ class Exchange:
             Message("system", self._request.instructions or INSTRUCTIONS),
             Message("user", self.transcript),
         ]
+        # A seed asks for the same again, which an LLM gives only where it chooses nothing.
+        temperature = None if self._request.seed is None else 0.0
         context = request_context.current.get()
         try:
-            async with aclosing(self._thinker.answer(messages)) as thoughts:
+            async with aclosing(self._thinker.answer(messages, temperature=temperature)) as thoughts:
                 async for thought in thoughts:
                     if not isinstance(thought, TextDelta):
                         continue
@@ -173,29 +174,41 @@ def routes(
     service: SpeechService,
     recognizer: Callable[[], Recognizer],
     thinker: Callable[[], Thinker],
-    settings: Settings,
+    admitted: Callable[[], AbstractContextManager[None]],
 ) -> APIRouter:
-    """`recognizer` and `thinker` raise NotReady while theirs loads."""
+    """`recognizer` and `thinker` raise NotReady while theirs loads, `admitted` AtCapacity while the agent is full."""
     router = APIRouter()
-    # As many recordings at once as the server speaks: each is held in memory while it is heard.
-    calls = Admission(settings.max_requests, settings.drain_s)
 
     @router.post(SPEECH_TO_SPEECH, response_class=Response, responses=audio(), openapi_extra=_BODY)
     async def speech_to_speech(request: Request) -> Response:
         """Answer a recording with speech; audio is sent while it is generated."""
         service.admission.check_open()
         service.admission.check_room()
-        with calls.admitted():
+        async with AsyncExitStack() as held:
+            held.enter_context(admitted())
             try:
                 recording, fields = await _read(request)
                 asked = read_request(fields)
                 exchange = Exchange(service, recognizer(), thinker(), asked)
                 answering = _answer(exchange, recording, events=asked.stream_format == "sse")
-                return await while_connected(request.receive, answering)
+                response = await while_connected(request.receive, answering)
             except ClientDisconnect:
                 return Response(status_code=499)  # never sent: the client is gone
+            if isinstance(response, _Streamed):
+                response.held = held.pop_all()
+            return response
 
     return router
+
+
+class _Streamed(GeneratorResponse):
+    """Keeps its place until it is over, however that comes."""
+
+    held: AsyncExitStack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self.held:
+            await super().__call__(scope, receive, send)
 
 
 async def _read(request: Request) -> tuple[bytes, dict[str, str]]:
@@ -252,8 +265,8 @@ async def _answer(exchange: Exchange, recording: bytes, *, events: bool) -> Resp
         return Response(first, media_type=CONTENT_TYPES[params.format], headers=headers)
     stream = _with_first(first, speech)
     if events:
-        return GeneratorResponse(_events(exchange, stream), media_type="text/event-stream", headers=headers)
-    return GeneratorResponse(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
+        return _Streamed(_events(exchange, stream), media_type="text/event-stream", headers=headers)
+    return _Streamed(stream, media_type=CONTENT_TYPES[params.format], headers=headers)
 
 
 async def _with_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

@@ -237,13 +237,19 @@ def is_backchannel(text: str) -> bool:
     return 0 < len(units) <= _MOST_UNITS
 
 
+def is_murmur_text(text: str) -> bool:
+    """Whether this is no word at all ("hmm", "uh-huh"), but a sound one also makes to oneself."""
+    units = _units(text)
+    return bool(units) and all(_MURMUR.fullmatch(unit) for unit in units)
+
+
 _MOST_UNITS = 6  # "yeah, yeah, yeah": more is a speech
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 _UNIT = re.compile(
     r"[\u3400-\u9fff]|(?:(?![\u3400-\u9fff])[^\W_]|[\u0900-\u0963\u0966-\u097f])+(?:['’](?:(?![\u3400-\u9fff])[^\W_])+)*"
 )
-# mm, mhm, hmm, uh-huh, aha, ah, oh: however long, and however a recognizer spells them
-_MURMUR = re.compile(r"m+h*m*|h+m+|mm*h+|u+[hm]+|hu+[hm]+|a+h+a*|o+h+|e+h+|a+ha+|ä+h+m*|aj[aá]|h?u+m+")
+# mm, n, mhm, hmm, uh-huh, aha, ah, oh: however long, and however a recognizer spells them
+_MURMUR = re.compile(r"m+h*m*|n+|h+m+|mm*h+|u+[hm]+|hu+[hm]+|a+h+a*|o+h+|e+h+|a+ha+|ä+h+m*|aj[aá]|h?u+m+")
 _BACKCHANNELS = frozenset(
     phrase.strip()
     for line in (

@@ -1,4 +1,4 @@
-"""What `deploy_orpheus_modal.py` asks of Modal: check the token and the Secret; deploy, fill, find and stop a tier.
+"""What `deploy_orpheus_modal.py` asks of Modal: check the token and the Secret; deploy, fill, find and stop an app.
 
 Every failure is a DeployError that says what to do.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -27,15 +27,21 @@ from orpheus.deploy.errors import (
     Unreachable,
 )
 from orpheus.deploy.settings import (
+    AGENT_APP,
+    AGENT_CLASS,
+    API_KEYS,
     AUTH_SECRET,
+    HF_SECRET,
     LLAMA_APP,
     LLAMA_SERVER,
+    LLM_APP,
+    LLM_SERVER,
     PROXY_KEYS,
     SPEECH_APP,
     SPEECH_CLASS,
 )
 from orpheus.errors import OrpheusError
-from orpheus.settings import Settings
+from orpheus.settings import Settings, setting_name
 
 CHECK_S = 15.0  # the client itself gives up only after a minute
 
@@ -46,11 +52,15 @@ Strategy = Literal["rolling", "recreate"]
 class Tier:
     name: str  # as in --only
     app: str
-    module: str  # the script at the root
+    module: str  # which defines it
+    what: str  # the class in it that serves
+    is_server: bool  # a Modal Server, and otherwise a web function `web`
 
 
-LLAMA = Tier("llama", LLAMA_APP, "orpheus_llama_modal")
-SPEECH = Tier("speech", SPEECH_APP, "orpheus_fastapi_modal")
+LLAMA = Tier("llama", LLAMA_APP, "orpheus_llama_modal", LLAMA_SERVER, is_server=True)
+SPEECH = Tier("speech", SPEECH_APP, "orpheus_fastapi_modal", SPEECH_CLASS, is_server=False)
+LLM = Tier("llm", LLM_APP, "orpheus.deploy.llm_app", LLM_SERVER, is_server=True)
+AGENT = Tier("agent", AGENT_APP, "orpheus.deploy.speech_to_speech", AGENT_CLASS, is_server=False)
 
 
 def check_token(within_s: float = CHECK_S) -> None:
@@ -69,40 +79,76 @@ def check_token(within_s: float = CHECK_S) -> None:
             ) from error
 
 
-def ensure_auth_secret(settings: Settings, environment: str | None) -> str:
-    """Make the Secret with the proxy token from this machine's settings unless it exists. Returns what was done."""
+def ensure_auth_secret(settings: Settings, environment: str | None, keys: Sequence[str]) -> str:
+    """Make the Secret with `keys` from this machine's settings unless it has them. Returns what was done."""
     with clear_errors(DeployFailed, f"The Secret {AUTH_SECRET} cannot be looked up"):
         try:
             modal.Secret.from_name(
-                AUTH_SECRET, required_keys=PROXY_KEYS, environment_name=environment
+                AUTH_SECRET, required_keys=list(keys), environment_name=environment
             ).hydrate()
             return f"Secret {AUTH_SECRET} exists"
         except NotFoundError as error:
             if AUTH_SECRET not in str(error):  # the environment is missing, not the Secret
                 raise
-        except InvalidError:  # it lacks a key
-            pass
-    if not settings.proxy_headers:
-        option = f" --env {environment}" if environment else ""
-        raise SecretMissing(
-            f"The Secret {AUTH_SECRET} with {' and '.join(PROXY_KEYS)} does not exist. Create a proxy token with\n"
-            f"    modal workspace proxy-tokens create\n"
-            f"and store it with\n"
-            f"    modal secret create {AUTH_SECRET}{option} --force {PROXY_KEYS[0]}=wk-… {PROXY_KEYS[1]}=ws-…\n"
-            f"or put both into .env and run this again. ORPHEUS_API_KEYS can be stored with them."
-        )
-    values = dict(zip(PROXY_KEYS, settings.proxy_headers.values(), strict=True))
-    if settings.api_keys:
-        values["ORPHEUS_API_KEYS"] = settings.api_keys.get_secret_value()
+            exists = False
+        except InvalidError:  # it lacks a key; its others cannot be read, so it is not replaced from here
+            exists = True
+    values = _auth_values(settings)
+    if exists or any(key not in values for key in keys):
+        raise SecretMissing(_how_to_store(keys, environment, exists))
     with clear_errors(DeployFailed, f"The Secret {AUTH_SECRET} was not created"):
         modal.Secret.objects.create(AUTH_SECRET, values, environment_name=environment)
     return f"Secret {AUTH_SECRET} created with {', '.join(values)} as set here"
 
 
+def _auth_values(settings: Settings) -> dict[str, str]:
+    """What is set here of what the Secret may hold."""
+    values = dict(zip(PROXY_KEYS, settings.proxy_headers.values(), strict=False))
+    for field in ("api_keys", "llm_api_key", "stt_api_key"):
+        if (secret := getattr(settings, field)) is not None:
+            values[setting_name(field)] = secret.get_secret_value()
+    return values
+
+
+def _how_to_store(keys: Sequence[str], environment: str | None, exists: bool) -> str:
+    option = f" --env {environment}" if environment else ""
+    example = dict(zip(PROXY_KEYS, ("wk-…", "ws-…"), strict=True)) | {API_KEYS: "KEY"}
+    lines = [
+        f"The Secret {AUTH_SECRET} lacks one of {' and '.join(keys)}, and what it holds cannot be read from here."
+        if exists
+        else f"The Secret {AUTH_SECRET} with {' and '.join(keys)} does not exist."
+    ]
+    if PROXY_KEYS[0] in keys:
+        lines += ["Create a proxy token with", "    modal workspace proxy-tokens create"]
+    if API_KEYS in keys:
+        lines += ["Think of a key that callers of the agent send, for example", "    openssl rand -hex 24"]
+    lines += [
+        "and store all of it with" if len(lines) > 1 else "Store it with",
+        f"    modal secret create {AUTH_SECRET}{option} --force {' '.join(f'{key}={example[key]}' for key in keys)}",
+    ]
+    if not exists:
+        lines.append("or put it into .env and run this again.")
+    if API_KEYS not in keys:
+        lines[-1] += f" {API_KEYS} can be stored with it."
+    return "\n".join(lines)
+
+
+def find_hf_secret(environment: str | None) -> str | None:
+    """The name of the Secret with HF_TOKEN, if there is one."""
+    with clear_errors(DeployFailed, f"The Secret {HF_SECRET} cannot be looked up"):
+        try:
+            modal.Secret.from_name(
+                HF_SECRET, required_keys=["HF_TOKEN"], environment_name=environment
+            ).hydrate()
+        except (NotFoundError, InvalidError):
+            return None
+    return HF_SECRET
+
+
 def deploy(
     tier: Tier, environment: str | None, strategy: Strategy, *, min_containers: int | None = None
 ) -> None:
-    """Deploy what the tier's script defines, with Modal's own progress on the terminal.
+    """Deploy what the tier's module defines, with Modal's own progress on the terminal.
 
     `min_containers` stands in for ORPHEUS_MIN_CONTAINERS.
     """
@@ -145,11 +191,11 @@ def fetch_weights(tier: Tier, environment: str | None) -> str:
 def url(tier: Tier, environment: str | None) -> str:
     """The URL of a deployed tier."""
     with clear_errors(NotDeployed, f"{tier.app} has no URL, deploy it first"):
-        if tier is LLAMA:
-            found = modal.Server.from_name(tier.app, LLAMA_SERVER, environment_name=environment).get_url()
+        if tier.is_server:
+            found = modal.Server.from_name(tier.app, tier.what, environment_name=environment).get_url()
         else:
-            speech = modal.Cls.from_name(tier.app, SPEECH_CLASS, environment_name=environment)
-            found = speech().web.get_web_url()
+            served = modal.Cls.from_name(tier.app, tier.what, environment_name=environment)
+            found = served().web.get_web_url()
     if not found:
         raise NotDeployed(f"{tier.app} has no URL: deploy it again.")
     return str(found)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from orpheus.deploy.modal_api import LLAMA, SPEECH, Tier
+from orpheus.deploy.modal_api import AGENT, LLAMA, LLM, SPEECH, Tier
 from orpheus.deploy.prices import PRICED, hourly_usd
 from orpheus.deploy.settings import (
+    AGENT_APP,
+    AGENT_CORES,
     AUTH_SECRET,
     CORES,
+    LLM_MEMORY_GIB,
     MEMORY_GIB,
+    SINGLE_CORES,
+    SINGLE_GPU,
+    SINGLE_MEMORY_GIB,
     VOLUME,
     Deployment,
+    Sizes,
+    agent_environment,
+    agent_sizes,
     container_environment,
     llama_sizes,
+    llm_sizes,
     speech_sizes,
 )
 from orpheus.redaction import redacted
@@ -21,6 +32,34 @@ from orpheus.settings import load_settings
 
 PROXY = ' -H "Modal-Key: $ORPHEUS_PROXY_KEY" -H "Modal-Secret: $ORPHEUS_PROXY_SECRET"'
 KEY = ' -H "x-api-key: $ORPHEUS_API_KEY"'
+TOKEN_ONLY = "behind a proxy token"
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of an app."""
+
+    gpu: str
+    cores: int
+    memory_gib: int
+    sizes: Sizes
+    access: str
+    of: str = "requests"  # what the sizes count
+
+
+def container(tier: Tier, deployment: Deployment) -> Container:
+    """What the definition of an app asks for."""
+    if tier is LLAMA:
+        return Container(deployment.gpu_llama, CORES, MEMORY_GIB, llama_sizes(), TOKEN_ONLY)
+    if tier is SPEECH:
+        access = "open to everybody: set ORPHEUS_API_KEYS" if deployment.open_speech else TOKEN_ONLY
+        return Container(deployment.gpu_speech, CORES, MEMORY_GIB, speech_sizes(), access)
+    if tier is LLM:
+        return Container(deployment.gpu_llm, CORES, LLM_MEMORY_GIB, llm_sizes(), TOKEN_ONLY)
+    gpu, cores, memory_gib = deployment.gpu_speech, AGENT_CORES, MEMORY_GIB
+    if deployment.single:
+        gpu, cores, memory_gib = SINGLE_GPU, SINGLE_CORES, SINGLE_MEMORY_GIB
+    return Container(gpu, cores, memory_gib, agent_sizes(), "for whoever has an API key", "conversations")
 
 
 def plan(deployment: Deployment, tiers: Sequence[Tier], environment: str | None, strategy: str) -> str:
@@ -29,29 +68,24 @@ def plan(deployment: Deployment, tiers: Sequence[Tier], environment: str | None,
     lines = []
     prices = {}
     for tier in tiers:
-        gpu, sizes, is_open = (
-            (deployment.gpu_llama, llama_sizes(), False)
-            if tier is LLAMA
-            else (deployment.gpu_speech, speech_sizes(), deployment.open_speech)
-        )
-        prices[tier.app] = hourly_usd(gpu, CORES, MEMORY_GIB, deployment.region)
+        one = container(tier, deployment)
+        prices[tier.app] = hourly_usd(one.gpu, one.cores, one.memory_gib, deployment.region)
         lines.append(
-            f"  {tier.app:<20} {gpu}, {CORES} cores, {MEMORY_GIB} GiB; {least} to {most} containers, another from "
-            f"{sizes.target} requests in one, at most {sizes.most}; gone after {idle_s / 60:g} idle minutes; "
-            + ("open to everybody: set ORPHEUS_API_KEYS" if is_open else "behind a proxy token")
+            f"  {tier.app:<20} {one.gpu}, {one.cores} cores, {one.memory_gib} GiB; {least} to {most} containers, "
+            f"another from {one.sizes.target} {one.of} in one, at most {one.sizes.most}; gone after {idle_s / 60:g} "
+            f"idle minutes; {one.access}"
         )
     hour = sum(prices.values())
+    settings = agent_environment if AGENT in tiers or LLM in tiers else container_environment
+    hf_token = deployment.hf_secret or ("HF_TOKEN" if load_settings().hf_token else None)
     return "\n".join(
         [
             f"Environment {environment or 'of the profile'}, strategy {strategy}, "
             f"region: {deployment.region or 'wherever a GPU is free'}.",
             *lines,
-            f"  Volume {VOLUME}, Secret {AUTH_SECRET}" + (", HF_TOKEN" if load_settings().hf_token else ""),
+            f"  Volume {VOLUME}, Secret {AUTH_SECRET}" + (f", {hf_token}" if hf_token else ""),
             "Settings of the containers:",
-            *(
-                f"  {name}={redacted(value)}"
-                for name, value in sorted(container_environment(deployment).items())
-            ),
+            *(f"  {name}={redacted(value)}" for name, value in sorted(settings(deployment).items())),
             f"Price by modal.com/pricing as read {PRICED}, US dollars an hour:",
             *(f"  one {app}: {price:.2f}" for app, price in prices.items()),
             f"  idle: {least * hour:.2f} ({least} containers of each)",
@@ -77,6 +111,15 @@ def where(deployment: Deployment, urls: Mapping[str, str]) -> str:
             "speech": f"{post} -d '{body}}}' -o hello.mp3",
             "streaming": f"""{post} -N -d '{body}, "stream_format": "sse"}}'""",
             "WebSocket": f"python clients/websocket_stream.py Hello. --url {speech}",
+        }
+    if llm := urls.get(LLM.name):
+        commands["LLM"] = f"curl {llm}/v1/models{PROXY}"
+    if agent := urls.get(AGENT.name):
+        commands |= {
+            "agent": f"curl {agent}/ready{KEY}",
+            "a turn": f'python clients/realtime.py --text "What is the capital of France?" --url {agent}',
+            "recording": f"modal run -m orpheus.deploy.speech_to_speech --audio question.wav  # or from_name({AGENT_APP!r}, …)",
+            "talk": f"{agent}/ in a browser, with an API key",
         }
     return "\n".join(
         [

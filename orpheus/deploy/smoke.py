@@ -1,4 +1,4 @@
-"""Send requests to a deployed tier from this machine, cold and warm, and print how long each took.
+"""Send requests to a deployed app from this machine, cold and warm, and print how long each took.
 
 Every failure is a SmokeFailed that quotes the answer.
 """
@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import threading
 import time
 import wave
 from array import array
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
 
+from orpheus.agent import stages
 from orpheus.deploy.errors import SmokeFailed
 from orpheus.deploy.llama import one_frame
 from orpheus.deploy.settings import container_environment, load_deployment
@@ -25,12 +31,16 @@ from orpheus.http.sse import iter_events
 from orpheus.settings import load_settings
 
 SENTENCE = "Hello, I am Orpheus, and I speak from far away."
+QUESTION = "What is the capital of France?"
 WAIT_S = 600  # a cold start loads everything
 POLL_S = 0.25
 SILENCE = 300  # of 32767: a recording whose loudest sample is below this is silent
 SHORTEST_S = 0.5
 RATE = 24_000
 MOST_EVENT_BYTES = 1 << 24
+PIECE_S = 0.1  # of a recording, in one message, as a microphone sends it
+QUIET_S = 1.5  # after it: what ends a turn
+TURN_S = 180.0  # for all of one; the LLM may have to start
 
 
 def try_llama(url: str | None) -> None:
@@ -61,6 +71,64 @@ def try_speech(url: str | None, text: str = SENTENCE, out: str = "hello.wav") ->
     print(
         f"warm: first audio after {warm_s:.2f} s; {len(samples) / RATE:.1f} s of audio in {Path(out).resolve()}"
     )
+
+
+def try_agent(url: str) -> None:
+    """Hold one turn, with a question in the agent's own voice, and print its stages."""
+    print(f"Asking {url} a question, aloud; it may have to start first.", flush=True)
+    print(f"start: {_start(f'{url}/ready')}", flush=True)
+    _, question = _speak(f"{url}/v1/audio/speech", QUESTION)
+    recording = question.tobytes() + bytes(2 * int(RATE * QUIET_S))
+    options: dict[str, Any] = {"additional_headers": load_settings().client_headers, "open_timeout": WAIT_S}
+    socket_url = url.replace("http", "ws", 1) + "/v1/realtime"
+    try:
+        with connect(socket_url, max_size=MOST_EVENT_BYTES, **options) as socket:
+            # Beside the reading, as a microphone does.
+            sending = threading.Thread(target=_send, args=[socket, recording], daemon=True)
+            sending.start()
+            lines, audio = _turn(socket, url)
+    except (OSError, WebSocketException, TimeoutError, ValueError, KeyError) as error:
+        raise SmokeFailed(f"{url} holds no conversation: {type(error).__name__}: {error}") from error
+    _check_loud(audio, url)
+    print("\n".join(lines))
+
+
+def _send(socket: ClientConnection, recording: bytes) -> None:
+    """At the pace of speech."""
+    step = 2 * int(RATE * PIECE_S)
+    with contextlib.suppress(WebSocketException):  # the reading side tells
+        for start in range(0, len(recording), step):
+            piece = base64.b64encode(recording[start : start + step]).decode()
+            socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": piece}))
+            time.sleep(PIECE_S)
+
+
+def _turn(socket: ClientConnection, url: str) -> tuple[list[str], array[int]]:
+    """Its stages, a line each, and the samples of the answer."""
+    deadline_s = time.monotonic() + TURN_S
+    transcript, audio = "", bytearray()
+    while True:
+        event = json.loads(socket.recv(max(0.0, deadline_s - time.monotonic())))
+        match event["type"]:
+            case "conversation.item.input_audio_transcription.completed":
+                transcript = event["transcript"]
+            case "response.output_audio.delta":
+                audio += base64.b64decode(event["delta"])
+            case "error":
+                raise SmokeFailed(f"{url} failed in the middle: {event['error']['message']}")
+            case "response.done":
+                response = event["response"]
+                if response["status"] == "cancelled":  # the question went on after a pause
+                    audio.clear()
+                    continue
+                if response["status"] != "completed":
+                    raise SmokeFailed(f"{url} did not answer: {response['status_details']}")
+                said = " ".join(
+                    part.get("transcript") or "" for item in response["output"] for part in item["content"]
+                )
+                return stages.turn(transcript, said.strip(), response["orpheus"]), array(
+                    "h", bytes(audio[: len(audio) // 2 * 2])
+                )
 
 
 def _start(url: str) -> str:
@@ -129,9 +197,13 @@ def _speak(url: str, text: str) -> tuple[float, array[int]]:
     except (httpx.HTTPError, ValueError) as error:
         raise SmokeFailed(f"{url} does not speak: {type(error).__name__}: {error}") from error
     samples = array("h", bytes(audio[: len(audio) // 2 * 2]))
+    _check_loud(samples, url)
+    return first_s, samples
+
+
+def _check_loud(samples: array[int], url: str) -> None:
     if len(samples) < SHORTEST_S * RATE or max(map(abs, samples)) < SILENCE:
         raise SmokeFailed(f"{url} answered with {len(samples) / RATE:.2f} s of audio, or with silence.")
-    return first_s, samples
 
 
 def _answer(client: httpx.Client, request: httpx.Request) -> httpx.Response:

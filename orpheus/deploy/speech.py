@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from orpheus.weights import find_codec
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from orpheus.server.service import SpeechService
+
 log = logging.getLogger(__name__)
 
 
@@ -36,19 +38,30 @@ def load_modules() -> None:
 
 def start() -> FastAPI:
     """The application, with its codec loaded. Raises SetupError or WeightsError."""
+    return build(load_settings(), "modal run orpheus_fastapi_modal.py::fetch_weights")
+
+
+def build(
+    settings: Settings,
+    fetch: str,
+    extend: Callable[[FastAPI, SpeechService], object] = lambda app, service: None,
+) -> FastAPI:
+    """`start` for any settings. `fetch` is the command that fetches the codec, `extend` adds to the application."""
     from orpheus.codec import Codec
+    from orpheus.deploy.sockets import SocketRules
     from orpheus.server.app import create_app
     from orpheus.server.service import SpeechService
 
-    settings = load_settings()
     logs.configure(settings)
     # First, so that its GPU starts while ours loads.
     threading.Thread(target=asyncio.run, args=[_wake_tier1(settings)], name="wake-tier1", daemon=True).start()
-    with in_volume("orpheus_fastapi_modal.py"):
+    with in_volume(fetch):
         folder = find_codec(settings)
     codec = Codec.load(folder, settings)
     service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda _: codec)
     app = create_app(service)
+    app.add_middleware(SocketRules)
+    extend(app, service)
     running = app.router.lifespan_context
 
     @asynccontextmanager
@@ -60,6 +73,21 @@ def start() -> FastAPI:
 
     app.router.lifespan_context = lifespan
     return app
+
+
+async def find_server(app: str, server: str, what: str, command: str, setting: str) -> str:
+    """The URL of a Modal Server. NotReady says how to deploy it; `what` begins its sentence."""
+    try:
+        url = await modal.Server.from_name(app, server).get_url.aio()
+    except modal.exception.NotFoundError as error:
+        raise NotReady(
+            f"{what}, the app {app}, is not deployed: run `{command}`, or set {setting} to another one."
+        ) from error
+    except modal.Error as error:
+        raise NotReady(f"Modal could not look up {what[0].lower()}{what[1:]}: {error}") from error
+    if not url:
+        raise NotReady(f"Modal has no URL for {app}: deploy it again.")
+    return str(url)
 
 
 class ModalTokenSource(HttpTokenSource):
@@ -90,18 +118,10 @@ class ModalTokenSource(HttpTokenSource):
     async def _look_up(self) -> None:
         if self._found:
             return
-        try:
-            url = await modal.Server.from_name(LLAMA_APP, LLAMA_SERVER).get_url.aio()
-        except modal.exception.NotFoundError as error:
-            raise NotReady(
-                f"Tier 1, the app {LLAMA_APP}, is not deployed: run `modal deploy orpheus_llama_modal.py`, or set "
-                "ORPHEUS_LLAMA_ENDPOINT to another one."
-            ) from error
-        except modal.Error as error:
-            raise NotReady(f"Modal could not look up tier 1: {error}") from error
-        if not url:
-            raise NotReady(f"Modal has no URL for {LLAMA_APP}: deploy it again.")
-        self._url = self._settings.model_copy(update={"llama_endpoint": str(url)}).completions_url
+        url = await find_server(
+            LLAMA_APP, LLAMA_SERVER, "Tier 1", "modal deploy orpheus_llama_modal.py", "ORPHEUS_LLAMA_ENDPOINT"
+        )
+        self._url = self._settings.model_copy(update={"llama_endpoint": url}).completions_url
         self._found = True
 
 

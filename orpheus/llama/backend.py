@@ -23,7 +23,7 @@ from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import NO_KV_ROOM, BatchRow
 from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
-from orpheus.weights import check_gguf
+from orpheus.weights import Lora, check_gguf
 
 _FLASH_ATTENTION_AUTO = -1  # used if the backend has it
 _KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
@@ -179,10 +179,19 @@ def _device(told: list[str]) -> str:
 class Model(Weights):
     """An Orpheus model: weights that have its vocabulary."""
 
-    def __init__(self, path: Path, gpu_layers: int) -> None:
-        """Load `path`. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
+    def __init__(self, path: Path, gpu_layers: int, lora: Lora | None = None) -> None:
+        """Load `path`, and the adapter of it. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
         super().__init__(path, gpu_layers)
+        self.lora = lora
+        self._adapter: Any = None  # freed with the model
         try:
+            if lora is not None:
+                self._adapter = llama_cpp.llama_adapter_lora_init(self._model, str(lora.path).encode())
+                if not self._adapter:
+                    raise WeightsError(
+                        f"llama.cpp could not use {lora.path} with {path.name}: it was made for another model, or is "
+                        "damaged. Set ORPHEUS_MODEL to the model it was trained on, or unset ORPHEUS_LORA."
+                    )
             self.vocabulary = Vocabulary.from_tokens(
                 (
                     llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
@@ -193,6 +202,15 @@ class Model(Weights):
         except WeightsError:
             self.close()
             raise
+
+    def adapt(self, context: Any) -> None:
+        """Add the adapter, if there is one, to all that a context of llama.cpp computes. SetupError if it cannot be."""
+        if self.lora is None:
+            return
+        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+        scales = (ctypes.c_float * 1)(self.lora.scale)
+        if llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales) != 0:
+            raise SetupError(f"llama.cpp could not apply {self.lora.path}: unset ORPHEUS_LORA.")
 
 
 class Context:
@@ -218,6 +236,8 @@ class Context:
                 "tokens: lower ORPHEUS_STREAMS or ORPHEUS_CONTEXT_TOKENS, or set ORPHEUS_KV_TYPE=f16 if the "
                 "device has no flash attention."
             )
+        if isinstance(model, Model):
+            model.adapt(self._context)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self.sequences = options.sequences
         self._batch_tokens = options.batch_tokens

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orpheus import weights
 from orpheus.bookings import Bookings
 from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, SetupError
 from orpheus.llama.completion import Completion, CompletionChunk
@@ -80,6 +81,7 @@ class Engine:
         from orpheus.gpu import find_gpu
         from orpheus.llama.gpu_memory import fit_to_gpu, uses_all_of_gpu
 
+        lora = weights.find_lora(settings)
         gpu = find_gpu() if settings.gpu_layers else None
         if gpu is None and settings.gpu_layers > 0:
             raise SetupError(
@@ -89,7 +91,7 @@ class Engine:
         config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
         if gpu is not None and uses_all_of_gpu(settings):
             config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
-        return cls.open(model_path, config, settings.gpu_layers, on_death)
+        return cls.open(model_path, config, settings.gpu_layers, on_death, lora)
 
     @classmethod
     def open(
@@ -98,21 +100,22 @@ class Engine:
         config: EngineConfig,
         gpu_layers: int = 0,
         on_death: Callable[[OrpheusError], None] = lambda _: None,
+        lora: weights.Lora | None = None,
     ) -> Engine:
         """Like `load`, with every size given in `config`."""
         from orpheus.llama import backend
 
-        model = backend.Model(model_path, gpu_layers)
+        model = backend.Model(model_path, gpu_layers, lora)
         return cls(model, lambda: backend.Context(model, config.context_options()), config, on_death)
 
-    def tokenize_prompt(self, prompt: str) -> tuple[int, ...]:
+    def tokenize_prompt(self, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
         """Token ids of a text prompt.
 
         A turn, complete or in a community form, becomes the ids of the trained turn, and nothing inside it can become
         a control token. Anything else is tokenized as llama-server does: with special tokens parsed, and with the BOS
-        that the file declares.
+        that the file declares. `verbatim`: as it stands, with special tokens parsed and nothing added.
         """
-        return prompt_ids(self._model, prompt)
+        return prompt_ids(self._model, prompt, verbatim=verbatim)
 
     def tokenize_fragment(self, text: str) -> list[int]:
         """Token ids of a text between ids in a mixed prompt: special tokens parsed, nothing added."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -51,6 +51,7 @@ class EngineMetrics(Collector):
             registry=self._registry,
         )
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)  # memory, descriptors and processor time, on Linux
 
     def text(self) -> bytes:
         """The exposition format, UTF-8."""

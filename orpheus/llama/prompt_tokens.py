@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from orpheus.errors import BadRequest
 from orpheus.llama.completion import Completion
-from orpheus.prompt import read_turn, strip_control
+from orpheus.prompt import read_turn, split_control, strip_control
 from orpheus.vocabulary import (
     END_OF_HUMAN,
     SLOTS,
@@ -27,11 +27,13 @@ MAX_PROMPT_CHARS = 4096
 MAX_PROMPT_TEXTS = 64
 
 
-def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
+def prompt_ids(model: Model, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
     """Token ids of a text prompt, as `Engine.tokenize_prompt` describes them. BadRequest if it is empty or too long."""
     if not prompt:
         raise BadRequest("The prompt is empty.", param="prompt")
     check_texts([prompt])
+    if verbatim:
+        return tuple(_verbatim_ids(model, prompt))
     vocabulary, control = model.vocabulary, model.vocabulary.control
     inner = read_turn(prompt)
     if inner is None:
@@ -44,6 +46,16 @@ def prompt_ids(model: Model, prompt: str) -> tuple[int, ...]:
     head = (control[START_OF_HUMAN], vocabulary.begin_of_text)
     tail = (control[END_OF_HUMAN], control[START_OF_AI], control[START_OF_SPEECH])
     return (*head, *text, vocabulary.end_of_turn, *tail)
+
+
+def _verbatim_ids(model: Model, prompt: str) -> Iterator[int]:
+    """Control tokens by their published names, which a vocabulary may call otherwise or not at all."""
+    for part in split_control(prompt):
+        token = model.vocabulary.control_id(part)
+        if token is not None:
+            yield token
+        elif part:
+            yield from model.tokenize(part, add_bos=False, parse_special=True)
 
 
 def check_texts(texts: Sequence[str]) -> None:

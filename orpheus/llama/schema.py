@@ -74,6 +74,11 @@ class CompletionRequest(BaseModel):
         bool,
         Field(description="add token_ids to each choice; a stream then has an event a frame, not a token"),
     ] = False
+    verbatim: bool = Field(
+        False,
+        description="take a text prompt as it stands; otherwise a turn in it, in any of its forms, becomes the trained "
+        "one, and what is no turn gets the begin-of-text that the model declares",
+    )
     constrained: bool = Field(True, description="generate audio tokens only, each from the slot that is due")
     n: int | None = None
     best_of: int | None = None
@@ -147,7 +152,7 @@ class CompletionRequest(BaseModel):
         if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
             prompt = prompt[0]  # type: ignore[assignment]  # a batch of one
         if isinstance(prompt, str):
-            return engine.tokenize_prompt(prompt)
+            return engine.tokenize_prompt(prompt, verbatim=self.verbatim)
         several_texts = prompt and all(isinstance(part, str) for part in prompt)
         if several_texts or any(isinstance(part, list) for part in prompt):
             raise BadRequest(

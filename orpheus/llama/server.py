@@ -95,7 +95,7 @@ def _weights_name(settings: Settings) -> str:
 def _fingerprint(engine: Engine, settings: Settings) -> str:
     """Another one for other weights or sizes: by it, tier 2 notices that a restart brought another model."""
     vocabulary, context = engine.vocabulary, engine.config.context_tokens
-    told = f"{_weights_name(settings)}|{vocabulary.size}|{vocabulary.codes}|{context}"
+    told = f"{_weights_name(settings)}|{settings.lora or ''}|{vocabulary.size}|{vocabulary.codes}|{context}"
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from orpheus.agent import stages
 from orpheus.errors import EngineError, NotReady
 from orpheus.http.sse import read_events
 from orpheus.ops.say import state_length, writing
@@ -73,18 +74,6 @@ async def converse(
             state_length(file, out, sample_rate, size)
 
 
-def _heard(text: str, took_s: float) -> str:
-    return f'[ASR] transcribed in {took_s:.2f} s: "{text}"'
-
-
-def _answered(text: str, took_s: float) -> str:
-    return f'[LLM] answered in {took_s:.2f} s: "{text}"'
-
-
-def _spoke(took_s: float, first_audio_s: float) -> str:
-    return f"[TTS] spoke in {took_s:.2f} s, the first audio after {first_audio_s:.2f} s"
-
-
 async def _in_process(
     settings: Settings, question: Question, console: Console, tell: Tell
 ) -> AsyncGenerator[tuple[int, bytes]]:
@@ -107,20 +96,20 @@ async def _in_process(
             with console.status("Warming up"):
                 await thinker.warm_up([Message("system", question.instructions or INSTRUCTIONS)])
             await exchange.hear(question.recording)
-            tell(_heard(exchange.transcript, exchange.heard_in_s))
+            tell(stages.heard(exchange.transcript, exchange.heard_in_s))
             answered = False
             async with aclosing(exchange.speak()) as chunks:
                 async for chunk in chunks:
                     if exchange.thought_in_s is not None and not answered:
                         answered = True
-                        tell(_answered(exchange.answer.strip(), exchange.thought_in_s))
+                        tell(stages.answered(exchange.answer.strip(), exchange.thought_in_s))
                     yield exchange.params.sample_rate, chunk
             assert exchange.thought_in_s is not None
             assert exchange.spoke_in_s is not None
             assert exchange.first_audio_s is not None
             if not answered:
-                tell(_answered(exchange.answer.strip(), exchange.thought_in_s))
-            tell(_spoke(exchange.spoke_in_s, exchange.first_audio_s))
+                tell(stages.answered(exchange.answer.strip(), exchange.thought_in_s))
+            tell(stages.spoke(exchange.spoke_in_s, exchange.first_audio_s))
         finally:
             await thinker.aclose()
             await recognizer.aclose()
@@ -147,15 +136,15 @@ async def _from_server(
                 event = json.loads(data)
                 match event["type"]:
                     case "transcript.done":
-                        tell(_heard(event["text"], event["asr_ms"] / 1000))
+                        tell(stages.heard(event["text"], event["asr_ms"] / 1000))
                     case "speech.audio.delta":
                         yield sample_rate, base64.b64decode(event["audio"])
                     case "error":
                         raise EngineError(f"{url}: {event['error']['message']}")
                     case "speech.audio.done":
                         timings = event["timings"]
-                        tell(_answered(event["answer"], timings["llm_ms"] / 1000))
-                        tell(_spoke(timings["tts_ms"] / 1000, timings["first_audio_ms"] / 1000))
+                        tell(stages.answered(event["answer"], timings["llm_ms"] / 1000))
+                        tell(stages.spoke(timings["tts_ms"] / 1000, timings["first_audio_ms"] / 1000))
                         return
             raise EngineError(f"{url} broke off: its log says why.")
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:

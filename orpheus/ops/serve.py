@@ -16,7 +16,7 @@ from orpheus import weights
 from orpheus.http.process import free_port, url_of
 from orpheus.ops.child import POLL_S, ChildEnded, ChildServer, wait_until_healthy
 from orpheus.settings import Settings
-from orpheus.voices import languages_of, voices_of
+from orpheus.voices import voices_of
 
 KILL_S = 1.5  # after ORPHEUS_DRAIN_S a tier is killed: by default `orpheus serve` exits within 5 s
 IDLE_S = 0.4  # for a tier without streams to end, when the other has used up the time
@@ -147,7 +147,7 @@ def supervise(
 def announce(settings: Settings, host: str, port: int, console: Console) -> None:
     """Print the address of the pair, its model and codec, and a command to try."""
     url = url_of(host, port)
-    voices = [voice.id for voice in voices_of(languages_of(weights.model_name(settings)))]
+    voices = [voice.id for voice in voices_of(weights.model_name(settings), settings.own_voices).all]
     # The key by the name of its setting: what is printed may end up in a log.
     key = ' -H "x-api-key: $ORPHEUS_API_KEY"' if settings.api_keys else ""
     body = f'{{"input": "Hello, I am ready.", "voice": "{voices[0]}"}}'

@@ -27,7 +27,6 @@ REPLACED = {
     "EVEN_BATCHES": "batches are even wherever results depend on it",
     "EXIT_GRACE_S": "it is always 60",
     "FLASH_ATTENTION": "it is used wherever the device has it",
-    "HF_SECRET": "HF_TOKEN as set where you deploy goes along as a Secret",
     "JOIN": "use ORPHEUS_POSTPROCESS=true or false",
     "KV": "each stream always has its own cache",
     "LEAD_SILENCE_MS": "it is 30 unless a request sets lead_silence_ms",

@@ -14,9 +14,8 @@ from orpheus.agent.think import suggest_llm
 from orpheus.errors import in_a_sentence
 from orpheus.http.process import url_of
 from orpheus.ops import serve
-from orpheus.settings import Settings
+from orpheus.settings import Settings, wyoming_address
 
-AGENT = ("--agent",)  # of `orpheus speech`
 _ALWAYS = ("onnxruntime", "faster_whisper")  # voice activity: its network is in the wheel of faster_whisper
 
 
@@ -27,6 +26,11 @@ def check_installed(settings: Settings) -> None:
             raise in_a_sentence(ModuleNotFoundError(name=package))
     if not settings.llm_url:
         embedded_llm.find_weights()
+
+
+def speech_options(settings: Settings) -> tuple[str, ...]:
+    """What `orpheus speech` is given, so that it has an agent too."""
+    return ("--agent", *(("--wyoming", settings.wyoming) if settings.wyoming else ()))
 
 
 def announcer(settings: Settings) -> serve.Announce:
@@ -51,6 +55,10 @@ def _announce(suggestion: str | None, settings: Settings, host: str, port: int, 
         )
     if suggestion:
         lines.append(f"          {suggestion}")
+    if settings.wyoming:
+        address, port = wyoming_address(settings.wyoming)
+        open_to = "" if _is_loopback(address) else "; it has no keys: whoever reaches it may use it"
+        lines.append(f"  house   Wyoming at {address}, port {port}, for Home Assistant{open_to}")
     if not _is_loopback(host):
         lines.append("  note    Browsers give a page the microphone only at localhost or over https.")
     console.print("\n".join([*lines, ""]), soft_wrap=True, highlight=False, markup=False)

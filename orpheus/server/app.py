@@ -51,7 +51,7 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
     """The layer added last is the outermost."""
     settings = service.settings
     app.add_middleware(BodyLimit)
-    app.add_middleware(ApiKeyAuth, settings=settings, usual=service.admission.usual, secrets=service.secrets)
+    app.add_middleware(ApiKeyAuth, settings=settings, keys=service.keys)
     origins = allowed_origins(settings)
     app.add_middleware(OriginCheck, allowed=origins, keyed=settings.api_keys is not None)
     if origins:

@@ -13,8 +13,6 @@ from fastapi import APIRouter
 from orpheus.errors import NotFound
 from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
-from orpheus.text.tags import TAGS
-from orpheus.voices import OPENAI_VOICES, voices_of
 
 MODEL_ID = "orpheus-tts"  # some clients recognise a speech model by "tts" in its name
 # OpenAI's names, which clients send by default; all stand for the one model.
@@ -43,17 +41,24 @@ def routes(service: SpeechService) -> APIRouter:
         """The same, for clients that list speech models separately."""
         return {"models": [{"id": name, "name": name} for name in MODELS]}
 
+    @router.get("/v1/voices", include_in_schema=False)
     @router.get("/v1/audio/voices")
     async def voices(legacy: str = "") -> dict[str, Any]:
-        """All voices and the emotion tags they support; with `legacy=true` only their names."""
+        """All voices, the default first, and the emotion tags they support; with `legacy=true` only their names."""
         if legacy.lower() in ("true", "1"):
-            return {"voices": [voice.id for voice in voices_of(service.languages)]}
+            return {"voices": [voice.id for voice in service.voices.all]}
         listed = [
-            {"id": voice.id, "name": voice.id, "language": voice.language, "gender": voice.gender}
-            for voice in voices_of(service.languages)
+            {
+                "id": voice.id,
+                "name": voice.name,
+                "language": voice.language,
+                "gender": voice.gender,
+                "tags": voice.tags,
+                "sample": voice.sample,
+            }
+            for voice in service.voices.all
         ]
-        tags = {language: TAGS[language] for language in service.languages}
-        return {"voices": listed, "aliases": OPENAI_VOICES, "tags": tags}
+        return {"voices": listed, "aliases": service.voices.aliases, "tags": service.voices.tags}
 
     @router.get("/v1/test")
     async def test() -> dict[str, str]:

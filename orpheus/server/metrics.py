@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
 from orpheus.server import request_context
@@ -23,6 +23,7 @@ class SpeechMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=registry)  # memory, descriptors and processor time, on Linux
         # By counter: a scrape shows a counter's labels only once it has been used.
         self.labels: dict[str, tuple[str, ...]] = {}
 

@@ -22,10 +22,11 @@ from orpheus.pcm import Pcm
 from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
+from orpheus.server.auth import ApiKeys
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
-from orpheus.settings import Settings
+from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
@@ -34,7 +35,7 @@ from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import EngineTokenSource, HttpTokenSource, TokenSource
 from orpheus.tts.usage import Usage
-from orpheus.voices import find_voice
+from orpheus.voices import Voices, voices_of
 
 MAX_STREAMED_CHARS = 16_384  # of one utterance over a WebSocket: about 20 minutes of speech
 ASK_S = 1.0  # between two requests to a tier 1 that does not say yet what it serves
@@ -74,12 +75,16 @@ class SpeechService:
         self._loading = BackgroundLoad(load, _close, "voice")
         self.admission = Admission(settings.max_requests, settings.drain_s)
         self.drain = self.admission.drain
-        self.secrets = ClientSecrets()
+        self.secrets = ClientSecrets(keys_in(settings.api_keys))
+        self.keys = ApiKeys(settings, self.admission.usual, self.secrets)
         self.checks: list[
             Callable[[], str | None]
         ] = []  # of what is built on this: the problem, if there is one
         self.metrics = SpeechMetrics()
         self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
+        self.metrics.gauge(
+            "draining", "1 once the server shuts down, 0 before", lambda: self.admission.draining
+        )
 
     @classmethod
     def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
@@ -168,8 +173,9 @@ class SpeechService:
         return self._loading.ready().model
 
     @property
-    def languages(self) -> tuple[str, ...]:
-        return self.model.languages
+    def voices(self) -> Voices:
+        """What can be asked for; NotReady while the model is not known."""
+        return voices_of(self.model.name, self.settings.own_voices)
 
     async def problem(self) -> str | None:
         """What keeps a request from being served now, in a sentence; None if nothing does."""
@@ -194,7 +200,7 @@ class SpeechService:
         `patient`: wait if tier 1 is full instead of failing at once, as a conversation should.
         """
         settings = self.settings
-        voice = find_voice(request.voice_name, self.languages)
+        voice = self.voices.find(request.voice_name)
         lead_ms = LEAD_SILENCE_MS if request.lead_silence_ms is None else request.lead_silence_ms
         defaults = {"temperature": settings.temperature, "top_p": settings.top_p}
         params = SpeechParams(

@@ -129,8 +129,9 @@ class Utterance:
         await emit(UtteranceDone(self.number, self._parts, self.text.left_out_chars))
 
     async def _speak(self, emit: Emit, lead_s: float) -> None:
-        rate = self._service.pipeline.playout_rate(self.params)
-        words = WordTimer(self.text, self.usage, rate)
+        pipeline = self._service.pipeline
+        rate = pipeline.playout_rate(self.params)
+        words = WordTimer(self.text, self.usage, pipeline.sample_rate, speed=self.params.speed)
         part, size, sent = -1, 0, 0
         part_start_s = 0.0
 

@@ -170,9 +170,56 @@ _LANGUAGES = {
         numbered="no",
         starters=_ENGLISH.starters,
     ),
+    "ar": Abbreviations(titles="د أ م أ.د م.د", shortened="ص ج ه ق.م إلخ الخ", numbered="", starters=""),
+    "tr": Abbreviations(
+        titles="Doç Av Sn Öğr Gör Yrd Op Uzm Alb Ord Hz",
+        shortened="vb vs vd örn bkz Cad Sok Mah Apt yy M.Ö M.S T.C A.Ş Ltd Şti çev haz",
+        numbered="no s sf",
+        starters="",
+        ordinals=True,
+    ),
+    "ru": Abbreviations(
+        titles="г гр проф акад доц им ул пр пл св гл т т.е т.н т.о т.к д.б",
+        shortened="т.д т.п т.ч др пр руб коп тыс млн млрд см стр рис табл гг вв н.э кв обл",
+        numbered="",
+        starters="",
+    ),
+    "pt": Abbreviations(
+        titles="Sr Sra Srta Sres Dra Drs Profa Eng Arq Exmo Exma D Av R Pe",
+        shortened="p.ex ex etc pág págs cap vol ed núm tel séc a.C d.C Ltda S.A Cia fig aprox",
+        numbered="n no art",
+        starters="",
+    ),
 }  # fmt: skip
+# Of other languages no words are known. In these, "3." is the third.
+_ORDINALS = frozenset(
+    [
+        "bs",
+        "cs",
+        "da",
+        "et",
+        "fi",
+        "fo",
+        "hr",
+        "hu",
+        "is",
+        "lb",
+        "lv",
+        "mk",
+        "nb",
+        "nn",
+        "no",
+        "pl",
+        "se",
+        "sk",
+        "sl",
+        "sr",
+    ]
+)
+_OTHER = Abbreviations(titles="", shortened="", numbered="", starters="")
+_OTHER_WITH_ORDINALS = Abbreviations(titles="", shortened="", numbered="", starters="", ordinals=True)
 
 
 def of(language: str) -> Abbreviations:
-    """The tables of `language`; those of English for a language without its own."""
-    return _LANGUAGES.get(language, _ENGLISH)
+    """The tables of `language`; for one without its own, a foreign name's titles alone."""
+    return _LANGUAGES.get(language) or (_OTHER_WITH_ORDINALS if language in _ORDINALS else _OTHER)

@@ -80,7 +80,7 @@ _SUP_BEGUN = re.compile(
     r"<sup(?:\s[^<>]{0,300})?(?:>[\s\[\]\d]{0,8}(?:<[^<>]{0,500}>?[\s\[\]\d]{0,8}){0,3})?\Z", re.IGNORECASE
 )
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_JOINS = tuple(".,;:!?)。，、；：！？।॥؟")  # needs no space before it
+_JOINS = tuple(".,;:!?)。，、；：！？।॥؟،؛۔։።፣၊။។།")  # needs no space before it
 _ENDS_WORD = re.compile(r"(?<!\s)(?<!\A)[\"'](?!.)\Z|[^\s\"'(\[“„«¿¡]\Z")
 _AFTER_PAUSE = re.compile(r"[\s.,;:!?。，、；：！？]*")  # the pause stands for it
 

@@ -13,18 +13,14 @@ from collections import Counter
 from functools import cache
 
 from orpheus.errors import BadRequest
+from orpheus.languages import LANGUAGES, name_of, scripts_of
 from orpheus.text import characters
 from orpheus.text.sentences import length
 from orpheus.text.tags import is_placeholder
 from orpheus.voices import PUBLISHED_MODELS
 
-# The script of a character is the first word of its Unicode name. Latin letters are read in every language.
+# Latin letters are read in every language, and with its own script the marks that stand above others' letters.
 _LATIN = frozenset({"LATIN", "MODIFIER", "FEMININE", "MASCULINE", "MICRO", "OHM", "SUPERSCRIPT", "SUBSCRIPT"})
-_OWN_SCRIPTS = {"ko": {"HANGUL"}, "hi": {"DEVANAGARI"}, "zh": {"CJK", "IDEOGRAPHIC"}}
-_LANGUAGES = {
-    "en": "English", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian", "ko": "Korean", "hi": "Hindi",
-    "zh": "Chinese",
-}  # fmt: skip
 _NUMBER_SIGNS = ("SUPERSCRIPT", "SUBSCRIPT", "VULGAR", "FRACTION")  # ², ½: read in every language
 _KANA = re.compile("[ぁ-ゖァ-ヺ]")
 _HAN = re.compile("[\u3400-\u9fff]")
@@ -35,9 +31,30 @@ _WIDE_PUNCTUATION = dict(
     zip("，、。．！？；：（）【】〔〕［］「」『』《》〈〉・‧", ',,..!?;:()()()()""""""""  ', strict=True)
 )
 _DANDAS = {"।": ".", "॥": "."}
-_PUNCTUATION = dict(zip("،؛؟۔٪٫٬։።၊။·", ",;?.%.,..,. ", strict=True))
-_KEPT_PUNCTUATION = {"zh": _WIDE_PUNCTUATION, "ko": _WIDE_PUNCTUATION, "hi": _DANDAS}
+_OTHERS = {
+    "ARABIC": "،؛؟۔٪٫٬", "ARMENIAN": "։", "ETHIOPIC": "።፣፤፥", "MYANMAR": "၊။", "KHMER": "។៕", "TIBETAN": "།༎",
+}  # fmt: skip
+_PUNCTUATION = dict(zip("".join(_OTHERS.values()) + "·", ",;?.%.,..,;:,..... ", strict=True))
+_INDIC = (
+    "DEVANAGARI",
+    "BENGALI",
+    "GURMUKHI",
+    "GUJARATI",
+    "ORIYA",
+    "TAMIL",
+    "TELUGU",
+    "KANNADA",
+    "MALAYALAM",
+    "SINHALA",
+)
+_KEPT_PUNCTUATION = (  # by script
+    _OTHERS
+    | dict.fromkeys(("CJK", "HIRAGANA", "HANGUL"), "".join(_WIDE_PUNCTUATION))
+    | dict.fromkeys(_INDIC, "".join(_DANDAS))
+)
+_NO_JOINERS = frozenset({"CJK", "HANGUL", "CYRILLIC", "GREEK", "HEBREW"})
 _UNSPACED_STOP = re.compile(r"([，、。．！？；：،؛؟۔։።।])(?=[^\W\d_])")
+_UNSPACED_LANGUAGES = ("zh", "yue", "ja", "ko")
 
 _GREEK = {letter: index for index, letter in enumerate("αβγδεζηθικλμνξοπρστυφχψω")} | {"ς": 17}
 _GREEK_NAMES = {
@@ -86,7 +103,9 @@ def leave_out(text: str, language: str) -> tuple[str, int]:
     """`text` as a model of `language` can read it, a line that has no words left removed; letters left out."""
     if text.isascii():
         return text, 0
-    text = _read_symbols(_UNSPACED_STOP.sub(r"\1 ", text) if language not in ("zh", "ko") else text, language)
+    text = _read_symbols(
+        _UNSPACED_STOP.sub(r"\1 ", text) if language not in _UNSPACED_LANGUAGES else text, language
+    )
     if language == "zh" and _KANA.search(text):
         text = _SENTENCE.sub(_hide_japanese, text)
     text = text.translate(_table(language)).replace("\u2126", "Ω")
@@ -102,9 +121,10 @@ def unspeakable(text: str, language: str) -> BadRequest:
     letters = characters.normalize(text)
     foreign = Counter(_script(letter) for letter in letters if _table(language)[ord(letter)] == _GAP)
     script = foreign.most_common(1)[0][0] if foreign else ""
-    other = next((name for name, own in _OWN_SCRIPTS.items() if script in own), None)
+    published = (language for model in PUBLISHED_MODELS for language in model.languages)
+    other = next((name for name in published if script in LANGUAGES[name].scripts), None)
     no_other = "nor can any other published ORPHEUS_MODEL: send it in Latin letters."
-    voice = f"the {_LANGUAGES.get(language, language)} voice"
+    voice = f"the {name_of(language)} voice"
     if _KANA.search(letters):
         message = f"input is in Japanese, which {voice} cannot speak, {no_other}"
     elif other is None:
@@ -112,7 +132,7 @@ def unspeakable(text: str, language: str) -> BadRequest:
     else:
         model = next(model for model in PUBLISHED_MODELS if other in model.languages)
         message = (
-            f"input is in {_LANGUAGES[other]}, which {voice} cannot speak: set ORPHEUS_MODEL to "
+            f"input is in {name_of(other)}, which {voice} cannot speak: set ORPHEUS_MODEL to "
             f"{model.repository}."
         )
     return BadRequest(message, param="input", code="unspeakable_language")
@@ -123,11 +143,14 @@ class _Table(dict[int, str | None]):
 
     def __init__(self, language: str) -> None:
         super().__init__()
-        self._own = _LATIN | _OWN_SCRIPTS.get(language, set())
-        self._has_joiners = language == "hi"
+        scripts = scripts_of(language)
+        self._speaks_any = scripts is None
+        self._own = _LATIN | (scripts or frozenset()) | ({"COMBINING"} if scripts else frozenset())
+        self._has_joiners = scripts is None or bool(scripts - _NO_JOINERS)
         self._punctuation = _PUNCTUATION | _DANDAS | _WIDE_PUNCTUATION
-        for kept in _KEPT_PUNCTUATION.get(language, {}):
-            del self._punctuation[kept]
+        for script in _KEPT_PUNCTUATION if scripts is None else scripts & _KEPT_PUNCTUATION.keys():
+            for mark in _KEPT_PUNCTUATION[script]:
+                self._punctuation.pop(mark, None)
 
     def __missing__(self, code: int) -> str | None:
         self[code] = replacement = self._replacement(chr(code))
@@ -139,7 +162,12 @@ class _Table(dict[int, str | None]):
         if character in "\u200c\u200d":
             return character if self._has_joiners else None
         category = unicodedata.category(character)
-        if character.isascii() or category[0] not in "LMN" or _script(character) in self._own:
+        if (
+            character.isascii()
+            or category[0] not in "LMN"
+            or self._speaks_any
+            or _script(character) in self._own
+        ):
             return character
         if category == "Nd":
             return str(unicodedata.decimal(character))

@@ -25,7 +25,6 @@ from orpheus.text import (
     numbers,
     pauses,
     scripts,
-    tags,
 )
 from orpheus.text.incoming import IncomingText
 from orpheus.text.sentences import (
@@ -38,6 +37,8 @@ from orpheus.text.sentences import (
     split_long,
     split_sentences,
 )
+from orpheus.text.tags import PLACEHOLDER, from_placeholders, is_placeholder, to_placeholders
+from orpheus.voices import TAGS
 
 LONG_FIRST_CHARS = 100  # a first sentence longer than this (7 s of speech) is split after an early clause
 
@@ -45,16 +46,27 @@ PAUSE_MS = {",": 120, ".": 250, "!": 250, "?": 300}
 LINE_PAUSE_MS = 300  # the least after a list item or a line of a poem
 PARAGRAPH_PAUSE_MS = 500
 
-_MARKS = {".": ".…。．।॥۔", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،"}
+_MARKS = {".": ".…。．｡।॥۔։።။។៕།༎", "!": "!！", "?": "?？؟", ",": ",;:-)]、，；：،؛፣፤፥၊"}
 _PAUSES_MS = {mark: PAUSE_MS[kind] for kind, marks in _MARKS.items() for mark in marks}
 _STOPS = (*_MARKS["."], *_MARKS["!"], *_MARKS["?"])
 # "!!!" breaks the model (Orpheus-TTS #79)
 _REPEATED_MARKS = re.compile(r"[?!？！](?:[?!？！]|\.(?!\.))+|([,;:])\1+")
 _DOTS, _DASHES = re.compile(r"\.{4,}"), re.compile(r"-{2,}")
-_SPEAKABLE = re.compile(rf"[^\W_]|{tags.PLACEHOLDER}")
+_SPEAKABLE = re.compile(rf"[^\W_]|{PLACEHOLDER}")
 _LETTER = re.compile(r"[^\W\d_]")
 _SPACES = re.compile(r" {2,}")
-_FULL_STOP_AFTER = ((re.compile("[\u0900-\u097f]"), "।"), (re.compile("[\u3040-\u9fff]"), "。"))
+_FULL_STOP_AFTER = tuple(
+    (re.compile(f"[{letters}]"), stop)
+    for letters, stop in (
+        ("\u0900-\u097f\u0980-\u0a7f\u0b00-\u0b7f", "।"),  # Devanagari, Bengali, Gurmukhi, Odia
+        ("\u3040-\u9fff", "。"),
+        ("\u0530-\u058f", "։"),  # Armenian
+        ("\u0f00-\u0fff", "།"),  # Tibetan
+        ("\u1000-\u109f", "။"),  # Burmese
+        ("\u1200-\u137f", "።"),  # Ethiopic
+        ("\u1780-\u17ff", "។"),  # Khmer
+    )
+)
 
 
 @dataclass(eq=False)
@@ -132,20 +144,23 @@ def segment_text(
     language: str,
     max_chars: int,
     *,
+    tags: tuple[str, ...] | None = None,
     join_chars: int | None = None,
     normalize: bool = False,
     skip_directions: bool = False,
 ) -> SegmentedText:
     """Split `text` into one or more segments of at most `max_chars` (by `length`).
 
-    Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers,
+    `tags` are those that the voice knows (default: those published for the language). Sentences share a segment up to `join_chars` (default: as many as fit). `normalize` verbalizes numbers,
     `skip_directions` leaves out stage directions. Raises BadRequest if the text contains nothing to say, or nothing that
     a model of `language` can speak.
     """
     incoming = IncomingText(skip_directions=skip_directions)
     text = entities.decode(text)
     spoken = incoming.end(incoming.append("", text))
-    segmented = segment_spoken(spoken, language, max_chars, join_chars=join_chars, normalize=normalize)
+    segmented = segment_spoken(
+        spoken, language, max_chars, tags=tags, join_chars=join_chars, normalize=normalize
+    )
     if not any(segment.text for segment in segmented.segments):
         if segmented.left_out_chars:
             raise scripts.unspeakable(text, language)
@@ -154,14 +169,21 @@ def segment_text(
 
 
 def segment_spoken(
-    text: str, language: str, max_chars: int, *, join_chars: int | None = None, normalize: bool = False
+    text: str,
+    language: str,
+    max_chars: int,
+    *,
+    tags: tuple[str, ...] | None = None,
+    join_chars: int | None = None,
+    normalize: bool = False,
 ) -> SegmentedText:
     """The same of what an IncomingText let through, its entities decoded; without words instead of an error if there is nothing to say."""
     join_chars = max_chars if join_chars is None else min(join_chars, max_chars)
+    tags = TAGS.get(language, ()) if tags is None else tags
     segments: list[Segment] = []
     removed_tags = left_out_chars = 0
     for part, silence_ms in pauses.split(text):
-        said, removed, left_out = _segment_part(part, language, max_chars, join_chars, normalize)
+        said, removed, left_out = _segment_part(part, language, tags, max_chars, join_chars, normalize)
         removed_tags += removed
         left_out_chars += left_out
         segments += said
@@ -173,10 +195,10 @@ def segment_spoken(
 
 
 def _segment_part(
-    text: str, language: str, max_chars: int, join_chars: int, normalize: bool
+    text: str, language: str, tags: tuple[str, ...], max_chars: int, join_chars: int, normalize: bool
 ) -> tuple[list[Segment], int, int]:
     """The segments of a text without pauses, none if nothing in it can be said; tags removed, letters left out."""
-    text, removed_tags, left_out_chars = _clean(text, language)
+    text, removed_tags, left_out_chars = _clean(text, language, tags)
     # One character less: `_terminate` may add a full stop.
     packed = _pack(_parts(text, language, max_chars - 1), language, max_chars - 1, join_chars - 1)
     spoken = (part for part in packed if _SPEAKABLE.search(part.text))
@@ -185,7 +207,7 @@ def _segment_part(
     return (
         [
             Segment(
-                tags.from_placeholders(_terminate(part.text)),
+                from_placeholders(_terminate(part.text), tags),
                 part.pause_ms if index < last else 0,
                 (part.pause_ms if index < last else pause_ms(text, "", language)) >= PAUSE_MS["."],
             )
@@ -196,14 +218,14 @@ def _segment_part(
     )
 
 
-def _clean(text: str, language: str) -> tuple[str, int, int]:
+def _clean(text: str, language: str, tags: tuple[str, ...]) -> tuple[str, int, int]:
     """What is read aloud, one block per line, an empty line between paragraphs; tags removed, letters left out."""
     text = strip_control(characters.normalize(citations.strip_references(text)))
     # Before their backslashes, underscores and signs are taken for markup.
     text = math.read_formulas(text, language)
     text, removed_elements = elements.strip(text)
     text = addresses.verbalize(markup.strip_blocks(text), language)
-    text, removed_tags = tags.to_placeholders(markup.strip_inline(text), language)
+    text, removed_tags = to_placeholders(markup.strip_inline(text), tags)
     text, left_out_chars = scripts.leave_out(text, language)
     # Once more: removing what stood between its letters may have completed a control string.
     text = _REPEATED_MARKS.sub(_one_mark, strip_control(text))
@@ -324,9 +346,9 @@ def pause_ms(text: str, following: str, language: str) -> int:
 
 def _terminate(text: str) -> str:
     """Add a full stop if the text lacks one: without it the model repeats itself."""
-    if text.endswith((*_STOPS, *CLOSING)) or tags.is_placeholder(text[-1:]):
+    if text.endswith((*_STOPS, *CLOSING)) or is_placeholder(text[-1:]):
         return text
-    text = text.rstrip(",;:- 、，；：،")
+    text = text.rstrip(",;:- 、，；：،؛፣፤፥၊")
     if text.rstrip(CLOSING).endswith(_STOPS):  # "a.m.,"
         return text
     return text + next((stop for letters, stop in _FULL_STOP_AFTER if letters.match(text[-1:])), ".")

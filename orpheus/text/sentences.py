@@ -27,8 +27,8 @@ _WIDE_BLOCKS = (
     range(0x1100, 0x1200), range(0x2E80, 0x3000), range(0x3005, 0x3008), range(0x3040, 0x3100), range(0x3400, 0xA000),
     range(0xAC00, 0xD7B0), range(0xF900, 0xFB00), range(0x20000, 0x40000),
 )  # fmt: skip
-_STOPS = ".!?…؟۔"  # a space follows
-_WIDE_STOPS = "。！？．｡।॥"  # none need follow
+_STOPS = ".!?…؟۔։"  # a space follows
+_WIDE_STOPS = "。！？．｡।॥።။។៕།༎"  # none need follow
 _EMPHASIS = "*_`~"  # not yet removed from text that is being written
 _AFTER_STOP = CLOSING + _EMPHASIS
 _STOP_END = re.compile(
@@ -47,7 +47,7 @@ _ASIDE = re.compile(
 )
 _CANDIDATE = re.compile(f"{_ASIDE.pattern}|{_STOP_END.pattern}")
 _SPACES = re.compile(r"\s*")
-CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،、，；：]")
+CLAUSE_END = re.compile(r"[,;:)\]]\s|\s-\s|[،؛፣፤၊、，；：]")
 _EARLY_CLAUSE_CHARS = 200  # how far into a sentence an early clause may end
 
 CONTEXT_CHARS = 40  # on each side of a stop, to judge it by

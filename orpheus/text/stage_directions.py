@@ -18,10 +18,10 @@ _DIRECTION = re.compile(
 )
 _BEGUN = re.compile(rf"\*(?:(?![\s*])[^*\n]{{0,{MAX_CHARS}}})?\Z|_(?:(?![\s_])[^_\n]{{0,{MAX_CHARS}}})?\Z")
 _SENTENCE_STARTS = re.compile(
-    "(?:\\A|\n|[.!?…。！？।॥؟>\\]\u2600-\u27bf\ufe0f\U0001f300-\U0001faff][\"'”’)»」』]*)[ \t]*\\Z"
+    "(?:\\A|\n|[.!?…。！？।॥؟۔։።။។།>\\]\u2600-\u27bf\ufe0f\U0001f300-\U0001faff][\"'”’)»」』]*)[ \t]*\\Z"
     r"|(?:\A|\n)[ \t]*(?:[-+*•>]|\d{1,3}[.)])[ \t]+\Z"
 )
-_SENTENCE_ENDS = tuple(".!?…。！？।॥؟")
+_SENTENCE_ENDS = tuple(".!?…。！？।॥؟۔։።။។།")
 _AFTER = re.compile(r"(?P<stops>[.!?…]*)[ \t]*(?P<next>\S|\n)?")
 _CONTEXT_CHARS = 12
 

@@ -54,14 +54,16 @@ _BRACKETS = (("<", ">", 20), ("[", "]", 200), ("](", ")", 200))
 _ATTRIBUTES_CHARS = 400  # of a tag that has some, as in <prosody rate="slow" pitch="low">
 _TAIL_CHARS = 500  # in which the marks at the end of a sentence are looked for
 # Without spaces between words; Korean has them.
-_SPACELESS = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
+_SPACELESS = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]"
+)
 _NUMBER = re.compile(r"\S{0,40}\d|[=×÷≈≠≤≥]")
 _NUMBER_LAST = re.compile(r"(?:\d[^\s,;:!?]*(?:\s+[-+*/<>])?|[=×÷≈≠≤≥])\s+\Z")
 _WORD = re.compile(r"\S+\s+")
 # Left over from a clause whose end was not waited for; not of ".5" and ".NET".
-_STRAY_STOP = re.compile(r"\A\s*(?:[,.;:!?]{1,2}(?=\s|\Z)|[。，、；：！？।])")
+_STRAY_STOP = re.compile(r"\A\s*(?:[,.;:!?]{1,2}(?=\s|\Z)|[。，、；：！？।።။។།،؛؟])")
 _OPENING = ("(", "[", "“", "‘", "«", "¿", "¡")
-_JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،।]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
+_JOINS_PREVIOUS = re.compile(r"[,.;:!?)\]”’。，、！？؟،؛।։።፣၊။។།]|'(?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class StreamingSegmenter:
         segment_chars: int,
         *,
         max_chars: int,
+        tags: tuple[str, ...] | None = None,
         join_chars: int | None = None,
         normalize: bool = False,
         skip_directions: bool = False,
@@ -91,6 +94,7 @@ class StreamingSegmenter:
         self.spans: list[Span] = []  # final: a segment that was returned is never changed by later text
         self.chars = 0  # received
         self._language = language
+        self._tags = tags
         self._segment_chars = segment_chars
         self._join_chars = min(join_chars or segment_chars, segment_chars)
         self._max_chars = max_chars
@@ -312,6 +316,7 @@ class StreamingSegmenter:
             _STRAY_STOP.sub("", text) if self._segments else text,
             self._language,
             self._segment_chars,
+            tags=self._tags,
             join_chars=self._join_chars,
             normalize=self._normalize,
         )

@@ -70,6 +70,7 @@ class SpeechPipeline:
             text,
             params.voice.language,
             self.model.segment_chars,
+            tags=params.voice.tags,
             join_chars=self.model.join_chars,
             normalize=params.normalize,
             skip_directions=params.skip_directions,
@@ -80,6 +81,7 @@ class SpeechPipeline:
         return StreamingSegmenter(
             params.voice.language,
             self.model.segment_chars,
+            tags=params.voice.tags,
             join_chars=1
             if params.split == "sentence"
             else self.model.join_chars,  # a segment of two could not be split
@@ -264,7 +266,7 @@ class _SpeakRun:
             pause_s=self._pause_s(segment),
         )
         generation = Generation(
-            params.voice.id,
+            params.voice,
             segment.text,
             params.sampling.with_seed(self._seed + number + attempt * RETRY_SEED),
             min(params.max_tokens, TOKENS_EXTRA + TOKENS_PER_CHAR * len(segment.text)),

@@ -54,10 +54,6 @@ class ServedModel:
         return self.vocabulary is not None and self.vocabulary >= PUBLISHED_TOKENS
 
     @property
-    def languages(self) -> tuple[str, ...]:
-        return languages_of(self.name)
-
-    @property
     def codec(self) -> str:
         """The codec it was trained with, as ORPHEUS_CODEC would name it."""
         return EMBEDDED if self.embedded else REAL_CODEC

@@ -28,11 +28,12 @@ from orpheus.http.refusals import MAX_SAID_CHARS, message_in, sentence_of, start
 from orpheus.http.responses import retry_after_s
 from orpheus.http.sse import read_events
 from orpheus.logs import request_id
-from orpheus.prompt import turn_text
+from orpheus.prompt import prompt_of
 from orpheus.redaction import address, redacted
 from orpheus.sampling import REPETITION_FRAMES, Sampling
 from orpheus.settings import Settings
 from orpheus.tts.served_model import ServedModel, listed_model, named_model
+from orpheus.voices import Voice
 
 if TYPE_CHECKING:
     from orpheus.llama.engine import Engine
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 class Generation:
     """One request to tier 1: a segment, a voice and how to sample it."""
 
-    voice: str
+    voice: Voice
     text: str
     sampling: Sampling
     max_tokens: int
@@ -112,7 +113,8 @@ class EngineTokenSource:
     async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:
         from orpheus.llama.engine import Completion
 
-        prompt = self._engine.tokenize_prompt(turn_text(generation.voice, generation.text))
+        asked = prompt_of(generation.voice, generation.text)
+        prompt = self._engine.tokenize_prompt(asked.text, verbatim=asked.verbatim)
         completion = Completion(prompt=prompt, max_tokens=generation.max_tokens, sampling=generation.sampling)
         async with aclosing(self._engine.submit(completion)) as stream:
             async for chunk in stream:
@@ -387,12 +389,13 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
 
 def completion_body(generation: Generation, model: ServedModel) -> dict[str, Any]:
     """The JSON body of the request; its fields are the same for every completions server."""
-    prompt = turn_text(generation.voice, generation.text)
+    prompt = prompt_of(generation.voice, generation.text)
     return {
         "model": model.id,
-        "prompt": prompt,
+        "prompt": prompt.text,
+        **({"verbatim": True} if prompt.verbatim else {}),
         "stream": True,
-        "max_tokens": model.most_tokens(prompt, generation.max_tokens),
+        "max_tokens": model.most_tokens(prompt.text, generation.max_tokens),
         **_sampling_fields(generation.sampling, model),
         "stop": [vocabulary.token_text(vocabulary.END_OF_SPEECH)],
         "return_token_ids": True,  # our own tier 1 then sends an event a frame, not a token

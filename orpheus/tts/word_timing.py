@@ -17,7 +17,7 @@ from itertools import accumulate
 from orpheus.text import Segment, Span, StreamingSegmenter, length
 from orpheus.tts.usage import Usage
 
-CHARS_PER_S = 14.0  # until a segment has shown how fast the voice speaks
+CHARS_PER_S = 14.0  # at speed 1, until a segment has shown how fast the voice speaks
 MIN_GAP_S = 0.001  # between the starts of two words: clients order words by them
 
 
@@ -43,11 +43,14 @@ class _Position:
 class WordTimer:
     """The words of one utterance, each given out once, in order."""
 
-    def __init__(self, text: StreamingSegmenter, usage: Usage, samples_per_s: float) -> None:
-        """`samples_per_s` converts `usage.samples` to seconds of playout, speed included."""
+    def __init__(
+        self, text: StreamingSegmenter, usage: Usage, sample_rate: int, *, speed: float = 1.0
+    ) -> None:
+        """`usage` counts samples at `sample_rate` Hz as the voice speaks them; words are timed as they are played."""
         self._text = text
         self._usage = usage
-        self._rate = samples_per_s
+        self._rate = sample_rate * speed  # samples a second of playout
+        self._per_char = sample_rate / CHARS_PER_S  # samples, until they are known
         self._spans_read = 0
         self._pending: deque[_Position] = deque()
         self._last = _Position("", -1, 0.0, 0.0)  # the word given out last, and when it starts
@@ -97,7 +100,7 @@ class WordTimer:
         known = [other for other in self._usage.segments if other.complete]
         chars = sum(length(other.text) for other in known)
         spoken = sum(other.samples - other.pause_samples for other in known)
-        per_char = spoken / chars if chars else self._rate / CHARS_PER_S
+        per_char = spoken / chars if chars else self._per_char
         return max(segment.samples, length(segment.text) * per_char)
 
     def _read_spans(self) -> None:

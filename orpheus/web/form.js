@@ -7,7 +7,6 @@ const NUMBERS = ["seed", "temperature", "top_p", "repetition_penalty", "max_toke
 const KEY = "orpheus-api-key";
 
 let voices = [];
-let tags = {};
 
 /** "speak", "stream" or "talk". */
 export function mode() {
@@ -51,12 +50,12 @@ export function onChange(id, listener) {
   $(id).addEventListener("change", listener);
 }
 
-/** Fill in the languages, voices and tags of the server. Throws a Problem. */
+/** Fill in the languages and voices of the server. Throws a Problem. */
 export async function loadVoices() {
   const headers = apiKey() ? { Authorization: `Bearer ${apiKey()}` } : {};
   const response = await fetch("v1/audio/voices", { headers }).catch(() => null);
   if (!response?.ok) throw await problemOf(response);
-  ({ voices, tags = {} } = await response.json());
+  ({ voices } = await response.json());
   const names = new Intl.DisplayNames(["en"], { type: "language" });
   const languages = [...new Set(voices.map((voice) => voice.language))];
   fill("language", languages.map((language) => [language, names.of(language)]));
@@ -67,6 +66,7 @@ export function setUp() {
   $("api_key").value = sessionStorage.getItem(KEY) ?? "";
   onChange("api_key", () => sessionStorage.setItem(KEY, apiKey()));
   onChange("language", showLanguage);
+  onChange("voice", showTags);
   $("speed").addEventListener("input", showSpeed);
   showSpeed(); // a browser may keep what was entered when the page is reloaded
   for (const id of ["input", "reply"]) $(id).addEventListener("input", () => $(id).setCustomValidity(""));
@@ -79,9 +79,14 @@ function showSpeed() {
 function showLanguage() {
   const language = $("language").value;
   const available = voices.filter((voice) => voice.language === language);
-  fill("voice", available.map((voice) => [voice.id, `${voice.name} (${voice.gender})`]));
-  $("tags").replaceChildren(...(tags[language] ?? []).map(tagButton));
+  fill("voice", available.map(({ id, name, gender }) => [id, gender ? `${name} (${gender})` : name]));
+  showTags();
   $("form").dispatchEvent(new Event("input"));
+}
+
+function showTags() {
+  const voice = voices.find(({ id }) => id === $("voice").value);
+  $("tags").replaceChildren(...(voice?.tags ?? []).map(tagButton));
 }
 
 function fill(id, entries) {

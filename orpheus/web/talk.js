@@ -95,6 +95,7 @@ class Run {
     this._closed = false;
     this._response = null; // the id of the one in progress
     this._hearing = false; // the user is speaking
+    this._stopped = []; // turns, by id, of which it is not known yet whether they are any
     this._cut = new Set(); // responses of which nothing more is heard
     this._renew();
     this._follow();
@@ -201,18 +202,20 @@ class Run {
   }
 
   async _lost(event) {
-    this._ready = false;
+    this._ready = this._hearing = false;
     this._connection = this._response = null;
+    for (const id of this._stopped.splice(0)) this._log.remove(id);
+    let problem = problemOfEnd(event);
     while (!this._closed && !FINAL_CODES.includes(event.code) && this._attempts < RETRY_MS.length) {
       status("The connection broke. Connecting again…");
       await new Promise((next) => setTimeout(next, RETRY_MS[this._attempts++]));
       try {
         return await this._connect();
-      } catch {
-        // the next attempt, or none
+      } catch (refusal) {
+        problem = refusal; // after the last attempt
       }
     }
-    if (!this._closed) this._end(problemOfEnd(event));
+    if (!this._closed) this._end(problem);
   }
 
   _received(event) {
@@ -244,9 +247,20 @@ class Run {
     status("Listening to you…");
   }
 
-  _speechStopped() {
+  _speechStopped({ item_id }) {
     this._hearing = false;
+    this._stopped.push(item_id);
     status("Thinking…");
+  }
+
+  _committed({ item_id }) {
+    this._stopped = this._stopped.filter((id) => id !== item_id);
+  }
+
+  /** It was no speech. */
+  _dropped() {
+    this._log.remove(this._stopped.shift());
+    if (!this._response) this._rest();
   }
 
   _transcribed({ item_id, transcript }) {
@@ -378,6 +392,8 @@ const HANDLERS = {
   "session.updated": Run.prototype._configured,
   "input_audio_buffer.speech_started": Run.prototype._speechStarted,
   "input_audio_buffer.speech_stopped": Run.prototype._speechStopped,
+  "input_audio_buffer.committed": Run.prototype._committed,
+  "input_audio_buffer.cleared": Run.prototype._dropped,
   "conversation.item.input_audio_transcription.delta": Run.prototype._text,
   "conversation.item.input_audio_transcription.completed": Run.prototype._transcribed,
   "conversation.item.input_audio_transcription.failed": Run.prototype._notTranscribed,

@@ -9,7 +9,9 @@ import pytest
 from websockets.sync.client import connect
 
 from orpheus.agent.app import install
+from orpheus.agent.conversation import Ports
 from orpheus.codec import Codec
+from orpheus.http.process import listen
 from orpheus.server.app import create_app
 from orpheus.server.service import SpeechService
 from orpheus.settings import load_settings
@@ -24,8 +26,9 @@ from tests.support.waiting import eventually
 class Host:
     """A running agent, its script, and its service."""
 
-    def __init__(self, url: str, script: Script, service: SpeechService, agent: Any) -> None:
+    def __init__(self, url: str, script: Script, service: SpeechService, agent: Any, house_port: int) -> None:
         self.url = url
+        self.house_port = house_port  # of Wyoming
         self.script = script
         self.service = service
         self.agent = agent
@@ -40,7 +43,7 @@ def start_host(
     codec: Codec,
     _upstream_server: tuple[Upstream, str],  # noqa: F811
 ) -> Callable[..., Host]:
-    def start(stack: ExitStack, **options: Any) -> Host:
+    def start(stack: ExitStack, ports: Callable[[Script], Ports] = Script.ports, **options: Any) -> Host:
         defaults = {
             "llama_endpoint": _upstream_server[1],
             "model": "embedded",
@@ -51,10 +54,12 @@ def start_host(
         service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
         app = create_app(service)
         script = Script()
-        agent = install(app, service, settings, lambda _: script.ports())
+        house = stack.enter_context(listen("127.0.0.1", 0, ""))
+        agent = install(app, service, settings, lambda _: ports(script), house=house)
+        house_port = house.getsockname()[1]
         url = stack.enter_context(served(app))
         eventually(lambda: httpx.get(f"{url}/ready", trust_env=False).status_code == 200)
-        return Host(url, script, service, agent)
+        return Host(url, script, service, agent, house_port)
 
     return start
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from orpheus.agent.agent import load_ports
 from orpheus.http.loading import BackgroundLoad
+from orpheus.server.client_secrets import ClientSecrets
 from orpheus.tts.encode import wav_header
 from tests.agent.conftest import Host
 from tests.support.agent import OUT_RATE, RealtimeClient, Talk, silence
@@ -88,17 +91,12 @@ def test_an_ephemeral_key_opens_a_conversation_and_nothing_else(locked: Host) ->
     assert mint(locked, **{"x-api-key": "nobody"}).status_code == 401
 
 
-def test_an_ephemeral_key_expires_and_there_are_not_endlessly_many(
-    locked: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ephemeral_key_expires(locked: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = mint(locked, {"expires_after": {"anchor": "created_at", "seconds": 10}}).json()
     with monkeypatch.context() as later:
         now = time.time
         later.setattr("orpheus.server.client_secrets.time.time", lambda: now() + 11)
         assert refused(locked, Authorization=f"Bearer {secret['value']}")["status"] == "401"
-    monkeypatch.setattr("orpheus.server.client_secrets.MAX_SECRETS", 2)
-    values = [mint(locked).json()["value"] for _ in range(3)]
-    assert [locked.service.secrets.find(value) is not None for value in values] == [False, True, True]
     assert mint(locked, {"expires_after": {"seconds": 1}}).status_code == 400
     assert mint(locked, {"session": {"audio": {"output": {"speed": 99}}}}).status_code == 400
 
@@ -111,6 +109,55 @@ def test_one_conversation_too_many_is_told_when_to_come_again(locked: Host) -> N
     eventually(lambda: not locked.agent._since_s)
     with opened(locked, **KEY):
         pass
+
+
+def test_a_browser_is_told_by_http_why_its_websocket_is_refused(locked: Host) -> None:
+    def why(**headers: str) -> httpx.Response:
+        return httpx.get(f"{locked.url}/v1/realtime?model=any", headers=headers, trust_env=False)
+
+    assert why().status_code == 401
+    assert why(**KEY).status_code == 400
+    with opened(locked, **KEY), opened(locked, **KEY):
+        answer = why(**KEY)
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "limit of 2 conversations" in answer.json()["error"]["message"]
+
+
+def test_a_recording_takes_the_place_of_a_conversation_until_it_is_answered(
+    start_host: Callable[..., Host], upstream: Upstream
+) -> None:
+    upstream.events = whole(40)
+    with ExitStack() as stack:
+        host = start_host(stack, max_conversations=1)
+        spoken = host.script.speech.say("What is the capital of France?")
+        recording = wav_header(OUT_RATE, len(spoken)) + spoken
+        client = stack.enter_context(httpx.Client(base_url=host.url, trust_env=False, timeout=20))
+
+        def ask(**params: str) -> contextlib.AbstractContextManager[httpx.Response]:
+            body = {"content": recording, "headers": {"Content-Type": "audio/wav"}, "params": params}
+            return client.stream("POST", "/v1/audio/speech-to-speech", **body)
+
+        with opened(host), ask() as answer:
+            assert answer.status_code == 429
+            assert int(answer.headers["retry-after"]) >= 1
+        eventually(lambda: not host.agent._since_s)
+        host.script.thinker.answers = [["It is Paris. ", 30.0, "Really."]]  # its second half is awaited
+        for stream_format in ("audio", "sse"):
+            with ask(response_format="pcm", stream_format=stream_format) as answer:
+                assert answer.status_code == 200
+                audio = answer.iter_raw()
+                assert next(audio)
+                assert refused(host)["status"] == "429"
+            eventually(lambda: not host.agent._since_s)  # the client left in its middle
+        host.script.thinker.answers = [["It is Paris."]]
+        with ask(response_format="flac") as answer:
+            answer.read()
+        host.script.recognizer.fails = True
+        with ask() as answer:
+            assert answer.status_code == 502
+        with opened(host):
+            pass
 
 
 def test_the_agent_is_ready_only_once_it_can_hear_and_think(
@@ -147,6 +194,46 @@ def test_a_recording_is_answered_by_the_agents_own_parts_once_they_are_loaded(
     assert host.script.thinker.asked[-1][-1].content == "What is the capital of France?"
 
 
+def test_an_ephemeral_key_opens_any_server_with_the_same_keys_and_no_other(locked: Host) -> None:
+    """Of several containers, or after a restart, it is rarely the one that made the key."""
+    session = {"type": "realtime", "instructions": "Sei ein Pirat. 해적처럼. " * 100}
+    value = mint(locked, {"session": session}).json()["value"]
+    found = ClientSecrets(["secret-key"]).find(value)
+    assert found is not None
+    assert (found.session, found.key) == (session, 0)
+    found = ClientSecrets(["another", "secret-key"]).find(value)
+    assert found is not None
+    assert found.key == 1
+    for keys in ([], ["another"]):
+        assert ClientSecrets(keys).find(value) is None
+    body, _, signature = value.partition(".")
+    for changed in (
+        value[:-1],
+        value + "0",
+        f"{body}x.{signature}",
+        f"ek_.{signature}",
+        body,
+        "ek_",
+        "ek_é.é",
+    ):
+        assert ClientSecrets(["secret-key"]).find(changed) is None
+    mine = ClientSecrets()
+    secret = mine.mint({})
+    assert mine.find(secret.value) == secret
+    assert ClientSecrets().find(secret.value) is None
+
+
+def test_a_session_that_fits_no_header_is_not_for_an_ephemeral_key(locked: Host) -> None:
+    instructions = secrets.token_urlsafe(8000)  # which nothing compresses
+    answer = mint(locked, {"session": {"instructions": instructions}})
+    assert answer.status_code == 400
+    assert "session.update" in answer.json()["error"]["message"]
+    long = {"instructions": " ".join(f"Rule {number}: be a pirate." for number in range(500))}
+    bearer = {"Authorization": f"Bearer {mint(locked, {'session': long}).json()['value']}"}
+    with opened(locked, **bearer) as socket:
+        assert json.loads(socket.recv(5))["session"]["instructions"] == long["instructions"]
+
+
 def test_an_ephemeral_key_stands_for_one_whether_or_not_keys_have_a_limit(
     start_host: Callable[..., Host],
 ) -> None:
@@ -156,6 +243,34 @@ def test_an_ephemeral_key_stands_for_one_whether_or_not_keys_have_a_limit(
         with opened(host, **bearer):
             assert refused(host, **bearer)["status"] == "429"
             assert refused(host, **KEY)["status"] == "429"
+
+
+def test_after_a_dropped_socket_the_client_puts_back_what_was_said_and_goes_on(
+    talk: Talk, host: Host
+) -> None:
+    """Servers that move containers drop sockets, and a session has an hour."""
+    dropped = talk()
+    dropped.say("My name is Ada.")
+    dropped.answer()
+    dropped.say("And who are you?")
+    dropped.until("response.created")
+    dropped.socket.socket.close()
+    client = talk()
+    turns = [
+        ("user", "input_text", "My name is Ada."),
+        ("assistant", "output_text", "Hello there, my friend."),
+        ("user", "input_audio", "And who are you?"),
+    ]
+    for role, kind, said in turns:
+        part = {"type": kind, "transcript" if kind == "input_audio" else "text": said}
+        client.send("conversation.item.create", item={"type": "message", "role": role, "content": [part]})
+        client.until("conversation.item.done")
+    client.say("Say my name.")
+    assert client.answer()["status"] == "completed"
+    assert host.script.thinker.last == [
+        *((role, said) for role, _, said in turns),
+        ("user", "Say my name."),
+    ]
 
 
 def test_a_client_that_leaves_in_mid_answer_leaves_nothing_behind(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+import re
+import time
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from openai.types.realtime import RealtimeServerEvent
+from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from websockets import Subprotocol
 from websockets.sync.client import connect
@@ -16,7 +20,7 @@ from orpheus.agent.audio import AudioFormat, OutputStream
 from orpheus.agent.think import ToolCallDelta
 from orpheus.errors import UpstreamError
 from tests.agent.conftest import Host
-from tests.support.agent import Talk, audio_of, silence, transcript_of, types, without_deltas
+from tests.support.agent import STRICT, Talk, audio_of, silence, transcript_of, types, without_deltas
 from tests.support.upstream import Upstream, whole
 from tests.support.waiting import eventually
 
@@ -414,3 +418,129 @@ def test_metrics_count_turns_interruptions_and_stages(talk: Talk, host: Host) ->
     assert host.metric('orpheus_agent_turns_total{outcome="said"}') == before + 1
     assert host.metric("orpheus_agent_stage_seconds_count") > stages
     assert host.metric("orpheus_agent_conversations ") == 1
+
+
+# What OpenAI's servers send besides: WebRTC's, MCP's, SIP's, the beta's and diarization's.
+NEVER_SENT = re.compile(
+    r"output_audio_buffer\.|mcp_list_tools\.|response\.mcp_|.*dtmf|conversation\.created|conversation\.item\.created|"
+    r".*transcription\.segment"
+)
+
+
+@pytest.mark.slow
+def test_every_kind_of_event_is_sent_in_one_long_conversation_and_openais_models_take_all_of_them(
+    talk: Talk, host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpheus.server.sockets.connection.KEEP_ALIVE_S", 0.3)
+    upstream.events = whole(30)
+    thinker = host.script.thinker
+    tool = {"type": "function", "name": "get_time", "parameters": {"type": "object"}}
+    client = talk(tools=[tool], audio={"input": {"transcription": {"model": "gpt-4o-transcribe"}}})
+
+    thinker.answers = [["One two three four five six seven. ", "Eight nine ten."], ["All right."]]
+    sound = client.script.speech.say("Tell me a long story about the sea.", 2400)
+    for start in range(0, len(sound), 9600):  # its words are told while it is said
+        client.hear(sound[start : start + 9600])
+        client.flush()
+    client.hear(silence(700))
+    client.until("response.output_audio.delta")
+    client.say("No wait, stop that.")
+    cut = client.until("response.done")[-1]["response"]["output"][0]
+    client.answer()
+    client.send("conversation.item.truncate", item_id=cut["id"], content_index=0, audio_end_ms=100)
+    client.send("conversation.item.retrieve", item_id=cut["id"])
+    client.until("conversation.item.retrieved")
+
+    thinker.answers = [
+        ["Let me look. ", ToolCallDelta(0, "call_1", "get_time", "{}")],
+        ["It is noon.", 3.0, "."],
+    ]
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "The time?"}]}
+    client.send("conversation.item.create", item={**item, "id": "asked"})
+    client.send("response.create", response={"metadata": {"a": "b"}})
+    client.answer()
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "12:00"}
+    client.send("conversation.item.create", item=output)
+    client.send("response.create", response={"output_modalities": ["text"]})
+    client.until("response.output_text.delta")
+    client.send("response.create")  # an error: one is active
+    client.send("response.cancel")
+    client.answer()
+    client.send("conversation.item.delete", item_id="asked")
+    client.until("conversation.item.deleted")
+
+    thinker.answers = [[UpstreamError("The model is away.")], ["I am back."]]
+    client.send(
+        "response.create", response={"conversation": "none", "input": [item], "output_modalities": ["text"]}
+    )
+    client.answer()
+    client.send("output_audio_buffer.clear")  # what is still to be heard of "Let me look."
+    host.script.recognizer.fails = True
+    client.say("And now?")
+    client.until("conversation.item.input_audio_transcription.failed")
+    host.script.recognizer.fails = False
+
+    for kind in ("audio/pcmu", "audio/pcma"):
+        thinker.answers = [["On the telephone."]]
+        format = {"type": kind}
+        client.update(
+            audio={"input": {"format": format, "turn_detection": None}, "output": {"format": format}}
+        )
+        client.hear(b"\xd5" * 9600, chunk_ms=50)
+        client.send("input_audio_buffer.clear")
+        client.until("input_audio_buffer.cleared")
+        client.send("input_audio_buffer.commit")  # an error: there is nothing
+        client.hear(b"\x20\xa0" * 4800, chunk_ms=50)
+        client.send("input_audio_buffer.commit")
+        client.until("input_audio_buffer.committed")
+        client.send("response.create")
+        client.answer()
+    detection = {"type": "server_vad", "idle_timeout_ms": 1000}
+    client.update(
+        audio={"input": {"format": {"type": "audio/pcm", "rate": 24_000}, "turn_detection": detection}},
+    )
+    for _ in range(40):
+        client.hear(silence(500))
+        if "input_audio_buffer.timeout_triggered" in types(client.flush()):
+            break
+        time.sleep(0.2)
+    while types(client.events).count("response.done") < types(client.events).count("response.created"):
+        client.next()
+    client.until("rate_limits.updated")
+    client.send("nonsense")
+    client.until("error")
+
+    union = get_args(get_args(RealtimeServerEvent)[0])
+    known = {get_args(event.model_fields["type"].annotation)[0] for event in union}
+    assert {type for type in known if not NEVER_SENT.match(type)} <= set(types(client.events))
+    assert set(types(client.events)) <= known  # as `client` has seen to, event by event
+    codes = [event["error"]["code"] for event in client.events if event["type"] == "error"]
+    assert "conversation_already_has_active_response" in codes
+    assert "input_audio_buffer_commit_empty" in codes
+    created = [event["response"]["id"] for event in client.events if event["type"] == "response.created"]
+    ended = [event["response"]["id"] for event in client.events if event["type"] == "response.done"]
+    assert sorted(created) == sorted(ended)
+    assert len({event["event_id"] for event in client.events}) == len(client.events)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "response.unheard_of"},
+        {"item_id": None},
+        {"response": "none"},
+        {"session": {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "odd"}}}}},
+    ],
+    ids=str,
+)
+def test_the_models_that_events_are_held_against_do_not_take_everything(change: dict[str, Any]) -> None:
+    session = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+    valid: dict[str, Any] = {
+        "response.unheard_of": {"type": "session.created", "session": session},
+        "item_id": {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": "a"},
+        "response": {"type": "response.done", "response": {}},
+        "session": {"type": "session.updated", "session": session},
+    }[change.get("type") or next(iter(change))]
+    STRICT.validate_python({**valid, "event_id": "e"})
+    with pytest.raises(ValidationError):
+        STRICT.validate_python({**valid, "event_id": "e", **change})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +23,7 @@ from orpheus.agent.think import (
     load_thinker,
 )
 from orpheus.errors import SetupError, UpstreamError
+from orpheus.http import cold_start
 from orpheus.ops.bench.rivals import completions_server
 from orpheus.settings import load_settings
 from tests.support.live import free_port, served
@@ -295,6 +297,35 @@ async def test_silence_ends_the_answer(
     server.hang_after = after
     assert "sent nothing for" in await fails(server)
     await until(lambda: server.left == 1)
+
+
+async def test_an_answer_waits_for_an_llm_that_is_asleep(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold_start, "POLL_S", 0.02)
+    asleep = [JSONResponse({"error": "starting"}, 503), Response("no container", 502)]
+    server.refusals = [*asleep]
+    async with thinker(server, cold_wait_s=20) as llm:
+        assert text_of([thought async for thought in llm.answer(HELLO)]) == "Hello there."
+        assert len(server.requests) == 3
+        server.refusals = [JSONResponse({"error": {"message": "wrong key"}}, 401)]  # no sleep
+        with pytest.raises(UpstreamError, match="another key"):
+            await anext(llm.answer(HELLO))
+    server.refusals = [*asleep]
+    assert "not ready (503)" in await fails(server)  # unless told, it does not wait
+
+
+async def test_an_answer_waits_for_an_llm_that_nothing_listens_for_yet(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold_start, "POLL_S", 0.02)
+    port = free_port()
+    async with thinker(server, llm_url=f"http://127.0.0.1:{port}", cold_wait_s=20) as llm:
+        waiting = asyncio.ensure_future(anext(llm.answer(HELLO)))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        with served(server.app, port):
+            assert await waiting == TextDelta("Hello")
 
 
 async def test_keep_alives_are_not_progress(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:

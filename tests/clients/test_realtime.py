@@ -122,6 +122,17 @@ def test_a_recording_that_interrupts_hears_only_the_beginning_of_the_answer(
     assert np.array_equal(samples[first:], np.full(round(0.3 * RATE), 5000))
 
 
+def test_a_noise_before_the_question_is_not_waited_for(
+    agent: ScriptedRealtime, url: str, tmp_path: Path
+) -> None:
+    agent.heard, agent.answers = [None, "What is it?"], [Answer("It is Paris.", 3000, 0.2)]
+    (tmp_path / "q.wav").write_bytes(sound(0.2, 0.3, 0.7, 0.5, 0.1))
+    code, out, errors = run(url, "q.wav", cwd=tmp_path)
+    assert (code, errors) == (0, "")
+    said = [line for line in out.splitlines() if line.startswith(("You", "Agent"))]
+    assert said == ["You: What is it?", "Agent: It is Paris."]
+
+
 def test_typed_turns_are_answered_one_after_another(
     agent: ScriptedRealtime, url: str, tmp_path: Path
 ) -> None:
@@ -165,12 +176,22 @@ def deaf(agent: ScriptedRealtime) -> None:
     agent.heard = [""]
 
 
+def unmoved(agent: ScriptedRealtime) -> None:
+    agent.heard = [None]
+
+
+def full(agent: ScriptedRealtime) -> None:
+    agent.full_s = 17
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
         (refused, "All of its conversations are taken."),
         (needs_a_key, "answered 403"),
+        (full, "is full: try again in 17 s."),
         (deaf, "The server heard no speech in the recording."),
+        (unmoved, "The server heard no speech in the recording."),
     ],
 )
 def test_a_failure_is_a_sentence_and_an_exit_code(

@@ -87,7 +87,8 @@ class ControlPlane:
         self._apps: dict[str, pb.AppPublishRequest] = {}  # by id
         self._objects: dict[str, Any] = {}  # id → definition, files, image or environment
         self._content: dict[str, bytes] = {}  # sha256 → file
-        self._inputs: asyncio.Queue[Call | None] = asyncio.Queue()
+        self._inputs: dict[str, asyncio.Queue[Call | None]] = {}  # by function
+        self._serving = ""  # the function that calls go to: a server takes none
         self._running: dict[str, Call] = {}
         self._cancelled: asyncio.Queue[str] = asyncio.Queue()
 
@@ -346,7 +347,9 @@ class ControlPlane:
         )
         for name, method in definition.method_definitions.items():
             metadata.method_handle_metadata[name].function_name = method.function_name
-            metadata.method_handle_metadata[name].web_url = url
+            metadata.method_handle_metadata[name].use_method_name = name
+            if method.HasField("webhook_config"):
+                metadata.method_handle_metadata[name].web_url = url
         return metadata
 
     # ---- RPCs of a container
@@ -356,9 +359,10 @@ class ControlPlane:
             return {"cancel_input_event": {"input_ids": [await asyncio.wait_for(self._cancelled.get(), 10)]}}
         return {}
 
-    async def FunctionGetInputs(self, _: Any) -> Any:
-        if (call := await self._inputs.get()) is None:
-            self._inputs.put_nowait(None)
+    async def FunctionGetInputs(self, request: Any) -> Any:
+        inputs = self._inputs[request.function_id]
+        if (call := await inputs.get()) is None:
+            inputs.put_nowait(None)
             return {"inputs": [{"kill_switch": True}]}
         arguments = serialize_data_format((call.arguments, {}), PICKLE)
         given = {"args": arguments, "data_format": PICKLE, "method_name": call.method}
@@ -422,16 +426,20 @@ class ControlPlane:
             **self.function(app, tag)["environment"] | {"PYTHONPATH": str(root)} | environment,
         )
         command = [sys.executable, "-m", "modal._container_entrypoint"]
-        self._inputs = asyncio.Queue()
+        before, inputs = self._serving, asyncio.Queue[Call | None]()
+        self._inputs[arguments.function_id] = inputs
+        if not definition.is_server:
+            self._serving = arguments.function_id
         with (root / "log.txt").open("w") as log:
             process = subprocess.Popen(command, env=given, cwd=root, stdout=log, stderr=log)
         try:
             yield Container(process, root / "log.txt")
         finally:
+            self._serving = before
             if definition.is_server:
                 process.send_signal(signal.SIGTERM)
             else:
-                self.scale_down()
+                self._loop.call_soon_threadsafe(inputs.put_nowait, None)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
@@ -439,14 +447,14 @@ class ControlPlane:
                 process.wait()
 
     def scale_down(self) -> None:
-        """Tell the container, as Modal does, to finish its inputs and exit."""
-        self._loop.call_soon_threadsafe(self._inputs.put_nowait, None)
+        """Tell the container that calls go to, as Modal does, to finish its inputs and exit."""
+        self._loop.call_soon_threadsafe(self._inputs[self._serving].put_nowait, None)
 
-    def call(self) -> Any:
-        """Call the function of the container with no arguments; its result."""
+    def call(self, *arguments: Any, method: str = "") -> Any:
+        """Call the function of the container, or a method of its class; its result."""
 
         async def call() -> Any:
-            return await self._send(Call("in-only", (), "")).from_app.get()
+            return await self._send(Call(f"in-{next(self._count)}", arguments, method)).from_app.get()
 
         output = asyncio.run_coroutine_threadsafe(call(), self._loop).result(60)
         assert output.result.status == SUCCESS, output.result.exception
@@ -466,7 +474,7 @@ class ControlPlane:
 
     def _send(self, call: Call) -> Call:
         self._running[call.id] = call
-        self._inputs.put_nowait(call)
+        self._inputs[self._serving].put_nowait(call)
         return call
 
     async def _read(self, receive: Receive, call: Call) -> None:

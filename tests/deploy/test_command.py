@@ -14,10 +14,11 @@ import pytest
 from grpclib import Status
 
 from orpheus.deploy import modal_api
+from orpheus.deploy.agent import Answer
 from orpheus.deploy.errors import DeployFailed, NotLoggedIn, TokenRefused, Unreachable
-from orpheus.deploy.settings import LLAMA_APP, SPEECH_APP
+from orpheus.deploy.settings import AGENT_APP, LLAMA_APP, LLM_APP, SPEECH_APP
 from orpheus.errors import WeightsError
-from tests.deploy.conftest import EMBEDDED, run
+from tests.deploy.conftest import AGENT_SCRIPT, EMBEDDED, KEY, run
 from tests.deploy.control_plane import ControlPlane
 from tests.support.live import ROOT, Pair, clean_environment
 
@@ -111,6 +112,103 @@ def test_modal_run_asks_tier_1_for_a_frame_and_tier_2_for_speech(
         assert re.search(rf"cold: {what} after \d.*\nwarm: {what} after \d", done.stdout)
     assert (tmp_path / "river.wav").stat().st_size > 24_000
     assert plane.unknown == []
+
+
+@pytest.mark.slow
+def test_the_agent_and_its_llm_come_after_the_pair_and_into_one_region(plane: ControlPlane) -> None:
+    plane.secrets["voice-auth"]["ORPHEUS_API_KEYS"] = KEY
+    plane.secrets["huggingface-secret"] = {"HF_TOKEN": "hf_1"}
+    done = deploy(plane, "--agent", "--gpu-llm", "H100", **EMBEDDED)
+    assert plane.unknown == []
+    assert plane.published == [LLAMA_APP, SPEECH_APP, LLM_APP, AGENT_APP]
+    assert f"{LLM_APP}: fetched" in done.stdout
+    llm, agent = plane.function(LLM_APP, "Llm"), plane.function(AGENT_APP, "Agent.*")
+    tiers = [plane.function(LLAMA_APP, "Llama"), plane.function(SPEECH_APP, "Speech.*"), llm, agent]
+    assert [tier["scheduler_placement"]["regions"] for tier in tiers] == [["us-east"]] * 4
+    assert llm["http_config"]["proxy_regions"] == ["us-east"]
+    assert llm["resources"]["gpu_config"]["gpu_type"] == "H100"
+    assert plane.function(LLM_APP, "fetch_weights")["secrets"] == ["st-named.huggingface_secret"]
+    for line in (
+        f"curl https://{LLM_APP}.modal.test/v1/models",
+        f'clients/realtime.py --text "What is the capital of France?" --url https://{AGENT_APP}.modal.test',
+        f"https://{AGENT_APP}.modal.test/ in a browser",
+    ):
+        assert line in done.stdout
+    stopped = deploy(plane, "--agent", "--stop")
+    order = [LLM_APP, SPEECH_APP, LLAMA_APP]
+    assert re.findall(r"^(\S+) is stopped", stopped.stdout, re.MULTILINE) == [AGENT_APP, *order]
+
+
+@pytest.mark.slow
+def test_everything_goes_onto_one_gpu(plane: ControlPlane) -> None:
+    plane.secrets["voice-auth"] = {"ORPHEUS_API_KEYS": KEY}
+    done = deploy(plane, "--single", **EMBEDDED)
+    assert plane.published == [AGENT_APP]
+    assert "compiles llama.cpp" in done.stdout
+    agent = plane.function(AGENT_APP, "Agent.*")
+    assert agent["resources"]["gpu_config"]["gpu_type"] == "L40S"
+    assert agent["environment"]["ORPHEUS_SINGLE"] == "True"
+    lines = "\n".join(agent["image"])
+    assert all(part in lines for part in ("vllm==", "-DGGML_CUDA=ON", "faster-whisper", " torch "))
+    assert deploy(plane, "--single", "--stop").stdout.startswith(f"{AGENT_APP} is stopped")
+
+
+@pytest.mark.slow
+def test_an_llm_elsewhere_is_used_and_none_deployed(plane: ControlPlane) -> None:
+    plane.secrets["voice-auth"]["ORPHEUS_API_KEYS"] = KEY
+    elsewhere = {"ORPHEUS_LLM_URL": "https://api.example", "ORPHEUS_LLM_MODEL": "small"}
+    deploy(plane, "--agent", **elsewhere, **EMBEDDED)
+    assert plane.published == [LLAMA_APP, SPEECH_APP, AGENT_APP]
+    environment = plane.function(AGENT_APP, "Agent.*")["environment"]
+    assert elsewhere.items() <= environment.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--agent", "--single"])
+def test_an_agent_that_anybody_could_use_is_not_deployed(plane: ControlPlane, option: str) -> None:
+    done = deploy(plane, option, code=13, **EMBEDDED)
+    assert plane.published == []
+    (command,) = [line.strip() for line in done.stderr.splitlines() if line.startswith("    modal secret")]
+    assert command.startswith("modal secret create voice-auth --force ")
+    assert command.endswith("ORPHEUS_API_KEYS=KEY")
+    plane.secrets.clear()
+    done = deploy(plane, "--only", "agent", code=13, **EMBEDDED)
+    assert (
+        "with ORPHEUS_PROXY_KEY and ORPHEUS_PROXY_SECRET and ORPHEUS_API_KEYS does not exist" in done.stderr
+    )
+
+
+@pytest.mark.slow
+def test_a_gated_llm_is_an_error_with_the_steps_to_take(plane: ControlPlane) -> None:
+    steps = "it is gated. Three steps:\n  1. accept\n  2. make\n  3. store it"
+    plane.results = {LLM_APP: WeightsError(steps)}
+    done = deploy(plane, "--only", "llm", code=15, ORPHEUS_LLM_MODEL="meta-llama/Llama-3.1-8B-Instruct")
+    assert f"The weights of {LLM_APP} were not fetched: {steps}" in done.stderr
+
+
+@pytest.mark.slow
+def test_modal_run_answers_a_recording_in_a_file_and_prints_the_stages(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    plane.secrets["voice-auth"]["ORPHEUS_API_KEYS"] = KEY
+    plane.results = {AGENT_APP: Answer(b"RIFF of the agent", ["[ASR] one", "[LLM] two", "[TTS] three"])}
+    (tmp_path / "input.wav").write_bytes(b"RIFF of the caller")
+    options = ["--audio", "input.wav", "--seed", "3"]
+    done = run(plane, "-m", "modal", "run", "-m", AGENT_SCRIPT, *options, **EMBEDDED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[ASR] one\n[LLM] two\n[TTS] three\noutput.wav\n" in done.stdout
+    assert (tmp_path / "output.wav").read_bytes() == b"RIFF of the agent"
+    (sent,) = [request for name, request in plane.calls if name == "FunctionMap"]
+    assert b"RIFF of the caller" in sent.pipelined_inputs[0].input.args
+    assert plane.unknown == []
+
+
+@pytest.mark.slow
+def test_an_agent_that_does_not_answer_is_a_failure(plane: ControlPlane) -> None:
+    plane.secrets["voice-auth"]["ORPHEUS_API_KEYS"] = KEY
+    plane.urls = {AGENT_APP: "http://127.0.0.1:9"}
+    done = deploy(plane, "--only", "agent", "--smoke", code=17, **EMBEDDED)
+    assert "does not speak" in done.stderr
 
 
 def test_a_deployment_that_does_not_speak_is_a_failure(plane: ControlPlane) -> None:
@@ -230,6 +328,7 @@ def test_a_dry_run_prints_the_plan_and_the_price_without_asking_modal(plane: Con
     ):
         assert line in done.stdout
     assert re.search(r"as read \d{4}-\d\d", done.stdout)
+    assert AGENT_APP not in done.stdout
     assert "hf_1" not in done.stdout
 
 
@@ -240,6 +339,8 @@ def test_a_dry_run_prints_the_plan_and_the_price_without_asking_modal(plane: Con
         (("--min-containers", "4"), "less than ORPHEUS_MIN_CONTAINERS"),
         (("--strategy", "blue"), "--strategy"),
         (("--only", "both"), "--only"),
+        (("--gpu-llm", "L41"), "ORPHEUS_GPU_LLM='L41'"),
+        (("--agent", "--single"), "leave out --agent"),
         (("--max-containers", "many"), "--max-containers"),
     ],
 )

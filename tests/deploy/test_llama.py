@@ -14,6 +14,7 @@ from orpheus.ops.child import ChildEnded
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
+from orpheus.voices import VOICES
 from tests.support.live import clean_environment, free_port, served
 from tests.support.upstream import Upstream, event, frame_text
 
@@ -50,7 +51,7 @@ async def test_stopping_lets_a_running_stream_finish() -> None:
     await asyncio.to_thread(process.start, 60)
     source = HttpTokenSource(settings)
     text = "The boat drifted slowly down the river. " * 6
-    stream = source.generate(Generation("tara", text, Sampling(seed=1), max_tokens=1400))
+    stream = source.generate(Generation(VOICES["tara"], text, Sampling(seed=1), max_tokens=1400))
     numbers = len((await anext(stream)).numbers)
     stopping = asyncio.create_task(asyncio.to_thread(process.stop))
     rest = [chunk async for chunk in stream]

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orpheus.deploy.settings import (
+    LLM_MODEL,
     Deployment,
     Sizes,
+    agent_environment,
+    agent_sizes,
     container_environment,
     llama_sizes,
     load_deployment,
@@ -13,7 +18,7 @@ from orpheus.deploy.settings import (
 )
 from orpheus.errors import SetupError
 from orpheus.ops.settings_table import setting_rows, unknown_names
-from orpheus.settings import Settings
+from orpheus.settings import Settings, load_settings
 
 
 def test_the_defaults_cost_nothing_while_nobody_speaks() -> None:
@@ -27,6 +32,7 @@ def test_the_defaults_cost_nothing_while_nobody_speaks() -> None:
     [
         ("gpu_llama", "L41", "L40S"),
         ("gpu_speech", "", "L40S"),
+        ("gpu_llm", "L41", "L40S"),
         ("min_containers", -1, "greater"),
         ("max_containers", 0, "greater"),
         ("scaledown_s", 3601, "3600"),
@@ -98,6 +104,35 @@ def test_weights_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch, na
         container_environment(load_deployment())
 
 
+def test_an_agent_takes_as_many_conversations_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent_sizes() == Sizes(target=12, most=16 + 8)
+    monkeypatch.setenv("ORPHEUS_MAX_CONVERSATIONS", "40")
+    assert agent_sizes() == Sizes(target=30, most=40 + 8)
+    assert agent_environment(load_deployment())["ORPHEUS_MAX_CONVERSATIONS"] == "40"
+
+
+def test_an_agent_and_its_llm_agree_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent_environment(load_deployment())["ORPHEUS_LLM_MODEL"] == LLM_MODEL
+    monkeypatch.setenv("ORPHEUS_LLM_MODEL", "some/one@v2")
+    environment = agent_environment(load_deployment())
+    assert environment["ORPHEUS_LLM_MODEL"] == "some/one@v2"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert agent_environment(load_deployment()) == environment
+
+
+def test_an_llm_elsewhere_is_taken_over_but_not_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_LLM_MODEL", "llama3.2")
+    monkeypatch.setenv("ORPHEUS_LLM_URL", "https://llm.example")
+    monkeypatch.setenv("ORPHEUS_STT_URL", "http://localhost:9000")
+    environment = agent_environment(load_deployment())
+    assert environment["ORPHEUS_LLM_URL"] == "https://llm.example"
+    assert "ORPHEUS_STT_URL" not in environment
+    monkeypatch.setenv("ORPHEUS_LLM_URL", "http://127.0.0.1:11434")
+    with pytest.raises(SetupError, match=r"ORPHEUS_LLM_MODEL=llama3\.2 is no Hugging Face repository"):
+        agent_environment(load_deployment())
+
+
 def test_the_command_line_knows_these_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_GPU_LLAMA", "L4")
     monkeypatch.setenv("ORPHEUS_GPU_LAMA", "L4")
@@ -105,3 +140,19 @@ def test_the_command_line_knows_these_settings(monkeypatch: pytest.MonkeyPatch) 
     rows = {row.name: row for row in setting_rows(load_deployment())}
     assert (rows["ORPHEUS_GPU_LLAMA"].value, rows["ORPHEUS_GPU_LLAMA"].source) == ("L4", "environment")
     assert all(row.description.startswith("Modal:") for row in rows.values())
+
+
+def test_the_voices_of_a_file_go_along_and_an_adapter_on_this_disk_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "voices.yaml"
+    path.write_text("- id: ronan\n  sample: |\n    Two\n    lines.\n- {id: anna, language: de}\n")
+    monkeypatch.setenv("ORPHEUS_VOICES", str(path))
+    sent = container_environment(load_deployment())["ORPHEUS_VOICES"]
+    assert "\n" not in sent
+    assert load_settings(voices=sent).own_voices == load_settings(voices=str(path)).own_voices
+    monkeypatch.setenv("ORPHEUS_VOICES", sent)  # in a container the definition is read again
+    assert container_environment(load_deployment())["ORPHEUS_VOICES"] == sent
+    monkeypatch.setenv("ORPHEUS_LORA", "my.gguf:0.5")
+    with pytest.raises(SetupError, match="ORPHEUS_LORA is a file of this machine: merge it into the model"):
+        container_environment(load_deployment())

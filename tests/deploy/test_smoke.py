@@ -10,7 +10,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from orpheus.deploy import smoke
 from orpheus.deploy.errors import SmokeFailed
@@ -137,3 +138,84 @@ def test_a_redirect_to_another_server_takes_no_keys_along(
     ):
         smoke.try_speech(url, out=str(tmp_path / "out.wav"))
     assert seen == []
+
+
+TIMINGS = {"stt_ms": 120.0, "llm_first_token_ms": 90.0, "first_audio_ms": 210.0, "end_to_audio_ms": 930.0}
+
+
+def turn(*events: dict[str, object], refuses: bool = False) -> Starlette:
+    """An agent that speaks, and answers the first message of a conversation with these events."""
+
+    async def speech(request: Request) -> Response:
+        return events_of_speech()
+
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        if refuses:
+            await socket.close(1008, "This API key is not valid.")
+            return
+        heard = await socket.receive_json()
+        assert heard["type"] == "input_audio_buffer.append"
+        for one in events:
+            await socket.send_json(one)
+        while True:
+            await socket.receive()
+
+    return Starlette(
+        routes=[Route("/v1/audio/speech", speech, methods=["POST"]), WebSocketRoute("/v1/realtime", talk)]
+    )
+
+
+def events_of_speech() -> Response:
+    return events(audio(1, 9000), DONE)
+
+
+def delta(loudness: int) -> dict[str, object]:
+    sound = audio(1, loudness)["audio"]
+    return {"type": "response.output_audio.delta", "delta": sound}
+
+
+def done(status: str = "completed", **more: object) -> dict[str, object]:
+    output = [{"content": [{"type": "output_audio", "transcript": "Paris."}]}]
+    response = {"status": status, "status_details": None, "output": output, "orpheus": TIMINGS, **more}
+    return {"type": "response.done", "response": response}
+
+
+HEARD = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "transcript": "What is the capital?",
+}
+
+
+def test_a_turn_is_told_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one whose question was taken for two: the first answer is then taken back."""
+    app = turn({"type": "session.created"}, done("cancelled"), HEARD, delta(9000), done())
+    with served(app) as url:
+        smoke.try_agent(url)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        '[ASR] transcribed in 0.12 s: "What is the capital?"',
+        '[LLM] first token after 0.09 s: "Paris."',
+        "[TTS] first audio after 0.21 s, 0.93 s after the end of speech",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("app", "says"),
+    [
+        (turn(HEARD, done()), "silence"),
+        (turn(HEARD, delta(0), done()), "silence"),
+        (turn({"type": "error", "error": {"message": "The LLM is away."}}), "in the middle: The LLM is away"),
+        (turn(done("failed", status_details={"type": "failed"})), "did not answer: .*failed"),
+        (turn({"type": "response.done"}), "holds no conversation: KeyError"),
+        (turn(refuses=True), "holds no conversation: .*This API key is not valid"),
+    ],
+)
+def test_a_turn_that_fails_says_why(app: Starlette, says: str) -> None:
+    with served(app) as url, pytest.raises(SmokeFailed, match=says):
+        smoke.try_agent(url)
+
+
+def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "TURN_S", 0.3)
+    with served(turn(HEARD)) as url, pytest.raises(SmokeFailed, match="TimeoutError"):
+        smoke.try_agent(url)

@@ -82,3 +82,58 @@ def test_the_embedded_voice_needs_no_fetching(hub: Hub) -> None:
     assert "nothing to fetch" in weights.fetch_model(settings)
     assert "nothing to fetch" in weights.fetch_codec(settings)
     assert hub.asked == []
+
+
+LLM_FILES = {
+    "config.json": b"{}",
+    "tokenizer.json": b"[]",
+    "model-00001-of-00002.safetensors": b"x" * 1000,
+    "model-00002-of-00002.safetensors": b"y" * 1000,
+    "model.gguf": b"z" * 1000,
+    "original/consolidated.safetensors": b"z" * 1000,
+}
+
+
+def test_of_an_llm_only_what_vllm_reads_is_fetched_and_checked(hub: Hub) -> None:
+    hub.files["some/llm"] = LLM_FILES
+    settings = load_settings(llm_model="some/llm")
+    with pytest.raises(WeightsError, match="some/llm is not in the cache"):
+        weights.find_llm(settings)
+    assert weights.fetch_llm(settings).startswith("LLM: some/llm, 0 MB, checked in")
+    assert hub.asked == [f"some/llm/{name}" for name in list(LLM_FILES)[:4]]
+    weights.find_llm(settings)
+
+
+def test_an_llm_without_files_for_vllm_is_refused(hub: Hub) -> None:
+    hub.files["some/llm"] = {"model.gguf": b"x", "config.json": b"{}"}
+    with pytest.raises(WeightsError, match=r"some/llm has no \.safetensors files"):
+        weights.fetch_llm(load_settings(llm_model="some/llm"))
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "GatedRepo"), (403, "GatedRepo"), (403, None)])
+@pytest.mark.parametrize("token", [None, "hf_of_somebody_else"])
+def test_gated_weights_are_answered_with_the_three_steps_to_take(
+    hub: Hub, status: int, code: str | None, token: str | None
+) -> None:
+    """Whichever way the hub says it: without a token, with one that may not, or whose account accepted nothing."""
+    hub.gated = {"some/one", "some/codec", "some/llm"}
+    hub.refusal = (status, code)
+    hub.files["some/llm"] = LLM_FILES
+    settings = load_settings(model=MODEL, codec=CODEC, llm_model="some/llm", hf_token=token)
+    for fetch, name in (
+        (weights.fetch_model, "some/one"),
+        (weights.fetch_codec, "some/codec"),
+        (weights.fetch_llm, "some/llm"),
+    ):
+        with pytest.raises(WeightsError) as refused:
+            fetch(settings)
+        said = str(refused.value).splitlines()
+        assert said[0].startswith(f"{name} is gated, and ")
+        assert f"https://huggingface.co/{name}" in said[1]
+        assert "https://huggingface.co/settings/tokens" in said[2]
+        assert "modal secret create huggingface-secret" in said[3]
+
+
+def test_a_repository_that_does_not_exist_is_not_called_gated(hub: Hub) -> None:
+    with pytest.raises(WeightsError, match="neither a path here nor a repository"):
+        weights.fetch_llm(load_settings(llm_model="some/nothing"))

@@ -21,12 +21,13 @@ from orpheus.logs import request_id
 from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
+from orpheus.voices import VOICES
 from tests.support.live import free_port, served
 from tests.support.upstream import Upstream
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
-PIECE = Generation("tara", "Hello.", Sampling(seed=7), 700)
+PIECE = Generation(VOICES["tara"], "Hello.", Sampling(seed=7), 700)
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,9 @@ def start(
         settings = load_settings(llama_endpoint=upstream_url, model="embedded", postprocess=False, **options)
         service = SpeechService(settings, lambda: HttpTokenSource(settings), lambda _: SharedCodec(codec))
         app = create_app(service)
-        app.include_router(speech_to_speech.routes(service, lambda: ears, lambda: mind, settings))
+        app.include_router(
+            speech_to_speech.routes(service, lambda: ears, lambda: mind, contextlib.nullcontext)
+        )
         server = served(app)
         client = httpx.Client(base_url=server.__enter__(), trust_env=False, timeout=30)
         stack.append((server, client))

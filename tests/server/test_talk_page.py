@@ -341,8 +341,11 @@ def test_a_browser_that_does_not_resample_the_microphone_sends_the_same_sound(
     )
 
 
-def test_a_turn_of_nothing_leaves_no_trace(open_page: Open, agent: ScriptedRealtime) -> None:
-    agent.heard = [""]
+@pytest.mark.parametrize("nothing", [None, ""], ids=["ours", "OpenAI's"])
+def test_a_turn_of_nothing_leaves_no_trace(
+    open_page: Open, agent: ScriptedRealtime, nothing: str | None
+) -> None:
+    agent.heard = [nothing]
     visit = open_page()
     start(visit)
     expect(visit.page.locator("#log .user")).to_have_count(1, timeout=10_000)
@@ -380,7 +383,7 @@ def test_a_full_server_says_so_and_is_not_asked_again(open_page: Open, agent: Sc
     agent.refusal = (1013, "All of its conversations are taken.")
     visit = open_page()
     start(visit)
-    wait(visit.page.locator("#problem"), "no room for another conversation")
+    wait(visit.page.locator("#problem"), "The agent is full")
     wait(visit.page.locator("#problem"), "All of its conversations are taken.")
     expect(visit.page.locator("#converse")).to_have_text("Start talking")
     visit.page.wait_for_timeout(800)
@@ -389,6 +392,41 @@ def test_a_full_server_says_so_and_is_not_asked_again(open_page: Open, agent: Sc
     start(visit)
     wait(visit.page.locator("#status"), "Listening")
     assert visit.page.locator("#problem").is_hidden()
+
+
+def test_a_full_agent_that_refuses_the_handshake_says_when_to_come_again(
+    open_page: Open, agent: ScriptedRealtime
+) -> None:
+    agent.full_s = 17
+    visit = open_page()
+    start(visit)
+    wait(visit.page.locator("#problem"), "The agent is full")
+    wait(visit.page.locator("#problem"), "Try again in 17 s.")
+    expect(visit.page.locator("#converse")).to_have_text("Start talking")
+    visit.page.wait_for_timeout(800)
+    assert (agent.opened, agent.refused) == (0, 1), "it is not asked again by itself"
+    agent.full_s = None
+    start(visit)
+    wait(visit.page.locator("#status"), "Listening")
+    assert visit.page.locator("#problem").is_hidden()
+    forgive(visit)
+
+
+def test_an_agent_that_is_full_after_the_connection_broke_says_so(
+    open_page: Open, agent: ScriptedRealtime
+) -> None:
+    visit = open_page(permissions=[])
+    visit.page.evaluate(
+        "() => { const later = setTimeout; window.setTimeout = (f, ms) => later(f, ms / 20); }"
+    )
+    visit.page.fill("#say", "Hello.")
+    visit.page.press("#say", "Enter")
+    wait(entries(visit, "assistant"), "You said something.")
+    agent.full_s = 17
+    agent.drop()
+    wait(visit.page.locator("#problem"), "The agent is full")
+    wait(visit.page.locator("#problem"), "Try again in 17 s.")
+    forgive(visit)
 
 
 def test_a_key_is_asked_for_and_used(open_page: Open, agent: ScriptedRealtime) -> None:

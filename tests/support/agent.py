@@ -30,6 +30,7 @@ OUT_RATE = 24_000
 LEVEL = 0.3
 STRICT: TypeAdapter[Any] = TypeAdapter(Annotated[RealtimeServerEvent, Field(discriminator="type")])
 _BIN_HZ = SAMPLE_RATE / FRAME_SAMPLES
+_OPEN_HZ, _OPEN = 3_000, 0.35  # an overtone, and its level: without one, it would be a hum
 
 
 class Loudness(VoiceActivity):
@@ -57,7 +58,8 @@ class Speech:
         bin = known[0] if known else 12 + 4 * len(self._texts)
         self._texts[bin] = (text, ms / 32)
         time_s = np.arange(OUT_RATE * ms // 1000) / OUT_RATE
-        return pcm16(LEVEL * np.sin(2 * np.pi * bin * _BIN_HZ * time_s))
+        spoken = np.sin(2 * np.pi * bin * _BIN_HZ * time_s) + _OPEN * np.sin(2 * np.pi * _OPEN_HZ * time_s)
+        return pcm16(LEVEL * spoken)
 
     def text(self, samples: Samples) -> str:
         counts: dict[int, int] = {}
@@ -134,7 +136,9 @@ class ScriptedThinker:
         conversation: str = "",
     ) -> AsyncGenerator[Thought]:
         self.asked.append(list(messages))
-        self.options.append({"tools": tools, "tool_choice": tool_choice, "max_tokens": max_tokens})
+        self.options.append(
+            {"tools": tools, "tool_choice": tool_choice, "max_tokens": max_tokens, "temperature": temperature}
+        )
         script = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.running += 1
         finished = False

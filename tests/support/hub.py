@@ -41,6 +41,7 @@ class Hub:
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
         self.gated: set[str] = set()
+        self.refusal: tuple[int, str | None] = (401, "GatedRepo")  # of these: a status and the hub's code
         self.asked: list[str] = []
         self.breaks: set[str] = set()
         self.drips: set[str] = set()
@@ -60,7 +61,8 @@ class Hub:
         if repo not in self.files:
             return Response(status_code=404, headers={"X-Error-Code": "RepoNotFound"})
         if repo in self.gated and request.headers.get("authorization") != f"Bearer {TOKEN}":
-            return Response(status_code=401, headers={"X-Error-Code": "GatedRepo"})
+            status, code = self.refusal
+            return Response(status_code=status, headers={"X-Error-Code": code} if code else {})
         if request.path_params.get("revision", "main") not in ("main", COMMIT):
             return Response(status_code=404, headers={"X-Error-Code": "RevisionNotFound"})
         return None

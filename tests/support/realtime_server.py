@@ -43,7 +43,9 @@ class ScriptedRealtime:
     """Tests set what it hears and answers, and read what it was sent."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []  # transcripts of the next turns; then "What did I say?"
+        self.heard: list[
+            str | None
+        ] = []  # transcripts of the next turns, None of no turn; then "What did I say?"
         self.answers: list[Answer] = []  # of the next turns; then a short one
         self.stages: dict[str, float | None] = {  # begun 80 ms before the end of the turn was certain
             "vad_ms": 500,
@@ -55,16 +57,18 @@ class ScriptedRealtime:
         }
         self.keys: set[str] = set()  # empty: none is needed
         self.refusal: tuple[int, str] | None = None  # close code and reason, after the connection is accepted
+        self.full_s: int | None = None  # no connection is accepted for so long
         self.received: list[dict[str, Any]] = []  # by all connections, without audio
         self.audio = bytearray()  # by all connections
         self.sent: list[dict[str, Any]] = []
-        self.opened = 0
+        self.opened = self.refused = 0
         self.sessions: list[Session] = []  # open ones
 
     @property
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/v1/realtime/client_secrets", self._secret, methods=["POST"]),
+            Route("/v1/realtime", self._why_not),
             WebSocketRoute("/v1/realtime", self._connect),
         ]
 
@@ -88,12 +92,23 @@ class ScriptedRealtime:
             return JSONResponse({"error": error}, 401)
         return JSONResponse({"value": SECRET, "expires_at": 4_000_000_000, "session": {"type": "realtime"}})
 
+    async def _why_not(self, request: Request) -> JSONResponse:
+        return JSONResponse({}, 400) if self.full_s is None else self._full()
+
+    def _full(self) -> JSONResponse:
+        error = {"message": "Full.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
+        return JSONResponse({"error": error}, 429, headers={"Retry-After": str(self.full_s)})
+
     async def _connect(self, socket: WebSocket) -> None:
         offered = socket.scope["subprotocols"]
         keys = {one.partition("openai-insecure-api-key.")[2] for one in offered}
         keys.add(socket.headers.get("authorization", "").removeprefix("Bearer "))
         if self.keys and not keys & {*self.keys, SECRET}:
             await socket.close(1008)
+            return
+        if self.full_s is not None:
+            self.refused += 1
+            await socket.send_denial_response(self._full())
             return
         await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
         self.opened += 1
@@ -107,7 +122,7 @@ class ScriptedRealtime:
         finally:
             self.sessions.remove(session)
 
-    def next_heard(self) -> str:
+    def next_heard(self) -> str | None:
         return self.heard.pop(0) if self.heard else "What did I say?"
 
     def next_answer(self) -> Answer:
@@ -225,11 +240,14 @@ class Session:
         self._user = None
         end_ms = self._position_ms - self._quiet_ms
         await self._send("input_audio_buffer.speech_stopped", item_id=item_id, audio_end_ms=end_ms)
+        text = self._script.next_heard()
+        if text is None:
+            await self._send("input_audio_buffer.cleared")
+            return
         await self._send("input_audio_buffer.committed", item_id=item_id, previous_item_id=self._last)
         content = [{"type": "input_audio", "transcript": None}]
         item = {"id": item_id, "object": "realtime.item", "type": "message", "status": "completed"}
         await self._add({**item, "role": "user", "content": content})
-        text = self._script.next_heard()
         await self._send(
             "conversation.item.input_audio_transcription.completed",
             item_id=item_id,

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orpheus.text import segment_text
-from orpheus.text.tags import TAGS, from_placeholders, to_placeholders
-from orpheus.voices import VOICES
+from orpheus.text.tags import from_placeholders, to_placeholders
+from orpheus.voices import TAGS, VOICES
 
 
 def segmented(text: str, language: str = "en") -> tuple[str, int]:
@@ -69,8 +69,8 @@ def test_no_tag_is_split() -> None:
     )
 )
 def test_no_known_tag_is_lost_and_no_other_gets_a_placeholder(text: str) -> None:
-    with_placeholders, removed = to_placeholders(text, "en")
-    restored = from_placeholders(with_placeholders)
+    with_placeholders, removed = to_placeholders(text, TAGS["en"])
+    restored = from_placeholders(with_placeholders, TAGS["en"])
     assert restored.count("<laugh>") == text.count("<laugh>")
     assert restored.count("<sigh>") == text.count("<Sigh>")
     assert "<b>" not in restored

@@ -28,6 +28,7 @@ from orpheus.sampling import Sampling
 from orpheus.settings import load_settings
 from orpheus.tts import token_source
 from orpheus.tts.token_source import Generation, HttpTokenSource, TokenChunk
+from orpheus.voices import VOICES
 from tests.support.upstream import event, whole
 from tests.support.waiting import until
 
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.anyio
 STALL_S = 0.3
 SOON_S = 10.0  # far less than for ever, far more than any of it takes
 MAX_TOKENS = 100
-SEGMENT = Generation("tara", "Hello.", Sampling(seed=7), MAX_TOKENS)
+SEGMENT = Generation(VOICES["tara"], "Hello.", Sampling(seed=7), MAX_TOKENS)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from orpheus.settings import load_settings
 from orpheus.tts.pipeline import RETRY_SEED
 from orpheus.tts.served_model import listed_model
 from orpheus.tts.token_source import Generation, HttpTokenSource
+from orpheus.voices import VOICES
 from tests.support.live import served
 from tests.support.waiting import eventually
 
@@ -49,7 +50,7 @@ def speech(llama_server: str) -> Iterator[httpx.Client]:
 def numbers(url: str, **sampling: Any) -> list[int]:
     async def generate() -> list[int]:
         source = HttpTokenSource(load_settings(llama_endpoint=url))
-        generation = Generation("tara", BODY["input"][:39], Sampling(**sampling), 700)
+        generation = Generation(VOICES["tara"], BODY["input"][:39], Sampling(**sampling), 700)
         try:
             return [number async for chunk in source.generate(generation) for number in chunk.numbers]
         finally:

@@ -14,11 +14,12 @@ from orpheus.sampling import LLAMA_CPP_ANY_SEED, Sampling
 from orpheus.settings import load_settings
 from orpheus.tts.token_source import Generation, HttpTokenSource
 from orpheus.vocabulary import number_of
+from orpheus.voices import VOICES
 from tests.support.live import free_port, served
 from tests.support.upstream import Upstream, event, frame_text, whole
 
 pytestmark = pytest.mark.anyio
-SEGMENT = Generation("tara", "Hello.", Sampling(seed=7), 700)
+SEGMENT = Generation(VOICES["tara"], "Hello.", Sampling(seed=7), 700)
 FRAME = [number_of(slot, slot + 1) for slot in range(7)]
 
 

@@ -14,6 +14,7 @@ from orpheus.settings import load_settings
 from orpheus.tts.pipeline import TOKENS_EXTRA, TOKENS_PER_CHAR
 from orpheus.tts.served_model import SEGMENT_CHARS, ServedModel
 from orpheus.tts.token_source import Generation, HttpTokenSource
+from orpheus.voices import VOICES
 from tests.support.live import ROOT, served
 from tests.support.vllm import FRAMES, INT64_MAX, Vllm, count_tokens
 
@@ -27,7 +28,9 @@ async def numbers(
 ) -> list[int]:
     source = HttpTokenSource(load_settings(llama_endpoint=url, **settings))
     try:
-        async with aclosing(source.generate(Generation("tara", text, Sampling(seed=seed), BUDGET))) as chunks:
+        async with aclosing(
+            source.generate(Generation(VOICES["tara"], text, Sampling(seed=seed), BUDGET))
+        ) as chunks:
             return [number async for chunk in chunks for number in chunk.numbers]
     finally:
         await source.aclose()
@@ -69,7 +72,7 @@ async def test_a_restart_under_another_name_fails_one_request() -> None:
     vllm = Vllm()
     with served(vllm.app) as url:
         source = HttpTokenSource(load_settings(llama_endpoint=url))
-        generation = Generation("tara", "Hello.", Sampling(), 700)
+        generation = Generation(VOICES["tara"], "Hello.", Sampling(), 700)
         assert [chunk async for chunk in source.generate(generation)]
         vllm.name = "orpheus-2"
         with pytest.raises(UpstreamError, match="does not exist"):

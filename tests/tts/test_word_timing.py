@@ -9,7 +9,7 @@ from orpheus.tts.usage import Usage
 from orpheus.tts.word_timing import CHARS_PER_S, WordTimer
 
 pytestmark = pytest.mark.anyio
-RATE = 24_000.0
+RATE = 24_000
 
 
 async def begun(*texts: str) -> tuple[StreamingSegmenter, Usage, WordTimer]:
@@ -51,6 +51,22 @@ async def test_an_estimate_is_corrected_without_going_back() -> None:
     assert all(before < after for before, after in pairwise(starts))
     assert starts[-1] < 30_000 / RATE
     assert [word.text for word in half + rest] == ["one", "two", "three", "four", "five", "six."]
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.3, 2.0, 4.0])
+async def test_a_voice_that_is_slowed_down_or_hurried_says_the_same_words_in_the_same_samples(
+    speed: float,
+) -> None:
+    live, usage, as_spoken = await begun("one two three four five six.")
+    as_played = WordTimer(live, usage, RATE, speed=speed)
+    segment = usage.segments[0]
+    segment.start, segment.samples = 0, 2048  # its length is a guess
+    for sent in (1, 10_000, 20_000):
+        spoken, played = list(as_spoken.due(sent)), list(as_played.due(sent))
+        assert [word.text for word in played] == [word.text for word in spoken]
+        assert [word.start_s * speed for word in played] == pytest.approx(
+            [word.start_s for word in spoken], abs=0.01
+        )
 
 
 async def test_the_words_of_a_finished_segment_are_not_held_back() -> None:

@@ -1,4 +1,4 @@
-"""`WS /v1/realtime`: OpenAI's Realtime protocol (GA), for any of its clients.
+"""`WS /v1/realtime`: OpenAI's Realtime protocol (GA), for any of its clients; those of its beta by way of beta.py.
 
     ▶ session.update  input_audio_buffer.append …  conversation.item.create …  response.create  response.cancel
     ◀ session.created  input_audio_buffer.speech_started …  conversation.item.added …  response.output_audio.delta …  error
@@ -28,6 +28,7 @@ from orpheus.agent.agent import Agent
 from orpheus.agent.audio import InputStream, OutputStream
 from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config, ResponseState
+from orpheus.agent.sockets import beta, unmute_frontend
 from orpheus.agent.sockets.realtime_schema import (
     ItemBody,
     ResponseBody,
@@ -45,7 +46,6 @@ from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import read_json
-from orpheus.voices import find_voice
 
 PATHS = ("/v1/realtime", "/realtime")
 SUBPROTOCOL = "realtime"
@@ -76,6 +76,22 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
             "session": session.body(id=_new_id("sess"), expires_at=int(secret.expires_s)),
         }
 
+    @router.get("/v1/realtime", include_in_schema=False)
+    async def why_not() -> None:
+        """Browsers do not tell a page why a WebSocket was refused; this does, by HTTP."""
+        agent.check_room()
+        raise BadRequest("This is a WebSocket: open it with a client of OpenAI's Realtime API.")
+
+    @router.post("/v1/realtime/sessions", responses=errors(400, 401, 429))
+    async def beta_session(request: Request, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The same for a client of the beta; `body` is the flat session that its conversations begin with."""
+        changes = beta.nested(body or {})
+        session = Session().updated(changes)
+        secret = service.secrets.mint(changes, LIFE_S, request.scope.get(KEY_INDEX))
+        expires_at = int(secret.expires_s)
+        told = beta.flat(session.body(id=_new_id("sess"), expires_at=expires_at))
+        return {**told, "client_secret": {"value": secret.value, "expires_at": expires_at}}
+
     return router
 
 
@@ -89,7 +105,7 @@ class OfferedRoute(WebSocketRoute):
         super().__init__("/ws", converse)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if SUBPROTOCOL not in scope.get("subprotocols", ()):
+        if SUBPROTOCOL not in scope.get("subprotocols", ()) and not beta.is_offered(scope):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -111,23 +127,27 @@ async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> 
             if (secret := service.secrets.find(key)) is not None:
                 changes = {**changes, **secret.session}
         session = Session().updated(changes)
+        in_beta = beta.is_offered(socket.scope)
+
+        def make(connection: Connection) -> Wire:
+            return _RealtimeSession(agent, service, connection, session, in_beta)
+
+        if unmute_frontend.may_be_unmute(socket.scope):
+            await unmute_frontend.hold_either(agent, service, socket, make)
+            return
         offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
-        await hold(
-            agent,
-            socket,
-            lambda connection: _RealtimeSession(agent, service, connection, session),
-            SUBPROTOCOL if offered else None,
-        )
+        await hold(agent, socket, make, SUBPROTOCOL if offered else None)
 
 
 class _RealtimeSession(Wire):
     """One connection."""
 
     def __init__(
-        self, agent: Agent, service: SpeechService, connection: Connection, session: Session
+        self, agent: Agent, service: SpeechService, connection: Connection, session: Session, in_beta: bool
     ) -> None:
         super().__init__(agent, service, connection)
         self._session = session
+        self._in_beta = in_beta
         self._id = _new_id("sess")
         self._ends_s = time.time() + MAX_SESSION_S
         self._input = InputStream(session.audio.input.format.wire)
@@ -156,6 +176,9 @@ class _RealtimeSession(Wire):
                     )
                 given = body.get("event_id")
                 event_id = given[:MAX_EVENT_ID_CHARS] if isinstance(given, str) else None
+                self._in_beta = self._in_beta or beta.is_flat(body)
+                if self._in_beta:
+                    body = beta.client_event(body)
                 await self._handle(conversation, body, event_id)
             except OrpheusError as error:
                 self.fail(error, event_id)
@@ -223,7 +246,7 @@ class _RealtimeSession(Wire):
 
     def _check(self, ask: Ask) -> None:
         """BadRequest for a voice that there is not."""
-        find_voice(ask.config.voice, self.service.languages)
+        self.service.voices.find(ask.config.voice)
 
     def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
         given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
@@ -376,7 +399,7 @@ class _RealtimeSession(Wire):
             "audio": {
                 "output": {
                     "format": self._session.audio.output.format.json_body(),
-                    "voice": config.voice,
+                    "voice": self._voice_id(config.voice),
                 }
             },
             "usage": usage,
@@ -387,13 +410,25 @@ class _RealtimeSession(Wire):
         return body
 
     def _session_body(self) -> dict[str, Any]:
-        return self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body = self._session.body(id=self._id, expires_at=int(self._ends_s))
+        body["audio"]["output"]["voice"] = self._voice_id(self._session.voice)
+        return body
+
+    def _voice_id(self, name: str) -> str:
+        """The voice that a name stands for; the name itself while the model is not known."""
+        try:
+            return self.service.voices.find(name).id
+        except OrpheusError:
+            return name
 
     def fail(self, error: OrpheusError, event_id: str | None = None) -> None:
         self._send("error", error=_error(error, event_id))
 
     def _send(self, type: str, **fields: Any) -> None:
-        self.outbox.put(json_text({"type": type, "event_id": _new_id("event"), **fields}))
+        event = {"type": type, "event_id": _new_id("event"), **fields}
+        told = beta.server_event(event) if self._in_beta else event
+        if told is not None:
+            self.outbox.put(json_text(told))
 
 
 def _new_id(prefix: str) -> str:

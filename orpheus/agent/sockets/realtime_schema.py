@@ -7,7 +7,7 @@ The tests hold what we send against theirs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -134,6 +134,7 @@ class Session(_Model):
     tool_choice: ToolChoice = "auto"
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | Literal["inf"] = "inf"
     audio: AudioConfig = AudioConfig()
+    temperature: float | None = Field(default=None, ge=0, le=2)  # the beta's
     tracing: Any = None
     include: list[str] | None = None
     truncation: Any = "auto"
@@ -160,6 +161,8 @@ class Session(_Model):
         body["audio"]["input"]["format"] = self.audio.input.format.json_body()
         body["audio"]["output"]["format"] = self.audio.output.format.json_body()
         body["tools"] = [tool.model_dump(exclude_none=True) for tool in self.tools]
+        if self.temperature is None:
+            del body["temperature"]
         return {"object": "realtime.session", **more, **body}
 
     def config(self) -> Config:
@@ -176,6 +179,7 @@ class Session(_Model):
             tools=_tools(self.tools),
             tool_choice=_tool_choice(self.tool_choice),
             max_tokens=None if self.max_output_tokens == "inf" else self.max_output_tokens,
+            temperature=self.temperature,
         )
 
 
@@ -231,13 +235,20 @@ class ResponseBody(_Model):
     tool_choice: ToolChoice | None = None
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | Literal["inf"] | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
     audio: ResponseAudio = ResponseAudio()
 
     def ask(self, session: Session, find: Any, new_id: Any) -> Ask:
         """`find` gives the item of an id, `new_id` an id for a new one."""
         changes = {
             name: value
-            for name in ("instructions", "output_modalities", "tool_choice", "max_output_tokens")
+            for name in (
+                "instructions",
+                "output_modalities",
+                "tool_choice",
+                "max_output_tokens",
+                "temperature",
+            )
             if (value := getattr(self, name)) is not None
         }
         if self.tools is not None:
@@ -259,14 +270,28 @@ def parse(model: type[Any], body: Any, at: str = "") -> Any:
         return model.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
-        # A tagged union adds the tag to the path.
-        path = [str(part) for part in first["loc"] if part not in ("server_vad", "semantic_vad")]
-        param = at + ".".join(path)
         missing = first["type"] == "missing"
+        path = _path(body, first["loc"], missing)
+        param = at + ".".join(path)
         message = f"Missing required parameter: '{param}'." if missing else f"{param}: {first['msg']}."
         raise BadRequest(
             message, param=param, code="missing_required_parameter" if missing else "invalid_value"
         ) from None
+
+
+def _path(body: Any, places: Sequence[int | str], missing: bool) -> list[str]:
+    """Where in `body` an error is: among its places are the kinds of a union, which the client does not know of."""
+    path = []
+    for place in places:
+        if isinstance(body, Mapping):
+            known = place in body
+        else:
+            known = isinstance(body, list) and isinstance(place, int) and place < len(body)
+        if known:
+            body = body[place]
+        if known or (missing and place == places[-1]):
+            path.append(str(place))
+    return path
 
 
 def _merged(base: Any, changes: Any) -> Any:

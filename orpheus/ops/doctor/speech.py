@@ -29,7 +29,7 @@ from orpheus.tts.postprocess import BLOCK_S, SilenceTrimmer
 from orpheus.tts.served_model import ServedModel
 from orpheus.tts.token_source import Generation, HttpTokenSource
 from orpheus.vocabulary import FRAME_S, SLOTS
-from orpheus.voices import voices_of
+from orpheus.voices import Voice, voices_of
 
 SEED = 7
 LEAD_S = 0.030  # that the trimmer is asked to leave before the first word
@@ -155,9 +155,10 @@ def _rms(pcm: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     return loudness
 
 
-def longest_segment(language: str, model: ServedModel) -> str:
-    """What tier 2 would have generated in one go."""
-    segmented = segment_text(PASSAGES[language], language, model.segment_chars, join_chars=model.join_chars)
+def longest_segment(voice: Voice, model: ServedModel) -> str:
+    """What tier 2 would have generated in one go, of a passage or, in a language without one, of its sample."""
+    passage = PASSAGES.get(voice.language) or voice.sample or PASSAGES["en"]
+    segmented = segment_text(passage, voice.language, model.segment_chars, join_chars=model.join_chars)
     return max((segment.text for segment in segmented.segments), key=len)
 
 
@@ -166,8 +167,9 @@ async def _speak(url: str, settings: Settings, model: ServedModel) -> list[Voice
     source = HttpTokenSource(settings.model_copy(update={"llama_endpoint": url}))
     streams = asyncio.Semaphore(int(str(health(url.removesuffix("/v1/completions")).get("streams", 4))))
 
-    async def speak(voice: str, text: str) -> VoiceReport:
-        report, frames, repetition = VoiceReport(voice, len(text)), FrameAssembler(), RepetitionDetector()
+    async def speak(voice: Voice) -> VoiceReport:
+        text = longest_segment(voice, model)
+        report, frames, repetition = VoiceReport(voice.id, len(text)), FrameAssembler(), RepetitionDetector()
         generation = Generation(voice, text, Sampling(seed=SEED), TOKENS_EXTRA + TOKENS_PER_CHAR * len(text))
         async with streams, aclosing(source.generate(generation)) as chunks:
             async for chunk in chunks:
@@ -182,7 +184,7 @@ async def _speak(url: str, settings: Settings, model: ServedModel) -> list[Voice
 
     try:
         return await asyncio.gather(
-            *(speak(voice.id, longest_segment(voice.language, model)) for voice in voices_of(model.languages))
+            *(speak(voice) for voice in voices_of(model.name, settings.own_voices).all)
         )
     finally:
         await source.aclose()

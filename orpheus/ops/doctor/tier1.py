@@ -170,7 +170,7 @@ def _examined(url: str, settings: Settings) -> Iterator[Finding]:
     key = settings.llama_api_key
     headers = settings.proxy_headers | {"Accept-Encoding": "identity"}
     headers |= {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    voice = voices_of(model.languages)[0].id
+    voice = voices_of(model.name, settings.own_voices).default
     body = completion_body(Generation(voice, SENTENCE, Sampling(seed=7), MOST_TOKENS), model)
     timeout = httpx.Timeout(STALL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     with httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -47,6 +48,7 @@ class Connection:
         self.sent_s = time.monotonic()  # of the last frame
         self.has_text = False  # set by the protocol at the client's first text
         self._active_s = self.sent_s  # of the last message received or audio sent
+        self._returned: deque[str | bytes] = deque()
         # Bytes the client has yet to read, if the server reports them: orpheus.http.process does, Modal's does not.
         extension = (socket.scope.get("extensions") or {}).get("orpheus.unread", {})
         self._unread: Callable[[], int] = extension.get("bytes", lambda: 0)
@@ -82,6 +84,8 @@ class Connection:
 
     async def receive(self) -> str | bytes:
         """The next message. WebSocketDisconnect if the client left, ClientIdle if neither side is active."""
+        if self._returned:
+            return self._returned.popleft()
         while True:
             limit_s = IDLE_S if self.has_text else FIRST_TEXT_S
             left_s = self._active_s + limit_s - time.monotonic()
@@ -99,6 +103,10 @@ class Connection:
             self._active_s = time.monotonic()
             text = message.get("text")
             return text if isinstance(text, str) else bytes(message.get("bytes") or b"")
+
+    def put_back(self, message: str | bytes) -> None:
+        """Let a message be received again."""
+        self._returned.append(message)
 
     async def keep_alive(self, send: Callable[[], Awaitable[None]], quiet_s: float | None = None) -> None:
         """Call `send` whenever nothing was sent for `quiet_s`, or KEEP_ALIVE_S."""

@@ -38,7 +38,6 @@ from orpheus.server.utterance_queue import (
     WordStarted,
 )
 from orpheus.tasks import first_of
-from orpheus.voices import unmute_voice
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class _Turn:
 
     def _voice(self) -> str:
         name = self._connection.socket.query_params.get("voice")
-        voice, found = unmute_voice(name, self._service.languages)
+        voice, found = self._service.voices.find_unmute(name)
         if not found:
             log.info("unknown voice %r: using %s", str(name)[:80], voice.id)
             self._service.metrics.unknown_voices.inc()

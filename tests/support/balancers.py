@@ -1,0 +1,94 @@
+"""nginx and Envoy with the configurations of deploy/, in front of servers on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from tests.support.live import ROOT, free_port, healthy
+
+CONFIGURATION = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+worker_processes 2;
+events {{ worker_connections 1024; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {site}
+}}
+"""
+
+
+def site(name: str, servers: Sequence[str], port: int) -> str:
+    """A file of deploy/nginx that listens on `port` in front of `servers`, "host:port" each; nothing else differs."""
+    text = (ROOT / "deploy/nginx" / name).read_text()
+    text, count = re.subn(
+        r"(?: +server \S+:\d+( max_fails\S*.*;)\n)+",
+        lambda found: "".join(f"    server {server}{found[1]}\n" for server in servers),
+        text,
+    )
+    assert count
+    text, count = re.subn(r"(listen) [\d.]+:\d+;", rf"\1 127.0.0.1:{port};", text)
+    assert count == 1
+    return text
+
+
+@contextlib.contextmanager
+def running_nginx(folder: Path, name: str, servers: Sequence[str]) -> Iterator[str]:
+    """Its URL."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    port = free_port()
+    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, site=site(name, servers, port)))
+    words = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    with _running(words, port, folder / "error.log") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running_envoy(folder: Path, program: str, servers: Sequence[str]) -> Iterator[str]:
+    """Its URL."""
+    configuration = yaml.safe_load((ROOT / "deploy/envoy/llama.yaml").read_text())
+    port = free_port()
+    (listener,), (cluster,) = (configuration["static_resources"][name] for name in ("listeners", "clusters"))
+    listener["address"]["socket_address"] |= {"address": "127.0.0.1", "port_value": port}
+    configuration["admin"]["address"]["socket_address"]["port_value"] = free_port()
+    (endpoints,) = cluster["load_assignment"]["endpoints"]
+    endpoints["lb_endpoints"] = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(number)}}}}
+        for host, number in (server.split(":") for server in servers)
+    ]
+    (folder / "envoy.yaml").write_text(yaml.safe_dump(configuration))
+    log = folder / "envoy.log"
+    words = [program, "-c", str(folder / "envoy.yaml"), "--log-path", str(log), "--use-dynamic-base-id"]
+    with _running([*words, "--concurrency", "2"], port, log) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _running(words: list[str], port: int, log: Path) -> Iterator[str]:
+    """Once the servers behind it answer."""
+    process = subprocess.Popen(words)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 20
+        while not healthy(url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)

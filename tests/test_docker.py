@@ -99,6 +99,14 @@ def test_the_entry_point_is_a_command_of_ours(tier: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_tiers_that_the_cpu_image_starts_find_the_package() -> None:
+    """It is not installed there, and children of `orpheus serve` do not look in the folder they are started in."""
+    text = dockerfile("cpu")
+    assert "PYTHONPATH=/app" in text
+    assert "WORKDIR /app" in text
+    assert re.search(r"^COPY orpheus orpheus$", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("tier", IMAGES)
 def test_compose_sets_only_known_settings(tier: str) -> None:
     service = COMPOSE["services"][tier]

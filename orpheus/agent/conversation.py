@@ -30,7 +30,7 @@ import numpy as np
 
 from orpheus.agent import events as told
 from orpheus.agent.audio import SAMPLE_RATE, AudioFormat, InputStream, Samples
-from orpheus.agent.echo import LIKE, MAYBE, WINDOW_MS, likeness
+from orpheus.agent.echo import LIKE, MAYBE, STILL_LIKE, WINDOW_MS, likeness
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config, Emit
 from orpheus.agent.hear import Heard, LocalAgreement, Recognizer
 from orpheus.agent.history import History, Item, Part, Spoken, messages
@@ -49,6 +49,7 @@ from orpheus.agent.turns import (
     TurnEvent,
     is_backchannel,
     is_barge_in,
+    is_doubtful,
     is_murmur_text,
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
@@ -69,11 +70,13 @@ FRAMES_AT_ONCE = 16  # heard before others have their turn
 MAX_UNHEARD = 8  # turns that wait for their transcripts: more than anybody can say meanwhile
 
 # While the agent is heard: a transcript of what was said so far, and a look whether it is an echo.
-PROBE_MS = 320  # of speech, before the first and between two
+PROBE_MS = 320  # of speech, before the first
+PROBE_AGAIN_MS = 160  # of speech, between two
 
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
-PLAYED_S = 6.0  # of the agent's voice that is remembered to know an echo
+PLAYED_S = 5.0  # of the agent's voice that is remembered to know an echo
+REPEATED_WORDS = 4  # in a row that the agent is saying: nobody says them after it while it goes on
 EARLY_S = 1.0  # before its end, a question can be answered
 MISSING_S = 2.0  # without audio in the middle of a turn, after which it is over
 
@@ -132,6 +135,7 @@ class _Turn:
         self.draft: Response | None = None
         self.prompt: list[Message] = []  # that the draft answers
         self.probed: str | None = None  # what a probe has told so far; None: nothing yet
+        self.probed_likely: float | None = None
         self.probing: asyncio.Task[None] | None = None
         self.probed_ms = 0  # of speech when it was last begun
         self.run_ms = 0  # of speech since the last pause
@@ -338,7 +342,7 @@ class Conversation:
         speech_ms = turn.before_ms + turn.run_ms
         if speech_ms < PROBE_MS:
             return
-        if speech_ms - turn.probed_ms >= PROBE_MS and (turn.probing is None or turn.probing.done()):
+        if speech_ms - turn.probed_ms >= PROBE_AGAIN_MS and (turn.probing is None or turn.probing.done()):
             turn.probed_ms = speech_ms
             samples = self._buffer.slice(_samples(turn.start_ms), self._next_frame)
             turn.comparing = True
@@ -349,7 +353,7 @@ class Conversation:
         """If what was said over the agent is meant to stop it, do."""
         if turn.comparing or turn.is_echo or turn.probed == "":  # sound without words, however long it is
             return
-        if is_barge_in(turn.before_ms + turn.run_ms, turn.probed):
+        if is_barge_in(turn.before_ms + turn.run_ms, turn.probed, turn.probed_likely):
             self._tell_turn(turn)
 
     async def _probe(self, turn: _Turn, samples: Samples) -> None:
@@ -357,20 +361,20 @@ class Conversation:
         if turn.is_echo or turn.told or turn is not self._turn:
             return
         if is_murmur(samples):  # told by its sound, long before it is recognised
-            self._take_probe(turn, MM_HMM)
+            self._take_probe(turn, Heard(MM_HMM, len(samples) / SAMPLE_RATE, 0.0))
             return
         self._barge_in(turn)
         try:
             heard = await self._recognize(samples)
         except OrpheusError:
             return  # its length will tell
-        self._take_probe(turn, heard.text)
+        self._take_probe(turn, heard)
 
-    def _take_probe(self, turn: _Turn, text: str) -> None:
+    def _take_probe(self, turn: _Turn, heard: Heard) -> None:
         if turn is not self._turn or turn.told:
             return
-        turn.probed = text.strip()
-        turn.is_echo = self._is_echo(turn, text)
+        turn.probed, turn.probed_likely = heard.text.strip(), heard.likely
+        turn.is_echo = self._is_echo(turn, heard.text)
         self._barge_in(turn)
 
     async def _look_for_echo(self, turn: _Turn, samples: Samples) -> None:
@@ -386,11 +390,12 @@ class Conversation:
 
     def _is_echo(self, turn: _Turn, text: str = "") -> bool:
         """Whether this is the agent's own voice, as far as is known; `text` is what was recognised of it."""
-        if turn.likeness >= LIKE:
+        if turn.likeness >= (STILL_LIKE if turn.is_echo else LIKE):
             return True
         said = " ".join(_words(" ".join(spoken.text for _, spoken in self._playing)))
         words = " ".join(_words(text))
-        return turn.likeness >= MAYBE and bool(words) and f" {words} " in f" {said} "
+        alike = turn.likeness >= MAYBE or len(words.split()) >= REPEATED_WORDS
+        return alike and bool(words) and f" {words} " in f" {said} "
 
     def _tell_turn(self, turn: _Turn) -> None:
         """It is a turn: the client is told, and the agent stops."""
@@ -454,7 +459,7 @@ class Conversation:
             turn.error = error
         else:
             if turn.hearing is not asyncio.current_task():  # the human has gone on
-                self._take_probe(turn, heard.text)
+                self._take_probe(turn, heard)
                 return
             turn.heard = heard
             turn.is_echo = turn.is_echo or (not turn.told and self._is_echo(turn, heard.text))
@@ -507,7 +512,11 @@ class Conversation:
         turn.is_asked_for = turn.is_asked_for or self._has_asked()
         if not text or (is_murmur_text(text) and not turn.is_asked_for):
             return False
-        return turn.told or not (turn.is_echo or (is_backchannel(text) and not self._is_reply(turn)))
+        if turn.told or turn.is_echo:
+            return turn.told
+        assert turn.heard is not None
+        murmured = is_backchannel(text) or is_doubtful(turn.before_ms, text, turn.heard.likely)
+        return not murmured or self._is_reply(turn)
 
     def _has_asked(self) -> bool:
         """Whether the last that was said is a question of the agent's."""
@@ -540,7 +549,8 @@ class Conversation:
             if turn.told:
                 self.tell(told.InputCleared())
             return "echo" if turn.is_echo else "backchannel" if text else "noise"
-        if turn.error is not None and not (turn.told or turn.committed):
+        long = is_barge_in(turn.before_ms, None)
+        if turn.error is not None and not (turn.told or turn.committed or long):
             self.tell(told.Failed(turn.error))  # too short to stop the agent for
             return "failed"
         if not turn.told and not turn.committed:
@@ -757,8 +767,11 @@ class Conversation:
             if self._playout.buffered_s() <= 0:
                 self._playing.clear()
             self._playing.append((item_id, spoken))
+        ended_s = self._playout.ends_s
+        silent_s = PLAYED_S if ended_s is None else min(PLAYED_S, max(0.0, time.monotonic() - ended_s))
         spoken.sent_s += duration_s
         self._playout.add(duration_s)
+        self._played.add(np.zeros(round(silent_s * SAMPLE_RATE), np.float32))
         self._played.add(self._echo_input.add(pcm))
         self._played.drop_before(self._played.end - round(PLAYED_S * SAMPLE_RATE))
 

@@ -10,22 +10,27 @@ import numpy as np
 
 from orpheus.agent.audio import Samples
 
-# Of 640 ms of another voice, the likeness to six seconds of tara was 0.18 to 0.41 (median 0.26), with an echo at -20 dB
-# beneath it too; of the echo itself in a room as loud as the loudspeaker 0.5 to 0.84 (median 0.75) in 19 of 20 places.
-# Of 320 ms it was up to 0.52 and from 0.41 (leo and tara, embedded, simulated room, 2026-11-30).
-LIKE = 0.6
+# In a room as loud as the loudspeaker an echo is 0.47 and more like what was played (of 640 ms, 1 of 50 below 0.5; median
+# 0.73), with one wall 0.84; another voice, with an echo at -20 dB beneath it or without, up to 0.55 (1 of 50 above 0.5),
+# of 1280 ms up to 0.39 (embedded voices, simulated room, 2026-11-30).
+LIKE = 0.5
+# Of what began as an echo: where the playback has holes that the server does not know exactly, 0.41 to 0.6; with somebody's
+# voice on top, 1 of 20 above.
+STILL_LIKE = 0.35
 MAYBE = 0.4  # if its words are the agent's as well
-WINDOW_MS = 640  # of what was heard, if there is as much
+WINDOW_MS = 1280  # of what was heard, if there is as much
 
 
 def likeness(heard: Samples, played: Samples) -> float:
-    """The greatest normalised cross-correlation of `heard` within `played`, from 0 to 1, at any delay and level.
+    """The greatest normalised cross-correlation of `heard` and `played`, from 0 to 1, at any delay and level.
 
-    Both at the same rate; 0 if `played` is shorter. Two thirds of a second in six take 15 ms.
+    Both at the same rate; 0 if less was played than half of what was heard. The other half may be from before or after
+    what was played: an answer that begins is heard with the silence before it. A second in five takes 15 ms.
     """
     count = len(heard)
-    if count == 0 or len(played) < count:
+    if count == 0 or len(played) < count // 2:
         return 0.0
+    played = np.pad(played, count // 2)
     size = 1 << (len(played) + count - 1).bit_length()
     spectrum = np.fft.rfft(played, size) * np.conj(np.fft.rfft(heard, size))
     products = np.fft.irfft(spectrum, size)[: len(played) - count + 1]

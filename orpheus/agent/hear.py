@@ -43,6 +43,7 @@ _STEP_SAMPLES = 320  # of the network: two frames of its spectrum
 # bytes and pieces of characters.
 _TOKENS, _TOKENS_PER_S, _TOKENS_PER_S_UNWRITTEN_IN_LATIN = 8, 6, 18
 _LATIN = frozenset({"en", "fr", "de", "es", "it"})
+_BRIEF_S = 1.1  # with what is kept before it: in less, nobody says a thing twice
 _MAX_LENGTH = 448  # tokens of Whisper's context
 _MAX_PROMPT_TOKENS = 200
 NO_SPEECH = 0.6  # of its probability that nobody speaks, as OpenAI's own decoder has it
@@ -223,6 +224,8 @@ class _Whisper:
         )
         (tokens,), (likely,) = found.sequences_ids, found.scores
         text = tokenizer.decode(tokens)
+        if len(samples) < _BRIEF_S * SAMPLE_RATE:
+            text = without_repetition(text)
         text = said_of(without_loop(text) if len(tokens) >= most else text, found.no_speech_prob, likely)
         return text, likely
 
@@ -258,6 +261,19 @@ def without_loop(text: str) -> str:
             repeated += 1
         if repeated >= 2 * period:
             return " ".join(words[: len(words) - repeated])
+    return text
+
+
+def without_repetition(text: str) -> str:
+    """A text that is one phrase twice or more → the phrase: of half a second of speech Whisper often makes "No. No."."""
+    words = text.split()
+    bare = [_bare(word) for word in words]
+    for period in range(1, len(words) // 2 + 1):
+        again = bare[period:]
+        if again[:-1] == bare[: len(again) - 1] and bare[len(again) - 1].startswith(
+            again[-1]
+        ):  # which may be cut off
+            return " ".join(words[:period])
     return text
 
 

@@ -25,6 +25,14 @@ def test_a_fainter_later_copy_is_alike_whatever_its_level_and_its_place() -> Non
         assert likeness(heard.astype(np.float32), played) > LIKE
 
 
+def test_the_beginning_and_the_end_of_an_answer_are_alike_with_the_silence_around_them() -> None:
+    played, silence = voice(5, 170), np.zeros(4_800, np.float32)
+    begins = np.concatenate((silence, 0.1 * played[:5_440]))
+    ends = np.concatenate((0.1 * played[-5_440:], silence))
+    assert likeness(begins.astype(np.float32), played) > LIKE
+    assert likeness(ends.astype(np.float32), played) > LIKE
+
+
 def test_another_voice_is_not_alike_even_above_an_echo() -> None:
     played = voice(5, 170)
     for pitch_hz in (100, 170, 220):

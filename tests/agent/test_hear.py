@@ -31,6 +31,7 @@ from orpheus.agent.hear import (
     said_of,
     windows,
     without_loop,
+    without_repetition,
 )
 from orpheus.agent.vad import VoiceActivity
 from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, UpstreamError
@@ -152,6 +153,31 @@ def test_only_what_was_said_is_told(text: str, no_speech: float, likely: float, 
 )
 def test_a_loop_is_told_once(text: str, once: str) -> None:
     assert without_loop(text) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "once"),
+    [
+        ("No. No.", "No."),
+        ("Get her. Get her. Get her.", "Get her."),
+        ("Wait, I have... Wait, I have... Wait,", "Wait, I have..."),
+        ("Turn on the light. Turn on the light. Turn", "Turn on the light."),
+        ("Namjian Namjian Nam", "Namjian"),
+        ("No, that is not", "No, that is not"),
+        ("Bye-bye.", "Bye-bye."),
+        ("", ""),
+    ],
+)
+def test_a_phrase_that_is_told_again_and_again_is_told_once(text: str, once: str) -> None:
+    assert without_repetition(text) == once
+
+
+def test_a_word_that_is_said_once_is_heard_once(pair: Pair, whisper: hear._Whisper) -> None:
+    activity = VoiceActivity.load()()
+    for word, voice in (("No.", "tara"), ("What?", "leo"), ("No.", "dan")):
+        sound = np.concatenate([silence(0.5), heard(pair.url, word, 1, voice), silence(1)])
+        found = turns_in(sound, activity)
+        assert transcript(whisper, cut(sound, found[0].start_ms, found[-2].end_ms)) == word  # type: ignore[union-attr]
 
 
 class Slow:

@@ -24,6 +24,7 @@ from orpheus.agent.turns import (
     TurnEvent,
     is_backchannel,
     is_barge_in,
+    is_doubtful,
     is_whole_sentence,
 )
 from orpheus.agent.vad import FRAME_MS
@@ -264,9 +265,50 @@ def test_real_words_do(text: str) -> None:
 
 
 def test_two_words_stop_it_however_fast_and_one_only_after_350_ms() -> None:
-    assert is_barge_in(200, "Stop it!")
-    assert not is_barge_in(320, "Stop")
-    assert is_barge_in(352, "Stop")
+    assert is_barge_in(200, "Paris, please!")
+    assert not is_barge_in(320, "Paris")
+    assert is_barge_in(352, "Paris")
+
+
+def test_a_word_that_nobody_murmurs_stops_it_at_once() -> None:
+    for text in ("Stop", "Wait,", "Warum", "¿Qué?", "잠깐만", "रुको", "等等"):
+        assert is_barge_in(224, text, -2.5), text
+
+
+# What Whisper base made of murmurs in eight voices, and of what people say into an answer.
+MISHEARD = [
+    ("Apple", -0.28),
+    ("Bye-bye.", -0.42),
+    ("men and", -0.44),
+    ("Get her.", -0.48),
+    ("Pa-ha", -0.63),
+    ("Ah, no.", -1.57),
+    ("I hope so.", -1.72),
+]
+SAID = [
+    ("How much", -0.77),
+    ("Actually", -1.69),
+    ("Turn on the", -0.36),
+    ("Letter, please.", -0.28),
+    ("I want to do it.", -0.45),
+    ("一个问题", -0.3),
+]
+
+
+def test_words_that_are_short_and_doubtful_are_a_murmur_until_they_are_longer_than_one() -> None:
+    for text, likely in MISHEARD:
+        assert not is_barge_in(416, text, likely), text
+        assert is_doubtful(416, text, likely), text
+        assert is_barge_in(832, text, likely), text
+    for text, likely in SAID:
+        assert is_barge_in(480, text, likely), text
+        assert not is_doubtful(480, text, likely), text
+
+
+def test_a_recognizer_that_does_not_tell_its_doubts_is_believed() -> None:
+    for text, _ in MISHEARD:
+        assert is_barge_in(416, text), text
+        assert not is_doubtful(416, text, None), text
 
 
 @pytest.mark.parametrize("text", ["", None, "  "])

@@ -34,7 +34,7 @@ deployment = load_deployment()
 sizes = speech_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
 volume = objects.weights_volume()
-hf_secret = objects.hf_secret(deployment)
+hf_secret = objects.hf_secret()
 
 app = modal.App(SPEECH_APP, image=images.speech_image(), tags={"service": "orpheus", "tier": "speech"})
 

@@ -32,7 +32,7 @@ deployment = load_deployment()
 sizes = llama_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
 volume = objects.weights_volume()
-hf_secret = objects.hf_secret(deployment)
+hf_secret = objects.hf_secret()
 
 app = modal.App(
     LLAMA_APP, image=images.llama_image(deployment.gpu_llama), tags={"service": "orpheus", "tier": "llama"}

@@ -25,6 +25,6 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt LICENSE THIRD_PARTY_NOTICES.md ./
 COPY orpheus orpheus
 USER 1000:1000
-ENV PATH=/venv/bin:$PATH HF_HOME=/weights ORPHEUS_HOST=0.0.0.0 PYTHONUNBUFFERED=1
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/app HF_HOME=/weights ORPHEUS_HOST=0.0.0.0 PYTHONUNBUFFERED=1
 EXPOSE 5005
 ENTRYPOINT ["python", "-m", "orpheus", "serve"]

@@ -22,7 +22,7 @@ from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
 from orpheus.redaction import redacted
-from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings, wyoming_address
+from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.voices import DEFAULT_VOICE
 
 app = typer.Typer(
@@ -45,8 +45,7 @@ Wyoming = Annotated[
     str | None,
     typer.Option(
         metavar="[ADDRESS:]PORT",
-        help="Also take Home Assistant's Wyoming protocol, which has no keys: a port alone is for this machine only "
-        "[ORPHEUS_WYOMING].",
+        help="Also take Home Assistant's Wyoming protocol. It has no keys: a port alone is for this machine only.",
     ),
 ]
 Codec = Annotated[
@@ -117,15 +116,14 @@ def talk(
     from orpheus.ops import talk as talking
     from orpheus.ops.serve import supervise
 
-    settings = _settings(
-        host=host, port=port, llama_port=llama_port, model=model, codec=codec, wyoming=wyoming
-    )
+    settings = _settings(host=host, port=port, llama_port=llama_port, model=model, codec=codec)
     talking.check_installed(settings)
+    house = talking.read_address(wyoming) if wyoming is not None else None
     if in_process:
-        _serve_speech(settings, in_process=True, agent=True)
+        _serve_speech(settings, in_process=True, agent=True, house=house)
     else:
-        announcing = talking.announcer(settings)
-        options = talking.speech_options(settings)
+        options = talking.speech_options(wyoming)
+        announcing = talking.announcer(settings, house)
         sys.exit(supervise(settings, console, speech_options=options, announcing=announcing))
 
 
@@ -164,11 +162,13 @@ def speech(
 ) -> None:
     """Run tier 2 alone: text in, speech out, with tokens from ORPHEUS_LLAMA_ENDPOINT."""
     from orpheus.http.process import end_with_parent
+    from orpheus.ops.talk import read_address
 
-    settings = _settings(host=host, port=port, codec=codec, wyoming=wyoming)
+    settings = _settings(host=host, port=port, codec=codec)
     if supervised:
         end_with_parent(settings.drain_s)
-    _serve_speech(settings, in_process=False, agent=agent)
+    house = read_address(wyoming) if wyoming is not None else None
+    _serve_speech(settings, in_process=False, agent=agent, house=house)
 
 
 @app.command()
@@ -506,7 +506,9 @@ def _settings(**options: object) -> Settings:
     return settings
 
 
-def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) -> None:
+def _serve_speech(
+    settings: Settings, *, in_process: bool, agent: bool = False, house: tuple[str, int] | None = None
+) -> None:
     from orpheus.http.process import Process, listen
     from orpheus.ops import serve, talk
     from orpheus.server.app import create_app
@@ -519,14 +521,11 @@ def _serve_speech(settings: Settings, *, in_process: bool, agent: bool = False) 
     else:
         service = SpeechService.in_process(settings, process.ending_on_failure, process.end)
         # Separate tiers are announced by their supervisor, or whoever runs them knows.
-        announce = talk.announcer(settings) if agent else serve.announce
+        announce = talk.announcer(settings, house) if agent else serve.announce
         service.on_ready = lambda: announce(settings, settings.host, bound.getsockname()[1], console)
     app = create_app(service)
     if agent:
         from orpheus.agent.app import install
 
-        house = None
-        if settings.wyoming:
-            house = listen(*wyoming_address(settings.wyoming), "--wyoming or ORPHEUS_WYOMING")
-        install(app, service, settings, house=house)
+        install(app, service, settings, house=listen(*house, "--wyoming") if house else None)
     process.serve(app, bound, service.drain)

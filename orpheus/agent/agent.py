@@ -97,13 +97,17 @@ class Agent:
     def check_room(self) -> None:
         """AtCapacity, with a time to try again, if there are too many conversations; NotReady once no more are held."""
         self._service.admission.check_open()
-        if len(self._since_s) >= self.limit:
+        if self.is_full:
             now_s = time.monotonic()
             raise AtCapacity(
                 f"The agent is at its limit of {self.limit} conversation{'s' * (self.limit > 1)}; try again in a "
                 "moment, or raise ORPHEUS_MAX_CONVERSATIONS.",
                 retry_after_s=self._bookings.book([now_s - since_s for since_s in self._since_s]),
             )
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._since_s) >= self.limit
 
     @contextmanager
     def admitted(self) -> Iterator[None]:

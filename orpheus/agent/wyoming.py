@@ -8,8 +8,8 @@
 
 The house takes the turns, so there is no Conversation here; what is thought of is only what was said before under the
 same `conversation_id`. An event is a line of JSON, then, if it says so, more of its data, then its samples. The protocol
-has no keys: see `ORPHEUS_WYOMING` for who can reach it. The framing is ours, as the protocol's own library reads whatever
-length a client claims.
+has no keys: `orpheus talk --wyoming PORT` takes it from this machine only. The framing is ours, as the protocol's own
+library reads whatever length a client claims.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import re
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +52,10 @@ MAX_HEADER_BYTES = (
 MAX_PAYLOAD_BYTES = 1024 * 1024  # of samples in one event
 IDLE_S = 300.0  # between two events, while nothing is going on
 PAUSE_S = 60.0  # within a recording or a text
+PLACE_S = (
+    2.0  # for a place: the house asks for the next step as soon as it has the last word of the one before
+)
+POLL_S = 0.02  # meanwhile
 LINGER_S = 2.0  # after an error, for the client to read it
 MAX_UNREAD_BYTES = 64 * 1024  # written and not yet read, beyond which nothing more is made
 LANGUAGES = tuple(dict.fromkeys(voice.language for voice in VOICES.values()))
@@ -80,9 +84,9 @@ class Event:
 
 
 async def read_event(reader: asyncio.StreamReader, wait_s: float) -> Event | None:
-    """The next event; None at the end. TimeoutError if none begins within `wait_s`, or one is not whole within STALL_S.
+    """The next event; None at the end. TimeoutError if none begins within `wait_s`.
 
-    BadRequest for what is no event, or too large a one.
+    BadRequest for what is no event, TooLarge for too large a one.
     """
     async with asyncio.timeout(wait_s):
         first = await reader.read(1)
@@ -95,6 +99,8 @@ async def read_event(reader: asyncio.StreamReader, wait_s: float) -> Event | Non
             if length := _length(header, "data_length", MAX_HEADER_BYTES):
                 data = {**data, **_json(await reader.readexactly(length))} if isinstance(data, dict) else None
             payload = await reader.readexactly(_length(header, "payload_length", MAX_PAYLOAD_BYTES))
+    except TimeoutError:
+        raise BadRequest(f"An event was not whole within {STALL_S:g} s: connect again.") from None
     except asyncio.LimitOverrunError:
         raise TooLarge(f"The header of an event has at most {MAX_HEADER_BYTES} bytes.") from None
     except asyncio.IncompleteReadError:
@@ -206,12 +212,18 @@ class _Connection:
         """Returns when the client has left, or was told of an error. ConnectionError and TimeoutError if it is to be cut."""
         try:
             while not self.ended:
-                event = await read_event(self._reader, self._patience_s)
+                try:
+                    event = await read_event(self._reader, self._patience_s)
+                except TimeoutError:
+                    if self._is_working:
+                        continue
+                    raise
                 if event is None:
                     self.ended = True
                 elif not self.ended:
                     await self._handle(event)
         except OrpheusError as error:
+            await self._stop_work()
             await self._fail(error)
         with suppress(TimeoutError):  # closed with something unread, it would never see the error
             async with asyncio.timeout(LINGER_S):
@@ -219,9 +231,17 @@ class _Connection:
                     pass
 
     async def aclose(self) -> None:
+        await self._stop_work()
+        self._place.close()
+
+    async def _stop_work(self) -> None:
         if self._work is not None:
             await cancel_and_wait([self._work])
-        self._place.close()
+
+    @property
+    def _is_working(self) -> bool:
+        """On something that was received to its end."""
+        return self._text is None and self._work is not None and not self._work.done()
 
     @property
     def _patience_s(self) -> float:
@@ -245,11 +265,11 @@ class _Connection:
                 self._input.add(event)
             case "audio-stop" if self._input is not None:
                 recording, self._input = self._input, None
-                self._start(self._transcribe(recording.samples()))
+                self._start(self._transcribe, recording.samples())
             case "transcript":
                 text, context = _text(event), event.data.get("context")
                 await self._begin()
-                self._start(self._answer(text, context))
+                self._start(self._answer, text, context)
             case "synthesize" if self._text is None:  # while one is streamed, it is the same text again
                 text = _text(event)
                 segmenter = await self._begin_to_speak(event.data)
@@ -276,15 +296,18 @@ class _Connection:
             await asyncio.wait([self._work])
         if self._input is None:
             self._place.close()
-            self._place.enter_context(self._house.agent.admitted())
-            await self._house.agent.loaded()
+            agent, until_s = self._house.agent, time.monotonic() + PLACE_S
+            while agent.is_full and time.monotonic() < until_s:  # noqa: ASYNC110 - others share it
+                await asyncio.sleep(POLL_S)
+            self._place.enter_context(agent.admitted())
+            await agent.loaded()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._work = asyncio.create_task(self._run(work))
+    def _start(self, work: Callable[..., Awaitable[None]], *given: Any) -> None:
+        self._work = asyncio.create_task(self._run(work, *given))
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[..., Awaitable[None]], *given: Any) -> None:
         try:
-            await work
+            await work(*given)
         except OrpheusError as error:
             await self._fail(error)
         except (ConnectionError, TimeoutError):
@@ -296,6 +319,9 @@ class _Connection:
             self._place.close()
 
     async def _transcribe(self, samples: Samples) -> None:
+        if not len(samples):
+            await self._send("transcript", {"text": ""})
+            return
         names = [*_strings(self._asked, "transcript_names"), *_strings(self._asked, "transcript_terms")]
         language, prompt = _language(self._asked), ", ".join(names) or None
         recognizer = self._house.agent.ports.recognizer
@@ -346,7 +372,7 @@ class _Connection:
         request = SpeechRequest(input="", voice=voice, response_format="pcm", sample_rate=RATE)
         params = service.params(request, patient=True)
         segmenter = service.pipeline.segmenter(params, max_chars=MAX_STREAMED_CHARS)
-        self._start(self._speak(segmenter, params, stopped))
+        self._start(self._speak, segmenter, params, stopped)
         return segmenter
 
     async def _speak(self, segmenter: StreamingSegmenter, params: SpeechParams, stopped: bool) -> None:

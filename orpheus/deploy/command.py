@@ -14,6 +14,7 @@ from orpheus.deploy.modal_api import AGENT, LLAMA, LLM, SPEECH, Strategy, Tier
 from orpheus.deploy.settings import (
     AGENT_REGION,
     API_KEYS,
+    HF_SECRET_EXISTS,
     PROXY_KEYS,
     Deployment,
     agent_environment,
@@ -100,8 +101,8 @@ def deploy(
         return
     if keys := _keys(tiers, deployment):
         print(modal_api.ensure_auth_secret(load_settings(), env, keys))
-    if deployment.hf_secret is None and load_settings().hf_token is None:
-        _use({"hf_secret": modal_api.find_hf_secret(env)})
+    if load_settings().hf_token is None and modal_api.has_hf_secret(env):
+        os.environ[HF_SECRET_EXISTS] = "1"
     for tier in tiers:
         _deploy(tier, deployment, env, strategy)
     urls = {tier.name: modal_api.url(tier, env) for tier in tiers}

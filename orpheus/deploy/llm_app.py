@@ -42,7 +42,7 @@ app = modal.App(
 
 @app.function(
     volumes={WEIGHTS: volume},
-    secrets=[objects.hf_secret(deployment)],
+    secrets=[objects.hf_secret()],
     env=environment,
     timeout=3600,
     retries=2,

@@ -104,7 +104,7 @@ def ensure_auth_secret(settings: Settings, environment: str | None, keys: Sequen
 def _auth_values(settings: Settings) -> dict[str, str]:
     """What is set here of what the Secret may hold."""
     values = dict(zip(PROXY_KEYS, settings.proxy_headers.values(), strict=False))
-    for field in ("api_keys", "llm_api_key", "stt_api_key"):
+    for field in ("api_keys", "llama_api_key", "llm_api_key", "stt_api_key", "twilio_auth_token"):
         if (secret := getattr(settings, field)) is not None:
             values[setting_name(field)] = secret.get_secret_value()
     return values
@@ -133,16 +133,16 @@ def _how_to_store(keys: Sequence[str], environment: str | None, exists: bool) ->
     return "\n".join(lines)
 
 
-def find_hf_secret(environment: str | None) -> str | None:
-    """The name of the Secret with HF_TOKEN, if there is one."""
+def has_hf_secret(environment: str | None) -> bool:
+    """Whether there is a Secret with HF_TOKEN."""
     with clear_errors(DeployFailed, f"The Secret {HF_SECRET} cannot be looked up"):
         try:
             modal.Secret.from_name(
                 HF_SECRET, required_keys=["HF_TOKEN"], environment_name=environment
             ).hydrate()
         except (NotFoundError, InvalidError):
-            return None
-    return HF_SECRET
+            return False
+    return True
 
 
 def deploy(

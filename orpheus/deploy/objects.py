@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import modal
 
-from orpheus.deploy.settings import AUTH_SECRET, VOLUME, Deployment
+from orpheus.deploy.settings import AUTH_SECRET, HF_SECRET, HF_SECRET_EXISTS, VOLUME
 from orpheus.settings import load_settings
 
 
@@ -17,12 +19,12 @@ def auth_secret(*keys: str) -> modal.Secret:
     return modal.Secret.from_name(AUTH_SECRET, required_keys=list(keys))
 
 
-def hf_secret(deployment: Deployment) -> modal.Secret:
-    """HF_TOKEN for the containers that fetch weights: of the named Secret, or as it is set here, if it is.
+def hf_secret() -> modal.Secret:
+    """HF_TOKEN for the containers that fetch weights: as it is set here, or else of the Secret that the deploy script found.
 
     Inside them it is in the environment either way, so the definition, read again, is the same.
     """
-    if deployment.hf_secret:
-        return modal.Secret.from_name(deployment.hf_secret, required_keys=["HF_TOKEN"])
+    if HF_SECRET_EXISTS in os.environ:
+        return modal.Secret.from_name(HF_SECRET, required_keys=["HF_TOKEN"])
     token = load_settings().hf_token
     return modal.Secret.from_dict({"HF_TOKEN": token.get_secret_value() if token else None})

@@ -77,13 +77,12 @@ def plan(deployment: Deployment, tiers: Sequence[Tier], environment: str | None,
         )
     hour = sum(prices.values())
     settings = agent_environment if AGENT in tiers or LLM in tiers else container_environment
-    hf_token = deployment.hf_secret or ("HF_TOKEN" if load_settings().hf_token else None)
     return "\n".join(
         [
             f"Environment {environment or 'of the profile'}, strategy {strategy}, "
             f"region: {deployment.region or 'wherever a GPU is free'}.",
             *lines,
-            f"  Volume {VOLUME}, Secret {AUTH_SECRET}" + (f", {hf_token}" if hf_token else ""),
+            f"  Volume {VOLUME}, Secret {AUTH_SECRET}" + (", HF_TOKEN" if load_settings().hf_token else ""),
             "Settings of the containers:",
             *(f"  {name}={redacted(value)}" for name, value in sorted(settings(deployment).items())),
             f"Price by modal.com/pricing as read {PRICED}, US dollars an hour:",

@@ -5,6 +5,7 @@ Read on the deploying machine and again in each container, where it must give th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ AUTH_SECRET = "voice-auth"  # must hold PROXY_KEYS, and for the agent API_KEYS
 PROXY_KEYS = ["ORPHEUS_PROXY_KEY", "ORPHEUS_PROXY_SECRET"]
 API_KEYS = "ORPHEUS_API_KEYS"
 HF_SECRET = "huggingface-secret"  # must hold HF_TOKEN
+HF_SECRET_EXISTS = "HF_SECRET_EXISTS"  # set by the deploy script, for the definitions to read
 
 CORES = 4  # the GPU does the work: one core feeds it, the others serve HTTP and encode audio
 MEMORY_GIB = 8  # the 4 GB model passes through it on its way to the GPU
@@ -64,7 +66,7 @@ CODEC = f"{REAL_CODEC}@d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec"
 LLM_MODEL = "Qwen/Qwen3-8B"  # Apache-2.0 and not gated; it has our languages and calls tools
 LLM_CONTEXT_TOKENS = 16_384  # of one conversation
 LLM_STREAMS = 32  # answered at once
-LOCAL = {"host", "port", "fastapi_url"}  # settings that concern the deploying machine alone
+LOCAL = {"host", "port", "fastapi_url", "wyoming"}  # settings that concern the deploying machine alone
 THIS_MACHINE = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
 
 
@@ -99,11 +101,6 @@ class Deployment(Environment):
     )
     memory_snapshot: bool = Field(
         False, description="Modal: start tier 2 from a memory snapshot taken after its imports"
-    )
-    hf_secret: str | None = Field(
-        None,
-        description="Modal: name of a Secret with HF_TOKEN, for gated weights. Unset: HF_TOKEN as set here, or "
-        f"{HF_SECRET} if the deploy script finds it",
     )
 
     @field_validator("gpu_llama", "gpu_speech", "gpu_llm")
@@ -191,6 +188,8 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
     for name in ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_LLM_URL", "ORPHEUS_STT_URL"):
         if urlsplit(environment.get(name, "")).hostname in THIS_MACHINE:
             del environment[name]
+    if HF_SECRET_EXISTS in os.environ:
+        environment[HF_SECRET_EXISTS] = os.environ[HF_SECRET_EXISTS]
     embedded = environment["ORPHEUS_MODEL"] == EMBEDDED
     environment.setdefault("ORPHEUS_CODEC", EMBEDDED if embedded else CODEC)
     if "ORPHEUS_VOICES" in environment:

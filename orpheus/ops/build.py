@@ -434,7 +434,8 @@ class Environment:
                 if not other.name.startswith(f"{pin}-"):  # of an earlier release of llama.cpp
                     shutil.rmtree(other, ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
-            return Path(shutil.copy(built[0], folder))
+            half = shutil.copy(built[0], folder / "half")
+            return Path(half).rename(folder / built[0].name)  # at once: another make may look for it now
 
     def _key(self, plan: Plan) -> str:
         """Another one for whatever makes another library: the options, and the processor it is compiled for."""

@@ -27,6 +27,7 @@ REPLACED = {
     "EVEN_BATCHES": "batches are even wherever results depend on it",
     "EXIT_GRACE_S": "it is always 60",
     "FLASH_ATTENTION": "it is used wherever the device has it",
+    "HF_SECRET": "the Secret with HF_TOKEN is always called huggingface-secret, and used if it exists",
     "JOIN": "use ORPHEUS_POSTPROCESS=true or false",
     "KV": "each stream always has its own cache",
     "LEAD_SILENCE_MS": "it is 30 unless a request sets lead_silence_ms",

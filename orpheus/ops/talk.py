@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import ipaddress
@@ -11,10 +12,10 @@ from rich.console import Console
 from orpheus import redaction
 from orpheus.agent import embedded_llm
 from orpheus.agent.think import suggest_llm
-from orpheus.errors import in_a_sentence
+from orpheus.errors import SetupError, in_a_sentence
 from orpheus.http.process import url_of
 from orpheus.ops import serve
-from orpheus.settings import Settings, wyoming_address
+from orpheus.settings import Settings
 
 _ALWAYS = ("onnxruntime", "faster_whisper")  # voice activity: its network is in the wheel of faster_whisper
 
@@ -28,18 +29,41 @@ def check_installed(settings: Settings) -> None:
         embedded_llm.find_weights()
 
 
-def speech_options(settings: Settings) -> tuple[str, ...]:
+def read_address(given: str) -> tuple[str, int]:
+    """PORT or ADDRESS:PORT, for Wyoming → address and port. SetupError for anything else."""
+    address, _, port = given.strip().rpartition(":")
+    address = address.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    with contextlib.suppress(ValueError):
+        if port.isascii() and port.isdigit() and int(port) < 1 << 16:
+            return str(ipaddress.ip_address(address)), int(port)
+    raise SetupError(
+        f"--wyoming {given[:60]!r} cannot be used: write a port, such as 10300, or an address and a port, such as "
+        "0.0.0.0:10300."
+    )
+
+
+def speech_options(wyoming: str | None = None) -> tuple[str, ...]:
     """What `orpheus speech` is given, so that it has an agent too."""
-    return ("--agent", *(("--wyoming", settings.wyoming) if settings.wyoming else ()))
+    return ("--agent", *(("--wyoming", wyoming) if wyoming is not None else ()))
 
 
-def announcer(settings: Settings) -> serve.Announce:
-    """What to call once the pair is ready. Asks now, not then, whether Ollama runs here: that takes up to half a second."""
+def announcer(settings: Settings, house: tuple[str, int] | None = None) -> serve.Announce:
+    """What to call once the pair is ready. Asks now, not then, whether Ollama runs here: that takes up to half a second.
+
+    `house`: where Wyoming is taken.
+    """
     suggestion = None if settings.llm_url else suggest_llm()
-    return functools.partial(_announce, suggestion)
+    return functools.partial(_announce, suggestion, house)
 
 
-def _announce(suggestion: str | None, settings: Settings, host: str, port: int, console: Console) -> None:
+def _announce(
+    suggestion: str | None,
+    house: tuple[str, int] | None,
+    settings: Settings,
+    host: str,
+    port: int,
+    console: Console,
+) -> None:
     """What `orpheus serve` prints, where to talk, and what hears and thinks."""
     serve.announce(settings, host, port, console)
     url = url_of(host, port)
@@ -55,10 +79,10 @@ def _announce(suggestion: str | None, settings: Settings, host: str, port: int, 
         )
     if suggestion:
         lines.append(f"          {suggestion}")
-    if settings.wyoming:
-        address, port = wyoming_address(settings.wyoming)
-        open_to = "" if _is_loopback(address) else "; it has no keys: whoever reaches it may use it"
-        lines.append(f"  house   Wyoming at {address}, port {port}, for Home Assistant{open_to}")
+    if house is not None:
+        lines.append(f"  house   Wyoming at {house[0]}, port {house[1]}, for Home Assistant")
+        if not _is_loopback(house[0]):
+            lines.append("          It has no keys: whoever reaches that port may use it.")
     if not _is_loopback(host):
         lines.append("  note    Browsers give a page the microphone only at localhost or over https.")
     console.print("\n".join([*lines, ""]), soft_wrap=True, highlight=False, markup=False)

@@ -41,7 +41,6 @@ def routes(service: SpeechService) -> APIRouter:
         """The same, for clients that list speech models separately."""
         return {"models": [{"id": name, "name": name} for name in MODELS]}
 
-    @router.get("/v1/voices", include_in_schema=False)
     @router.get("/v1/audio/voices")
     async def voices(legacy: str = "") -> dict[str, Any]:
         """All voices, the default first, and the emotion tags they support; with `legacy=true` only their names."""

@@ -43,7 +43,8 @@ def sounds(host: Host, upstream: Upstream, tmp_path: Path) -> Path:
     upstream.events = whole(14)  # 1.2 s a segment
     host.script.thinker.answers = [
         ["Hello there, my friend."],
-        [ToolCallDelta(0, "call_1", "get_weather", '{"city": "Rome"}')],
+        # Not before a client has dealt with the end of the turn: pipecat would keep the result to itself.
+        [1.0, ToolCallDelta(0, "call_1", "get_weather", '{"city": "Rome"}')],
         ["It is sunny in Rome."],
         LONG,
         ["All right."],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import httpx
 import pytest
 
 from orpheus.agent.response import APOLOGIES
@@ -54,3 +55,8 @@ def test_an_apology_is_in_the_voices_language_or_in_english(
     client.say("Hello.")
     client.until("response.done")
     assert APOLOGIES["en"] in upstream.requests[-1]["prompt"]
+
+
+def test_an_ephemeral_key_tells_the_same_voice(own: Host) -> None:
+    answer = httpx.post(f"{own.url}/v1/realtime/client_secrets", json={}, trust_env=False).json()
+    assert answer["session"]["audio"]["output"]["voice"] == "layla"

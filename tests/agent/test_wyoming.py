@@ -24,8 +24,7 @@ from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, Synthesize
 from orpheus.agent import wyoming
 from orpheus.agent.audio import AudioFormat, OutputStream
 from orpheus.errors import SetupError, UpstreamError
-from orpheus.ops.talk import speech_options
-from orpheus.settings import load_settings, wyoming_address
+from orpheus.ops.talk import read_address, speech_options
 from tests.agent.conftest import Host
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
 from tests.support.waiting import eventually
@@ -105,6 +104,12 @@ async def test_recordings_have_any_rate(host: Host, rate: int) -> None:
     stream = OutputStream(AudioFormat("pcm", rate), 24_000)
     async with house(host, *recording(stream.add(pcm) + stream.flush(), rate)) as client:
         assert (await until(client, "transcript"))[-1].data["text"] == "Turn on the light."
+
+
+async def test_a_recording_of_nothing_has_no_words(host: Host) -> None:
+    async with house(host, AudioStart(**SOUND), AudioStop()) as client:
+        assert (await until(client, "transcript"))[-1].data["text"] == ""
+    assert host.script.recognizer.heard == []
 
 
 async def test_a_connection_may_ask_again_and_for_something_else(host: Host) -> None:
@@ -248,6 +253,16 @@ async def test_one_conversation_too_many_is_told_so_but_may_ask_what_there_is(
             assert spoken(await until(third, "audio-stop"))
 
 
+async def test_the_next_step_waits_for_the_end_of_the_one_before(start_host: Callable[..., Host]) -> None:
+    with ExitStack() as stack:
+        small = start_host(stack, max_conversations=1)
+        small.script.thinker.answers = [["Wait. ", 0.5, "Done."]]
+        async with house(small, Transcript("Well?")) as first:
+            await until(first, "handled-start")
+            async with house(small, Synthesize("Hello.")) as second:
+                assert spoken(await until(second, "audio-stop"))
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -379,6 +394,22 @@ def test_who_says_nothing_more_is_closed(host: Host, impatient: None, begun: byt
     nothing_left(host)
 
 
+async def test_who_waits_for_an_answer_need_say_nothing(host: Host, impatient: None) -> None:
+    host.script.thinker.answers = [[1.0, "It is nine."]]  # longer than anyone may be idle
+    async with house(host, Transcript("What time is it?")) as client:
+        assert (await until(client, "handled"))[-1].data["text"] == "It is nine."
+    nothing_left(host)
+
+
+async def test_garbage_in_the_middle_of_an_answer_ends_it(host: Host, upstream: Upstream) -> None:
+    upstream.events, upstream.pause_s = whole(400), 0.02
+    async with house(host, Synthesize("A long text.")) as client:
+        await until(client, "audio-chunk")
+        client._writer.write(b"garbage\n")  # type: ignore[union-attr]
+        assert (await until(client))[-1].type == "error"
+    nothing_left(host)
+
+
 def test_who_never_reads_is_dropped(host: Host, impatient: None, upstream: Upstream) -> None:
     upstream.events = whole(3000)  # four minutes: 12 MB
     with socket.socket() as raw:
@@ -417,13 +448,12 @@ def test_so_many_connections_are_open_and_no_more(host: Host, monkeypatch: pytes
     ],
 )
 def test_a_port_alone_is_for_this_machine_only(given: str, address: tuple[str, int]) -> None:
-    assert wyoming_address(given) == address
-    settings = load_settings(wyoming=given, host="0.0.0.0")
-    assert speech_options(settings)[-2:] == ("--wyoming", given)
-    assert speech_options(load_settings()) == ("--agent",)
+    assert read_address(given) == address
+    assert speech_options(given) == ("--agent", "--wyoming", given)
+    assert speech_options() == ("--agent",)
 
 
-@pytest.mark.parametrize("given", ["x", "99999", "-1", "house:10300", "0.0.0.0", "0.0.0.0:", "::1", "१०"])
+@pytest.mark.parametrize("given", ["x", "", "99999", "-1", "house:10300", "0.0.0.0", "0.0.0.0:", "::1", "१०"])
 def test_another_address_is_a_sentence(given: str) -> None:
-    with pytest.raises(SetupError, match=r"ORPHEUS_WYOMING=.* cannot be used: write a port, such as 10300"):
-        load_settings(wyoming=given)
+    with pytest.raises(SetupError, match=r"--wyoming .* cannot be used: write a port, such as 10300"):
+        read_address(given)

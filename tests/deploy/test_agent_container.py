@@ -92,6 +92,8 @@ def agent(
             agent.early.append(stack.enter_context(agent.talk()))
             assert json.loads(agent.early[-1].recv(20))["type"] == "session.created"
         agent.created_s = time.monotonic() - began_s
+        begin_to_ask(agent.early[0], "Hello.")
+        eventually(lambda: "is asleep: waiting up to 140 s" in container.log, 60)
         inside = {"HF_HUB_CACHE": str(volume), **vllm_command.install(llm_folder)}
         llm = stack.enter_context(plane.container(LLM_APP, "Llm", tmp_path_factory.mktemp("vllm"), **inside))
         eventually(lambda: "the LLM is up" in llm.log or llm.process.poll() is not None, 60)
@@ -106,9 +108,18 @@ def live(url: str, container: Container) -> None:
 
 
 def ask(socket: ClientConnection, text: str) -> dict[str, Any]:
-    """Write something to the agent; the response to it, with its messages' largest size in bytes."""
+    """Write something to the agent; the response to it."""
+    begin_to_ask(socket, text)
+    return answer_on(socket)
+
+
+def begin_to_ask(socket: ClientConnection, text: str) -> None:
     say(socket, "user", "input_text", text)
     socket.send(json.dumps({"type": "response.create"}))
+
+
+def answer_on(socket: ClientConnection) -> dict[str, Any]:
+    """The next response, with the size of the largest of its messages, in characters."""
     largest = 0
     while True:
         raw = socket.recv(60)
@@ -126,12 +137,10 @@ def say(socket: ClientConnection, role: str, kind: str, text: str) -> None:
 
 def test_a_conversation_begins_at_once_and_its_answer_waits_for_the_llm_to_start(agent: Agent) -> None:
     assert agent.created_s < 10
-    response = ask(agent.early[0], "Hello.")
+    response = answer_on(agent.early[0])
     assert response["status"] == "completed", agent.container.log
     assert response["output"][0]["content"][0]["transcript"] == vllm_command.ANSWER
     assert response["largest"] < LIMIT_BYTES
-    log = agent.container.log
-    assert "is asleep: waiting up to 140 s" in log
 
 
 def test_vllm_is_started_with_the_model_of_the_volume_and_without_reasoning_aloud(

@@ -295,9 +295,10 @@ def test_without_the_proxy_token_the_exact_commands_are_printed(plane: ControlPl
 
 def test_the_secret_is_created_with_the_proxy_token_that_is_set_here(plane: ControlPlane) -> None:
     plane.secrets.clear()
-    done = deploy(plane, "--only", "speech", ORPHEUS_API_KEYS="k1,k2", **PROXY, **EMBEDDED)
-    assert plane.secrets["voice-auth"] == {**PROXY, "ORPHEUS_API_KEYS": "k1,k2"}
-    assert not any(secret in done.stdout + done.stderr for secret in ("ws-1", "k1"))
+    keys = {"ORPHEUS_API_KEYS": "k1,k2", "ORPHEUS_LLM_API_KEY": "llm-1", "ORPHEUS_TWILIO_AUTH_TOKEN": "tw-1"}
+    done = deploy(plane, "--only", "speech", **keys, **PROXY, **EMBEDDED)
+    assert plane.secrets["voice-auth"] == {**PROXY, **keys}
+    assert not any(secret in done.stdout + done.stderr for secret in ("ws-1", "k1", "llm-1", "tw-1"))
 
 
 def test_a_deployment_that_modal_refuses_is_an_error(plane: ControlPlane) -> None:

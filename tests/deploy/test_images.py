@@ -55,6 +55,7 @@ def test_tier_2_starts_with_what_its_image_has(tmp_path: Path) -> None:
     _python(source, names("llama"), tmp_path, **given)
 
 
+@pytest.mark.slow
 def test_the_agent_starts_with_what_its_image_has(tmp_path: Path) -> None:
     source = (
         "from orpheus.deploy.agent import AgentContainer, load_ports\n"

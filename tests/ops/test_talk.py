@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import io
 import json
@@ -15,6 +16,8 @@ import pytest
 from fastapi import FastAPI
 from rich.console import Console
 from websockets.sync.client import ClientConnection, connect
+from wyoming.client import AsyncTcpClient
+from wyoming.event import Event
 
 from orpheus import cli
 from orpheus.errors import SetupError
@@ -22,7 +25,7 @@ from orpheus.http.process import Process
 from orpheus.ops import serve, talk
 from orpheus.server.service import SpeechService
 from orpheus.settings import Settings, load_settings
-from tests.support.live import running_pair
+from tests.support.live import free_port, running_pair
 
 OLLAMA = "Ollama runs on this machine: set this and that."
 
@@ -32,7 +35,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the agent was installed with; nothing is served."""
     calls: list[tuple[Any, ...]] = []
     module = ModuleType("orpheus.agent.app")
-    module.install = lambda *given: calls.append(given)  # type: ignore[attr-defined]
+    module.install = lambda *given, house: calls.append((*given, house))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "orpheus.agent.app", module)
 
     def serve_nothing(process: Process, app: Any, bound: socket.socket, drain: object) -> None:
@@ -59,11 +62,24 @@ def test_the_agent_is_added_to_tier_2(
     arguments: tuple[str, ...], installed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(monkeypatch, *arguments, "--port", "0")
-    (app, service, settings), (served,) = installed
+    (app, service, settings, house), (served,) = installed
     assert isinstance(app, FastAPI)
     assert isinstance(service, SpeechService)
     assert isinstance(settings, Settings)
     assert served is app
+    assert house is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [("talk", "--in-process", "--model", "embedded"), ("speech", "--agent")], ids=" ".join
+)
+def test_a_port_for_wyoming_is_open_to_this_machine_alone(
+    arguments: tuple[str, ...], installed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, *arguments, "--port", "0", "--host", "0.0.0.0", "--wyoming", "0")
+    house = installed[0][3]
+    assert house.getsockname()[0] == "127.0.0.1"
+    house.close()
 
 
 def test_without_it_there_is_none(installed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +112,19 @@ def test_it_supervises_a_tier_2_with_the_agent(monkeypatch: pytest.MonkeyPatch) 
         cli.main()
     assert commands == [["llama", "--supervised"], ["speech", "--supervised", "--agent"]]
     assert told == ["pair"]
+
+
+def test_it_passes_on_where_wyoming_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(serve, "supervise", lambda *_, **options: given.append(options) or 0)
+    monkeypatch.setattr(talk, "suggest_llm", lambda: None)
+    monkeypatch.setattr(cli.logs, "configure", lambda settings: None)
+    run(monkeypatch, "talk", "--model", "embedded", "--wyoming", "0.0.0.0:10300")
+    assert given[0]["speech_options"] == ("--agent", "--wyoming", "0.0.0.0:10300")
+    out = io.StringIO()
+    given[0]["announcing"](load_settings(model="embedded"), "127.0.0.1", 5005, Console(file=out))
+    assert "Wyoming at 0.0.0.0, port 10300" in out.getvalue()
+    assert "It has no keys: whoever reaches that port may use it." in out.getvalue()
 
 
 def told(
@@ -166,10 +195,16 @@ def test_what_is_missing_is_said_before_anything_starts(
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--in-process",)], ids=["two processes", "one process"])
 def test_a_client_can_talk_to_it(options: tuple[str, ...], tmp_path: Path) -> None:
+    house = free_port()
+    options = (*options, "--wyoming", str(house))
     with running_pair(tmp_path, *options, command="talk", ORPHEUS_MODEL="embedded") as pair:
         assert f"Talk to it at {pair.url}/" in pair.log.read_text()
+        assert f"Wyoming at 127.0.0.1, port {house}" in pair.log.read_text()
         with connect(pair.url.replace("http", "ws", 1) + "/v1/realtime", proxy=None) as realtime:
             assert answer_to("What is the capital of France?", realtime) == "The capital of France is Paris."
+        heard, answered = asyncio.run(through_the_house(house, "What is the capital of France?"))
+        assert "capital of france" in heard.lower()
+        assert "Paris" in answered
         code, took_s = pair.stop()
         assert code in (0, 130)  # 130 is what uvicorn makes of Ctrl-C in one process
         assert took_s < 10
@@ -193,3 +228,22 @@ def answer_to(question: str, realtime: ClientConnection) -> str:
     response = expect("response.done")["response"]
     assert response["status"] == "completed", response
     return str(response["output"][0]["content"][0]["text"])
+
+
+async def through_the_house(port: int, question: str) -> tuple[str, str]:
+    """What is heard of a question that the pair speaks, and what is answered: as Home Assistant asks, a connection each."""
+
+    async def ask(last: str, *events: Event) -> list[Event]:
+        got: list[Event] = []
+        async with asyncio.timeout(60), AsyncTcpClient("127.0.0.1", port) as client:
+            for event in events:
+                await client.write_event(event)
+            while not got or got[-1].type != last:
+                event = await client.read_event()
+                assert event is not None, got
+                got.append(event)
+        return got
+
+    spoken = await ask("audio-stop", Event("synthesize", {"text": question}))
+    heard = (await ask("transcript", Event("transcribe", {"language": "en"}), *spoken))[-1].data["text"]
+    return heard, (await ask("handled", Event("transcript", {"text": heard})))[-1].data["text"]

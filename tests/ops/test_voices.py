@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from orpheus.errors import BadRequest
 from orpheus.ops.voices import SAMPLES, Line, line_for, page, spectrogram
@@ -15,6 +19,7 @@ from orpheus.voices import Voice
 from tests.support.audio import decode
 from tests.support.browser import chromium
 from tests.support.command import orpheus
+from tests.support.live import served
 
 FILE = """
 - {id: ronan, name: Ronan of Cork, gender: male, prompt_name: leo, aliases: [onyx], sample: "How are you keeping?"}
@@ -54,6 +59,23 @@ def test_voices_of_ones_own_take_their_place_or_stand_beside_them(tmp_path: Path
     done = orpheus("voices", "--model", "my.gguf", ORPHEUS_VOICES="+ronan")
     assert [row[0] for row in rows(done.stdout)[1:4]] == ["tara", "ronan", "leah"]
     assert "ORPHEUS_MODEL=lex-au/Orpheus-3b-German-FT-Q8_0.gguf" in done.stdout
+
+
+def test_a_running_server_tells_what_it_speaks(tmp_path: Path) -> None:
+    def voices(request: Request) -> JSONResponse:
+        if request.headers.get("x-api-key") != "secret":
+            return JSONResponse({}, 401)
+        listed = [{"id": "layla", "name": "Layla", "language": "ar", "gender": None}]
+        return JSONResponse({"voices": listed})
+
+    with served(Starlette(routes=[Route("/v1/audio/voices", voices)])) as url:
+        done = orpheus("voices", "--url", url, "--key", "secret")
+        assert rows(done.stdout)[1:] == [["layla", "Layla", "Arabic", url]]
+        done = orpheus("voices", "--url", url)
+        assert done.returncode == 1
+        assert f"{url} does not list its voices (HTTPStatusError): is it a tier 2" in " ".join(
+            done.stderr.split()
+        )
 
 
 def test_a_mistake_in_the_file_stops_every_command_at_its_start(tmp_path: Path) -> None:

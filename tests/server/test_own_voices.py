@@ -66,7 +66,7 @@ def prompt_of(client: httpx.Client, upstream: Upstream, **body: Any) -> dict[str
     return upstream.requests[-1]
 
 
-@pytest.mark.parametrize("path", ["/v1/audio/voices", "/v1/voices", "/audio/voices"])
+@pytest.mark.parametrize("path", ["/v1/audio/voices", "/audio/voices"])
 def test_the_lists_have_these_voices_and_no_others(own: httpx.Client, path: str) -> None:
     listed = own.get(path).json()
     assert [voice["id"] for voice in listed["voices"]] == ["layla", "Ronan", "solo", "maya", "kavya"]

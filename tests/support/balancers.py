@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,7 +51,7 @@ def site(name: str, servers: Sequence[str], port: int) -> str:
 @contextlib.contextmanager
 def running_nginx(folder: Path, name: str, servers: Sequence[str]) -> Iterator[str]:
     """Its URL."""
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     port = free_port()
     (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, site=site(name, servers, port)))
     words = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
@@ -58,7 +60,7 @@ def running_nginx(folder: Path, name: str, servers: Sequence[str]) -> Iterator[s
 
 
 @contextlib.contextmanager
-def running_envoy(folder: Path, program: str, servers: Sequence[str]) -> Iterator[str]:
+def running_envoy(folder: Path, servers: Sequence[str]) -> Iterator[str]:
     """Its URL."""
     configuration = yaml.safe_load((ROOT / "deploy/envoy/llama.yaml").read_text())
     port = free_port()
@@ -72,7 +74,8 @@ def running_envoy(folder: Path, program: str, servers: Sequence[str]) -> Iterato
     ]
     (folder / "envoy.yaml").write_text(yaml.safe_dump(configuration))
     log = folder / "envoy.log"
-    words = [program, "-c", str(folder / "envoy.yaml"), "--log-path", str(log), "--use-dynamic-base-id"]
+    program = Path(sys.executable).with_name("envoy")
+    words = [str(program), "-c", str(folder / "envoy.yaml"), "--log-path", str(log), "--use-dynamic-base-id"]
     with _running([*words, "--concurrency", "2"], port, log) as url:
         yield url
 

@@ -78,6 +78,6 @@ def _locked(cache: Path, name: str) -> Iterator[None]:
 def _run(*command: str, cwd: Path | None = None) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=INSTALL_S, check=False)
     if done.returncode:
-        if _UNREACHABLE.search(done.stderr):
-            pytest.skip(f"the package index cannot be reached: {done.stderr.strip().splitlines()[-1][:200]}")
+        if reason := next(filter(_UNREACHABLE.search, done.stderr.splitlines()), None):
+            pytest.skip(f"the package index cannot be reached: {reason.strip()[:200]}")
         pytest.fail(f"{' '.join(command)}\n{done.stderr[-2000:]}")

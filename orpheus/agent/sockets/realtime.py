@@ -76,7 +76,7 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
         return {
             "value": secret.value,
             "expires_at": int(secret.expires_s),
-            "session": session.body(id=_new_id("sess"), expires_at=int(secret.expires_s)),
+            "session": _session_body(session, service, id=_new_id("sess"), expires_at=int(secret.expires_s)),
         }
 
     @router.get("/v1/realtime", include_in_schema=False)
@@ -92,7 +92,7 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
         session = Session().updated(changes)
         secret = service.secrets.mint(changes, LIFE_S, request.scope.get(KEY_INDEX))
         expires_at = int(secret.expires_s)
-        told = beta.flat(session.body(id=_new_id("sess"), expires_at=expires_at))
+        told = beta.flat(_session_body(session, service, id=_new_id("sess"), expires_at=expires_at))
         return {**told, "client_secret": {"value": secret.value, "expires_at": expires_at}}
 
     return router
@@ -402,7 +402,7 @@ class _RealtimeSession(Wire):
             "audio": {
                 "output": {
                     "format": self._session.audio.output.format.json_body(),
-                    "voice": self._voice_id(config.voice),
+                    "voice": _voice_id(config.voice, self.service),
                 }
             },
             "usage": usage,
@@ -413,16 +413,7 @@ class _RealtimeSession(Wire):
         return body
 
     def _session_body(self) -> dict[str, Any]:
-        body = self._session.body(id=self._id, expires_at=int(self._ends_s))
-        body["audio"]["output"]["voice"] = self._voice_id(self._session.voice)
-        return body
-
-    def _voice_id(self, name: str) -> str:
-        """The voice that a name stands for; the name itself while the model is not known."""
-        try:
-            return self.service.voices.find(name).id
-        except OrpheusError:
-            return name
+        return _session_body(self._session, self.service, id=self._id, expires_at=int(self._ends_s))
 
     def fail(self, error: OrpheusError, event_id: str | None = None) -> None:
         self._send("error", error=_error(error, event_id))
@@ -432,6 +423,20 @@ class _RealtimeSession(Wire):
         told = beta.server_event(event) if self._in_beta else event
         if told is not None:
             self.outbox.put(json_text(told))
+
+
+def _session_body(session: Session, service: SpeechService, **more: Any) -> dict[str, Any]:
+    body = session.body(**more)
+    body["audio"]["output"]["voice"] = _voice_id(session.voice, service)
+    return body
+
+
+def _voice_id(name: str, service: SpeechService) -> str:
+    """The voice that a name stands for; the name itself while the model is not known, or if there is no such voice."""
+    try:
+        return service.voices.find(name).id
+    except OrpheusError:
+        return name
 
 
 def _new_id(prefix: str) -> str:

@@ -12,21 +12,12 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from orpheus.agent.think import INSTRUCTIONS
+from orpheus.languages import name_of
 
 Character = Literal["constant", "smalltalk", "guess_animal", "quiz_show", "news", "unmute_explanation"]
 CHARACTERS: tuple[Character, ...] = get_args(Character)
 GOODBYE = "bye!"  # the last word of an answer after which the conversation is over
 
-LANGUAGES = {
-    "en": "English",
-    "fr": "French",
-    "de": "German",
-    "es": "Spanish",
-    "it": "Italian",
-    "ko": "Korean",
-    "hi": "Hindi",
-    "zh": "Chinese",
-}
 HELLO = {
     "en": "Hello!",
     "fr": "Bonjour !",
@@ -94,7 +85,7 @@ def system_prompt(
     character: Character, text: str | None, languages: Collection[str], now: datetime | None = None
 ) -> str:
     """Instructions for a conversation; `text` is that of the character "constant", `languages` what the voice speaks."""
-    names = " or ".join(LANGUAGES.get(language, language) for language in languages)
+    names = " or ".join(name_of(language) for language in languages)
     speech = f"Speak {names}: your voice knows nothing else."
     now = now or datetime.now().astimezone()
     return "\n\n".join((INSTRUCTIONS, speech, _SILENCE, _part(character, text, now)))

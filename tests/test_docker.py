@@ -31,7 +31,8 @@ def dockerfile(tier: str) -> str:
 def test_an_image_has_what_its_extra_asks_for_as_locked(tier: str) -> None:
     text = dockerfile(tier)
     extras = " ".join(f"--extra {extra}" for extra in IMAGES[tier])
-    assert f"-r pyproject.toml {extras} -c constraints.txt" in text
+    agent = " ${AGENT:+--extra agent}" if tier == "speech" else ""
+    assert f"-r pyproject.toml {extras}{agent} -c constraints.txt" in text
     assert f"ghcr.io/astral-sh/uv:{images.UV}," in text
 
 
@@ -74,7 +75,12 @@ def test_one_profile_is_for_a_gpu_and_one_is_for_none() -> None:
 
 def test_every_image_is_published_with_a_release() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
-    assert workflow["jobs"]["publish"]["strategy"]["matrix"]["tier"] == list(IMAGES)
+    published = workflow["jobs"]["publish"]["strategy"]["matrix"]["include"]
+    assert {each["file"] for each in published} == set(IMAGES)
+    named = "".join(path.read_text() for path in (ROOT / "deploy/kubernetes").glob("*/kustomization.yaml"))
+    assert {each["image"] for each in published} == set(
+        re.findall(r"ghcr\.io/OWNER/orpheus-(\w+), newTag", named)
+    )
 
 
 def test_every_copied_file_exists_and_is_not_ignored() -> None:

@@ -16,7 +16,7 @@ from tests.support.kustomize import Resource, build, containers
 from tests.support.live import ROOT
 
 FOLDER = ROOT / "deploy/kubernetes"
-OVERLAYS = ["cpu", "gpu"]
+OVERLAYS = ["cpu", "gpu", "agent"]
 VERSIONS = ["1.31.0", "1.37.0"]
 TIERS = {"llama": 5006, "speech": 5005}
 
@@ -151,3 +151,18 @@ def test_the_gpu_overlay_asks_for_gpus_and_the_published_weights() -> None:
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     values = environment(resources, "llama")
     assert not re.search("embedded", values["ORPHEUS_MODEL"] + values["ORPHEUS_CODEC"])
+
+
+def test_the_agents_pods_are_scaled_before_they_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = build(FOLDER / "agent")
+    (container,) = pod(resources, "speech")["containers"]
+    command = get_command(app).commands["speech"]  # type: ignore[attr-defined]
+    assert container["command"][4:] == ["--agent"]
+    assert container["image"] == "ghcr.io/OWNER/orpheus-agent:latest"
+    assert "--agent" in {option for each in command.params for option in each.opts}
+    (metric,) = find(resources, "HorizontalPodAutoscaler", "speech")["spec"]["metrics"]
+    for name, value in environment(resources, "speech").items():
+        monkeypatch.setenv(name, value)
+    limit = load_settings().max_conversations
+    assert limit
+    assert int(metric["pods"]["target"]["averageValue"]) == 0.75 * limit

@@ -33,7 +33,8 @@ def build(folder: Path) -> list[Resource]:
         resources[index] = jsonpatch.apply_patch(resources[index], yaml.safe_load(patch["patch"]))
     images = {each["name"]: f"{each['newName']}:{each['newTag']}" for each in kustomization.get("images", ())}
     for container in containers(resources):
-        container["image"] = images.get(container["image"], container["image"])
+        name = container["image"].partition(":")[0]
+        container["image"] = images.get(name, container["image"])
     return resources
 
 

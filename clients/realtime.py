@@ -298,7 +298,7 @@ class Conversation:
     def _forget_turn(self) -> None:
         """It was no speech, or was not understood: no answer comes."""
         self.turns -= 1
-        self._waiting -= 1
+        self._waiting = max(0, self._waiting - 1)
 
     async def _event(self, event: dict[str, Any]) -> None:
         if event["type"] != "rate_limits.updated":  # it only keeps the connection open
@@ -353,7 +353,7 @@ class Conversation:
     def _done(self, response: dict[str, Any]) -> None:
         if self._active == response["id"]:
             self._active = None
-        self._waiting = max(0, self._waiting - 1)
+        self._waiting = 0  # it answers all that was said before it
         said = " ".join(
             part.get("transcript") or part.get("text") or ""
             for item in response["output"]

@@ -192,7 +192,7 @@ class Conversation:
         self._verbatim = False  # whether the last response of the conversation was one
         self._sayings: deque[Ask] = deque()  # behind the one being said
         self._playout = PlayoutClock()
-        self._playing: list[tuple[str, Spoken]] = []  # items whose audio may still be heard, in order
+        self._playing: dict[str, Spoken] = {}  # items whose audio may still be heard, in order
         self._played = _Buffer()  # the agent's voice, to know an echo
         self._echo_input = InputStream(AudioFormat("pcm", OUTPUT_RATE))
 
@@ -232,6 +232,14 @@ class Conversation:
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
 
+    def configure(self, config: Config) -> None:
+        """Go on by `config`: at once what is heard, with the next response what is said."""
+        self.config = config
+        self._detector.configure(config.turns)
+        if self._turn is not None and not self._detector.speaking:  # turns are the client's from now on
+            self._drop_turn(self._turn)
+            self._answer_deferred()
+
     # Audio in
 
     @property
@@ -264,8 +272,6 @@ class Conversation:
     def _hear_frame(self) -> None:
         start, self._next_frame = self._next_frame, self._next_frame + FRAME_SAMPLES
         detector = self._detector
-        if detector.config != self.config.turns:
-            self._configure_detector()
         if detector.config.kind is None:
             self._base_ms += FRAME_MS
             return
@@ -279,11 +285,6 @@ class Conversation:
         kept_ms = detector.config.prefix_padding_ms + KEPT_MS
         needed = self._next_frame - kept_ms * SAMPLE_RATE // 1000
         self._buffer.drop_before(min(needed, _samples(self._turn.start_ms)) if self._turn else needed)
-
-    def _configure_detector(self) -> None:
-        self._detector.configure(self.config.turns)
-        if self._turn is not None and not self._detector.speaking:  # turns are the client's from now on
-            self._drop_turn(self._turn)
 
     def _drop_turn(self, turn: _Turn) -> None:
         """It is no turn: the client has cleared its audio, or will commit it."""
@@ -392,7 +393,7 @@ class Conversation:
         """Whether this is the agent's own voice, as far as is known; `text` is what was recognised of it."""
         if turn.likeness >= (STILL_LIKE if turn.is_echo else LIKE):
             return True
-        said = " ".join(_words(" ".join(spoken.text for _, spoken in self._playing)))
+        said = " ".join(_words(" ".join(spoken.text for spoken in self._playing.values())))
         words = " ".join(_words(text))
         alike = turn.likeness >= MAYBE or len(words.split()) >= REPEATED_WORDS
         return alike and bool(words) and f" {words} " in f" {said} "
@@ -500,9 +501,9 @@ class Conversation:
     async def _hear_so_far(self, turn: _Turn) -> None:
         samples = self._buffer.slice(_samples(turn.start_ms), self._next_frame)
         try:
-            heard = await self._ports.recognizer.transcribe(samples, language=self.config.language)
+            heard = await self._recognize(samples)
         except OrpheusError:
-            return
+            return  # the whole turn's transcript will tell
         if text := turn.agreement.update(heard.text):
             self.tell(told.TranscriptAdded(turn.item_id, text))
 
@@ -639,8 +640,9 @@ class Conversation:
         self.tell(told.ItemAdded(item, previous))
 
     def end_item(self, item: Item) -> None:
-        self.history.put(item)
-        self.tell(told.ItemDone(item, self.history.before(item.id)))
+        if item.id in self.history:  # the client may have deleted it meanwhile
+            self.history.put(item)
+            self.tell(told.ItemDone(item, self.history.before(item.id)))
 
     def create_item(self, item: Item, after: str | None = None, samples: Samples | None = None) -> None:
         """Add an item of the client's, whose text is to be heard in `samples`, if given.
@@ -670,6 +672,8 @@ class Conversation:
         spoken = self.history.spoken(self.history.get(id).id)
         if spoken is None:
             raise BadRequest("Only the audio of an assistant's message can be truncated.", param="item_id")
+        if self._is_being_heard(id):  # until now: the client has stopped playing
+            self._cut_playing()
         self.history.cut(id, audio_end_ms / 1000)
         self.tell(told.ItemTruncated(id, min(max(0, audio_end_ms), round(spoken.sent_s * 1000))))
 
@@ -714,6 +718,9 @@ class Conversation:
             side.close("client_cancelled")
             return
         active = self._active
+        if active is None and response_id is None and self._deferred is not None:  # begun for its events
+            deferred, self._deferred = self._deferred, None
+            active = self._begin_response(deferred, [], Clock())
         if active is None or response_id not in (None, active.id):
             raise BadRequest(
                 "Cancellation failed: no active response found", code="response_cancel_not_active"
@@ -763,10 +770,9 @@ class Conversation:
 
     def play(self, item_id: str, spoken: Spoken, pcm: bytes, duration_s: float) -> None:
         """Audio of an answer goes to the listener."""
-        if not self._playing or self._playing[-1][0] != item_id:
-            if self._playout.buffered_s() <= 0:
-                self._playing.clear()
-            self._playing.append((item_id, spoken))
+        if item_id not in self._playing and self._playout.buffered_s() <= 0:
+            self._playing.clear()
+        self._playing[item_id] = spoken
         ended_s = self._playout.ends_s
         silent_s = PLAYED_S if ended_s is None else min(PLAYED_S, max(0.0, time.monotonic() - ended_s))
         spoken.sent_s += duration_s
@@ -894,14 +900,29 @@ class Conversation:
         self._cut_playing()
         return active
 
-    def _cut_playing(self) -> None:
+    def _is_being_heard(self, item_id: str) -> bool:
+        """Whether the listener has audio of this item that was not played yet."""
         unheard_s = self._playout.buffered_s()
-        for item_id, spoken in reversed(self._playing):
-            if unheard_s > 0 and item_id in self.history:
-                self.history.cut(item_id, spoken.sent_s - unheard_s)
-            elif unheard_s > 0:
-                spoken.cut(spoken.sent_s - unheard_s)
-            unheard_s = max(0.0, unheard_s - spoken.sent_s)
+        for id, spoken in reversed(self._playing.items()):
+            if id == item_id:
+                return unheard_s > 0
+            unheard_s -= spoken.sent_s
+        return False
+
+    def _cut_playing(self) -> None:
+        """The listener hears no more of what was sent: note where each item ends, by our estimate."""
+        unheard_s = self._playout.buffered_s()
+        for item_id, spoken in reversed(self._playing.items()):
+            if unheard_s <= 0:
+                break
+            at_s = spoken.sent_s - unheard_s
+            if spoken.cut_s is not None:  # the client may have told that it was less
+                at_s = min(at_s, spoken.cut_s)
+            if item_id in self.history:
+                self.history.cut(item_id, at_s)
+            else:
+                spoken.cut(at_s)
+            unheard_s -= spoken.sent_s
         self._playing.clear()
         self._playout = PlayoutClock()
 

@@ -203,13 +203,13 @@ class History:
 def messages(
     instructions: str, items: Iterable[Item], spoken: dict[str, Spoken] | None = None
 ) -> list[Message]:
-    """Items as messages: only what was heard, and only calls that have an output, as chat APIs insist on both."""
+    """Items as messages: only what was heard, and only whole calls that have an output, as chat APIs insist on both."""
     items = list(items)
     outputs = {item.call_id: item for item in items if item.kind == "function_call_output"}
     made = [Message("system", instructions)] if instructions.strip() else []
     calls: list[Item] = []  # next to each other: one message
     for item in items:
-        if item.kind == "function_call" and item.call_id in outputs:
+        if item.kind == "function_call" and item.call_id in outputs and item.status != "incomplete":
             calls.append(item)
             continue
         if item.kind != "message":

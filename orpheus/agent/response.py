@@ -195,7 +195,10 @@ class Response:
         config = self.ask.config
         try:
             if self._speaks:
-                await self._service.loaded()
+                with suppress(
+                    OrpheusError
+                ):  # which the first text will meet: it is still to be thought and told
+                    await self._service.loaded()
             if self.ask.verbatim is not None:
                 self._say(self.ask.verbatim)
                 return
@@ -352,7 +355,7 @@ class Response:
         status: ResponseStatus = "completed"
         if self.error is not None:
             status = "failed"
-        elif self._cut_short or (self._finished is not None and self._finished.reason == "length"):
+        elif self._is_cut_short:
             status, reason = "incomplete", "max_output_tokens"
         elif self._finished is None and not self._outputs:
             self.error, status = GenerationFailed("The language model gave no answer; ask again."), "failed"
@@ -361,9 +364,13 @@ class Response:
         self._teller.tell(told.ResponseDone(self.state(status, reason)))
         self._on_end(self)
 
+    @property
+    def _is_cut_short(self) -> bool:
+        return self._cut_short or (self._finished is not None and self._finished.reason == "length")
+
     def _end_calls(self) -> None:
         for output in self._calls.values():
-            self._end(output, "incomplete" if self._cut_short else "completed")
+            self._end(output, "incomplete" if self._is_cut_short else "completed")
 
     def _end_outputs(self, status: Status) -> None:
         for output in self._outputs:

@@ -11,12 +11,14 @@ import textwrap
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from starlette.applications import Starlette
+from websockets.asyncio.client import ClientConnection
 
-from clients.realtime import RATE, resample
+from clients.realtime import RATE, Conversation, Speaker, resample
 from tests.support.audio import decode
 from tests.support.live import ROOT, clean_environment, free_port, served
 from tests.support.realtime_server import Answer, ScriptedRealtime
@@ -143,6 +145,24 @@ def test_typed_turns_are_answered_one_after_another(
     assert said == ["You: First?", "Agent: One.", "You: Second?", "Agent: Two."]
     samples = np.rint(decode((tmp_path / "answer.wav").read_bytes())[0] * 32768)
     assert list(np.unique(samples)) == [3000, 5000]
+
+
+@pytest.mark.anyio
+async def test_two_turns_that_are_answered_together_are_not_waited_for_twice() -> None:
+    conversation = Conversation(cast(ClientConnection, None), Speaker(None, play=False))
+    for event in (
+        {"type": "input_audio_buffer.speech_started"},
+        {"type": "input_audio_buffer.speech_stopped"},
+        {"type": "input_audio_buffer.speech_started"},
+        {"type": "input_audio_buffer.speech_stopped"},
+        {"type": "response.created", "response": {"id": "r"}},
+    ):
+        await conversation._event(event)
+        assert not conversation.idle
+    await conversation._event(
+        {"type": "response.done", "response": {"id": "r", "status": "completed", "output": []}}
+    )
+    assert conversation.idle
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16_000, 2), (44_100, 1), (48_000, 2)])

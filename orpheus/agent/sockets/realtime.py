@@ -28,9 +28,10 @@ from orpheus.agent import events as told
 from orpheus.agent.agent import Agent
 from orpheus.agent.audio import InputStream, OutputStream
 from orpheus.agent.conversation import Conversation
-from orpheus.agent.events import OUTPUT_RATE, Ask, Config, ResponseState
+from orpheus.agent.events import OUTPUT_RATE, Config, ResponseState
 from orpheus.agent.sockets import beta, unmute_frontend
 from orpheus.agent.sockets.realtime_schema import (
+    Format,
     ItemBody,
     ResponseBody,
     Session,
@@ -69,8 +70,7 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
         """A key for one browser: it may open `/v1/realtime` with it, until it expires."""
         body = body or SecretBody()
         session = Session().updated(body.session)
-        with suppress(NotReady):  # while it is not known which voices there are
-            service.voices.find(session.voice)
+        _check_voice(session.voice, service)
         life_s = body.expires_after.seconds if body.expires_after else LIFE_S
         secret = service.secrets.mint(body.session, life_s, request.scope.get(KEY_INDEX))
         return {
@@ -153,8 +153,8 @@ class _RealtimeSession(Wire):
         self._in_beta = in_beta
         self._id = _new_id("sess")
         self._ends_s = time.time() + MAX_SESSION_S
-        self._input = InputStream(session.audio.input.format.wire)
-        self._outputs: dict[str, OutputStream] = {}  # by response
+        self._begin_input()
+        self._outputs: dict[str, tuple[Format, OutputStream]] = {}  # by response: what it was begun in
 
     @property
     def config(self) -> Config:
@@ -196,8 +196,10 @@ class _RealtimeSession(Wire):
             case "input_audio_buffer.append":
                 await conversation.hear(self._input.add(_audio(body.get("audio"), "audio")))
             case "input_audio_buffer.commit":
+                self._begin_input()
                 conversation.commit()
             case "input_audio_buffer.clear":
+                self._begin_input()
                 conversation.clear()
             case "conversation.item.create":
                 self._create_item(conversation, body)
@@ -224,7 +226,7 @@ class _RealtimeSession(Wire):
                 if response is None:
                     response = cast(ResponseBody, parse(ResponseBody, _object(body, "response"), "response."))
                 ask = response.ask(self._session, conversation.history.get, _new_id)
-                self._check(ask)
+                _check_voice(ask.config.voice, self.service)
                 conversation.respond(ask)
             case "response.cancel":
                 response_id = body.get("response_id")
@@ -238,18 +240,18 @@ class _RealtimeSession(Wire):
                     code="invalid_value",
                 )
 
+    def _begin_input(self) -> None:
+        """What comes next is another recording: half a sample of the one before is none of it."""
+        self._input = InputStream(self._session.audio.input.format.wire)
+
     def _update(self, conversation: Conversation, changes: dict[str, Any]) -> None:
         session = self._session.updated(changes)
-        self._check(Ask(session.config()))
+        _check_voice(session.voice, self.service)
         old, self._session = self._session, session
         if session.audio.input.format != old.audio.input.format:
-            self._input = InputStream(session.audio.input.format.wire)
-        conversation.config = session.config()
+            self._begin_input()
+        conversation.configure(session.config())
         self._send("session.updated", session=self._session_body())
-
-    def _check(self, ask: Ask) -> None:
-        """BadRequest for a voice that there is not."""
-        self.service.voices.find(ask.config.voice)
 
     def _create_item(self, conversation: Conversation, body: dict[str, Any]) -> None:
         given = cast(ItemBody, parse(ItemBody, _object(body, "item"), "item."))
@@ -310,11 +312,12 @@ class _RealtimeSession(Wire):
             case told.Failed(error):
                 yield "error", {"error": _error(error, None)}
             case told.ResponseStarted(response):
-                self._outputs[response.id] = OutputStream(self._session.audio.output.format.wire, OUTPUT_RATE)
+                format = self._session.audio.output.format
+                self._outputs[response.id] = format, OutputStream(format.wire, OUTPUT_RATE)
                 yield "response.created", {"response": self._response(response)}
             case told.ResponseDone(response):
-                self._outputs.pop(response.id, None)
                 yield "response.done", {"response": self._response(response)}
+                del self._outputs[response.id]
             case _:
                 yield from self._output(event)
 
@@ -347,10 +350,10 @@ class _RealtimeSession(Wire):
                 yield f"response.{name}.delta", _place(event) | {"delta": text}
             case told.AudioAdded(response_id, _, _, pcm):
                 samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32767)
-                yield from self._audio(event, self._outputs[response_id].add(samples))
+                yield from self._audio(event, self._outputs[response_id][1].add(samples))
             case told.PartDone(response_id, _, _, part) if part.kind == "audio":
-                if (output := self._outputs.get(response_id)) is not None and not event.cut:
-                    yield from self._audio(event, output.flush())
+                if not event.cut:
+                    yield from self._audio(event, self._outputs[response_id][1].flush())
                 yield "response.output_audio.done", _place(event)
                 yield "response.output_audio_transcript.done", _place(event) | {"transcript": part.text or ""}
                 yield "response.content_part.done", _place(event) | {"part": part_body(part)}
@@ -401,7 +404,7 @@ class _RealtimeSession(Wire):
             "max_output_tokens": config.max_tokens or "inf",
             "audio": {
                 "output": {
-                    "format": self._session.audio.output.format.json_body(),
+                    "format": self._outputs[response.id][0].json_body(),
                     "voice": _voice_id(config.voice, self.service),
                 }
             },
@@ -429,6 +432,12 @@ def _session_body(session: Session, service: SpeechService, **more: Any) -> dict
     body = session.body(**more)
     body["audio"]["output"]["voice"] = _voice_id(session.voice, service)
     return body
+
+
+def _check_voice(name: str, service: SpeechService) -> None:
+    """BadRequest if there is no such voice; while it is not known which there are, the first answer will tell."""
+    with suppress(NotReady):
+        service.voices.find(name)
 
 
 def _voice_id(name: str, service: SpeechService) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticSerializationError
 
 from orpheus.agent.audio import AudioFormat
 from orpheus.agent.events import Ask, Config
@@ -144,7 +145,13 @@ class Session(_Model):
         """Merged with `changes`, at every depth; null is a value. BadRequest names the field that is wrong."""
         merged = _merged(self.model_dump(), changes)
         session: Session = parse(Session, merged, "session.")
-        if len(session.model_dump_json()) > MAX_SESSION_CHARS:
+        try:
+            length = len(session.model_dump_json())
+        except PydanticSerializationError as error:
+            raise BadRequest(
+                "The session is nested too deeply: flatten its tools, tracing or prompt.", param="session"
+            ) from error
+        if length > MAX_SESSION_CHARS:
             raise BadRequest(
                 f"The session is longer than {MAX_SESSION_CHARS} characters: shorten its instructions or tools.",
                 param="session",

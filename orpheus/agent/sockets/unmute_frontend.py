@@ -226,7 +226,8 @@ class UnmuteFrontend(Wire):
             raise BadRequest("Missing required parameter: 'session'.", param="session")
         session = cast(_Session, parse(_Session, given, "session."))
         begins = self._config is None
-        self._config = conversation.config = self._configured(session)
+        self._config = self._configured(session)
+        conversation.configure(self._config)
         allowed = given.get("allow_recording") is True
         echo = {name: given.get(name) for name in ("instructions", "voice")}
         self._send(
@@ -319,7 +320,8 @@ class UnmuteFrontend(Wire):
         timeout_ms = SILENCE_MS if self._silences < MAX_SILENCES else None
         turns = replace(conversation.config.turns, idle_timeout_ms=timeout_ms)
         if turns != conversation.config.turns:
-            self._config = conversation.config = replace(conversation.config, turns=turns)
+            self._config = replace(conversation.config, turns=turns)
+            conversation.configure(self._config)
 
     def _history(self) -> list[dict[str, str]]:
         assert self.conversation is not None

@@ -97,6 +97,30 @@ class OutputStream:
         return self._encode(self._resampler.flush())
 
 
+class SampleBuffer:
+    """Samples by their position since the beginning, at any rate; the oldest are dropped when nobody needs them."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self.start = 0  # the first sample kept
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self._data) // 4
+
+    def add(self, samples: Samples) -> None:
+        self._data += np.ascontiguousarray(samples, np.float32).tobytes()
+
+    def slice(self, start: int, end: int) -> Samples:
+        first, last = max(0, start - self.start), max(0, end - self.start)
+        return np.frombuffer(bytes(self._data[4 * first : 4 * last]), np.float32)
+
+    def drop_before(self, position: int) -> None:
+        count = min(max(0, position - self.start), self.end - self.start)
+        del self._data[: 4 * count]
+        self.start += count
+
+
 def read_audio(data: bytes) -> Samples:
     """A whole file (WAV, MP3, Ogg, WebM, M4A, FLAC and what else FFmpeg reads) → its first sound, mono, at 16 kHz.
 

@@ -26,16 +26,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from orpheus.agent import events as told
-from orpheus.agent.audio import SAMPLE_RATE, AudioFormat, InputStream, Samples
+from orpheus.agent.audio import SAMPLE_RATE, SampleBuffer, Samples
 from orpheus.agent.echo import LIKE, MAYBE, STILL_LIKE, WINDOW_MS, likeness
-from orpheus.agent.events import OUTPUT_RATE, Ask, Config, Emit
+from orpheus.agent.events import Ask, Config, Emit
 from orpheus.agent.hear import Heard, LocalAgreement, Recognizer
 from orpheus.agent.history import History, Item, Part, Spoken, messages
 from orpheus.agent.metrics import AgentMetrics
 from orpheus.agent.murmur import MM_HMM, is_murmur
+from orpheus.agent.playback import Playback
 from orpheus.agent.response import Clock, Response
 from orpheus.agent.think import Message, Thinker
 from orpheus.agent.turns import (
@@ -54,7 +53,6 @@ from orpheus.agent.turns import (
 )
 from orpheus.agent.vad import FRAME_MS, FRAME_SAMPLES, VoiceActivity
 from orpheus.errors import BadRequest, EngineError, OrpheusError, TooLarge
-from orpheus.playout import PlayoutClock
 from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
 from orpheus.text.sentences import CLOSING
@@ -75,7 +73,6 @@ PROBE_AGAIN_MS = 160  # of speech, between two
 
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
-PLAYED_S = 5.0  # of the agent's voice that is remembered to know an echo
 REPEATED_WORDS = 4  # in a row that the agent is saying: nobody says them after it while it goes on
 EARLY_S = 1.0  # before its end, a question can be answered
 MISSING_S = 2.0  # without audio in the middle of a turn, after which it is over
@@ -90,30 +87,6 @@ class Ports:
     voice_activity: Callable[[], VoiceActivity]  # a new one for each conversation
     recognizer: Recognizer
     thinker: Thinker
-
-
-class _Buffer:
-    """Samples by their position since the beginning; the oldest are dropped when nobody needs them."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self.start = 0  # the first sample kept
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self._data) // 4
-
-    def add(self, samples: Samples) -> None:
-        self._data += np.ascontiguousarray(samples, np.float32).tobytes()
-
-    def slice(self, start: int, end: int) -> Samples:
-        first, last = max(0, start - self.start), max(0, end - self.start)
-        return np.frombuffer(bytes(self._data[4 * first : 4 * last]), np.float32)
-
-    def drop_before(self, position: int) -> None:
-        count = min(max(0, position - self.start), self.end - self.start)
-        del self._data[: 4 * count]
-        self.start += count
 
 
 class _Turn:
@@ -176,7 +149,7 @@ class Conversation:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-        self._buffer = _Buffer()
+        self._buffer = SampleBuffer()
         self._next_frame = 0  # the first sample that was not looked at
         self._activity = ports.voice_activity()
         self._detector = TurnDetector(self.config.turns)
@@ -191,10 +164,7 @@ class Conversation:
         self._unanswered = False  # a turn was not answered, as the human spoke on
         self._verbatim = False  # whether the last response of the conversation was one
         self._sayings: deque[Ask] = deque()  # behind the one being said
-        self._playout = PlayoutClock()
-        self._playing: dict[str, Spoken] = {}  # items whose audio may still be heard, in order
-        self._played = _Buffer()  # the agent's voice, to know an echo
-        self._echo_input = InputStream(AudioFormat("pcm", OUTPUT_RATE))
+        self._playback = Playback()
 
     # Life
 
@@ -383,8 +353,7 @@ class Conversation:
         turn.comparing = True
         try:
             heard = samples[-WINDOW_MS * SAMPLE_RATE // 1000 :]
-            played = self._played.slice(self._played.start, self._played.end)
-            turn.likeness = await asyncio.to_thread(likeness, heard, played)
+            turn.likeness = await asyncio.to_thread(likeness, heard, self._playback.sound())
         finally:
             turn.comparing = False
         turn.is_echo = self._is_echo(turn)
@@ -393,7 +362,7 @@ class Conversation:
         """Whether this is the agent's own voice, as far as is known; `text` is what was recognised of it."""
         if turn.likeness >= (STILL_LIKE if turn.is_echo else LIKE):
             return True
-        said = " ".join(_words(" ".join(spoken.text for spoken in self._playing.values())))
+        said = " ".join(_words(self._playback.text))
         words = " ".join(_words(text))
         alike = turn.likeness >= MAYBE or len(words.split()) >= REPEATED_WORDS
         return alike and bool(words) and f" {words} " in f" {said} "
@@ -528,7 +497,7 @@ class Conversation:
 
     def _is_reply(self, turn: _Turn) -> bool:
         """Whether a "yes" is said to the agent and not while it goes on: after its end, or at the end of its question."""
-        ends_s = self._playout.ends_s
+        ends_s = self._playback.ends_s
         if self._active is not None or ends_s is None:
             return self._active is None
         return turn.began_s >= ends_s - (EARLY_S if turn.is_asked_for else 0.0)
@@ -672,8 +641,8 @@ class Conversation:
         spoken = self.history.spoken(self.history.get(id).id)
         if spoken is None:
             raise BadRequest("Only the audio of an assistant's message can be truncated.", param="item_id")
-        if self._is_being_heard(id):  # until now: the client has stopped playing
-            self._cut_playing()
+        for later, unheard in self._playback.stop_in(id):
+            self._cut(later, unheard, 0.0)
         self.history.cut(id, audio_end_ms / 1000)
         self.tell(told.ItemTruncated(id, min(max(0, audio_end_ms), round(spoken.sent_s * 1000))))
 
@@ -682,7 +651,7 @@ class Conversation:
     @property
     def _is_answering(self) -> bool:
         """Whether an answer is being prepared or heard."""
-        return self._active is not None or self._playout.buffered_s() > 0
+        return self._active is not None or self._playback.is_heard
 
     def respond(self, ask: Ask) -> None:
         """What a client asks for. BadRequest if there is an active response.
@@ -761,7 +730,7 @@ class Conversation:
 
     def silence(self) -> None:
         """The client has stopped playing: what was not heard by now never will be."""
-        self._cut_playing()
+        self._stop_playback()
 
     def tell(self, event: told.Event) -> None:
         if isinstance(event, told.ResponseDone):
@@ -770,16 +739,7 @@ class Conversation:
 
     def play(self, item_id: str, spoken: Spoken, pcm: bytes, duration_s: float) -> None:
         """Audio of an answer goes to the listener."""
-        if item_id not in self._playing and self._playout.buffered_s() <= 0:
-            self._playing.clear()
-        self._playing[item_id] = spoken
-        ended_s = self._playout.ends_s
-        silent_s = PLAYED_S if ended_s is None else min(PLAYED_S, max(0.0, time.monotonic() - ended_s))
-        spoken.sent_s += duration_s
-        self._playout.add(duration_s)
-        self._played.add(np.zeros(round(silent_s * SAMPLE_RATE), np.float32))
-        self._played.add(self._echo_input.add(pcm))
-        self._played.drop_before(self._played.end - round(PLAYED_S * SAMPLE_RATE))
+        self._playback.add(item_id, spoken, pcm, duration_s)
 
     def _messages(self, ask: Ask, said: str = "") -> list[Message]:
         if ask.input is not None:
@@ -897,34 +857,18 @@ class Conversation:
         self._sayings.clear()
         if active is not None:
             active.stop()
-        self._cut_playing()
+        self._stop_playback()
         return active
 
-    def _is_being_heard(self, item_id: str) -> bool:
-        """Whether the listener has audio of this item that was not played yet."""
-        unheard_s = self._playout.buffered_s()
-        for id, spoken in reversed(self._playing.items()):
-            if id == item_id:
-                return unheard_s > 0
-            unheard_s -= spoken.sent_s
-        return False
+    def _stop_playback(self) -> None:
+        for item_id, spoken, heard_s in self._playback.stop():
+            self._cut(item_id, spoken, heard_s)
 
-    def _cut_playing(self) -> None:
-        """The listener hears no more of what was sent: note where each item ends, by our estimate."""
-        unheard_s = self._playout.buffered_s()
-        for item_id, spoken in reversed(self._playing.items()):
-            if unheard_s <= 0:
-                break
-            at_s = spoken.sent_s - unheard_s
-            if spoken.cut_s is not None:  # the client may have told that it was less
-                at_s = min(at_s, spoken.cut_s)
-            if item_id in self.history:
-                self.history.cut(item_id, at_s)
-            else:
-                spoken.cut(at_s)
-            unheard_s -= spoken.sent_s
-        self._playing.clear()
-        self._playout = PlayoutClock()
+    def _cut(self, item_id: str, spoken: Spoken, heard_s: float) -> None:
+        if item_id in self.history:
+            self.history.cut(item_id, heard_s)
+        else:  # the client has deleted it, or it is no part of the conversation
+            spoken.cut(heard_s)
 
 
 def _samples(position_ms: int) -> int:

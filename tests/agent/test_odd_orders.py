@@ -307,3 +307,17 @@ def test_clearing_while_a_turn_is_transcribed_loses_only_what_waits(talk: Talk, 
     events = client.until("response.done")
     assert types(events).count("input_audio_buffer.cleared") == 2
     assert host.script.thinker.last == [("user", "What is the time?")]
+
+
+def test_a_cut_of_the_answer_that_is_heard_leaves_nothing_of_those_behind_it(
+    talk: Talk, host: Host, upstream: Upstream
+) -> None:
+    client, item = speaking(talk, host, upstream, "Never heard.")
+    client.until("response.done")
+    client.send("response.create")
+    client.answer()
+    client.send("conversation.item.truncate", item_id=item["id"], content_index=0, audio_end_ms=1000)
+    client.send("response.create", response={"output_modalities": ["text"]})
+    client.answer()
+    (heard,) = host.script.thinker.last
+    assert heard[1].startswith("One two")

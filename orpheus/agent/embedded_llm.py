@@ -28,7 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orpheus.agent.thoughts import INSTRUCTIONS, Finished, Message, TextDelta, Thought
-from orpheus.errors import AtCapacity, BadRequest, EngineError, OrpheusError, SetupError, in_a_sentence
+from orpheus.errors import (
+    AtCapacity,
+    BadRequest,
+    EngineError,
+    NotReady,
+    OrpheusError,
+    SetupError,
+    in_a_sentence,
+)
 from orpheus.text.sentences import ends_sentence
 
 if TYPE_CHECKING:
@@ -145,7 +153,7 @@ class EmbeddedThinker:
 
     def _start(self, work: Callable[[_Reader], Any]) -> asyncio.Future[Any]:
         if self._closing.is_set():
-            raise EngineError("The embedded LLM is closed.")
+            raise NotReady("The embedded LLM is shutting down: try again once the server is back.")
         if self._waiting >= MAX_WAITING:
             raise _busy()
 

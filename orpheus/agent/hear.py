@@ -126,7 +126,7 @@ class WhisperRecognizer:
         self, samples: Samples, *, language: str | None = None, prompt: str | None = None
     ) -> Heard:
         if self._closed:
-            raise NotReady("The recognizer is shutting down.")
+            raise NotReady("The recognizer is shutting down: try again once the server is back.")
         began_s = time.monotonic()
         unwanted = threading.Event()
         call = self._threads.submit(self._whisper.transcribe, samples, language, prompt, unwanted)
@@ -136,7 +136,9 @@ class WhisperRecognizer:
             )  # cancelling this removes a call that still waits for a thread
         except asyncio.CancelledError:
             if self._closed and call.cancelled():
-                raise NotReady("The recognizer is shutting down.") from None
+                raise NotReady(
+                    "The recognizer is shutting down: try again once the server is back."
+                ) from None
             raise
         except Exception as error:
             raise in_a_sentence(error) from error
@@ -333,11 +335,13 @@ class RemoteRecognizer:
                 async with aclosing(await self._client.send(request, stream=True)) as response:
                     body = await _bounded(response)
         except TimeoutError as error:
-            raise self._failed("did not answer in time") from error
+            raise self._failed("did not answer in time; say it again, or see its log") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._failed("cannot be reached: check ORPHEUS_STT_URL", repr(error)) from error
         except httpx.HTTPError as error:
-            raise self._failed("broke off in the middle", repr(error)) from error
+            raise self._failed(
+                "broke off in the middle; say it again, or see its log", repr(error)
+            ) from error
         if response.status_code != 200:
             raise self._refusal(response, body)
         text = said_of(self._text(body))

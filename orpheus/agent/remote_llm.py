@@ -128,11 +128,13 @@ class RemoteThinker:
             ) from error
         except TimeoutError as error:
             log.info("the LLM at %s did not answer in time", address(self._url))
-            raise UpstreamError(f"The LLM sent nothing for {FIRST_TOKEN_TIMEOUT_S:g} s.") from error
+            raise UpstreamError(
+                f"The LLM sent nothing for {FIRST_TOKEN_TIMEOUT_S:g} s: see its log."
+            ) from error
         except httpx.HTTPError as error:
             log.info("the LLM at %s: %s", address(self._url), redacted(repr(error)))
             raise UpstreamError(
-                f"The LLM broke off in the middle of its answer ({type(error).__name__})."
+                f"The LLM broke off in the middle of its answer ({type(error).__name__}): see its log."
             ) from error
 
     async def warm_up(self, messages: Sequence[Message]) -> None:
@@ -272,9 +274,9 @@ async def _read(response: httpx.Response) -> AsyncGenerator[Thought]:
                 if answer.reason:
                     break
                 raise UpstreamError(
-                    f"The LLM sent nothing for {patience_s:g} s."
+                    f"The LLM sent nothing for {patience_s:g} s: see its log."
                     if waited_s + time.monotonic() - began_s < ANSWER_TIMEOUT_S
-                    else f"The LLM was not done after {ANSWER_TIMEOUT_S:g} s."
+                    else f"The LLM was not done after {ANSWER_TIMEOUT_S:g} s: take one that reasons less."
                 ) from None
             except (UpstreamError, httpx.HTTPError):
                 if answer.reason:
@@ -321,7 +323,7 @@ class _Answer:
     def finished(self) -> Finished:
         """The end; UpstreamError if the server did not say that this is one."""
         if self.reason is None:
-            raise UpstreamError("The LLM ended its stream before the answer was complete.")
+            raise UpstreamError("The LLM ended its stream before the answer was complete: see its log.")
         # Ollama says "stop" after a call.
         reason = "tool_calls" if self._ids and self.reason == "stop" else self.reason
         return Finished(reason, self._usage[0], self._usage[1] or self._pieces)
@@ -368,7 +370,9 @@ class _Answer:
         if ours is None or (known_id and self._ids[ours] and known_id != self._ids[ours]):
             ours = len(self._ids)
             if ours >= MAX_TOOL_CALLS:
-                raise UpstreamError(f"The LLM made more than {MAX_TOOL_CALLS} calls in one answer.")
+                raise UpstreamError(
+                    f"The LLM made more than {MAX_TOOL_CALLS} calls in one answer: ask for less at once."
+                )
             self._numbers[theirs] = ours
             known_id = known_id or f"call_{ours}"
             self._ids.append(known_id)
@@ -379,7 +383,9 @@ class _Answer:
         self._pieces += 1
         self._chars += len(text)
         if self._chars > MAX_ANSWER_CHARS:
-            raise UpstreamError(f"The LLM's answer is longer than {MAX_ANSWER_CHARS} characters.")
+            raise UpstreamError(
+                f"The LLM's answer is longer than {MAX_ANSWER_CHARS} characters: ask for a shorter one."
+            )
 
 
 def _finish_reason(given: object) -> FinishReason:
@@ -387,8 +393,10 @@ def _finish_reason(given: object) -> FinishReason:
     if reason := _FINISH_REASONS.get(str(given)):
         return reason
     if given == "content_filter":
-        raise UpstreamError("The LLM's server withheld the rest of the answer (content_filter).")
-    raise UpstreamError(f"The LLM stopped before the answer was complete ({str(given)[:40]!r}).")
+        raise UpstreamError(
+            "The LLM's server withheld the rest of the answer (content_filter): ask for something else."
+        )
+    raise UpstreamError(f"The LLM stopped before the answer was complete ({str(given)[:40]!r}): see its log.")
 
 
 def _count(given: object) -> int:

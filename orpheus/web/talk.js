@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const RATE = 24_000; // Hz, both ways
 const RETRY_MS = [500, 1000, 2000, 4000, 8000]; // before each attempt to connect again
 const REMEMBERED = 20; // turns that a new connection is told of
-const FINAL_CODES = [1000, 1008, 1009, 1013]; // a new connection would fare no better
+const FINAL_CODES = [1008, 1009, 1013]; // a new connection would fare no better; 1000 is the end of a session's hour
 const HARMLESS = ["response_cancel_not_active"]; // the answer ended while its cancellation was on the way
 const SETTINGS = ["voice", "speed", "instructions", "language"];
 const IDLE = "Press Start talking, then speak.";

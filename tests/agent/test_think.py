@@ -30,7 +30,7 @@ from orpheus.agent.think import (
     load_thinker,
     suggest_llm,
 )
-from orpheus.errors import AtCapacity, BadRequest, EngineError, SetupError, WeightsError
+from orpheus.errors import AtCapacity, BadRequest, NotReady, SetupError, WeightsError
 from orpheus.settings import load_settings
 from tests.support.live import free_port, served
 
@@ -320,7 +320,7 @@ async def test_closing_it_ends_what_it_does_and_frees_the_model() -> None:
     await llm.aclose()
     await asyncio.gather(answering, return_exceptions=True)
     assert llm._reader is None
-    with pytest.raises(EngineError, match="closed"):
+    with pytest.raises(NotReady, match="shutting down"):
         await read(llm, asks(FRANCE))
 
 

@@ -353,8 +353,9 @@ def test_a_turn_of_nothing_leaves_no_trace(
     wait(visit.page.locator("#status"), "Listening…")
 
 
-def test_a_broken_connection_is_opened_again_and_told_what_was_said(
-    open_page: Open, agent: ScriptedRealtime
+@pytest.mark.parametrize("code", [None, 1000], ids=["broken", "its hour is over"])
+def test_a_connection_that_ends_is_opened_again_and_told_what_was_said(
+    open_page: Open, agent: ScriptedRealtime, code: int | None
 ) -> None:
     agent.answers = [Answer("Your name is Ann.", 3000, 0.1)]
     visit = open_page(permissions=[])
@@ -363,7 +364,7 @@ def test_a_broken_connection_is_opened_again_and_told_what_was_said(
     expect(visit.page.locator("#log .assistant .heard")).to_have_count(4, timeout=10_000)
     eventually(lambda: agent.sent[-1]["type"] == "response.done")
     agent.received.clear()
-    agent.drop()
+    agent.drop(code)
     wait(visit.page.locator("#status"), "Connecting again")
     eventually(lambda: agent.opened == 2)
     eventually(lambda: len(agent.received) == 3)

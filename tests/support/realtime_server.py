@@ -75,10 +75,10 @@ class ScriptedRealtime:
     def types(self) -> list[str]:
         return [event["type"] for event in self.received]
 
-    def drop(self) -> None:
-        """Break every connection off, as a server that is stopped does. From any thread."""
+    def drop(self, code: int | None = None) -> None:
+        """Break every connection off, as a server that is stopped does, or close it with `code`. From any thread."""
         for session in list(self.sessions):
-            session.loop.call_soon_threadsafe(session.drop)
+            session.loop.call_soon_threadsafe(session.drop, code)
 
     async def _secret(self, request: Request) -> JSONResponse:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -184,9 +184,12 @@ class Session:
             if self._answering is not None:
                 self._answering.cancel()
 
-    def drop(self) -> None:
+    def drop(self, code: int | None) -> None:
         assert self._running is not None
-        self._running.cancel()
+        if code is None:
+            self._running.cancel()
+        else:
+            self._closing = asyncio.ensure_future(self._socket.close(code))
 
     async def _receive(self, event: dict[str, Any]) -> None:
         match event["type"]:

@@ -206,6 +206,7 @@ class Conversation:
         """Go on by `config`: at once what is heard, with the next response what is said."""
         self.config = config
         self._detector.configure(config.turns)
+        self._unanswered = self._unanswered and config.turns.create_response
         if self._turn is not None and not self._detector.speaking:  # turns are the client's from now on
             self._drop_turn(self._turn)
             self._answer_deferred()

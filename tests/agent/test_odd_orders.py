@@ -47,6 +47,20 @@ def test_a_turn_that_ends_after_the_client_has_asked_for_no_more_answers_is_not_
     assert "response.created" not in types([*client.flush(), *client.quiet()])
 
 
+def test_a_turn_whose_answer_waits_for_the_next_is_not_answered_after_that_either(
+    talk: Talk, host: Host
+) -> None:
+    client = talk()
+    host.script.recognizer.pause_s = 0.3
+    client.say("Do not answer this.")
+    client.hear(client.script.speech.say("Nor this.", 640))
+    client.until("conversation.item.input_audio_transcription.completed")
+    client.update(audio=turns(create_response=False))
+    client.hear(silence(700))
+    client.until("conversation.item.input_audio_transcription.completed")
+    assert "response.created" not in types([*client.flush(), *client.quiet()])
+
+
 def test_without_turn_detection_from_mid_word_on_the_client_ends_the_turn_and_its_request_is_kept(
     talk: Talk, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,9 +186,11 @@ class _Whisper:
         """The words, window after window, and how likely the least likely window is; not finished once unwanted."""
         said: list[str] = []
         likely = 0.0
-        for window in windows(samples) if loudness(samples) >= QUIETEST else ():
+        for window in windows(samples):
             if unwanted.is_set():
                 break
+            if loudness(window) < QUIETEST:
+                continue
             text, of_window = self._window(window, language, prompt)
             said.append(text)
             likely = min(likely, of_window)

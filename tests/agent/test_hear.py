@@ -97,6 +97,21 @@ def test_silence_of_any_length_says_nothing(samples: int, whisper: hear._Whisper
     assert transcript(whisper, np.zeros(samples, np.float32)) == ""
 
 
+def test_of_a_long_recording_only_what_is_not_silence_is_looked_at(
+    whisper: hear._Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def window(_: object, samples: Sound, *options: object) -> tuple[str, float]:
+        seen.append(hear.loudness(samples))
+        return "Hello.", -0.1
+
+    monkeypatch.setattr(hear._Whisper, "_window", window)
+    sound = np.concatenate([noises(3.0)["white noise"], silence(120), noises(3.0)["white noise"]])
+    assert transcript(whisper, sound.astype(np.float32)) == "Hello. Hello."
+    assert len(seen) == 2
+
+
 def test_a_turn_longer_than_the_network_is_understood_whole(pair: Pair, whisper: hear._Whisper) -> None:
     said = SENTENCES[:16]
     speech = np.concatenate(

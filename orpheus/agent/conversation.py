@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import time
 import uuid
 from collections import deque
@@ -28,7 +27,7 @@ from typing import Any
 
 from orpheus.agent import events as told
 from orpheus.agent.audio import SAMPLE_RATE, SampleBuffer, Samples
-from orpheus.agent.echo import LIKE, MAYBE, STILL_LIKE, WINDOW_MS, likeness
+from orpheus.agent.echo import WINDOW_MS, is_echo, likeness
 from orpheus.agent.events import Ask, Config, Emit
 from orpheus.agent.hear import Heard, LocalAgreement, Recognizer
 from orpheus.agent.history import History, Item, Part, Spoken, messages
@@ -73,7 +72,6 @@ PROBE_AGAIN_MS = 160  # of speech, between two
 
 PARTIAL_MS = 600  # of speech between two transcripts of it, if they are wanted
 MAX_PARTIAL_S = 15  # of a turn: each starts at its beginning
-REPEATED_WORDS = 4  # in a row that the agent is saying: nobody says them after it while it goes on
 EARLY_S = 1.0  # before its end, a question can be answered
 MISSING_S = 2.0  # without audio in the middle of a turn, after which it is over
 
@@ -361,12 +359,7 @@ class Conversation:
 
     def _is_echo(self, turn: _Turn, text: str = "") -> bool:
         """Whether this is the agent's own voice, as far as is known; `text` is what was recognised of it."""
-        if turn.likeness >= (STILL_LIKE if turn.is_echo else LIKE):
-            return True
-        said = " ".join(_words(self._playback.text))
-        words = " ".join(_words(text))
-        alike = turn.likeness >= MAYBE or len(words.split()) >= REPEATED_WORDS
-        return alike and bool(words) and f" {words} " in f" {said} "
+        return is_echo(turn.likeness, text, self._playback.text, already=turn.is_echo)
 
     def _tell_turn(self, turn: _Turn) -> None:
         """It is a turn: the client is told, and the agent stops."""
@@ -874,7 +867,3 @@ class Conversation:
 
 def _samples(position_ms: int) -> int:
     return position_ms * SAMPLE_RATE // 1000
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())

@@ -1,10 +1,12 @@
-"""Whether what the microphone hears is the agent's own voice, by likeness of the two waveforms.
+"""Whether what the microphone hears is the agent's own voice, by likeness of the two waveforms, and by the words.
 
 An echo is the played sound again, later and fainter, so it correlates with it whatever its level; other speech does not,
 even above an echo. Echo cancellation belongs to the client, which knows its own loudspeaker; this is for one that has none.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
@@ -18,7 +20,24 @@ LIKE = 0.5
 # voice on top, 1 of 20 above.
 STILL_LIKE = 0.35
 MAYBE = 0.4  # if its words are the agent's as well
+REPEATED_WORDS = 4  # in a row that the agent is saying: nobody says them after it while it goes on
 WINDOW_MS = 1280  # of what was heard, if there is as much
+
+
+def is_echo(alike: float, heard: str, played: str, *, already: bool = False) -> bool:
+    """Whether a sound is an echo: `alike` is its `likeness` to what was played, `already` what was found so far.
+
+    `heard` are the words recognised in it, empty while they are not known; `played` those that the agent says.
+    """
+    if alike >= (STILL_LIKE if already else LIKE):
+        return True
+    words, said = _words(heard), _words(played)
+    probable = alike >= MAYBE or len(words) >= REPEATED_WORDS
+    return probable and bool(words) and f" {' '.join(words)} " in f" {' '.join(said)} "
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def likeness(heard: Samples, played: Samples) -> float:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orpheus.agent.echo import LIKE, MAYBE, likeness
+from orpheus.agent.echo import LIKE, MAYBE, is_echo, likeness
 
 RATE = 16_000
 _random = np.random.default_rng(7)
@@ -45,3 +45,19 @@ def test_silence_is_like_nothing() -> None:
     nothing, something = np.zeros(10_240, np.float32), voice(5, 170)
     assert likeness(nothing, something) == likeness(something[:10_240], nothing[:10_240]) == 0
     assert likeness(something, something[:100]) == likeness(something[:0], something) == 0
+
+
+def test_words_that_the_agent_says_are_its_own_where_the_sound_may_be_or_they_are_many() -> None:
+    played = "The capital of France is Paris."
+    assert is_echo(0.1, "the capital, of France", played)
+    assert not is_echo(0.1, "capital of France", played)
+    assert is_echo(0.45, "capital of France", played)
+    assert not is_echo(0.45, "capital of Spain", played)
+    assert not is_echo(0.45, "pita", played)
+    assert not is_echo(0.45, "", played)
+
+
+def test_what_began_as_an_echo_stays_one_for_longer() -> None:
+    assert is_echo(0.4, "", "", already=True)
+    assert not is_echo(0.4, "", "")
+    assert not is_echo(0.3, "", "", already=True)

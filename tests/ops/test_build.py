@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -49,8 +50,11 @@ class Fake:
         self.card("0x10de")
         self.tool("nvidia-smi", listed, code)
 
-    def nvcc(self, *architectures: int, at: str = "nvcc") -> Path:
-        return self.tool(at, "\n".join(f"compute_{each}" for each in architectures or (75, 80, 86, 89, 90)))
+    def nvcc(self, *architectures: int, at: str = "nvcc", version: str = "release 12.8") -> Path:
+        known = "\n".join(f"compute_{each}" for each in architectures or (75, 80, 86, 89, 90))
+        path = self.tool(at)
+        path.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo '{version}' || echo '{known}'\n")
+        return path
 
     def vulkan(self, *, new: bool = True, but: str = "") -> None:
         if but != "headers":
@@ -131,6 +135,11 @@ def test_a_driver_too_old_for_cuda_13_uses_the_toolkit_and_leaves_the_codec_on_t
         (lambda fake: fake.nvidia("NVIDIA L4, 8.9, 550.54.14"), "apt-get install nvidia-cuda-toolkit"),
         (lambda fake: fake.nvidia("GTX 1080, 6.1, 580.95"), "apt-get install nvidia-cuda-toolkit"),
         (lambda fake: fake.nvidia("GTX 1080, 6.1, 580.95") or fake.nvcc(75, 89), "CUDA_HOME"),
+        (
+            lambda fake: fake.nvidia(f"GTX 1080, 6.1, 580.95\n{L40S}") or fake.nvcc(75, 89),
+            "GTX 1080 stays unused",
+        ),
+        (lambda fake: fake.nvidia(f"GTX 1080, 6.1, 580.95\n{L40S}") or fake.nvcc(75, 89), "capability 6.1"),
         (lambda fake: fake.nvidia("Driver/library version mismatch", 18), "restart"),
         (lambda fake: fake.nvidia("L4, [N/A], 390.1"), "does not answer"),
         (lambda fake: fake.card("0x10de"), "apt-get install nvidia-driver"),
@@ -287,6 +296,35 @@ def test_a_gpu_of_no_known_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "GPU=auto|cuda|metal|vulkan|rocm|off" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("asked", ["CUDA", "Cuda", " cuda "])
+def test_the_name_of_a_gpu_may_be_written_in_capitals(asked: str, tmp_path: Path) -> None:
+    stamp = tmp_path / "gpu.json"
+    assert build.main(["plan", asked, str(stamp)]) == 0
+    assert json.loads(stamp.read_text())["asked"] == "cuda"
+
+
+@pytest.mark.parametrize("left", ["", '{"asked": "off", "backe', "[]", "\0"])
+def test_a_stamp_that_was_not_written_to_its_end_is_written_anew(
+    left: str, fake: Fake, tmp_path: Path
+) -> None:
+    stamp = tmp_path / "gpu.json"
+    stamp.write_text(left)
+    plan = write_plan("", stamp, fake.machine)
+    assert read_plan(stamp) == plan
+
+
+def test_another_release_of_the_toolkit_is_another_build(fake: Fake, cache: Path, tmp_path: Path) -> None:
+    """Its libraries have other names, so that what was compiled with the one before does not load."""
+    fake.nvidia()
+    environment, stamp = FakeEnvironment(tmp_path), tmp_path / "gpu.json"
+    for release in ("12.8", "13.0"):
+        before = stamp.read_text() if stamp.exists() else ""
+        fake.nvcc(version=f"release {release}")
+        lines = environment.install(write_plan("", stamp, fake.machine), fake.machine)
+        assert stamp.read_text() != before
+        assert any(line.startswith("wheel ") for line in lines)
+
+
 def test_it_needs_nothing_that_is_not_in_python(tmp_path: Path) -> None:
     """It runs in an environment that has nothing yet."""
     done = subprocess.run(
@@ -392,7 +430,7 @@ def test_nothing_is_compiled_twice(fake: Fake, cache: Path, tmp_path: Path) -> N
     fake.nvcc()
     card = find("auto", fake.machine)
     compiled = [
-        any(line.startswith("wheel") or " wheel " in line for line in environment.install(plan, fake.machine))
+        any(line.startswith("wheel ") for line in environment.install(plan, fake.machine))
         for plan in (processor, card, processor, card)
     ]
     assert compiled == [True, True, False, False]
@@ -428,6 +466,18 @@ def test_a_build_for_the_gpu_that_fails_is_told_and_the_processor_is_used(
     lines = environment.install(find("auto", fake.machine), fake.machine)
     assert "-DCMAKE_UNITY_BUILD=ON" in lines[-2]
     assert "make serve GPU=cuda tries again" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    environment, stamp = FakeEnvironment(tmp_path), tmp_path / "gpu.json"
+    build.main(["plan", "off", str(stamp)])
+    assert build.main(["install", str(environment.folder), str(stamp)]) == 1
+    assert "XDG_CACHE_HOME" in capsys.readouterr().out
+    assert [line.split()[0] for line in environment.log.read_text().splitlines()] == ["install"]  # of torch
 
 
 def test_a_build_for_the_processor_that_fails_is_a_failure(fake: Fake, cache: Path, tmp_path: Path) -> None:

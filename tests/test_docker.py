@@ -78,6 +78,8 @@ def test_every_image_is_published_with_a_release() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
     published = workflow["jobs"]["publish"]["strategy"]["matrix"]["include"]
     assert {each["file"] for each in published} == set(IMAGES)
+    told = (ROOT / "docs/deploy.md").read_text().split("Releases publish")[1].split("\n\n")[0]
+    assert {each["image"] for each in published} == set(re.findall(r"`orpheus-(\w+)`", told))
     named = "".join(path.read_text() for path in (ROOT / "deploy/kubernetes").glob("*/kustomization.yaml"))
     assert {each["image"] for each in published} == set(
         re.findall(r"ghcr\.io/OWNER/orpheus-(\w+), newTag", named)

@@ -150,6 +150,8 @@ def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         (Plan("cpu", ()), True, "passed", "no GPU"),
         (Plan("cpu", (), "The GPU stays unused, as glslc is missing."), True, "warning", "glslc is missing"),
         (Plan("cuda", ("-DGGML_CUDA=ON",)), True, "warning", "without cuda: make serve GPU=cuda"),
+        (Plan("custom", ("-DGGML_SYCL=ON",)), True, "passed", "as CMAKE_ARGS says"),
+        (Plan("cuda", ("-DGGML_CUDA=ON",), cuda_packages=True), False, "warning", "make serve in a checkout"),
         (Plan("cuda", ("-DGGML_CUDA=ON", "-DA=86;89")), False, "warning", "CMAKE_ARGS='-DGGML_CUDA=ON '"),
     ],
 )
@@ -157,12 +159,20 @@ def test_a_gpu_that_is_not_used_says_why_and_what_changes_that(
     plan: Plan, checkout: bool, status: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machine.build, "find", lambda *_: plan)
+    monkeypatch.setattr("orpheus.gpu.find_gpu", lambda: None)
     if not checkout:
         monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
         monkeypatch.setattr(machine, "_requirements", lambda: ["llama-cpp-python==0.3.36"])
-    (*_, found) = machine.memory(settings(gpu_layers=0))
+    (*_, found) = machine.memory(settings(gpu_layers=-1))
     assert found.status == status
     assert says in found.text
+    assert "custom" not in found.text
+
+
+def test_a_gpu_that_is_not_to_be_used_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.build, "find", lambda *_: Plan("cuda", ("-DGGML_CUDA=ON",)))
+    (*_, found) = machine.memory(settings(gpu_layers=0))
+    assert found == check.passed("no GPU is used, as ORPHEUS_GPU_LAYERS=0 asks")
 
 
 def test_a_hub_that_cannot_be_reached_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -130,7 +130,10 @@ def memory(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield passed(f"{free / GIB:.1f} GiB free, the model takes {size / GIB:.1f}")
-    yield from _gpu(size, gpu)
+    if settings.gpu_layers:
+        yield from _gpu(size, gpu)
+    else:
+        yield passed("no GPU is used, as ORPHEUS_GPU_LAYERS=0 asks")
 
 
 def _gpu(size: int, gpu: Gpu | None) -> Iterator[Finding]:
@@ -157,11 +160,14 @@ def _unused(plan: build.Plan) -> Finding:
     """Why tier 1 uses no GPU: there is none, it cannot be used, or llama.cpp was compiled without it."""
     if plan.backend == "cpu":
         return warning(plan.note) if plan.note else passed("no GPU: everything runs on the CPU")
-    again = (
-        f"make serve GPU={plan.backend}"
-        if (CHECKOUT / "Makefile").is_file()
-        else _rebuild(shlex.join(plan.cmake_args))
-    )
+    if plan.backend == "custom":
+        return passed("no GPU is used by llama.cpp, which is compiled as CMAKE_ARGS says")
+    if (CHECKOUT / "Makefile").is_file():
+        again = f"make serve GPU={plan.backend}"
+    elif plan.cuda_packages:
+        again = "make serve in a checkout brings NVIDIA's compiler as a package"
+    else:
+        again = _rebuild(shlex.join(plan.cmake_args))
     return warning(f"a GPU is here and not used, as llama.cpp was compiled without {plan.backend}: {again}")
 
 

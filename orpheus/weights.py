@@ -91,8 +91,8 @@ def find_model(settings: Settings, sized: Callable[[int], None] = lambda size: N
         repository = hub.parse(name)
         if repository is None or name.startswith((".", "/", "~")):
             raise WeightsError(
-                f"ORPHEUS_MODEL={name!r} is not a file here. Give the path of a GGUF file, owner/repo, "
-                f"or '{EMBEDDED}'."
+                f"ORPHEUS_MODEL={name!r} is not a file here. Give the path of a GGUF file, owner/repo "
+                f"or owner/repo:file, or '{EMBEDDED}'."
             )
         file = repository.file or _only_gguf(repository, settings)
         path = hub.fetch(repository, file, settings, "ORPHEUS_MODEL", sized)

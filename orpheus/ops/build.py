@@ -54,7 +54,7 @@ _WAITS = {  # on two cores, about; CUDA and ROCm by the number of files
 GPU_COMPILER_BYTES = 3 << 29  # 1.5 GiB for each file of CUDA's kernels
 OWN_MEMORY_BYTES = 6 << 30  # a card with less could not hold Orpheus-3B
 _NVIDIA, _AMD, _INTEL = "0x10de", "0x1002", "0x8086"
-_DISPLAY = "0x03"  # the PCI class
+_DISPLAY, _ACCELERATOR = "0x03", "0x12"  # PCI classes; AMD's MI300 is of the second, and Intel's NPUs are
 
 
 @dataclass(frozen=True)
@@ -252,11 +252,12 @@ class _Card:
 
 
 def _cards(here: Machine, *vendors: str) -> list[_Card]:
-    """The display controllers of these makers on the PCI bus."""
+    """The GPUs of these makers on the PCI bus."""
     cards = []
     for device in sorted(here.at("/sys/bus/pci/devices").glob("*")):
         vendor = _text(device / "vendor")
-        if vendor not in vendors or not _text(device / "class").startswith(_DISPLAY):
+        kinds = (_DISPLAY, _ACCELERATOR) if vendor == _AMD else (_DISPLAY,)
+        if vendor not in vendors or not _text(device / "class").startswith(kinds):
             continue
         if vendor == _INTEL:
             own = not device.name.endswith(":00:02.0")  # where its processors have theirs

@@ -39,10 +39,12 @@ class Fake:
         at.write_text(text)
         return at
 
-    def card(self, vendor: str, slot: str = "0000:01:00.0", vram: int | None = None) -> None:
+    def card(
+        self, vendor: str, slot: str = "0000:01:00.0", vram: int | None = None, kind: str = "0x030000"
+    ) -> None:
         device = f"/sys/bus/pci/devices/{slot}"
         self.file(f"{device}/vendor", f"{vendor}\n")
-        self.file(f"{device}/class", "0x030000\n")
+        self.file(f"{device}/class", f"{kind}\n")
         if vram is not None:
             self.file(f"{device}/mem_info_vram_total", f"{vram}\n")
 
@@ -188,6 +190,16 @@ def test_amd_and_intel_cards_are_used_by_vulkan(fake: Fake, vendor: str, slot: s
     assert plan.backend == "vulkan"
     assert "-DGGML_VULKAN=ON" in plan.cmake_args
     assert f"-DVulkan_INCLUDE_DIR={fake.machine.root}/usr/include" in plan.cmake_args
+
+
+@pytest.mark.parametrize(("vendor", "backend"), [("0x1002", "vulkan"), ("0x8086", "cpu")])
+def test_an_accelerator_of_amd_is_a_gpu_and_one_of_intel_is_not(
+    fake: Fake, vendor: str, backend: str
+) -> None:
+    """An Instinct MI300X; the NPU of a Core Ultra."""
+    fake.card(vendor, "0000:00:0b.0", kind="0x120000")
+    fake.vulkan()
+    assert find("auto", fake.machine).backend == backend
 
 
 def test_a_vulkan_sdk_goes_before_the_systems_headers(fake: Fake, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,16 @@ def _cards(here: Machine, *vendors: str) -> list[_Card]:
     return cards
 
 
+def _check_access(devices: Iterable[Path], asked: str) -> None:
+    """_Missing if this user may open none of the devices that there are."""
+    closed = [str(path) for path in devices if path.exists()]
+    if closed and not any(os.access(path, os.R_OK | os.W_OK) for path in closed):
+        raise _Missing(
+            f"The GPU stays unused, as you may not use {closed[0]}: sudo usermod -aG render,video $USER, log in again, "
+            f"then make serve GPU={asked}."
+        )
+
+
 def _hipcc(here: Machine) -> str | None:
     return here.program("hipcc", "/opt/rocm/bin/hipcc")
 
@@ -284,6 +294,7 @@ def _rocm(here: Machine) -> Plan:
             "The AMD GPU stays unused, as its driver does not list it (/sys/class/kfd): modprobe amdgpu, then "
             "make serve GPU=rocm; or make serve GPU=vulkan."
         )
+    _check_access([here.at("/dev/kfd")], "rocm")
     config = here.program("hipconfig", "/opt/rocm/bin/hipconfig")
     tools = (here.run(config, "-l") or "").strip() if config else ""
     compiler = (f"-DCMAKE_HIP_COMPILER={tools}/clang++",) if tools else ()
@@ -332,6 +343,7 @@ def _vulkan(here: Machine) -> Plan:
             f"The GPU stays unused, as {header} is too old for llama.cpp: unpack the SDK of vulkan.lunarg.com, or take "
             "the headers of Debian 13 or Ubuntu 24.04, name their folder with VULKAN_SDK, then make serve GPU=vulkan."
         )
+    _check_access(sorted(here.at("/dev/dri").glob("renderD*")), "vulkan")
     return Plan(
         "vulkan",
         (

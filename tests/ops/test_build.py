@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -226,6 +227,24 @@ def test_an_amd_card_with_rocm_is_compiled_for_by_its_own_name(fake: Fake) -> No
     assert plan.backend == "rocm"
     assert "-DGPU_TARGETS=gfx1100;gfx90a" in plan.cmake_args
     assert "-DCMAKE_HIP_COMPILER=/opt/rocm/llvm/bin/clang++" in plan.cmake_args
+
+
+@pytest.mark.parametrize(("device", "asked"), [("/dev/dri/renderD128", "vulkan"), ("/dev/kfd", "rocm")])
+def test_a_gpu_that_this_user_may_not_use_says_how_that_changes(
+    fake: Fake, device: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.card("0x1002")
+    fake.vulkan()
+    fake.tool("hipcc")
+    fake.file("/sys/class/kfd/kfd/topology/nodes/1/properties", "gfx_target_version 110000\n")
+    path = fake.file(device)
+    assert find(asked, fake.machine).backend == asked
+    access = os.access
+    monkeypatch.setattr(build.os, "access", lambda at, mode: str(at) != str(path) and access(at, mode))
+    plan = find(asked, fake.machine)
+    assert plan.backend == "cpu"
+    assert f"you may not use {path}: sudo usermod -aG render,video $USER" in plan.note
+    assert f"make serve GPU={asked}" in plan.note
 
 
 @pytest.mark.parametrize(

@@ -429,6 +429,15 @@ class Environment:
         # Installed anew: the same version for another GPU looks installed.
         self._pip("install", "--force-reinstall", "--no-deps", str(wheel))
 
+    def ensure_pip(self) -> None:
+        """An environment whose making was cut short has none, nor has one of uv's. BuildFailed."""
+        if subprocess.run(
+            [self.python, "-c", "import pip"], capture_output=True, check=False
+        ).returncode and (
+            subprocess.run([self.python, "-m", "ensurepip", "--default-pip"], check=False).returncode
+        ):
+            raise BuildFailed(f"{self.python} has no pip, and make clean serve makes another environment")
+
     def install_cuda(self) -> None:
         """NVIDIA's compiler, and the libraries and headers it compiles with."""
         self._pip("install", CUDA_PACKAGES)
@@ -526,6 +535,7 @@ def install(environment: Environment, plan: Plan, here: Machine) -> bool:
     """
     if plan.note:
         print(plan.note, flush=True)
+    environment.ensure_pip()
     try:
         environment.install(plan)
         return True

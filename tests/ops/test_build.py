@@ -377,6 +377,7 @@ class FakeEnvironment:
         self.folder = folder / "venv"
         self.log = folder / "log"
         self._broken = folder / "broken"
+        self._no_pip = folder / "no pip"
         site = self.folder / "site"
         libraries = site / "nvidia" / "cu13" / "lib"
         libraries.mkdir(parents=True)
@@ -388,9 +389,16 @@ class FakeEnvironment:
             f"""#!{sys.executable}
 import os, pathlib, sys
 words = sys.argv[1:]
+if words == ["-m", "ensurepip", "--default-pip"]:
+    pathlib.Path({str(self._no_pip)!r}).unlink()
+    sys.exit()
 if words[0] == "-c":
+    if words[1] == "import pip":
+        sys.exit(pathlib.Path({str(self._no_pip)!r}).exists())
     print({str(site)!r} if "purelib" in words[1] else {torch!r})
     sys.exit()
+if pathlib.Path({str(self._no_pip)!r}).exists():
+    sys.exit("No module named pip")
 with open({str(self.log)!r}, "a") as log:
     log.write(" ".join(words[2:]) + "\\n" + ("with " + os.environ["CMAKE_ARGS"] + "\\n" if "wheel" in words else ""))
 broken = pathlib.Path({str(self._broken)!r})
@@ -402,6 +410,9 @@ if "wheel" in words:
 """
         )
         python.chmod(0o755)
+
+    def loses_pip(self) -> None:
+        self._no_pip.touch()
 
     def breaks(self, argument: str) -> None:
         self._broken.write_text(argument)
@@ -418,6 +429,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CMAKE_ARGS", raising=False)
     return tmp_path / "cache" / "orpheus"
+
+
+def test_an_environment_whose_making_was_cut_short_gets_its_pip(
+    fake: Fake, cache: Path, tmp_path: Path
+) -> None:
+    environment = FakeEnvironment(tmp_path)
+    environment.loses_pip()
+    assert len(environment.install(find("off", fake.machine), fake.machine)) == 4
 
 
 def test_without_a_gpu_torch_is_the_processors(fake: Fake, cache: Path, tmp_path: Path) -> None:

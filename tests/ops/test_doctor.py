@@ -34,7 +34,7 @@ from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.text.sentences import length
 from orpheus.tts.served_model import ServedModel
 from orpheus.vocabulary import END_OF_SPEECH, token_text
-from orpheus.voices import published_voices
+from orpheus.voices import Voice, published_voices
 from tests.support.asleep import asleep
 from tests.support.hub import COMMIT, Hub
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
@@ -441,14 +441,21 @@ def test_a_voice_that_does_not_end_is_named(upstream: tuple[Upstream, Settings])
     assert "Set ORPHEUS_CONTEXT_TOKENS to 2560" in warnings[0]
 
 
-@pytest.mark.parametrize("language", PASSAGES)
-def test_the_longest_segment_is_nearly_as_long_as_allowed(language: str) -> None:
+@pytest.mark.parametrize(
+    "voice",
+    [
+        *(published_voices((language,)).default for language in PASSAGES),
+        Voice("layla", "ar"),
+        Voice("yuki", "ja"),
+        Voice("ka-ming", "yue", sample="你好，今日天氣好好。"),
+    ],
+    ids=lambda voice: voice.language,
+)
+def test_the_longest_segment_is_nearly_as_long_as_allowed_and_in_the_voices_language(voice: Voice) -> None:
     model = ServedModel(REAL_MODEL, vocabulary=156_940)
-    assert (
-        0.8 * model.segment_chars
-        < length(speech.longest_segment(published_voices((language,)).default, model))
-        <= model.segment_chars
-    )
+    segment = speech.longest_segment(voice, model)
+    assert 0.8 * model.segment_chars < length(segment) <= model.segment_chars
+    assert voice.language in PASSAGES or not segment.isascii()
 
 
 @pytest.mark.slow

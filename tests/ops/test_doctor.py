@@ -144,6 +144,14 @@ def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "smaller quantisation" in said
 
 
+def test_the_model_of_a_folder_takes_what_its_file_does(tmp_path: Path) -> None:
+    with (tmp_path / "voice.gguf").open("wb") as file:
+        file.write(b"GGUF\3\0\0\0")
+        file.truncate(3 << 40)
+    (said,) = of(machine.memory(settings(model=str(tmp_path))), "failed")
+    assert "takes about 3993.6" in said
+
+
 @pytest.mark.parametrize(
     ("plan", "checkout", "status", "says"),
     [

@@ -163,6 +163,11 @@ def _cuda(here: Machine) -> Plan:
             "apt-get install nvidia-driver, make serve."
         )
     cards = list(_nvidia_cards(here, smi))
+    if not cards and "GPU 0" in (here.run(smi, "--list-gpus") or ""):
+        raise _Missing(
+            "The NVIDIA GPU here stays unused, as its driver is too old to tell what it can compute: apt-get install a "
+            "newer nvidia-driver (on Ubuntu: ubuntu-drivers install), restart, then make serve."
+        )
     if not cards:
         raise _Missing(
             f"The NVIDIA GPU here stays unused, as its driver does not answer: run {smi}, do what it says (after an "

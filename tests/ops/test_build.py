@@ -53,6 +53,12 @@ class Fake:
         self.card("0x10de")
         self.tool("nvidia-smi", listed, code)
 
+    def smi_of_before_compute_cap(self) -> None:
+        asked = (
+            "case $1 in --query*) echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2 ;; esac"
+        )
+        self.tool("nvidia-smi").write_text(f"#!/bin/sh\n{asked}\necho 'GPU 0: Tesla K80 (UUID: GPU-1)'\n")
+
     def nvcc(self, *architectures: int, at: str = "nvcc", version: str = "release 12.8") -> Path:
         known = "\n".join(f"compute_{each}" for each in architectures or (75, 80, 86, 89, 90))
         path = self.tool(at)
@@ -144,7 +150,9 @@ def test_a_driver_too_old_for_cuda_13_uses_the_toolkit_and_leaves_the_codec_on_t
         ),
         (lambda fake: fake.nvidia(f"GTX 1080, 6.1, 580.95\n{L40S}") or fake.nvcc(75, 89), "capability 6.1"),
         (lambda fake: fake.nvidia("Driver/library version mismatch", 18), "restart"),
-        (lambda fake: fake.nvidia("L4, [N/A], 390.1"), "does not answer"),
+        (lambda fake: fake.nvidia("GPU 0: L4, [N/A], 390.1"), "driver is too old"),
+        (lambda fake: fake.nvidia("No devices were found"), "does not answer"),
+        (lambda fake: fake.nvidia("") or fake.smi_of_before_compute_cap(), "newer nvidia-driver"),
         (lambda fake: fake.card("0x10de"), "apt-get install nvidia-driver"),
         (lambda fake: fake.card("0x1002"), "apt-get install libvulkan-dev glslc spirv-headers"),
         (

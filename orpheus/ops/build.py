@@ -400,6 +400,10 @@ def read_plan(stamp: Path) -> Plan:
     return Plan(**told | {"cmake_args": tuple(told["cmake_args"])})
 
 
+def _note_failure(stamp: Path) -> None:
+    stamp.write_text(json.dumps({**_read(stamp), _FAILED: True}, indent=1))
+
+
 def _read(stamp: Path) -> dict[str, Any]:
     """What the file holds; nothing if it is not there, or was not written to its end."""
     with contextlib.suppress(ValueError):
@@ -601,11 +605,10 @@ def main(words: Sequence[str]) -> int:
                 print(f"GPU={asked} is not known: GPU={'|'.join(GPUS)}.")
                 return 2
             write_plan(asked, Path(stamp), Machine())
-        case ["install", folder, name]:
-            stamp = Path(name)
+        case ["install", folder, stamp]:
             try:
-                if not install(Environment(Path(folder)), read_plan(stamp), Machine()):
-                    stamp.write_text(json.dumps({**_read(stamp), _FAILED: True}, indent=1))
+                if not install(Environment(Path(folder)), read_plan(Path(stamp)), Machine()):
+                    _note_failure(Path(stamp))
             except BuildFailed as failure:
                 print(f"{failure}: what it says above tells why.")
                 return 1

@@ -94,6 +94,7 @@ def test_what_the_client_has_heard_stays_so_when_the_human_speaks_on(
     assert host.script.thinker.last == [("assistant", heard), ("user", "Yes.")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["response.cancel", "conversation.item.truncate"])
 def test_a_cut_and_a_cancellation_in_any_order_leave_what_the_client_has_heard(
     talk: Talk, host: Host, upstream: Upstream, first: str
@@ -130,6 +131,7 @@ def test_after_a_cut_the_next_answer_is_heard_at_once_and_cut_where_it_was(
     assert "zeta" not in second
 
 
+@pytest.mark.slow
 def test_a_late_cut_of_an_answer_that_was_heard_does_not_end_the_one_that_is(
     talk: Talk, host: Host, upstream: Upstream
 ) -> None:

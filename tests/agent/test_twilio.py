@@ -302,6 +302,8 @@ def test_a_key_comes_as_a_parameter_a_header_or_in_the_query(locked: Host, upstr
     ).json()["value"]
     assert asked(locked, key=minted) == ""
     assert "leo: Hello." in upstream.requests[-1]["prompt"]
+    assert asked(locked, f"/v1/twilio?api_key={minted}") == ""
+    assert "leo: Hello." in upstream.requests[-1]["prompt"]
     for wrong in ("wrong", "", None, 3, ["secret-key"]):
         assert "ORPHEUS_API_KEYS" in asked(locked, key=wrong)
     eventually(lambda: not locked.agent._since_s)
@@ -343,6 +345,7 @@ def test_twilios_signature_stands_for_a_key(locked: Host, signed_only: Host) -> 
         own = host.url.removeprefix("http://")
         for url in (f"wss://{own}/v1/twilio", f"wss://{own.partition(':')[0]}/v1/twilio"):
             assert asked(host, **signature(url)) == ""
+        assert asked(host, "/v1/twilio/", **signature(f"wss://{own}/v1/twilio/")) == ""
         public = {"X-Forwarded-Host": "agent.example.com"}
         assert asked(host, **public, **signature("wss://agent.example.com/v1/twilio")) == ""
         assert asked(host, **public, **signature("wss://agent.example.com:443/v1/twilio")) == ""

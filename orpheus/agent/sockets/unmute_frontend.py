@@ -51,13 +51,13 @@ from orpheus.server.sockets.connection import (
     serve,
 )
 from orpheus.server.sockets.messages import read_json
+from orpheus.server.sockets.offers import REALTIME
 from orpheus.settings import endpoint
 from orpheus.tasks import first_of
 from orpheus.voices import Voice
 
 log = logging.getLogger(__name__)
 
-SUBPROTOCOL = "realtime"
 FIRST_MESSAGE_S = 3.0  # the page sends one at once; a client of OpenAI's may wait for ours
 SILENCE_MS = 7_000  # after which the agent speaks again
 MAX_SILENCES = 3  # in a row; then it waits for the human
@@ -76,14 +76,14 @@ _CHUNK_BYTES = 2 * OUTPUT_RATE * CHUNK_MS // 1000
 
 def may_be_unmute(scope: Scope) -> bool:
     """Whether a WebSocket may come from unmute's page: it offers "realtime" and nothing else, and names no model."""
-    return scope.get("subprotocols") == [SUBPROTOCOL] and b"model=" not in scope.get("query_string", b"")
+    return scope.get("subprotocols") == [REALTIME] and b"model=" not in scope.get("query_string", b"")
 
 
 async def hold_either(
     agent: Agent, service: SpeechService, socket: WebSocket, realtime: Callable[[Connection], Wire]
 ) -> None:
     """Accept a WebSocket that may be unmute's, and serve it by its protocol, or by the wire that `realtime` makes."""
-    await socket.accept(SUBPROTOCOL)
+    await socket.accept(REALTIME)
     connection = Connection(socket, may_be_silent=True)
     await serve(connection, _hold_either(agent, service, connection, realtime))
 

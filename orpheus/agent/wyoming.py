@@ -32,8 +32,9 @@ from orpheus import __version__
 from orpheus.agent.agent import Agent
 from orpheus.agent.audio import MAX_INPUT_S, AudioFormat, InputStream, Samples
 from orpheus.agent.think import INSTRUCTIONS, Message, TextDelta
-from orpheus.errors import AtCapacity, BadRequest, EngineError, OrpheusError, TooLarge
+from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, TooLarge
 from orpheus.http.connections import STALL_S
+from orpheus.server.admission import INTERRUPTED, SEND_S
 from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
@@ -182,6 +183,9 @@ class House:
         connection = _Connection(self, reader, writer)
         try:
             await connection.run()
+        except asyncio.CancelledError:
+            await connection.interrupt()
+            raise
         except (ConnectionError, TimeoutError) as error:
             log.info(
                 "a Wyoming connection ended: %s", error or "it was silent, or read nothing, for too long"
@@ -234,6 +238,14 @@ class _Connection:
             async with asyncio.timeout(LINGER_S):
                 while await self._reader.read(MAX_UNREAD_BYTES):
                     pass
+
+    async def interrupt(self) -> None:
+        """The server shuts down: tell who waits for something."""
+        if self._is_receiving or (self._work is not None and not self._work.done()):
+            await self._stop_work()
+            with suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(SEND_S):
+                    await self._fail(NotReady(INTERRUPTED))
 
     async def aclose(self) -> None:
         await self._stop_work()

@@ -8,7 +8,7 @@ import socket
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -501,6 +501,21 @@ async def test_voices_of_ones_own_may_speak_other_languages(
         async with house(own, Transcribe(language="pt-PT"), *recording(sound)) as client:
             await until(client, "transcript")
         assert own.script.recognizer.languages == ["pt"]
+
+
+async def test_who_waits_when_the_server_shuts_down_is_told(start_host: Callable[..., Host]) -> None:
+    async with AsyncExitStack() as stack:
+        running = stack.enter_context(ExitStack())
+        host = start_host(running)
+        host.script.thinker.answers = [["Wait. ", 30, "Done."]]
+        begun = (Transcript("Well?"), AudioStart(**SOUND))
+        waiting = [await stack.enter_async_context(house(host, event)) for event in begun]
+        await until(waiting[0], "handled-start")
+        eventually(lambda: host.agent.metrics.conversations._value.get() == 2)
+        await asyncio.to_thread(running.close)
+        for client in waiting:
+            (event,) = [event for event in await until(client) if event.type == "error"]
+            assert "shut down" in event.data["text"]
 
 
 class Sink:

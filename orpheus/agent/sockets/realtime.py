@@ -10,7 +10,6 @@ Also at `/realtime`, which some clients make of their base URL, and at `/ws` for
 from __future__ import annotations
 
 import base64
-import binascii
 import time
 import uuid
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ from orpheus.agent.sockets.realtime_schema import (
     parse,
     part_body,
 )
-from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, hold, refusing, session_of_keys
+from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, audio_bytes, hold, refusing, session_of_keys
 from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.server.auth import KEY_INDEX
 from orpheus.server.client_secrets import LIFE_S, LIFE_S_MAX, LIFE_S_MIN
@@ -190,7 +189,7 @@ class _RealtimeSession(Wire):
             case "session.update":
                 self._update(conversation, _object(body, "session"))
             case "input_audio_buffer.append":
-                await conversation.hear(self._input.add(_audio(body.get("audio"), "audio")))
+                await conversation.hear(self._input.add(audio_bytes(body.get("audio"), "audio")))
             case "input_audio_buffer.commit":
                 conversation.commit()
             case "input_audio_buffer.clear":
@@ -258,7 +257,7 @@ class _RealtimeSession(Wire):
                 code="missing_required_parameter",
             )
         sounds = [
-            _audio(content.audio, "item.content")
+            audio_bytes(content.audio, "item.content")
             for content in given.content
             if content.type == "input_audio" and content.audio and not content.transcript
         ]
@@ -482,16 +481,3 @@ def _id(body: dict[str, Any], name: str) -> str:
             f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
         )
     return value
-
-
-def _audio(encoded: Any, param: str) -> bytes:
-    if not isinstance(encoded, str):
-        raise BadRequest(
-            f"Missing required parameter: '{param}', base64 audio.",
-            param=param,
-            code="missing_required_parameter",
-        )
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequest(f"Invalid '{param}': it is not base64.", param=param, code="invalid_value") from None

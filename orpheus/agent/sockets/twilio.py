@@ -35,7 +35,7 @@ from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config
 from orpheus.agent.history import Item, Part
 from orpheus.agent.sockets.realtime_schema import Session
-from orpheus.agent.sockets.wire import Wire, by_voice_alone, refusing, session_of_keys
+from orpheus.agent.sockets.wire import Wire, audio_bytes, by_voice_alone, refusing, session_of_keys
 from orpheus.errors import BadRequest, OrpheusError, Unauthorized
 from orpheus.server.auth import KEY_INDEX, TWILIO
 from orpheus.server.service import SpeechService
@@ -273,7 +273,9 @@ class _Call(Wire):
                 case "media":
                     media = _object(message, "media")
                     if media.get("track", "inbound") == "inbound":
-                        await conversation.hear(self._input.add(_payload(media)))
+                        await conversation.hear(
+                            self._input.add(audio_bytes(media.get("payload"), "media.payload"))
+                        )
                 case "mark":
                     self._playback.returned(str(_object(message, "mark").get("name")))
                 case "dtmf":
@@ -371,10 +373,3 @@ def _object(message: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"A message {name!r} must have an object {name!r}.")
     return value
-
-
-def _payload(media: dict[str, Any]) -> bytes:
-    try:
-        return base64.b64decode(media["payload"], validate=True)
-    except (KeyError, TypeError, ValueError):
-        raise BadRequest("The payload of 'media' must be base64 of µ-law audio.") from None

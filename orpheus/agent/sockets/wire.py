@@ -6,6 +6,8 @@ A protocol is a `Wire`: it reads its client's messages into calls of the convers
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -103,6 +105,20 @@ def by_voice_alone(session: Session) -> Config:
     config = session.config()
     turns = config.turns if config.turns.kind is not None else TurnConfig()
     return replace(config, modality="audio", turns=turns, tools=())
+
+
+def audio_bytes(encoded: Any, param: str) -> bytes:
+    """Audio as it came in JSON. BadRequest names `param` if it is none."""
+    if not isinstance(encoded, str):
+        raise BadRequest(
+            f"Missing required parameter: '{param}', base64 audio.",
+            param=param,
+            code="missing_required_parameter",
+        )
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"Invalid '{param}': it is not base64.", param=param, code="invalid_value") from None
 
 
 class Wire(ABC):

@@ -69,6 +69,18 @@ async def test_a_text_of_kind_7_is_said_word_for_word_at_once(host: Host, upstre
         assert "UTF-8" in page.errors[0]
 
 
+async def test_nothing_is_made_to_be_said_while_the_agent_is_paused(host: Host, upstream: Upstream) -> None:
+    async with chatting(host.url) as page:
+        await page.send(3, b"\2")
+        await page.send(7, b"Nobody hears this.")
+        await page.until(lambda: page.errors)
+        assert "paused" in page.errors[0]
+        assert upstream.requests == []
+        await page.send(3, b"\0")
+        await page.send(7, b"But this.")
+        await page.until(lambda: page.text == " But this.")
+
+
 @pytest.mark.slow
 async def test_a_text_of_kind_7_takes_the_place_of_an_answer(host: Host, upstream: Upstream) -> None:
     upstream.events = whole(60)

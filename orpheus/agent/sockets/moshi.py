@@ -202,6 +202,10 @@ class _Chat(Wire):
             case Kind.CONTROL:
                 self._control(conversation, payload)
             case Kind.SAY:
+                if self._paused:  # it would wait in memory, for however long
+                    raise BadRequest(
+                        "The agent is paused: send control (kind 3) 0, start, before a text to say."
+                    )
                 try:
                     conversation.say(payload.decode())
                 except UnicodeDecodeError:

@@ -18,6 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from orpheus.agent import events as told
 from orpheus.agent.events import Config
 from orpheus.agent.opus import OggOpusWriter
 from orpheus.agent.sockets import moshi
@@ -314,6 +315,14 @@ async def test_what_was_said_before_a_restart_is_not_answered_after_it(host: Hos
         await asyncio.sleep(0.3)
         assert host.script.thinker.asked == []
         assert page.errors == []
+
+
+@pytest.mark.parametrize("interrupts", [True, False])
+async def test_who_may_not_interrupt_the_agent_silences_nothing(host: Host, interrupts: bool) -> None:
+    wire = moshi._Chat(host.agent, host.service, None, Config())  # type: ignore[arg-type]
+    wire.tell(told.AudioAdded("resp", 0, "item", bytes([1]) * 2 * moshi.FRAME_SAMPLES))
+    wire.tell(told.UserStarted("other", 0, interrupts))
+    assert bool(wire._player.next()[1].any()) is not interrupts
 
 
 async def test_audio_that_nobody_hears_lets_others_have_their_turn(host: Host) -> None:

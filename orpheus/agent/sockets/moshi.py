@@ -257,7 +257,7 @@ class _Chat(Wire):
 
     def tell(self, event: told.Event) -> None:
         match event:
-            case told.UserStarted() | told.OutputCleared():
+            case told.UserStarted(interrupts=True) | told.OutputCleared():
                 self._player.clear()
             case told.TextAdded(_, _, item_id, _, text):
                 begins, self._item_id = item_id != self._item_id, item_id

@@ -14,8 +14,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orpheus.http.body_limit import MAX_BODY_BYTES
+from orpheus.server.offers import realtime_answer
 from orpheus.server.sockets.connection import FAILED, POLICY, TOO_BIG, TRY_AGAIN
-from orpheus.server.sockets.offers import realtime_answer
 
 EXTENSION = "websocket.http.response"
 CODES = {

@@ -26,7 +26,7 @@ from orpheus.errors import AtCapacity, OrpheusError, Unauthorized
 from orpheus.http.responses import error_response
 from orpheus.server import page
 from orpheus.server.client_secrets import ClientSecrets
-from orpheus.server.sockets.offers import asks_for_realtime
+from orpheus.server.offers import asks_for_realtime
 from orpheus.settings import Settings, keys_in
 
 # For load balancers, scrapers and people with a browser. None of it costs work.

@@ -1,6 +1,6 @@
 """OpenAI's Realtime protocol as it was in its beta: a flat session, and other names of the same events and contents.
 
-A client of the beta asks for it by subprotocol or header (server/sockets/offers.py), or by sending a flat session. What it sends becomes an event of
+A client of the beta asks for it by subprotocol or header (server/offers.py), or by sending a flat session. What it sends becomes an event of
 the protocol proper (realtime.py), which does all the rest; what it is sent is made of one.
 """
 

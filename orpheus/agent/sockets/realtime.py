@@ -42,11 +42,11 @@ from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, audio_bytes, hold, r
 from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.server.auth import KEY_INDEX
 from orpheus.server.client_secrets import LIFE_S, LIFE_S_MAX, LIFE_S_MIN
+from orpheus.server.offers import asks_for_beta, asks_for_realtime, realtime_answer
 from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import read_json
-from orpheus.server.sockets.offers import asks_for_beta, asks_for_realtime, realtime_answer
 
 PATHS = ("/v1/realtime", "/realtime")
 MAX_DELTA_BYTES = 48_000  # of audio in one event: a second

@@ -40,6 +40,7 @@ from orpheus.agent.sockets.unmute_characters import CHARACTERS, GOODBYE, HELLO, 
 from orpheus.agent.sockets.wire import Wire, audio_bytes
 from orpheus.agent.turns import TurnConfig
 from orpheus.errors import BadRequest, OrpheusError
+from orpheus.server.offers import REALTIME
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import (
     FAILED,
@@ -50,7 +51,6 @@ from orpheus.server.sockets.connection import (
     serve,
 )
 from orpheus.server.sockets.messages import read_json
-from orpheus.server.sockets.offers import REALTIME
 from orpheus.settings import endpoint
 from orpheus.tasks import first_of
 from orpheus.voices import Voice

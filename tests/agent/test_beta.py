@@ -256,13 +256,14 @@ def test_a_response_may_differ_from_the_session(client: BetaClient, host: Host) 
 def test_speech_interrupts_the_answer_and_truncation_corrects_what_was_heard(
     client: BetaClient, host: Host, upstream: Upstream
 ) -> None:
-    upstream.events = whole(40)
+    upstream.events = whole(120)  # 10 s, of which only 3 are sent at once
     host.script.thinker.answers = [["One two three four five six seven. ", "Eight nine ten."], ["All right."]]
     client.say("Tell me a story.")
     client.until("response.audio.delta")
     time.sleep(0.4)
     client.hear(client.script.speech.say("No wait, stop that.") + silence(700))
     client.until("input_audio_buffer.speech_started")
+    upstream.events = whole(4)
     response = client.until("response.done")[-1]["response"]
     assert response["status"] == "cancelled"
     assert response["status_details"] == {"type": "cancelled", "reason": "turn_detected"}

@@ -118,7 +118,7 @@ async def test_an_answer_of_the_language_models_is_cut_off_by_it(
 async def test_of_a_text_that_is_cut_off_the_history_keeps_what_was_heard(
     said: Talk, upstream: Upstream
 ) -> None:
-    upstream.events = whole(40)  # 3.4 s
+    upstream.events = whole(120)  # 10 s, of which only 3 are sent at once
     said.conversation.say("One two three four five six seven.")
     await said.until(lambda: said.of(told.AudioAdded))
     await asyncio.sleep(0.5)

@@ -78,11 +78,11 @@ def test_brackets_are_counted_in_any_encoding() -> None:
 def test_a_prompt_that_is_slow_to_tokenize_delays_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenize, started, go_on = Engine.tokenize_prompt, threading.Semaphore(0), threading.Event()
 
-    def slow(self: Engine, prompt: str) -> tuple[int, ...]:
+    def slow(self: Engine, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
         if "slow" in prompt:
             started.release()
             assert go_on.wait(20)
-        return tokenize(self, prompt)
+        return tokenize(self, prompt, verbatim=verbatim)
 
     monkeypatch.setattr(Engine, "tokenize_prompt", slow)
     count = 2 * TOKENIZED_AT_ONCE

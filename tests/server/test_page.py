@@ -239,7 +239,9 @@ def test_every_chosen_parameter_is_sent(open_page: Open, upstream: Upstream) -> 
     assert upstream.requests[-1]["prompt"] != with_leo
 
 
-def test_the_snippets_reproduce_the_request(open_page: Open, speech: Start, tmp_path: Path) -> None:
+def test_the_snippets_reproduce_the_request(
+    open_page: Open, speech: Start, upstream: Upstream, tmp_path: Path
+) -> None:
     hostile = 'It\'s "quoted", $(touch x) `touch x` \\n 100% {x}\nand <sigh> a new line: é 长.'
     visit = open_page()
     visit.page.fill("#input", hostile)
@@ -263,7 +265,17 @@ def test_the_snippets_reproduce_the_request(open_page: Open, speech: Start, tmp_
     # The codec decodes what is there: on a busy machine it is called with other numbers of frames, which rounds otherwise.
     assert_same_sound(run("curl", "bash", "-c"), expected.content)
     assert_same_sound(run("python", sys.executable, "-c"), expected.content)
-    assert_same_sound(run("socket", sys.executable, "-c"), expected.content)
+    # It is told sentence by sentence that the text is at its end: another word that is not there yet cuts otherwise.
+    (whole,) = (request["prompt"] for request in upstream.requests[:1])
+    asked = len(upstream.requests)
+    assert decode(run("socket", sys.executable, "-c"))[0].size
+    pieces = (_text(request["prompt"]) for request in upstream.requests[asked:])
+    assert " ".join(pieces).split() == _text(whole).split()
+
+
+def _text(prompt: str) -> str:
+    """What is spoken of a prompt of ours."""
+    return prompt.partition(": ")[2].partition("<|")[0]
 
 
 def assert_same_sound(wav: bytes, expected: bytes) -> None:

@@ -541,8 +541,10 @@ def test_asking_for_health_is_a_probe_and_fills_no_log(host: Host, caplog: pytes
 
 
 def test_health_says_within_three_seconds_what_is_down(
-    start_host: Callable[..., Host], upstream: Upstream
+    start_host: Callable[..., Host], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert unmute_frontend.CHECK_S <= 2.5
+    monkeypatch.setattr(unmute_frontend, "CHECK_S", 0.3)
     with ExitStack() as stack:
         deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # accepts and says nothing
         port = deaf.getsockname()[1]

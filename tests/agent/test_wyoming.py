@@ -237,8 +237,9 @@ async def test_a_recogniser_that_fails_once_is_asked_again(host: Host) -> None:
 
 
 async def test_one_conversation_too_many_is_told_so_but_may_ask_what_there_is(
-    start_host: Callable[..., Host],
+    start_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(wyoming, "PLACE_S", 0.1)
     with ExitStack() as stack:
         small = start_host(stack, max_conversations=1)
         small.script.thinker.answers = [["Wait. ", 5, "Done."]]
@@ -396,7 +397,7 @@ def test_who_says_nothing_more_is_closed(host: Host, impatient: None, begun: byt
 
 
 async def test_who_waits_for_an_answer_need_say_nothing(host: Host, impatient: None) -> None:
-    host.script.thinker.answers = [[1.0, "It is nine."]]  # longer than anyone may be idle
+    host.script.thinker.answers = [[0.5, "It is nine."]]  # longer than anyone may be idle
     async with house(host, Transcript("What time is it?")) as client:
         assert (await until(client, "handled"))[-1].data["text"] == "It is nine."
     nothing_left(host)

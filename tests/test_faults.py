@@ -95,9 +95,10 @@ BUSY_SHARE = 0.03
 
 
 @pytest.mark.slow
-def test_everything_that_is_promised_of_hostile_peers_holds() -> None:
+def test_a_third_of_what_is_promised_of_hostile_peers_holds() -> None:
+    """All of it takes five minutes: `make benchmarks`."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--quick"],
+        [sys.executable, "-m", "benchmarks.faults", "--quick", "--every", "3"],
         cwd=ROOT,
         env=clean_environment(),
         capture_output=True,
@@ -107,7 +108,7 @@ def test_everything_that_is_promised_of_hostile_peers_holds() -> None:
     )
     result = json.loads(done.stdout.splitlines()[-1])
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    assert result["cases"] > 1000
+    assert result["cases"] > 350
     # On cores that other programs share, a few of the cases with a clock fail; on quiet ones none does.
     assert len(failed) <= result["cases"] * BUSY_SHARE, "\n".join(failed)
     assert result["places_leaked"] == 0

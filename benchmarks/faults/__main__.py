@@ -1,6 +1,6 @@
 """Hostile clients, a tier 1 that misbehaves, and bad set-ups, against real processes on the embedded voice.
 
-    python -m benchmarks.faults [--quick] [--only WORD]
+    python -m benchmarks.faults [--quick] [--only WORD] [--every N]
 
 One line a case: whether it held, how long `/live` was kept waiting meanwhile and, in brackets, just before, how much
 memory was added at its peak, and what did not hold. The last line is one JSON object; the exit code is 1 if a case
@@ -30,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="within five minutes on two cores")
     parser.add_argument("--only", default="", help="the cases whose kind or name has this word")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="one case in N of each group")
     options = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
@@ -37,7 +38,8 @@ def main() -> int:
     results = Results()
 
     def choose(cases: Iterable[Case]) -> list[Case]:
-        return [case for case in cases if options.only in f"{case.kind}: {case.name}"]
+        chosen = [case for case in cases if options.only in f"{case.kind}: {case.name}"]
+        return chosen[:: options.every]
 
     with contextlib.ExitStack() as started:
         chosen = [group for group in groups(started, options.quick, choose) if group.cases]

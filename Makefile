@@ -119,6 +119,7 @@ $(BIN)/python:
 	@{ command -v cmake && { command -v "$${CXX:-c++}" || command -v g++ || command -v clang++; }; } >/dev/null || \
 		{ echo "Orpheus needs cmake and a C++ compiler to build llama.cpp: apt-get install cmake g++" \
 			"(on a Mac: xcode-select --install, and brew install cmake)"; exit 1; }
+	@rm -rf $(VENV)  # what an earlier Python has left, whose packages another does not find
 	$(call make_environment,$(VENV))
 
 # Looked for at every call, and written only when it is another: that rebuilds, and nothing else does.

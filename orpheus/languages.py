@@ -53,10 +53,12 @@ def _read_table() -> Mapping[str, Language]:
 
 
 LANGUAGES = _read_table()
-# What people write for them: codes of countries.
+# What people write for them: codes of countries, and of three letters for those whose rules would be missed.
 MISTAKEN = {
     "cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "il": "he", "ir": "fa", "iw": "he", "jp": "ja",
     "kz": "kk", "sp": "es", "tu": "tr", "ua": "uk", "vn": "vi",
+    "ara": "ar", "chi": "zh", "cmn": "zh", "deu": "de", "eng": "en", "fra": "fr", "fre": "fr", "ger": "de", "hin": "hi",
+    "ita": "it", "jpn": "ja", "kor": "ko", "spa": "es", "tur": "tr", "zho": "zh",
 }  # fmt: skip
 
 

@@ -7,8 +7,9 @@ languages, so a voice can be known and still not be available. A model of one's 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import PurePath
 
@@ -26,6 +27,11 @@ TAGS: Mapping[str, tuple[str, ...]] = {
     "zh": ("嬉笑", "轻笑", "呻吟", "大笑", "咳嗽", "抽鼻子", "咳"),
     "hi": (),
 }
+
+
+def compared(name: str) -> str:
+    """A name as it is compared: in lower case, its accents composed, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).lower().split())
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Voice:
     @property
     def names(self) -> tuple[str, ...]:
         """All names that a request may use, as they are compared."""
-        return tuple(name.lower() for name in (self.id, *self.aliases))
+        return tuple(map(compared, (self.id, *self.aliases)))
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,7 @@ VOICES: dict[str, Voice] = {
         Voice("carlo", "it", "male"),
     )
 }
+MOST_NAMED = 40  # voices in an error: a file may declare a thousand
 DEFAULT_VOICE = "default"  # what a request asks for that names none
 USUAL_VOICE = "tara"  # what many clients name without a choice: stands for the default of a model that has no such voice
 
@@ -192,7 +199,8 @@ class Voices:
     def aliases(self) -> Mapping[str, str]:
         """Every other name of a voice, OpenAI's among them → its id."""
         own = {name: voice.id for voice in self.all for name in voice.aliases}
-        return {name: self.find(name).id for name in OPENAI_VOICES} | own
+        ids = {compared(voice.id) for voice in self.all}
+        return {name: self.find(name).id for name in OPENAI_VOICES if name not in ids} | own
 
     @cached_property
     def tags(self) -> Mapping[str, tuple[str, ...]]:
@@ -210,14 +218,16 @@ class Voices:
         Raises BadRequest: for an unknown name with the voices to choose from, for a voice of another published model
         with the model to load.
         """
-        key = name.strip().lower()
+        key = compared(name)
         if key in self._by_name:
             return self._by_name[key]
         if key in OPENAI_VOICES:
             return self._like(VOICES[OPENAI_VOICES[key]], list(OPENAI_VOICES).index(key))
         if key in (DEFAULT_VOICE, USUAL_VOICE):
             return self.default
-        known = ", ".join(voice.ascii for voice in self.all)
+        known = ", ".join(voice.ascii for voice in self.all[:MOST_NAMED])
+        if (more := len(self.all) - MOST_NAMED) > 0:
+            known += f" and {more} more, which /v1/audio/voices lists"
         other = next((voice for voice in VOICES.values() if key in voice.names), None)
         if other is not None and self.published:
             raise BadRequest(
@@ -276,8 +286,12 @@ def _voices(languages: tuple[str, ...], own: OwnVoices | None) -> Voices:
     if not own.with_published:
         return Voices(own.voices, own.default, published=False)
     taken = {name for voice in own.voices for name in voice.names}
-    others = [voice for voice in published.all if voice.id.lower() not in taken]
-    default = own.default or (published.default if published.default in others else None)
+    others = [
+        replace(voice, aliases=tuple(name for name in voice.aliases if compared(name) not in taken))
+        for voice in published.all
+        if compared(voice.id) not in taken
+    ]
+    default = own.default or next((voice for voice in others if voice.id == published.default.id), None)
     return Voices([*own.voices, *others], default, published=True)
 
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from orpheus.errors import shortened
 from orpheus.languages import LANGUAGES, MISTAKEN
 from orpheus.prompt import NAME, TEXT, has_control
-from orpheus.voices import OwnVoices, Voice
+from orpheus.voices import DEFAULT_VOICE, OwnVoices, Voice, compared
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_VOICES = 1_000
@@ -29,12 +29,13 @@ MAX_TAG_CHARS = 18  # the segmenter of text that is being written waits no longe
 _NOTHING = ("", "none", "null", "~")  # for a value that is not there
 _FILE_ENDINGS = (".yaml", ".yml", ".json")
 _TAG = re.compile(r"[^\W\d][\w:.-]*(?: [^\W\d][\w:.-]*)*")
+_JOINERS = "\u200c\u200d"  # in names of Persian, of India's languages and of emoji
 _FIELD_IN_BRACES = re.compile(r"\{[^{}]*\}|[{}]")
 
 
 def _language(code: str) -> str:
     code = code.strip().lower().replace("_", "-").partition("-")[0]  # of pt-BR only pt tells how it is read
-    if code in LANGUAGES or (len(code) == 3 and code.isascii() and code.isalpha()):
+    if code in LANGUAGES or (len(code) == 3 and code.isascii() and code.isalpha() and code not in MISTAKEN):
         return code
     meant = MISTAKEN.get(code) or next(
         (known for known, language in LANGUAGES.items() if language.name.lower() == code), None
@@ -48,15 +49,23 @@ def _language(code: str) -> str:
 
 def _word(text: str) -> str:
     text = " ".join(text.split())
-    if not text or not text.isprintable() or re.search(r"[<>|{}]", text):
+    if not text.strip(_JOINERS) or not _is_printable(text) or re.search(r"[<>|{}]", text):
         raise ValueError("use letters, digits and spaces, without < > | { }")
+    if compared(text) == DEFAULT_VOICE:
+        raise ValueError(
+            "requests that name no voice mean it: call the voice another name, with `default: true`"
+        )
     return text
 
 
 def _prompt_name(text: str) -> str:
-    if has_control(text) or not text.isprintable():
+    if has_control(text) or not _is_printable(text):
         raise ValueError("a name has no control tokens and no line breaks: those belong in `prompt`")
     return "" if text.strip().lower() in _NOTHING else text
+
+
+def _is_printable(text: str) -> bool:
+    return all(character.isprintable() or character in _JOINERS for character in text)
 
 
 def _form(form: str) -> str:
@@ -190,9 +199,13 @@ def _parse(text: str) -> tuple[Any, dict[Place, int]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
-        raise ValueError(f"{place}{error.problem or 'it is not YAML'}") from error
-    except yaml.YAMLError as error:  # a character that YAML has not
-        raise ValueError(str(error).splitlines()[0]) from error
+        problem = error.problem or "it is not YAML"
+        if problem.startswith("but "):  # the other half of its sentence
+            problem = f"{error.context}, {problem}"
+        raise ValueError(f"{place}{problem}") from error
+    except yaml.reader.ReaderError as error:  # a character that YAML has not
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"line {line}: {str(error).splitlines()[0]}") from error
     except RecursionError:
         raise ValueError("it is nested too deeply: a list of voices needs three levels") from None
 
@@ -211,8 +224,10 @@ def _value(node: Any, place: Place, lines: dict[Place, int], left: Iterator[int]
         return [_value(item, (*at, index), lines, left) for index, item in enumerate(node.value)]
     values: dict[str, Any] = {}
     for key, item in node.value:
-        name = str(key.value)
         line = key.start_mark.line + 1
+        if key.id != "scalar":  # whose text, of aliases within aliases, may be endless
+            raise ValueError(f"line {line}: write the name of a field before the colon, not a list")
+        name = key.value
         if name in values:
             raise ValueError(f"line {line}, {_shown((*place, name))}: it is there twice")
         values[name] = _value(item, (*place, name), lines, left)

@@ -91,8 +91,8 @@ def find_model(settings: Settings, sized: Callable[[int], None] = lambda size: N
         repository = hub.parse(name)
         if repository is None or name.startswith((".", "/", "~")):
             raise WeightsError(
-                f"ORPHEUS_MODEL={name!r} is not a file here. Give the path of a GGUF file, owner/repo, "
-                f"or '{EMBEDDED}'."
+                f"ORPHEUS_MODEL={name!r} is not a file here. Give the path of a GGUF file, owner/repo "
+                f"or owner/repo:file, or '{EMBEDDED}'."
             )
         file = repository.file or _only_gguf(repository, settings)
         path = hub.fetch(repository, file, settings, "ORPHEUS_MODEL", sized)
@@ -199,7 +199,7 @@ def _gguf_in(folder: Path) -> Path:
         raise WeightsError(_no_gguf("ORPHEUS_MODEL", str(folder), names))
     if len(found) > 1:
         raise WeightsError(
-            f"{folder} has {len(found)} GGUF files. Name one: ORPHEUS_MODEL={folder / found[0]}"
+            f"{folder} has {len(found)} GGUF files. Name one: ORPHEUS_MODEL={shlex.quote(str(folder / found[0]))}"
         )
     return folder / found[0]
 
@@ -219,7 +219,7 @@ def _no_gguf(setting: str, place: str, names: Collection[str], *, remote: bool =
             'model.save_pretrained_gguf("voice", tokenizer, quantization_method="q8_0")) and set ORPHEUS_MODEL to '
             "that, or convert it as docs/voices.md shows and set ORPHEUS_LORA."
         )
-    name = f"{PurePath(place).name}.gguf"
+    name = f"{PurePath(place if remote else os.path.abspath(place)).name or 'model'}.gguf"
     if setting == "ORPHEUS_MODEL" and any(name.endswith(CHECKPOINT_ENDINGS) for name in names):
         source = f"--remote {place}" if remote else shlex.quote(place)
         return (

@@ -52,6 +52,14 @@ def test_a_checkpoint_is_told_the_command_that_makes_a_gguf_of_it(tmp_path: Path
     assert sentence.endswith(f"then set ORPHEUS_MODEL={shlex.quote(f'{name}.gguf')}.")
 
 
+@pytest.mark.parametrize("named", [".", "./", "../voice", "sub/.."])
+def test_so_is_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    path = folder(tmp_path / "voice", *CHECKPOINT)
+    (path / "sub").mkdir()
+    monkeypatch.chdir(path)
+    assert command_in(told(named))[-1] == "voice.gguf"
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "consolidated.00.pth"])
 def test_so_is_a_single_file_of_one(tmp_path: Path, file: str) -> None:
     path = folder(tmp_path / "voice", "config.json", file)

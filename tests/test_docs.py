@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from orpheus import weights
 from orpheus.deploy import errors
 from orpheus.deploy.settings import Deployment
+from orpheus.ops import build
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings, setting_name
 from orpheus.voices import TAGS, VOICES
@@ -105,6 +107,14 @@ def test_every_module_it_runs_exists(page: Path) -> None:
     for name in re.findall(r"python -m ([\w.]+)", page.read_text()):
         path = ROOT.joinpath(*name.rstrip(".").split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+
+
+def test_llama_cpp_and_its_converter_are_the_ones_that_are_pinned() -> None:
+    voices = (DOCS / "voices.md").read_text()
+    for name in (weights.CONVERTER, build.pinned(), build.pinned().replace("-", "_").replace("==", "-")):
+        assert name in voices
+    versions = re.findall(r"llama[-_]cpp[-_]python(?:==|-)([\d.]+\d)", voices)
+    assert {f"{build.PROJECT}=={version}" for version in versions} == {build.pinned()}
 
 
 def test_the_settings_command_runs() -> None:

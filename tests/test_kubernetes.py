@@ -107,6 +107,15 @@ def test_tier_1_is_reached_by_the_balancer_and_the_collector_alone(resources: li
     assert rule["from"][0]["podSelector"] == {"matchLabels": {"app": "balancer"}}
 
 
+def test_the_balancer_stays_until_the_streams_through_it_have_had_their_time(
+    resources: list[Resource],
+) -> None:
+    balancer = pod(resources, "balancer")
+    stays_s = balancer["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert int(environment(resources, "llama")["ORPHEUS_DRAIN_S"]) <= stays_s
+    assert stays_s < balancer["terminationGracePeriodSeconds"]
+
+
 def test_scaling_is_on_metrics_that_exist_and_below_what_a_pod_can_do(resources: list[Resource]) -> None:
     reference = (ROOT / "docs/reference.md").read_text()
     for tier in TIERS:

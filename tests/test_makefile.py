@@ -148,6 +148,34 @@ def test_what_is_installed_is_not_installed_again_and_what_is_compiled_not_compi
     ]
 
 
+def test_a_build_for_a_gpu_that_failed_is_tried_again_when_it_is_asked_for_and_only_then(
+    environment: Path, tools: Path
+) -> None:
+    pip = environment / "bin/python"
+    whole = pip.read_text()
+    pip.write_text(whole.replace("#!/bin/sh\n", '#!/bin/sh\ncase "$CMAKE_ARGS" in *CUDA*) exit 1 ;; esac\n'))
+    for words, tried in (((), True), ((), False), (("GPU=cuda",), True), (("GPU=cuda",), True), ((), False)):
+        assert bool(installed(environment, *words)) == tried
+    pip.write_text(whole)
+    assert "-DGGML_CUDA=ON" in "".join(installed(environment, "GPU=cuda"))
+    assert installed(environment, "GPU=cuda") == []
+
+
+def test_an_environment_of_a_python_that_is_gone_is_made_anew(tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    stale = program(environment / "lib/python3.1/site-packages/torch.py")
+    (environment / "bin").mkdir()
+    (environment / "bin/python").symlink_to(tmp_path / "gone")
+    python = program(
+        tmp_path / "python",
+        f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\nmkdir -p $3/bin; touch $3/bin/python\n',
+    )
+    done = make(f"{environment}/bin/python", f"VENV={environment}", f"PYTHON={python}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (environment / "bin/python").is_file()
+    assert not stale.exists()
+
+
 def test_a_compiler_that_comes_later_is_found_by_the_next_make(environment: Path, tools: Path) -> None:
     (tools / "nvidia-smi").rename(tools / "later")
     assert "GGML_CUDA" not in "".join(installed(environment))

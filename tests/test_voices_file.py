@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orpheus.errors import SetupError
+from orpheus.errors import BadRequest, SetupError
 from orpheus.settings import load_settings
 from orpheus.voices import OwnVoices, Voice, Voices, voices_of
 from orpheus.voices_file import MAX_FILE_BYTES, in_one_line
@@ -48,6 +48,9 @@ def told(given: str) -> str:
         ("- id: a\n  tags: none\n", (Voice("a", own_tags=()),)),
         ("- id: a\n  prompt_name:\n", (Voice("a", prompt_name=""),)),
         ("- id: a\n  prompt_name: None\n", (Voice("a", prompt_name=""),)),
+        ("- id: می\u200cنا\n  language: fa\n", (Voice("می\u200cنا", "fa"),)),
+        ("- id: a\n  prompt_name: می\u200cنا\n", (Voice("a", prompt_name="می\u200cنا"),)),
+        ("- id: 👩\u200d🚀\n", (Voice("👩\u200d🚀"),)),
         ("- id: a\n  prompt_name: Martin - Happy\n", (Voice("a", prompt_name="Martin - Happy"),)),
         ("- id: a\n  prompt: '[{name}] {text}'\n", (Voice("a", form="[{name}] {text}"),)),
         (
@@ -98,6 +101,41 @@ def test_openai_names_find_a_voice_of_the_same_gender_or_the_one_that_claims_the
     assert voices_of("embedded", own("x,y")).find("nova").id in ("x", "y")  # of a gender nobody declared
 
 
+def test_a_voice_of_ones_own_keeps_its_name_where_a_published_one_answers_to_it_too() -> None:
+    voices = voices_of("someone/orpheus-3b-korean-ft.gguf", own("+Yuna:ko"))
+    assert voices.find("yuna").id == "Yuna"
+    assert voices.find("유나").id == voices.default.id == "유나"
+    assert voices.aliases["junseo"] == "준서"
+    assert "yuna" not in voices.aliases
+
+
+def test_an_openai_name_that_is_a_voice_of_its_own_is_no_other_name_of_it() -> None:
+    voices = voices_of("embedded", own("Alloy,echo2"))
+    assert voices.find("alloy").id == "Alloy"
+    assert "alloy" not in voices.aliases
+    assert "echo" in voices.aliases
+
+
+@pytest.mark.parametrize("asked", ["José María", "JOSE\u0301 MARI\u0301A", " josé\tmaría "])
+def test_a_name_is_found_however_its_accents_and_spaces_are_written(asked: str) -> None:
+    assert voices_of("embedded", own("ronan,Jose\u0301 María:es")).find(asked).language == "es"
+
+
+def test_an_unknown_voice_is_told_of_many_only_some() -> None:
+    voices = voices_of("embedded", own(",".join(f"voice{number}" for number in range(1_000))))
+    with pytest.raises(BadRequest) as caught:
+        voices.find("nobody")
+    assert "voice0, voice1, " in str(caught.value)
+    assert "and 960 more, which /v1/audio/voices lists" in str(caught.value)
+
+
+def test_a_bomb_of_aliases_in_the_name_of_a_field_does_not_go_off() -> None:
+    bomb = "&a0 [x, x]"
+    for level in range(1, 60):
+        bomb = f"{bomb}, &a{level} [*a{level - 1}, *a{level - 1}]"
+    assert "write the name of a field" in told(f"? [{bomb}]\n: x\n")
+
+
 def test_a_file_is_read_from_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "my voices.yml"
     path.write_bytes("\ufeff- id: Zoë\n".encode())  # as Windows' editors write it
@@ -145,6 +183,13 @@ def test_another_machine_gets_what_is_in_the_file_on_one_line(tmp_path: Path) ->
         ("- id: a\n  language: english\n", "line 2, voices[1].language: 'english': English is 'en'."),
         ("- id: a\n  language: jp\n", "line 2, voices[1].language: 'jp': Japanese is 'ja'."),
         ("- id: a\n  language: xx\n", "'xx': use a code of ISO 639, such as en, ar, tr or yue."),
+        ("- id: a\n  language: eng\n", "line 2, voices[1].language: 'eng': English is 'en'."),
+        ("a:cmn", "voices[1].language: 'cmn': Chinese is 'zh'."),
+        ("- id: \u200d\n", "use letters"),
+        ("- id: a\u202eb\n", "use letters"),
+        ("- id: José\n- id: Jose\u0301\n", "line 2, voices[2].id: 'josé' is already a name of the voice 'José'."),
+        ("- id: Default\n", "line 1, voices[1].id: 'Default': requests that name no voice mean it"),
+        ("- id: a\n  aliases: [b, default]\n", "line 2, voices[1].aliases[2]: 'default': requests that name no voice"),
         ("- id: a\n  language: ''\n", "line 2, voices[1].language: '': use a code"),
         ("- id: a\n  default: maybe\n", "line 2, voices[1].default: 'maybe' is not true or false."),
         ("- {id: a, default: yes}\n- {id: b, default: yes}\n", "line 2, voices[2].default: only one voice can be"),
@@ -161,7 +206,10 @@ def test_another_machine_gets_what_is_in_the_file_on_one_line(tmp_path: Path) ->
         ("&a [*a]\n", "it is nested too deeply"),
         ("[\n" * 5_000, "it is nested too deeply"),
         ("- [" + "a," * 60_000 + "]\n", "it has too many values"),
-        ("- id: a\0\n", "unacceptable character #x0000"),
+        ("- id: a\0\n", "line 1: unacceptable character #x0000"),
+        ("- id: a\n- id: b\n  name: \a\n", "line 3: unacceptable character #x0007"),
+        ("- id: a\n---\n- id: b\n", "line 2: expected a single document in the stream, but found another"),
+        ("- id: a\n  ? [b]\n  : c\n", "line 2: write the name of a field before the colon, not a list."),
         ("a,,b", "voices[2].id: '': use letters"),
         ("ronan:klingon", "voices[1].language: 'klingon': use a code"),
         ("nothing.yaml", "it cannot be read (No such file or directory); name a YAML file"),

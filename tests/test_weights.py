@@ -107,7 +107,7 @@ def test_a_codec_is_fetched_as_a_folder(hub: Hub) -> None:
         ("some/page:model.gguf", "is not a GGUF file"),
         ("./nothing.gguf", "is not a file here"),
         ("/nothing.gguf", "is not a file here"),
-        ("a/b/c.gguf", "is not a file here"),
+        ("a/b/c.gguf", "is not a file here. Give the path of a GGUF file, owner/repo or owner/repo:file"),
         (str(embedded.CODEC), "is a checkpoint that is not a GGUF"),
         (str(embedded.CODEC.parent.parent), "is a folder without a GGUF file"),
         ("a--b/c..d", "is not a file here"),

@@ -27,6 +27,7 @@ from orpheus.settings import (
     setting_name,
 )
 from orpheus.voices_file import in_one_line
+from orpheus.weights import repository_of
 
 LLAMA_APP, LLAMA_SERVER = "orpheus-llama-cpp", "Llama"
 SPEECH_APP, SPEECH_CLASS = "orpheus-fastapi-tts", "Speech"
@@ -199,9 +200,10 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
             "ORPHEUS_LORA is a file of this machine: merge it into the model, and set ORPHEUS_MODEL to its repository."
         )
     for name in ("ORPHEUS_MODEL", "ORPHEUS_CODEC"):
-        if environment[name].startswith(("/", ".", "~")):
+        given = environment[name]
+        if given.startswith(".") or (given != EMBEDDED and repository_of(given) is None):
             raise SetupError(
-                f"{name}={environment[name]} is a path of this machine: containers need a Hugging Face repository "
+                f"{name}={given} is a path of this machine: containers need a Hugging Face repository "
                 f"such as {REAL_MODEL}, or '{EMBEDDED}'."
             )
     return environment

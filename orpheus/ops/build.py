@@ -24,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 GPUS = ("auto", "cuda", "metal", "vulkan", "rocm", "off")
 CHECKOUT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ _WAITS = {  # on two cores, about; CUDA and ROCm by the number of files
 GPU_COMPILER_BYTES = 3 << 29  # 1.5 GiB for each file of CUDA's kernels
 OWN_MEMORY_BYTES = 6 << 30  # a card with less could not hold Orpheus-3B
 _NVIDIA, _AMD, _INTEL = "0x10de", "0x1002", "0x8086"
-_DISPLAY = "0x03"  # the PCI class
+_DISPLAY, _ACCELERATOR = "0x03", "0x12"  # PCI classes; AMD's MI300 is of the second, and Intel's NPUs are
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,12 @@ class Machine:
 class Plan:
     """What llama.cpp is compiled for. `note` is one sentence for the person; the rest decides what is built."""
 
-    backend: str  # cuda, metal, vulkan, rocm, cpu
+    backend: str  # cuda, metal, vulkan, rocm, cpu, custom
     cmake_args: tuple[str, ...]
     note: str = ""
     cuda_torch: bool = False  # the codec on the GPU as well
     cuda_packages: bool = False  # nvcc comes as a package
+    toolkit: str = ""  # its version: a library for another one's does not load
 
 
 class _Missing(Exception):
@@ -161,6 +163,11 @@ def _cuda(here: Machine) -> Plan:
             "apt-get install nvidia-driver, make serve."
         )
     cards = list(_nvidia_cards(here, smi))
+    if not cards and "GPU 0" in (here.run(smi, "--list-gpus") or ""):
+        raise _Missing(
+            "The NVIDIA GPU here stays unused, as its driver is too old to tell what it can compute: apt-get install a "
+            "newer nvidia-driver (on Ubuntu: ubuntu-drivers install), restart, then make serve."
+        )
     if not cards:
         raise _Missing(
             f"The NVIDIA GPU here stays unused, as its driver does not answer: run {smi}, do what it says (after an "
@@ -178,6 +185,7 @@ def _cuda(here: Machine) -> Plan:
             (*common, f"-DCMAKE_CUDA_COMPILER={nvcc}"),
             f"llama.cpp is compiled for {name} with {nvcc}.",
             cuda_torch=modern,
+            toolkit=here.run(nvcc, "--version") or "",
         )
     if modern and here.system == "Linux" and here.processor in ("x86_64", "aarch64"):
         return Plan(
@@ -188,9 +196,10 @@ def _cuda(here: Machine) -> Plan:
             cuda_packages=True,
         )
     if nvcc:
+        unknown = next(card for card in cards if card.capability not in known)
         raise _Missing(
-            f"{name} stays unused, as {nvcc} does not compile for its compute capability "
-            f"{architectures[-1] / 10:.1f}: install another version of the CUDA toolkit, name it with CUDA_HOME, then "
+            f"{unknown.name} stays unused, as {nvcc} does not compile for its compute capability "
+            f"{unknown.capability / 10:.1f}: install another version of the CUDA toolkit, name it with CUDA_HOME, then "
             "make serve."
         )
     raise _Missing(
@@ -248,11 +257,12 @@ class _Card:
 
 
 def _cards(here: Machine, *vendors: str) -> list[_Card]:
-    """The display controllers of these makers on the PCI bus."""
+    """The GPUs of these makers on the PCI bus."""
     cards = []
     for device in sorted(here.at("/sys/bus/pci/devices").glob("*")):
         vendor = _text(device / "vendor")
-        if vendor not in vendors or not _text(device / "class").startswith(_DISPLAY):
+        kinds = (_DISPLAY, _ACCELERATOR) if vendor == _AMD else (_DISPLAY,)
+        if vendor not in vendors or not _text(device / "class").startswith(kinds):
             continue
         if vendor == _INTEL:
             own = not device.name.endswith(":00:02.0")  # where its processors have theirs
@@ -260,6 +270,16 @@ def _cards(here: Machine, *vendors: str) -> list[_Card]:
             own = int(_text(device / "mem_info_vram_total") or OWN_MEMORY_BYTES) >= OWN_MEMORY_BYTES
         cards.append(_Card(vendor, own))
     return cards
+
+
+def _check_access(devices: Iterable[Path], asked: str) -> None:
+    """_Missing if this user may open none of the devices that there are."""
+    closed = [str(path) for path in devices if path.exists()]
+    if closed and not any(os.access(path, os.R_OK | os.W_OK) for path in closed):
+        raise _Missing(
+            f"The GPU stays unused, as you may not use {closed[0]}: sudo usermod -aG render,video $USER, log in again, "
+            f"then make serve GPU={asked}."
+        )
 
 
 def _hipcc(here: Machine) -> str | None:
@@ -279,6 +299,7 @@ def _rocm(here: Machine) -> Plan:
             "The AMD GPU stays unused, as its driver does not list it (/sys/class/kfd): modprobe amdgpu, then "
             "make serve GPU=rocm; or make serve GPU=vulkan."
         )
+    _check_access([here.at("/dev/kfd")], "rocm")
     config = here.program("hipconfig", "/opt/rocm/bin/hipconfig")
     tools = (here.run(config, "-l") or "").strip() if config else ""
     compiler = (f"-DCMAKE_HIP_COMPILER={tools}/clang++",) if tools else ()
@@ -286,6 +307,7 @@ def _rocm(here: Machine) -> Plan:
         "rocm",
         ("-DGGML_HIP=ON", f"-DGPU_TARGETS={';'.join(names)}", *compiler),
         f"llama.cpp is compiled for {', '.join(names)} with {hipcc}.",
+        toolkit=here.run(hipcc, "--version") or "",
     )
 
 
@@ -326,6 +348,7 @@ def _vulkan(here: Machine) -> Plan:
             f"The GPU stays unused, as {header} is too old for llama.cpp: unpack the SDK of vulkan.lunarg.com, or take "
             "the headers of Debian 13 or Ubuntu 24.04, name their folder with VULKAN_SDK, then make serve GPU=vulkan."
         )
+    _check_access(sorted(here.at("/dev/dri").glob("renderD*")), "vulkan")
     return Plan(
         "vulkan",
         (
@@ -344,6 +367,7 @@ def _text(path: Path) -> str:
         return ""
 
 
+_FAILED = "failed"  # in the stamp: the processor is used in the plan's place
 _FINDERS = {
     "cuda": _cuda,
     "metal": _metal,
@@ -357,22 +381,39 @@ _FINDERS = {
 
 
 def write_plan(asked: str, stamp: Path, here: Machine) -> Plan:
-    """Find the plan, and write it if it changed. Without `asked`, what was asked for the last time."""
-    before = _text(stamp)
-    if not asked:
-        asked = json.loads(before)["asked"] if before else "auto"
-    plan = find(asked, here)
-    now = json.dumps({"asked": asked, **asdict(plan)}, indent=1)
-    if now != before:
-        stamp.write_text(now)
+    """Find the plan, and write it if it changed. Without `asked`, what was asked for the last time.
+
+    It is written, too, if it is asked for in so many words after it could not be carried out: that tries again.
+    """
+    before = _read(stamp)
+    plan = find(asked or before.get("asked", "auto"), here)
+    now = {"asked": asked or before.get("asked", "auto"), **_told(plan)}
+    failed = before.pop(_FAILED, False)
+    if now != before or (asked and failed):
+        stamp.write_text(json.dumps(now, indent=1))
     return plan
 
 
 def read_plan(stamp: Path) -> Plan:
-    told = json.loads(stamp.read_text())
-    del told["asked"]
-    told["cmake_args"] = tuple(told["cmake_args"])
-    return Plan(**told)
+    told = _read(stamp)
+    told = {name: told[name] for name in _told(Plan("", ()))}
+    return Plan(**told | {"cmake_args": tuple(told["cmake_args"])})
+
+
+def _note_failure(stamp: Path) -> None:
+    stamp.write_text(json.dumps({**_read(stamp), _FAILED: True}, indent=1))
+
+
+def _read(stamp: Path) -> dict[str, Any]:
+    """What the file holds; nothing if it is not there, or was not written to its end."""
+    with contextlib.suppress(ValueError):
+        told = json.loads(_text(stamp))
+        return told if isinstance(told, dict) else {}
+    return {}
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    return asdict(plan) | {"cmake_args": list(plan.cmake_args)}
 
 
 class BuildFailed(Exception):
@@ -397,6 +438,15 @@ class Environment:
         # Installed anew: the same version for another GPU looks installed.
         self._pip("install", "--force-reinstall", "--no-deps", str(wheel))
 
+    def ensure_pip(self) -> None:
+        """An environment whose making was cut short has none, nor has one of uv's. BuildFailed."""
+        if subprocess.run(
+            [self.python, "-c", "import pip"], capture_output=True, check=False
+        ).returncode and (
+            subprocess.run([self.python, "-m", "ensurepip", "--default-pip"], check=False).returncode
+        ):
+            raise BuildFailed(f"{self.python} has no pip, and make clean serve makes another environment")
+
     def install_cuda(self) -> None:
         """NVIDIA's compiler, and the libraries and headers it compiles with."""
         self._pip("install", CUDA_PACKAGES)
@@ -407,6 +457,7 @@ class Environment:
         folder = cache() / f"{pin}-{self._key(plan)}"
         if kept := sorted(folder.glob("*.whl")):
             return kept[0]
+        folder.mkdir(parents=True, exist_ok=True)  # now: not after an hour of compiling
         print(f"Compiling llama.cpp, this once: {_WAITS[plan.backend]}.", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             arguments = [*plan.cmake_args, *self._packaged_cuda(plan)]
@@ -433,7 +484,6 @@ class Environment:
             for other in cache().glob(f"{PROJECT}==*"):
                 if not other.name.startswith(f"{pin}-"):  # of an earlier release of llama.cpp
                     shutil.rmtree(other, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
             half = shutil.copy(built[0], folder / "half")
             return Path(half).rename(folder / built[0].name)  # at once: another make may look for it now
 
@@ -442,6 +492,7 @@ class Environment:
         processor = re.search(r"^(flags|Features)\s*: .*$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
         told = [*plan.cmake_args, LEAN.read_text(), platform.machine(), processor[0] if processor else ""]
         told += [os.environ.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS")]
+        told += [plan.toolkit] if plan.toolkit else []
         return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
     def _packaged_cuda(self, plan: Plan) -> list[str]:
@@ -486,12 +537,17 @@ class Environment:
             raise BuildFailed(f"pip could not {verb} {rest[-1]}")
 
 
-def install(environment: Environment, plan: Plan, here: Machine) -> None:
-    """Install by the plan; where it does not compile for the GPU, by the processor's. BuildFailed."""
+def install(environment: Environment, plan: Plan, here: Machine) -> bool:
+    """Install by the plan; where it does not compile for the GPU, by the processor's. BuildFailed.
+
+    Returns whether it was the plan.
+    """
     if plan.note:
         print(plan.note, flush=True)
+    environment.ensure_pip()
     try:
         environment.install(plan)
+        return True
     except BuildFailed as failure:
         if plan.backend in ("cpu", "custom"):
             raise
@@ -501,6 +557,7 @@ def install(environment: Environment, plan: Plan, here: Machine) -> None:
             flush=True,
         )
         environment.install(_processor(here))
+        return False
 
 
 def pinned() -> str:
@@ -542,16 +599,21 @@ def _full_path(library: str) -> str:
 
 def main(words: Sequence[str]) -> int:
     match words:
-        case ["plan", asked, stamp] if not asked or asked in GPUS:
+        case ["plan", asked, stamp]:
+            asked = asked.strip().lower()
+            if asked and asked not in GPUS:
+                print(f"GPU={asked} is not known: GPU={'|'.join(GPUS)}.")
+                return 2
             write_plan(asked, Path(stamp), Machine())
-        case ["plan", asked, _]:
-            print(f"GPU={asked} is not known: GPU={'|'.join(GPUS)}.")
-            return 2
         case ["install", folder, stamp]:
             try:
-                install(Environment(Path(folder)), read_plan(Path(stamp)), Machine())
+                if not install(Environment(Path(folder)), read_plan(Path(stamp)), Machine()):
+                    _note_failure(Path(stamp))
             except BuildFailed as failure:
                 print(f"{failure}: what it says above tells why.")
+                return 1
+            except OSError as error:
+                print(f"{error}: free the disk, or name a folder that can be written to with XDG_CACHE_HOME.")
                 return 1
         case _:
             print(__doc__)

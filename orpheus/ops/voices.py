@@ -23,7 +23,7 @@ from orpheus.errors import BadRequest, NotReady, OrpheusError
 from orpheus.languages import name_of
 from orpheus.pcm import Pcm
 from orpheus.settings import EMBEDDED, Settings
-from orpheus.voices import VOICES, Voice, model_of, voices_of
+from orpheus.voices import VOICES, Voice, compared, model_of, voices_of
 
 if TYPE_CHECKING:
     from orpheus.server.service import SpeechService
@@ -52,7 +52,7 @@ def table(settings: Settings) -> Table:
     loaded = voices_of(weights.model_name(settings), settings.own_voices)
     model = weights.model_name(settings) + (f" with {settings.lora}" if settings.lora else "")
     taken = {name for voice in loaded.all for name in voice.names}
-    others = [voice for voice in VOICES.values() if loaded.published and voice.id.lower() not in taken]
+    others = [voice for voice in VOICES.values() if loaded.published and compared(voice.id) not in taken]
     shown = _empty_table()
     for voice, checkpoint in chain(
         ((voice, model) for voice in loaded.all),

@@ -104,8 +104,13 @@ def test_another_tier_1_is_passed_to_the_containers(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["ORPHEUS_MODEL", "ORPHEUS_CODEC"])
-@pytest.mark.parametrize("path", ["/home/me/m.gguf", "./m.gguf", "~/m.gguf"])
-def test_weights_of_this_machine_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, path: str) -> None:
+@pytest.mark.parametrize("path", ["/home/me/m.gguf", "./m.gguf", "~/m.gguf", "my-voice.gguf", "mine/m.gguf"])
+def test_weights_of_this_machine_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/m.gguf").touch()
     monkeypatch.setenv(name, path)
     with pytest.raises(SetupError, match=f"{name}={path} is a path of this machine"):
         container_environment(load_deployment())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -38,10 +40,12 @@ class Fake:
         at.write_text(text)
         return at
 
-    def card(self, vendor: str, slot: str = "0000:01:00.0", vram: int | None = None) -> None:
+    def card(
+        self, vendor: str, slot: str = "0000:01:00.0", vram: int | None = None, kind: str = "0x030000"
+    ) -> None:
         device = f"/sys/bus/pci/devices/{slot}"
         self.file(f"{device}/vendor", f"{vendor}\n")
-        self.file(f"{device}/class", "0x030000\n")
+        self.file(f"{device}/class", f"{kind}\n")
         if vram is not None:
             self.file(f"{device}/mem_info_vram_total", f"{vram}\n")
 
@@ -49,8 +53,17 @@ class Fake:
         self.card("0x10de")
         self.tool("nvidia-smi", listed, code)
 
-    def nvcc(self, *architectures: int, at: str = "nvcc") -> Path:
-        return self.tool(at, "\n".join(f"compute_{each}" for each in architectures or (75, 80, 86, 89, 90)))
+    def smi_of_before_compute_cap(self) -> None:
+        asked = (
+            "case $1 in --query*) echo 'Field \"compute_cap\" is not a valid field to query.'; exit 2 ;; esac"
+        )
+        self.tool("nvidia-smi").write_text(f"#!/bin/sh\n{asked}\necho 'GPU 0: Tesla K80 (UUID: GPU-1)'\n")
+
+    def nvcc(self, *architectures: int, at: str = "nvcc", version: str = "release 12.8") -> Path:
+        known = "\n".join(f"compute_{each}" for each in architectures or (75, 80, 86, 89, 90))
+        path = self.tool(at)
+        path.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo '{version}' || echo '{known}'\n")
+        return path
 
     def vulkan(self, *, new: bool = True, but: str = "") -> None:
         if but != "headers":
@@ -131,8 +144,15 @@ def test_a_driver_too_old_for_cuda_13_uses_the_toolkit_and_leaves_the_codec_on_t
         (lambda fake: fake.nvidia("NVIDIA L4, 8.9, 550.54.14"), "apt-get install nvidia-cuda-toolkit"),
         (lambda fake: fake.nvidia("GTX 1080, 6.1, 580.95"), "apt-get install nvidia-cuda-toolkit"),
         (lambda fake: fake.nvidia("GTX 1080, 6.1, 580.95") or fake.nvcc(75, 89), "CUDA_HOME"),
+        (
+            lambda fake: fake.nvidia(f"GTX 1080, 6.1, 580.95\n{L40S}") or fake.nvcc(75, 89),
+            "GTX 1080 stays unused",
+        ),
+        (lambda fake: fake.nvidia(f"GTX 1080, 6.1, 580.95\n{L40S}") or fake.nvcc(75, 89), "capability 6.1"),
         (lambda fake: fake.nvidia("Driver/library version mismatch", 18), "restart"),
-        (lambda fake: fake.nvidia("L4, [N/A], 390.1"), "does not answer"),
+        (lambda fake: fake.nvidia("GPU 0: L4, [N/A], 390.1"), "driver is too old"),
+        (lambda fake: fake.nvidia("No devices were found"), "does not answer"),
+        (lambda fake: fake.nvidia("") or fake.smi_of_before_compute_cap(), "newer nvidia-driver"),
         (lambda fake: fake.card("0x10de"), "apt-get install nvidia-driver"),
         (lambda fake: fake.card("0x1002"), "apt-get install libvulkan-dev glslc spirv-headers"),
         (
@@ -181,6 +201,16 @@ def test_amd_and_intel_cards_are_used_by_vulkan(fake: Fake, vendor: str, slot: s
     assert f"-DVulkan_INCLUDE_DIR={fake.machine.root}/usr/include" in plan.cmake_args
 
 
+@pytest.mark.parametrize(("vendor", "backend"), [("0x1002", "vulkan"), ("0x8086", "cpu")])
+def test_an_accelerator_of_amd_is_a_gpu_and_one_of_intel_is_not(
+    fake: Fake, vendor: str, backend: str
+) -> None:
+    """An Instinct MI300X; the NPU of a Core Ultra."""
+    fake.card(vendor, "0000:00:0b.0", kind="0x120000")
+    fake.vulkan()
+    assert find("auto", fake.machine).backend == backend
+
+
 def test_a_vulkan_sdk_goes_before_the_systems_headers(fake: Fake, tmp_path: Path) -> None:
     fake.card("0x1002")
     fake.vulkan(new=False)
@@ -205,6 +235,24 @@ def test_an_amd_card_with_rocm_is_compiled_for_by_its_own_name(fake: Fake) -> No
     assert plan.backend == "rocm"
     assert "-DGPU_TARGETS=gfx1100;gfx90a" in plan.cmake_args
     assert "-DCMAKE_HIP_COMPILER=/opt/rocm/llvm/bin/clang++" in plan.cmake_args
+
+
+@pytest.mark.parametrize(("device", "asked"), [("/dev/dri/renderD128", "vulkan"), ("/dev/kfd", "rocm")])
+def test_a_gpu_that_this_user_may_not_use_says_how_that_changes(
+    fake: Fake, device: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.card("0x1002")
+    fake.vulkan()
+    fake.tool("hipcc")
+    fake.file("/sys/class/kfd/kfd/topology/nodes/1/properties", "gfx_target_version 110000\n")
+    path = fake.file(device)
+    assert find(asked, fake.machine).backend == asked
+    access = os.access
+    monkeypatch.setattr(build.os, "access", lambda at, mode: str(at) != str(path) and access(at, mode))
+    plan = find(asked, fake.machine)
+    assert plan.backend == "cpu"
+    assert f"you may not use {path}: sudo usermod -aG render,video $USER" in plan.note
+    assert f"make serve GPU={asked}" in plan.note
 
 
 @pytest.mark.parametrize(
@@ -287,6 +335,35 @@ def test_a_gpu_of_no_known_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "GPU=auto|cuda|metal|vulkan|rocm|off" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("asked", ["CUDA", "Cuda", " cuda "])
+def test_the_name_of_a_gpu_may_be_written_in_capitals(asked: str, tmp_path: Path) -> None:
+    stamp = tmp_path / "gpu.json"
+    assert build.main(["plan", asked, str(stamp)]) == 0
+    assert json.loads(stamp.read_text())["asked"] == "cuda"
+
+
+@pytest.mark.parametrize("left", ["", '{"asked": "off", "backe', "[]", "\0"])
+def test_a_stamp_that_was_not_written_to_its_end_is_written_anew(
+    left: str, fake: Fake, tmp_path: Path
+) -> None:
+    stamp = tmp_path / "gpu.json"
+    stamp.write_text(left)
+    plan = write_plan("", stamp, fake.machine)
+    assert read_plan(stamp) == plan
+
+
+def test_another_release_of_the_toolkit_is_another_build(fake: Fake, cache: Path, tmp_path: Path) -> None:
+    """Its libraries have other names, so that what was compiled with the one before does not load."""
+    fake.nvidia()
+    environment, stamp = FakeEnvironment(tmp_path), tmp_path / "gpu.json"
+    for release in ("12.8", "13.0"):
+        before = stamp.read_text() if stamp.exists() else ""
+        fake.nvcc(version=f"release {release}")
+        lines = environment.install(write_plan("", stamp, fake.machine), fake.machine)
+        assert stamp.read_text() != before
+        assert any(line.startswith("wheel ") for line in lines)
+
+
 def test_it_needs_nothing_that_is_not_in_python(tmp_path: Path) -> None:
     """It runs in an environment that has nothing yet."""
     done = subprocess.run(
@@ -308,6 +385,7 @@ class FakeEnvironment:
         self.folder = folder / "venv"
         self.log = folder / "log"
         self._broken = folder / "broken"
+        self._no_pip = folder / "no pip"
         site = self.folder / "site"
         libraries = site / "nvidia" / "cu13" / "lib"
         libraries.mkdir(parents=True)
@@ -319,9 +397,16 @@ class FakeEnvironment:
             f"""#!{sys.executable}
 import os, pathlib, sys
 words = sys.argv[1:]
+if words == ["-m", "ensurepip", "--default-pip"]:
+    pathlib.Path({str(self._no_pip)!r}).unlink()
+    sys.exit()
 if words[0] == "-c":
+    if words[1] == "import pip":
+        sys.exit(pathlib.Path({str(self._no_pip)!r}).exists())
     print({str(site)!r} if "purelib" in words[1] else {torch!r})
     sys.exit()
+if pathlib.Path({str(self._no_pip)!r}).exists():
+    sys.exit("No module named pip")
 with open({str(self.log)!r}, "a") as log:
     log.write(" ".join(words[2:]) + "\\n" + ("with " + os.environ["CMAKE_ARGS"] + "\\n" if "wheel" in words else ""))
 broken = pathlib.Path({str(self._broken)!r})
@@ -333,6 +418,9 @@ if "wheel" in words:
 """
         )
         python.chmod(0o755)
+
+    def loses_pip(self) -> None:
+        self._no_pip.touch()
 
     def breaks(self, argument: str) -> None:
         self._broken.write_text(argument)
@@ -349,6 +437,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CMAKE_ARGS", raising=False)
     return tmp_path / "cache" / "orpheus"
+
+
+def test_an_environment_whose_making_was_cut_short_gets_its_pip(
+    fake: Fake, cache: Path, tmp_path: Path
+) -> None:
+    environment = FakeEnvironment(tmp_path)
+    environment.loses_pip()
+    assert len(environment.install(find("off", fake.machine), fake.machine)) == 4
 
 
 def test_without_a_gpu_torch_is_the_processors(fake: Fake, cache: Path, tmp_path: Path) -> None:
@@ -392,7 +488,7 @@ def test_nothing_is_compiled_twice(fake: Fake, cache: Path, tmp_path: Path) -> N
     fake.nvcc()
     card = find("auto", fake.machine)
     compiled = [
-        any(line.startswith("wheel") or " wheel " in line for line in environment.install(plan, fake.machine))
+        any(line.startswith("wheel ") for line in environment.install(plan, fake.machine))
         for plan in (processor, card, processor, card)
     ]
     assert compiled == [True, True, False, False]
@@ -428,6 +524,18 @@ def test_a_build_for_the_gpu_that_fails_is_told_and_the_processor_is_used(
     lines = environment.install(find("auto", fake.machine), fake.machine)
     assert "-DCMAKE_UNITY_BUILD=ON" in lines[-2]
     assert "make serve GPU=cuda tries again" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    environment, stamp = FakeEnvironment(tmp_path), tmp_path / "gpu.json"
+    build.main(["plan", "off", str(stamp)])
+    assert build.main(["install", str(environment.folder), str(stamp)]) == 1
+    assert "XDG_CACHE_HOME" in capsys.readouterr().out
+    assert [line.split()[0] for line in environment.log.read_text().splitlines()] == ["install"]  # of torch
 
 
 def test_a_build_for_the_processor_that_fails_is_a_failure(fake: Fake, cache: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from orpheus.settings import REAL_CODEC, REAL_MODEL, Settings, load_settings
 from orpheus.text.sentences import length
 from orpheus.tts.served_model import ServedModel
 from orpheus.vocabulary import END_OF_SPEECH, token_text
-from orpheus.voices import published_voices
+from orpheus.voices import Voice, published_voices
 from tests.support.asleep import asleep
 from tests.support.hub import COMMIT, Hub
 from tests.support.live import ROOT, Pair, clean_environment, free_port, served
@@ -144,12 +144,22 @@ def test_too_little_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "smaller quantisation" in said
 
 
+def test_the_model_of_a_folder_takes_what_its_file_does(tmp_path: Path) -> None:
+    with (tmp_path / "voice.gguf").open("wb") as file:
+        file.write(b"GGUF\3\0\0\0")
+        file.truncate(3 << 40)
+    (said,) = of(machine.memory(settings(model=str(tmp_path))), "failed")
+    assert "takes about 3993.6" in said
+
+
 @pytest.mark.parametrize(
     ("plan", "checkout", "status", "says"),
     [
         (Plan("cpu", ()), True, "passed", "no GPU"),
         (Plan("cpu", (), "The GPU stays unused, as glslc is missing."), True, "warning", "glslc is missing"),
         (Plan("cuda", ("-DGGML_CUDA=ON",)), True, "warning", "without cuda: make serve GPU=cuda"),
+        (Plan("custom", ("-DGGML_SYCL=ON",)), True, "passed", "as CMAKE_ARGS says"),
+        (Plan("cuda", ("-DGGML_CUDA=ON",), cuda_packages=True), False, "warning", "make serve in a checkout"),
         (Plan("cuda", ("-DGGML_CUDA=ON", "-DA=86;89")), False, "warning", "CMAKE_ARGS='-DGGML_CUDA=ON '"),
     ],
 )
@@ -157,12 +167,20 @@ def test_a_gpu_that_is_not_used_says_why_and_what_changes_that(
     plan: Plan, checkout: bool, status: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machine.build, "find", lambda *_: plan)
+    monkeypatch.setattr("orpheus.gpu.find_gpu", lambda: None)
     if not checkout:
         monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
         monkeypatch.setattr(machine, "_requirements", lambda: ["llama-cpp-python==0.3.36"])
-    (*_, found) = machine.memory(settings(gpu_layers=0))
+    (*_, found) = machine.memory(settings(gpu_layers=-1))
     assert found.status == status
     assert says in found.text
+    assert "custom" not in found.text
+
+
+def test_a_gpu_that_is_not_to_be_used_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.build, "find", lambda *_: Plan("cuda", ("-DGGML_CUDA=ON",)))
+    (*_, found) = machine.memory(settings(gpu_layers=0))
+    assert found == check.passed("no GPU is used, as ORPHEUS_GPU_LAYERS=0 asks")
 
 
 def test_a_hub_that_cannot_be_reached_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -431,14 +449,21 @@ def test_a_voice_that_does_not_end_is_named(upstream: tuple[Upstream, Settings])
     assert "Set ORPHEUS_CONTEXT_TOKENS to 2560" in warnings[0]
 
 
-@pytest.mark.parametrize("language", PASSAGES)
-def test_the_longest_segment_is_nearly_as_long_as_allowed(language: str) -> None:
+@pytest.mark.parametrize(
+    "voice",
+    [
+        *(published_voices((language,)).default for language in PASSAGES),
+        Voice("layla", "ar"),
+        Voice("yuki", "ja"),
+        Voice("ka-ming", "yue", sample="你好，今日天氣好好。"),
+    ],
+    ids=lambda voice: voice.language,
+)
+def test_the_longest_segment_is_nearly_as_long_as_allowed_and_in_the_voices_language(voice: Voice) -> None:
     model = ServedModel(REAL_MODEL, vocabulary=156_940)
-    assert (
-        0.8 * model.segment_chars
-        < length(speech.longest_segment(published_voices((language,)).default, model))
-        <= model.segment_chars
-    )
+    segment = speech.longest_segment(voice, model)
+    assert 0.8 * model.segment_chars < length(segment) <= model.segment_chars
+    assert voice.language in PASSAGES or not segment.isascii()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import itertools
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from orpheus import embedded, weights
+from orpheus import weights
 from orpheus.errors import SetupError, WeightsError
 from orpheus.http.process import free_port, url_of
 from orpheus.hub import commit_of, is_kept
@@ -116,7 +117,7 @@ def health(url: str) -> dict[str, object]:
 def memory(settings: Settings) -> Iterator[Finding]:
     """RAM and GPU against the model's size."""
     name = weights.model_name(settings)
-    size = _size_of(name)
+    size = _size_of(settings)
     free = _free_bytes()
     from orpheus.gpu import find_gpu  # loads llama.cpp, which an earlier check may have found broken
 
@@ -130,7 +131,10 @@ def memory(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield passed(f"{free / GIB:.1f} GiB free, the model takes {size / GIB:.1f}")
-    yield from _gpu(size, gpu)
+    if settings.gpu_layers:
+        yield from _gpu(size, gpu)
+    else:
+        yield passed("no GPU is used, as ORPHEUS_GPU_LAYERS=0 asks")
 
 
 def _gpu(size: int, gpu: Gpu | None) -> Iterator[Finding]:
@@ -157,11 +161,14 @@ def _unused(plan: build.Plan) -> Finding:
     """Why tier 1 uses no GPU: there is none, it cannot be used, or llama.cpp was compiled without it."""
     if plan.backend == "cpu":
         return warning(plan.note) if plan.note else passed("no GPU: everything runs on the CPU")
-    again = (
-        f"make serve GPU={plan.backend}"
-        if (CHECKOUT / "Makefile").is_file()
-        else _rebuild(shlex.join(plan.cmake_args))
-    )
+    if plan.backend == "custom":
+        return passed("no GPU is used by llama.cpp, which is compiled as CMAKE_ARGS says")
+    if (CHECKOUT / "Makefile").is_file():
+        again = f"make serve GPU={plan.backend}"
+    elif plan.cuda_packages:
+        again = "make serve in a checkout brings NVIDIA's compiler as a package"
+    else:
+        again = _rebuild(shlex.join(plan.cmake_args))
     return warning(f"a GPU is here and not used, as llama.cpp was compiled without {plan.backend}: {again}")
 
 
@@ -221,9 +228,12 @@ def _name(line: str) -> str:
     return re.sub(r"[-_.]+", "-", match[0]).lower() if match else line
 
 
-def _size_of(name: str) -> int:
-    path = embedded.MODEL if name == EMBEDDED else weights.path_of(name)
-    return path.stat().st_size if path else PUBLISHED_BYTES
+def _size_of(settings: Settings) -> int:
+    """Bytes of the model: of a file or of the one in a folder, else those of the published one."""
+    if weights.repository_of(weights.model_name(settings)) is None:
+        with contextlib.suppress(WeightsError):  # the check that fetches tells it
+            return weights.find_model(settings).stat().st_size
+    return PUBLISHED_BYTES
 
 
 def _free_bytes() -> int | None:

@@ -20,6 +20,7 @@ from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.ops.doctor.machine import health
 from orpheus.ops.doctor.passages import PASSAGES
 from orpheus.ops.serve import running_pair
+from orpheus.ops.voices import SAMPLES
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 from orpheus.text import segment_text
@@ -156,8 +157,11 @@ def _rms(pcm: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
 
 
 def longest_segment(voice: Voice, model: ServedModel) -> str:
-    """What tier 2 would have generated in one go, of a passage or, in a language without one, of its sample."""
-    passage = PASSAGES.get(voice.language) or voice.sample or PASSAGES["en"]
+    """What tier 2 would have generated in one go, of a passage or, in a language without one, of a line said again."""
+    passage = PASSAGES.get(voice.language)
+    if passage is None:
+        line = voice.sample or SAMPLES.get(voice.language) or PASSAGES["en"]
+        passage = " ".join([line] * (2 + model.segment_chars // len(line)))
     segmented = segment_text(passage, voice.language, model.segment_chars, join_chars=model.join_chars)
     return max((segment.text for segment in segmented.segments), key=len)
 

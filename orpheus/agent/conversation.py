@@ -577,6 +577,16 @@ class Conversation:
         self.tell(told.InputCleared())
         self._answer_deferred()
 
+    def forget(self) -> None:
+        """Begin anew: nothing that was said so far is known, or will be answered."""
+        self.interrupt()
+        self._deferred, self._unanswered = None, False
+        while self._ended:
+            self._take_back(self._ended.popleft())
+        self.clear()
+        for item in list(self.history):
+            self.delete_item(item.id)
+
     def _empty_buffer(self) -> None:
         self._next_frame = self._buffer.end
         self._buffer.drop_before(self._buffer.end)

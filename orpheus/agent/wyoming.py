@@ -21,7 +21,7 @@ import re
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +32,9 @@ from orpheus import __version__
 from orpheus.agent.agent import Agent
 from orpheus.agent.audio import MAX_INPUT_S, AudioFormat, InputStream, Samples
 from orpheus.agent.think import INSTRUCTIONS, Message, TextDelta
-from orpheus.errors import AtCapacity, BadRequest, EngineError, OrpheusError, TooLarge
+from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, TooLarge
 from orpheus.http.connections import STALL_S
+from orpheus.server.admission import INTERRUPTED, SEND_S
 from orpheus.server.schema import SpeechRequest
 from orpheus.server.service import MAX_STREAMED_CHARS, SpeechService
 from orpheus.tasks import cancel_and_wait
@@ -46,15 +47,13 @@ log = logging.getLogger(__name__)
 
 RATE = 24_000  # Hz, of what is spoken; 16-bit and mono, as what is heard
 MAX_CONNECTIONS = 64  # open ones; those that are worked for count as conversations
-MAX_HEADER_BYTES = (
-    256 * 1024
-)  # of the line of JSON, and of the data after it: the longest text with all of it escaped
+# Of the line of JSON, and of the data after it: the longest text with all of it escaped.
+MAX_HEADER_BYTES = 256 * 1024
 MAX_PAYLOAD_BYTES = 1024 * 1024  # of samples in one event
 IDLE_S = 300.0  # between two events, while nothing is going on
 PAUSE_S = 60.0  # within a recording or a text
-PLACE_S = (
-    2.0  # for a place: the house asks for the next step as soon as it has the last word of the one before
-)
+REQUEST_S = 900.0  # for all of one: its place is wanted by others, and the longest recording has ten minutes
+PLACE_S = 2.0  # for a place: the house asks for the next step with the last word of the one before
 POLL_S = 0.02  # meanwhile
 LINGER_S = 2.0  # after an error, for the client to read it
 MAX_UNREAD_BYTES = 64 * 1024  # written and not yet read, beyond which nothing more is made
@@ -62,8 +61,9 @@ LANGUAGES = tuple(dict.fromkeys(voice.language for voice in VOICES.values()))
 MAX_TALKS = 64  # that are remembered, the latest
 TALK_S = 600.0  # for so long
 MAX_VOICE_CHARS = 200
+MAX_PROMPT_CHARS = 4000  # of names to expect, as OpenAI's Realtime takes them
 TALK_MESSAGES = 20  # of each, the latest
-_LANGUAGE = re.compile(r"([a-z]{2})([-_].*)?", re.IGNORECASE)
+_LANGUAGE = re.compile(r"([a-z]{2,3})([-_].*)?", re.IGNORECASE)
 
 
 @dataclass
@@ -183,6 +183,9 @@ class House:
         connection = _Connection(self, reader, writer)
         try:
             await connection.run()
+        except asyncio.CancelledError:
+            await connection.interrupt()
+            raise
         except (ConnectionError, TimeoutError) as error:
             log.info(
                 "a Wyoming connection ended: %s", error or "it was silent, or read nothing, for too long"
@@ -203,6 +206,7 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._place = ExitStack()  # among the conversations, while something is worked on
+        self._placed_s = 0.0  # when it was taken
         self._work: asyncio.Task[None] | None = None
         self._asked: dict[str, Any] = {}  # by the last transcribe
         self._input: _Recording | None = None  # being received
@@ -222,6 +226,11 @@ class _Connection:
                     self.ended = True
                 elif not self.ended:
                     await self._handle(event)
+                    if self._is_receiving and time.monotonic() - self._placed_s > REQUEST_S:
+                        raise BadRequest(
+                            f"It was not complete within {REQUEST_S / 60:g} minutes: send it in parts."
+                        )
+                    await asyncio.sleep(0)  # what has arrived already would not let others have their turn
         except OrpheusError as error:
             await self._stop_work()
             await self._fail(error)
@@ -229,6 +238,14 @@ class _Connection:
             async with asyncio.timeout(LINGER_S):
                 while await self._reader.read(MAX_UNREAD_BYTES):
                     pass
+
+    async def interrupt(self) -> None:
+        """The server shuts down: tell who waits for something."""
+        if self._is_receiving or (self._work is not None and not self._work.done()):
+            await self._stop_work()
+            with suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(SEND_S):
+                    await self._fail(NotReady(INTERRUPTED))
 
     async def aclose(self) -> None:
         await self._stop_work()
@@ -244,8 +261,12 @@ class _Connection:
         return self._text is None and self._work is not None and not self._work.done()
 
     @property
+    def _is_receiving(self) -> bool:
+        return self._input is not None or self._text is not None
+
+    @property
     def _patience_s(self) -> float:
-        return PAUSE_S if self._input is not None or self._text is not None else IDLE_S
+        return PAUSE_S if self._is_receiving else IDLE_S
 
     async def _handle(self, event: Event) -> None:
         match event.type:
@@ -268,6 +289,8 @@ class _Connection:
                 self._start(self._transcribe, recording.samples())
             case "transcript":
                 text, context = _text(event), event.data.get("context")
+                if len(text) > MAX_STREAMED_CHARS:
+                    raise TooLarge(f"A question has at most {MAX_STREAMED_CHARS} characters: ask in parts.")
                 await self._begin()
                 self._start(self._answer, text, context)
             case "synthesize" if self._text is None:  # while one is streamed, it is the same text again
@@ -289,18 +312,19 @@ class _Connection:
 
     async def _begin(self) -> None:
         """Wait for what is going on, and take a place. AtCapacity if there is none, NotReady if there is no agent."""
+        self._input = None  # a recording that was not ended is given up
         if self._text is not None:
             self._text.end()  # it was not told that the text has ended
             self._text = None
         if self._work is not None:
             await asyncio.wait([self._work])
-        if self._input is None:
-            self._place.close()
-            agent, until_s = self._house.agent, time.monotonic() + PLACE_S
-            while agent.is_full and time.monotonic() < until_s:  # noqa: ASYNC110 - others share it
-                await asyncio.sleep(POLL_S)
-            self._place.enter_context(agent.admitted())
-            await agent.loaded()
+        self._place.close()
+        agent, until_s = self._house.agent, time.monotonic() + PLACE_S
+        while agent.is_full and time.monotonic() < until_s:  # noqa: ASYNC110 - others share it
+            await asyncio.sleep(POLL_S)
+        self._place.enter_context(agent.admitted())
+        self._placed_s = time.monotonic()
+        await agent.loaded()
 
     def _start(self, work: Callable[..., Awaitable[None]], *given: Any) -> None:
         self._work = asyncio.create_task(self._run(work, *given))
@@ -323,7 +347,8 @@ class _Connection:
             await self._send("transcript", {"text": ""})
             return
         names = [*_strings(self._asked, "transcript_names"), *_strings(self._asked, "transcript_terms")]
-        language, prompt = _language(self._asked), ", ".join(names) or None
+        known = _languages(_voices(self._house.service))
+        language, prompt = _language(self._asked, known), ", ".join(names)[:MAX_PROMPT_CHARS] or None
         recognizer = self._house.agent.ports.recognizer
         try:
             heard = await recognizer.transcribe(samples, language=language, prompt=prompt)
@@ -416,7 +441,7 @@ class _Recording:
     def __init__(self) -> None:
         self._format: AudioFormat | None = None
         self._stream: InputStream | None = None
-        self._parts: list[Samples] = []
+        self._samples = bytearray()  # not a list: a chunk may have one sample
         self._length_s = 0.0
 
     def add(self, chunk: Event) -> None:
@@ -431,10 +456,10 @@ class _Recording:
         self._length_s += len(chunk.payload) / (2 * rate)
         if self._length_s > MAX_INPUT_S:
             raise BadRequest(f"The recording is longer than {MAX_INPUT_S} s: send it in parts.")
-        self._parts.append(self._stream.add(chunk.payload))
+        self._samples += self._stream.add(chunk.payload).tobytes()
 
     def samples(self) -> Samples:
-        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+        return np.frombuffer(bytes(self._samples), np.float32)
 
 
 def _text(event: Event) -> str:
@@ -449,11 +474,24 @@ def _strings(data: dict[str, Any], name: str) -> Iterator[str]:
     return (value for value in (values if isinstance(values, list) else ()) if isinstance(value, str))
 
 
-def _language(data: dict[str, Any]) -> str | None:
-    """The language that is asked for, without its country; None where it is none that we know."""
+def _language(data: dict[str, Any], known: Collection[str]) -> str | None:
+    """The language that is asked for, without its country; None where it is none of those that are known."""
     given = data.get("language")
     found = _LANGUAGE.fullmatch(given) if isinstance(given, str) else None
-    return language if found and (language := found[1].lower()) in LANGUAGES else None
+    return language if found and (language := found[1].lower()) in known else None
+
+
+def _languages(voices: Voices) -> tuple[str, ...]:
+    """What is heard and thought in: what the published voices speak, and those that are here."""
+    return tuple(dict.fromkeys((*LANGUAGES, *voices.languages)))
+
+
+def _voices(service: SpeechService) -> Voices:
+    """Those of the model; while it is not known, English ones."""
+    try:
+        return service.voices
+    except OrpheusError:
+        return published_voices(("en",))
 
 
 def _voice(asked: Any, voices: Voices) -> str:
@@ -461,16 +499,14 @@ def _voice(asked: Any, voices: Voices) -> str:
     asked = asked if isinstance(asked, dict) else {}
     if isinstance(name := asked.get("name"), str):
         return name[:MAX_VOICE_CHARS]
-    language = _language(asked)
+    language = _language(asked, voices.languages)
     return next((voice.id for voice in voices.all if voice.language == language), voices.default.id)
 
 
 def _info(service: SpeechService) -> dict[str, Any]:
     """What there is, by the program that does it; also while it loads, as the house asks only now and then."""
-    try:
-        loaded = service.voices
-    except OrpheusError:
-        loaded = published_voices(("en",))
+    loaded = _voices(service)
+    languages = [*_languages(loaded)]
     voices = [
         _artifact(voice.id, ", ".join(filter(None, (voice.name, voice.gender))), languages=[voice.language])
         for voice in loaded.all
@@ -480,7 +516,7 @@ def _info(service: SpeechService) -> dict[str, Any]:
             _artifact(
                 "orpheus-hears",
                 "Orpheus: speech to text",
-                models=[_artifact("orpheus", "the agent's recogniser", languages=[*LANGUAGES])],
+                models=[_artifact("orpheus", "the agent's recogniser", languages=languages)],
                 supports_transcript_streaming=False,
             )
         ],
@@ -496,7 +532,7 @@ def _info(service: SpeechService) -> dict[str, Any]:
             _artifact(
                 "orpheus-thinks",
                 "Orpheus: answers by a language model",
-                models=[_artifact("orpheus", "the agent's language model", languages=[*LANGUAGES])],
+                models=[_artifact("orpheus", "the agent's language model", languages=languages)],
                 supports_handled_streaming=True,
             )
         ],

@@ -219,6 +219,8 @@ def agent_environment(deployment: Deployment) -> dict[str, str]:
         "ORPHEUS_THREADS": str(AGENT_CORES),  # a container sees all cores of its machine
         **container_environment(deployment),
     }
+    # What stands behind a proxy token in tier 2's app would be open to everybody here.
+    environment.pop("ORPHEUS_UNMUTE_OPEN", None)
     if not has_llm_url(environment):
         model = environment.setdefault("ORPHEUS_LLM_MODEL", LLM_MODEL)
         if parse(model) is None:

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orpheus.http.body_limit import MAX_BODY_BYTES
+from orpheus.server.offers import realtime_answer
 from orpheus.server.sockets.connection import FAILED, POLICY, TOO_BIG, TRY_AGAIN
 
 EXTENSION = "websocket.http.response"
@@ -47,7 +48,8 @@ class SocketRules:
             elif refusing and message["type"] == f"{EXTENSION}.body":
                 body.extend(message.get("body", b""))
                 if not message.get("more_body"):
-                    await send({"type": "websocket.accept"})
+                    named = realtime_answer(scope)
+                    await send({"type": "websocket.accept", **({"subprotocol": named} if named else {})})
                     await send(_close(CODES.get(status, POLICY), _reason(bytes(body), status)))
             else:
                 await send(message)

@@ -26,6 +26,7 @@ from orpheus.errors import AtCapacity, OrpheusError, Unauthorized
 from orpheus.http.responses import error_response
 from orpheus.server import page
 from orpheus.server.client_secrets import ClientSecrets
+from orpheus.server.offers import asks_for_realtime
 from orpheus.settings import Settings, keys_in
 
 # For load balancers, scrapers and people with a browser. None of it costs work.
@@ -50,7 +51,8 @@ _SPEECH = "/v1/audio/speech"  # the one GET that is work
 # Conversations, which ephemeral keys are for.
 MOSHI = ("/api/chat", "/api")
 TWILIO = ("/v1/twilio", "/media-stream")  # the latter is the name in Twilio's own samples
-_CONVERSATIONS = frozenset(("/v1/realtime", "/realtime", "/ws", *MOSHI, *TWILIO))
+_CONVERSATIONS = frozenset(("/v1/realtime", "/realtime", *MOSHI, *TWILIO))
+_SHARED = "/ws"  # also of another protocol, which is none
 _SUBPROTOCOL = "openai-insecure-api-key."  # browsers can set no header, but this one
 KEY_INDEX = "orpheus.key"  # of a request, in its scope
 
@@ -171,7 +173,9 @@ def given_keys(scope: Scope) -> Iterator[str]:
 
 
 def _is_conversation(scope: Scope) -> bool:
-    return bool(scope["type"] == "websocket" and scope["path"] in _CONVERSATIONS)
+    if scope["type"] != "websocket":
+        return False
+    return scope["path"] in _CONVERSATIONS or (scope["path"] == _SHARED and asks_for_realtime(scope))
 
 
 def _is_work(scope: Scope) -> bool:

@@ -26,7 +26,7 @@ from orpheus.server.request_context import RequestContext
 
 log = logging.getLogger("orpheus.server.request")
 
-_PROBES = ("/health", "/ready", "/live", "/metrics")
+_PROBES = ("/health", "/v1/health", "/ready", "/live", "/metrics")
 _AT_CAPACITY = (429, 1013)
 # Close codes that get their own label in the metrics.
 _CLOSE_CODES = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013)

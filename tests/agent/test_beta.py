@@ -117,7 +117,15 @@ def test_the_beta_is_asked_for_by_subprotocol_or_header(
     assert session["input_audio_format"] == session["output_audio_format"] == "pcm16"
     assert session["turn_detection"]["type"] == "server_vad"
     assert not {"type", "audio", "output_modalities", "max_output_tokens"} & session.keys()
-    assert client.socket.subprotocol == ("realtime" if "realtime" in subprotocols else None)
+    assert client.socket.subprotocol == (subprotocols[0] if subprotocols else None)  # or browsers would leave
+
+
+def test_a_conversation_at_the_shared_path_is_counted_there(opened: Open, host: Host) -> None:
+    client = opened(path=f"/ws?model={MODEL}", **HEADER)
+    client.until("session.created")
+    before = host.metric('orpheus_speech_requests_total{format="",route="/ws"')
+    client.socket.close()
+    eventually(lambda: host.metric('orpheus_speech_requests_total{format="",route="/ws"') == before + 1)
 
 
 @pytest.mark.parametrize("header", ["realtime=v2", "assistants=v2", "", "realtime"])
@@ -387,7 +395,7 @@ def test_a_beta_browser_gets_its_key_of_sessions(host: Host, opened: Open) -> No
     session = client.until("session.created")[-1]["session"]
     assert (session["model"], session["voice"], session["modalities"]) == (MODEL, "leo", ["text"])
     assert session["input_audio_format"] == "g711_ulaw"
-    for wrong in ({"input_audio_format": "mp3"}, {"voice": 5}, []):
+    for wrong in ({"input_audio_format": "mp3"}, {"voice": 5}, {"voice": "nobody"}, []):
         answer = httpx.post(f"{host.url}/v1/realtime/sessions", json=wrong, trust_env=False)
         assert answer.status_code in (400, 422)
         assert answer.json()["error"]["message"]

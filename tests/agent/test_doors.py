@@ -84,7 +84,12 @@ def test_an_ephemeral_key_opens_a_conversation_and_nothing_else(locked: Host) ->
             assert json.loads(socket.recv(5))["session"]["instructions"] == "Be a pirate."
     bearer = {"Authorization": f"Bearer {secret.value}"}
     assert mint(locked, **bearer).status_code == 401
-    assert refused(locked, path="/v1/audio/speech/stream", **bearer)["status"] == "401"
+    for path in ("/v1/audio/speech/stream", "/api/tts_streaming", "/ws"):
+        assert refused(locked, path=path, **bearer)["status"] == "401"
+    with opened(
+        locked, "realtime", path="/ws?model=any", **bearer
+    ) as socket:  # where a conversation is asked for
+        assert json.loads(socket.recv(5))["type"] == "session.created"
     speech = httpx.post(
         f"{locked.url}/v1/audio/speech", json={"input": "Hi."}, headers=bearer, trust_env=False
     )

@@ -18,7 +18,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from orpheus.agent import events as told
+from orpheus.agent.events import Config
 from orpheus.agent.opus import OggOpusWriter
+from orpheus.agent.sockets import moshi
+from orpheus.agent.sockets.realtime_schema import Session
+from orpheus.agent.sockets.wire import by_voice_alone
 from tests.agent.conftest import Host
 from tests.support.agent import silence
 from tests.support.environments import python_with
@@ -63,6 +68,18 @@ async def test_a_text_of_kind_7_is_said_word_for_word_at_once(host: Host, upstre
         await page.send(7, b"\xff\xfe")
         await page.until(lambda: page.errors)
         assert "UTF-8" in page.errors[0]
+
+
+async def test_nothing_is_made_to_be_said_while_the_agent_is_paused(host: Host, upstream: Upstream) -> None:
+    async with chatting(host.url) as page:
+        await page.send(3, b"\2")
+        await page.send(7, b"Nobody hears this.")
+        await page.until(lambda: page.errors)
+        assert "paused" in page.errors[0]
+        assert upstream.requests == []
+        await page.send(3, b"\0")
+        await page.send(7, b"But this.")
+        await page.until(lambda: page.text == " But this.")
 
 
 @pytest.mark.slow
@@ -258,6 +275,71 @@ def test_a_key_comes_in_the_query_as_moshis_own(locked: Host) -> None:
         with pytest.raises(InvalidStatus) as refused:
             connect(url + query, proxy=None)
         assert refused.value.response.status_code == 401
+
+
+def test_an_ephemeral_key_brings_its_session(locked: Host) -> None:
+    session = {"audio": {"output": {"voice": "leo"}, "input": {"turn_detection": None}}, "tools": []}
+    minted = httpx.post(
+        f"{locked.url}/v1/realtime/client_secrets",
+        headers={"x-api-key": "secret-key"},
+        json={"session": session},
+        trust_env=False,
+    ).json()["value"]
+    url = f"{locked.url.replace('http', 'ws', 1)}/api/chat?auth_id={minted}"
+    for query, voice in (("", "leo"), ("&voice_prompt=dan", "dan")):
+        with connect(url + query, proxy=None) as socket:
+            assert socket.recv(10) == b"\0"
+            about = socket.recv(10)
+            assert isinstance(about, bytes)
+            assert json.loads(about[1:])["voice"] == voice
+        eventually(lambda: not locked.agent._since_s)
+
+
+def test_a_session_for_who_can_only_speak_and_listen_ends_turns_and_calls_nothing() -> None:
+    silent = {"audio": {"input": {"turn_detection": None}}, "output_modalities": ["text"]}
+    tool = {"type": "function", "name": "look"}
+    config = by_voice_alone(Session().updated({**silent, "tools": [tool], "instructions": "Be kind."}))
+    assert (config.turns.kind, config.turns.create_response) == ("server_vad", True)
+    assert (config.modality, config.tools, config.instructions) == ("audio", (), "Be kind.")
+
+
+@pytest.mark.slow
+async def test_what_was_said_before_a_restart_is_not_answered_after_it(host: Host) -> None:
+    host.script.recognizer.pause_s = 2.0
+    async with chatting(host.url) as page:
+        page.speak(host.script.speech.say("Who are you?", 480))
+        await page.until(lambda: host.script.recognizer.running)
+        await asyncio.sleep(0.8)  # the turn is over, and being recognised
+        await page.send(3, b"\3")
+        await page.until(lambda: not host.script.recognizer.running)
+        await asyncio.sleep(0.3)
+        assert host.script.thinker.asked == []
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("interrupts", [True, False])
+async def test_who_may_not_interrupt_the_agent_silences_nothing(host: Host, interrupts: bool) -> None:
+    wire = moshi._Chat(host.agent, host.service, None, Config())  # type: ignore[arg-type]
+    wire.tell(told.AudioAdded("resp", 0, "item", bytes([1]) * 2 * moshi.FRAME_SAMPLES))
+    wire.tell(told.UserStarted("other", 0, interrupts))
+    assert bool(wire._player.next()[1].any()) is not interrupts
+
+
+async def test_audio_that_nobody_hears_lets_others_have_their_turn(host: Host) -> None:
+    wire = moshi._Chat(host.agent, host.service, None, Config())  # type: ignore[arg-type]
+    wire._paused = True
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    waiting = asyncio.create_task(others())
+    await wire._handle(None, moshi.Kind.AUDIO, OggOpusWriter().write(np.zeros(20 * 24_000, np.int16)))  # type: ignore[arg-type]
+    waiting.cancel()
+    assert turns > 15
 
 
 # What moshi.client itself imports: all that moshi says it needs is its model's, torch and all.

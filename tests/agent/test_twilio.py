@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from orpheus.agent.history import History, Item
 from orpheus.agent.response import APOLOGIES
 from orpheus.agent.sockets import twilio
+from orpheus.agent.sockets.realtime_schema import Session
 from orpheus.agent.sockets.twilio import GREETINGS, NOT_HEARD
 from orpheus.errors import UpstreamError
 from orpheus.voices import VOICES
@@ -106,6 +107,13 @@ async def test_at_a_barge_in_the_buffer_is_emptied_and_the_history_is_what_twili
         assert [role for role, _ in said] == ["user", "assistant", "user"]
         assert 0 < len(said[1][1].split()) <= 4
         assert "One two three four".startswith(said[1][1])
+
+
+@pytest.mark.parametrize(
+    ("given", "language"), [("en-US", "en"), ("pt_BR", "pt"), (" FR ", "fr"), ("yue", "yue"), ("", None)]
+)
+def test_a_language_may_have_its_country_as_elsewhere_in_twiml(given: str, language: str | None) -> None:
+    assert twilio._config(Session(), {"language": given}).language == language
 
 
 def heard(answer: list[tuple[str, float]], *returned: str) -> dict[str, float]:
@@ -302,6 +310,8 @@ def test_a_key_comes_as_a_parameter_a_header_or_in_the_query(locked: Host, upstr
     ).json()["value"]
     assert asked(locked, key=minted) == ""
     assert "leo: Hello." in upstream.requests[-1]["prompt"]
+    assert asked(locked, f"/v1/twilio?api_key={minted}") == ""
+    assert "leo: Hello." in upstream.requests[-1]["prompt"]
     for wrong in ("wrong", "", None, 3, ["secret-key"]):
         assert "ORPHEUS_API_KEYS" in asked(locked, key=wrong)
     eventually(lambda: not locked.agent._since_s)
@@ -343,6 +353,7 @@ def test_twilios_signature_stands_for_a_key(locked: Host, signed_only: Host) -> 
         own = host.url.removeprefix("http://")
         for url in (f"wss://{own}/v1/twilio", f"wss://{own.partition(':')[0]}/v1/twilio"):
             assert asked(host, **signature(url)) == ""
+        assert asked(host, "/v1/twilio/", **signature(f"wss://{own}/v1/twilio/")) == ""
         public = {"X-Forwarded-Host": "agent.example.com"}
         assert asked(host, **public, **signature("wss://agent.example.com/v1/twilio")) == ""
         assert asked(host, **public, **signature("wss://agent.example.com:443/v1/twilio")) == ""

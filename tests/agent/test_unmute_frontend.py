@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -527,9 +528,23 @@ def test_the_page_of_another_origin_may_read_health_and_voices_without_a_key(oth
     assert httpx.get(f"{other.url}/v1/audio/voices", trust_env=False).json()["voices"][0]["id"] == "tara"
 
 
+def test_asking_for_health_is_a_probe_and_fills_no_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "orpheus.server.request")
+    assert httpx.get(f"{host.url}/v1/health", trust_env=False).status_code == 200
+
+    def levels() -> list[int]:
+        fields = ((record, getattr(record, "fields", {})) for record in caplog.records)
+        return [record.levelno for record, told in fields if told.get("route") == "/v1/health"]
+
+    eventually(levels)
+    assert levels() == [logging.DEBUG]
+
+
 def test_health_says_within_three_seconds_what_is_down(
-    start_host: Callable[..., Host], upstream: Upstream
+    start_host: Callable[..., Host], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert unmute_frontend.CHECK_S <= 2.5
+    monkeypatch.setattr(unmute_frontend, "CHECK_S", 0.3)
     with ExitStack() as stack:
         deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # accepts and says nothing
         port = deaf.getsockname()[1]

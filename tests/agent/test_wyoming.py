@@ -6,8 +6,9 @@ import asyncio
 import json
 import socket
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -236,8 +237,9 @@ async def test_a_recogniser_that_fails_once_is_asked_again(host: Host) -> None:
 
 
 async def test_one_conversation_too_many_is_told_so_but_may_ask_what_there_is(
-    start_host: Callable[..., Host],
+    start_host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(wyoming, "PLACE_S", 0.1)
     with ExitStack() as stack:
         small = start_host(stack, max_conversations=1)
         small.script.thinker.answers = [["Wait. ", 5, "Done."]]
@@ -395,7 +397,7 @@ def test_who_says_nothing_more_is_closed(host: Host, impatient: None, begun: byt
 
 
 async def test_who_waits_for_an_answer_need_say_nothing(host: Host, impatient: None) -> None:
-    host.script.thinker.answers = [[1.0, "It is nine."]]  # longer than anyone may be idle
+    host.script.thinker.answers = [[0.5, "It is nine."]]  # longer than anyone may be idle
     async with house(host, Transcript("What time is it?")) as client:
         assert (await until(client, "handled"))[-1].data["text"] == "It is nine."
     nothing_left(host)
@@ -408,6 +410,120 @@ async def test_garbage_in_the_middle_of_an_answer_ends_it(host: Host, upstream: 
         client._writer.write(b"garbage\n")  # type: ignore[union-attr]
         assert (await until(client))[-1].type == "error"
     nothing_left(host)
+
+
+@pytest.mark.parametrize("begun", [AudioStart(**SOUND), SynthesizeStart()])
+async def test_a_request_that_is_never_complete_loses_its_place(
+    host: Host, monkeypatch: pytest.MonkeyPatch, begun: Any
+) -> None:
+    monkeypatch.setattr(wyoming, "REQUEST_S", 0.2)
+    async with house(host, begun) as client:
+        reading = asyncio.create_task(until(client, "error"))
+        while not reading.done():  # never silent for long
+            await client.write_event(
+                Event("audio-chunk" if begun.event().type == "audio-start" else "note", SOUND)
+            )
+            await asyncio.sleep(0.02)
+        assert "not complete within" in reading.result()[-1].data["text"]
+    nothing_left(host)
+
+
+async def test_a_recording_that_is_left_for_another_request_is_given_up(
+    start_host: Callable[..., Host], upstream: Upstream
+) -> None:
+    upstream.events, upstream.pause_s = whole(400), 0.02
+    with ExitStack() as stack:
+        small = start_host(stack, max_conversations=1)
+        begun = recording(small.script.speech.say("Turn on the light."))[:-1]
+        async with house(small, *begun, Synthesize("A long text."), AudioStop()) as client:
+            await until(client, "audio-chunk")
+            await asyncio.sleep(0.1)
+            assert small.agent.is_full  # still, for what is being spoken
+            assert small.script.recognizer.heard == []
+        nothing_left(small)
+        eventually(lambda: small.service.admission.active == 0)
+
+
+async def test_a_recording_in_crumbs_takes_no_more_memory_than_its_samples() -> None:
+    made = wyoming._Recording()
+    crumb = wyoming.Event("audio-chunk", {**SOUND, "rate": 16_000}, bytes(2))
+    for chunk in (crumb, wyoming.Event("audio-chunk", crumb.data)):
+        made.add(chunk)
+    tracemalloc.start()
+    for _ in range(20_000):
+        made.add(crumb)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(made.samples()) == 20_001
+    assert kept < 20_001 * 4 * 4  # as arrays they have 120 bytes each
+
+
+async def test_a_flood_of_events_lets_others_have_their_turn(host: Host) -> None:
+    reader, writer = asyncio.StreamReader(limit=wyoming.MAX_HEADER_BYTES), Sink()
+    count = 2_000
+    reader.feed_data(b'{"type": "x"}\n' * count)
+    reader.feed_eof()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    waiting = asyncio.create_task(others())
+    await wyoming._Connection(wyoming.House(host.agent, host.service), reader, writer).run()  # type: ignore[arg-type]
+    waiting.cancel()
+    assert turns >= count - 1
+
+
+@pytest.mark.parametrize("length", [wyoming.MAX_STREAMED_CHARS, wyoming.MAX_STREAMED_CHARS + 1])
+async def test_a_question_has_a_longest_length(host: Host, length: int) -> None:
+    async with house(host, Transcript("x" * length)) as client:
+        told = (await until(client, "handled", "error"))[-1]
+    assert told.type == ("error" if length > wyoming.MAX_STREAMED_CHARS else "handled")
+    nothing_left(host)
+
+
+async def test_voices_of_ones_own_may_speak_other_languages(
+    start_host: Callable[..., Host], upstream: Upstream
+) -> None:
+    with ExitStack() as stack:
+        own = start_host(stack, voices="ana:pt,ling:yue,ronan")
+        async with house(own, Describe()) as client:
+            info = Info.from_event((await until(client, "info"))[-1])
+        for known in (info.asr[0].models[0].languages, info.handle[0].models[0].languages):
+            assert {"en", "zh", "pt", "yue"} <= set(known)
+        for language, name in (("yue", "ling"), ("pt-BR", "ana"), ("en_US", "ronan"), ("fr", "ana")):
+            async with house(own, Synthesize("x", voice=SynthesizeVoice(language=language))) as client:
+                await until(client, "audio-stop")
+            assert name in str(upstream.requests[-1]["prompt"])
+        sound = own.script.speech.say("Acende a luz.")
+        async with house(own, Transcribe(language="pt-PT"), *recording(sound)) as client:
+            await until(client, "transcript")
+        assert own.script.recognizer.languages == ["pt"]
+
+
+async def test_who_waits_when_the_server_shuts_down_is_told(start_host: Callable[..., Host]) -> None:
+    async with AsyncExitStack() as stack:
+        running = stack.enter_context(ExitStack())
+        host = start_host(running)
+        host.script.thinker.answers = [["Wait. ", 30, "Done."]]
+        begun = (Transcript("Well?"), AudioStart(**SOUND))
+        waiting = [await stack.enter_async_context(house(host, event)) for event in begun]
+        await until(waiting[0], "handled-start")
+        eventually(lambda: host.agent.metrics.conversations._value.get() == 2)
+        await asyncio.to_thread(running.close)
+        for client in waiting:
+            (event,) = [event for event in await until(client) if event.type == "error"]
+            assert "shut down" in event.data["text"]
+
+
+class Sink:
+    """The side of a connection that nobody reads."""
+
+    def write(self, data: bytes) -> None:
+        pass
 
 
 def test_who_never_reads_is_dropped(host: Host, impatient: None, upstream: Upstream) -> None:

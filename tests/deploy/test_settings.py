@@ -51,6 +51,13 @@ def test_more_kept_running_than_allowed_is_refused() -> None:
     assert load_deployment(min_containers=4, max_containers=4).max_containers == 4
 
 
+def test_what_opens_a_socket_of_tier_2_does_not_open_it_on_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORPHEUS_UNMUTE_OPEN", "true")
+    assert container_environment(load_deployment())["ORPHEUS_UNMUTE_OPEN"] == "True"
+    for single in (False, True):
+        assert "ORPHEUS_UNMUTE_OPEN" not in agent_environment(load_deployment(single=single))
+
+
 def test_the_sizes_follow_the_settings_of_the_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORPHEUS_STREAMS", "48")
     monkeypatch.setenv("ORPHEUS_MAX_REQUESTS", "1")

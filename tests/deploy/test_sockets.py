@@ -51,6 +51,13 @@ async def test_a_refusal_is_a_close_frame_with_its_sentence(
     assert closed == {"type": "websocket.close", "code": code, "reason": str(error)}
 
 
+@pytest.mark.parametrize("offered", [["realtime", "openai-insecure-api-key.x"], ["openai-beta.realtime-v1"]])
+async def test_a_browser_that_offers_subprotocols_gets_one_and_so_the_sentence(offered: list[str]) -> None:
+    accepted, closed = await sent(Unauthorized("An API key is required."), subprotocols=offered)
+    assert accepted == {"type": "websocket.accept", "subprotocol": offered[0]}
+    assert closed["code"] == 1008
+
+
 async def test_a_long_sentence_is_cut_between_characters_to_what_a_close_frame_holds() -> None:
     _, closed = await sent(BadRequest("é" * 100))
     assert closed["reason"] == "é" * 61

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import websockets
 from websockets.sync.client import ClientConnection, connect
 
 from orpheus.http.body_limit import MAX_JSON_PARTS
+from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import MAX_KEYS, read_json, read_msgpack
 
 Start = Callable[..., httpx.Client]
@@ -44,6 +46,23 @@ FRAMES = {
     "arrays in arrays": b"\x81\xa4type" + b"\x91" * 100_000,
     "many keys": b"\xde\xff\xff" + b"\x01\xc0" * 0xFFFF,
 }
+
+
+@pytest.mark.anyio
+async def test_a_message_that_comes_as_the_time_for_it_is_over_is_not_lost() -> None:
+    class Socket:
+        def __init__(self) -> None:
+            self.scope: dict[str, Any] = {}
+            self.waiting = ["hello"]
+
+        async def receive(self) -> dict[str, Any]:
+            return {"type": "websocket.receive", "text": self.waiting.pop()}
+
+    connection = Connection(Socket())  # type: ignore[arg-type]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await connection.receive()
+    assert await connection.receive() == "hello"
 
 
 def open_socket(client: httpx.Client, path: str) -> ClientConnection:

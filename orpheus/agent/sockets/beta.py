@@ -1,6 +1,6 @@
 """OpenAI's Realtime protocol as it was in its beta: a flat session, and other names of the same events and contents.
 
-A client of the beta asks for it by subprotocol or header, or by sending a flat session. What it sends becomes an event of
+A client of the beta asks for it by subprotocol or header (server/offers.py), or by sending a flat session. What it sends becomes an event of
 the protocol proper (realtime.py), which does all the rest; what it is sent is made of one.
 """
 
@@ -9,13 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.types import Scope
-
 from orpheus.errors import BadRequest
 
-SUBPROTOCOL = "openai-beta.realtime-v1"
-HEADER, HEADER_VALUE = "openai-beta", "realtime=v1"
 TEMPERATURE = 0.8  # told of a session that has none: the beta's default
 
 # Where the fields of the flat session are in today's.
@@ -40,12 +35,6 @@ _EVENTS = {"conversation.item.added": "conversation.item.created"} | {
     for step in ("delta", "done")
 }
 _UNKNOWN = "conversation.item.done"  # to the beta, an item is complete when it is created, or when its response says so
-
-
-def is_offered(scope: Scope) -> bool:
-    """Whether the handshake asks for the beta."""
-    asked = Headers(scope=scope).get(HEADER, "").replace(" ", "").lower().split(",")
-    return HEADER_VALUE in asked or SUBPROTOCOL in scope.get("subprotocols", ())
 
 
 def is_flat(event: Mapping[str, Any]) -> bool:

@@ -28,10 +28,12 @@ from numpy.typing import NDArray
 from orpheus import __version__
 from orpheus.agent import events as told
 from orpheus.agent.agent import Agent
+from orpheus.agent.audio import Samples
 from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config
-from orpheus.agent.opus import OggOpusWriter, OpusReader
-from orpheus.agent.sockets.wire import Wire, hold, refusing
+from orpheus.agent.opus import OggOpusWriter, OpusReader, pour
+from orpheus.agent.sockets.realtime_schema import Session
+from orpheus.agent.sockets.wire import Wire, by_voice_alone, hold, refusing, session_of_keys
 from orpheus.errors import BadRequest, OrpheusError
 from orpheus.server.auth import MOSHI
 from orpheus.server.service import SpeechService
@@ -80,7 +82,8 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     async def chat(socket: WebSocket) -> None:
         """Hold a conversation."""
         async with refusing(socket):
-            config = _config(socket.query_params, service.voices)
+            session = Session().updated(session_of_keys(service, socket.scope))
+            config = _config(by_voice_alone(session), socket.query_params, service.voices)
             await hold(agent, socket, lambda connection: _Chat(agent, service, connection, config))
 
     for path in MOSHI:
@@ -88,11 +91,10 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     return router
 
 
-def _config(query: Mapping[str, str], voices: Voices) -> Config:
-    """What the query asks for. BadRequest names the parameter that is wrong."""
+def _config(config: Config, query: Mapping[str, str], voices: Voices) -> Config:
+    """`config` with what the query asks for. BadRequest names the parameter that is wrong."""
     for name in _IGNORED:
         _number(query, name)
-    config = Config()
     instructions = query.get("text_prompt", "").strip().removeprefix(_SYSTEM).removesuffix(_SYSTEM).strip()
     if instructions:
         config = replace(config, instructions=instructions)
@@ -196,12 +198,14 @@ class _Chat(Wire):
     async def _handle(self, conversation: Conversation, kind: int, payload: bytes) -> None:
         match kind:
             case Kind.AUDIO:
-                for samples in self._reader.add(payload):
-                    if not self._paused:
-                        await conversation.hear(samples)
+                await pour(self._reader, payload, self._hear)
             case Kind.CONTROL:
                 self._control(conversation, payload)
             case Kind.SAY:
+                if self._paused:  # it would wait in memory, for however long
+                    raise BadRequest(
+                        "The agent is paused: send control (kind 3) 0, start, before a text to say."
+                    )
                 try:
                     conversation.say(payload.decode())
                 except UnicodeDecodeError:
@@ -212,6 +216,10 @@ class _Chat(Wire):
                 raise BadRequest(
                     f"There is no kind {kind}: send 1 (Ogg-Opus), 3 (control) or 7 (a text to say)."
                 )
+
+    async def _hear(self, samples: Samples) -> None:
+        if not self._paused and self.conversation is not None:
+            await self.conversation.hear(samples)
 
     def _control(self, conversation: Conversation, payload: bytes) -> None:
         match list(payload):
@@ -225,18 +233,13 @@ class _Chat(Wire):
                         conversation.respond(Ask(conversation.config))
             case [Control.PAUSE]:
                 self._paused = True
-                self._forget_speech(conversation)
+                conversation.clear()
+                conversation.interrupt()
             case [Control.RESTART]:
                 self._paused = False
-                self._forget_speech(conversation)
-                for item in list(conversation.history):
-                    conversation.delete_item(item.id)
+                conversation.forget()
             case _:
                 raise BadRequest("Control (kind 3) is one byte: 0 start, 1 endTurn, 2 pause, 3 restart.")
-
-    def _forget_speech(self, conversation: Conversation) -> None:
-        conversation.interrupt()
-        conversation.clear()
 
     # To the client
 
@@ -254,7 +257,7 @@ class _Chat(Wire):
 
     def tell(self, event: told.Event) -> None:
         match event:
-            case told.UserStarted() | told.OutputCleared():
+            case told.UserStarted(interrupts=True) | told.OutputCleared():
                 self._player.clear()
             case told.TextAdded(_, _, item_id, _, text):
                 begins, self._item_id = item_id != self._item_id, item_id

@@ -10,7 +10,6 @@ Also at `/realtime`, which some clients make of their base URL, and at `/ws` for
 from __future__ import annotations
 
 import base64
-import binascii
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,17 +39,17 @@ from orpheus.agent.sockets.realtime_schema import (
     parse,
     part_body,
 )
-from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, hold, refusing
+from orpheus.agent.sockets.wire import MAX_SESSION_S, Wire, audio_bytes, hold, refusing, session_of_keys
 from orpheus.errors import BadRequest, NotReady, OrpheusError
-from orpheus.server.auth import KEY_INDEX, given_keys
+from orpheus.server.auth import KEY_INDEX
 from orpheus.server.client_secrets import LIFE_S, LIFE_S_MAX, LIFE_S_MIN
+from orpheus.server.offers import asks_for_beta, asks_for_realtime, realtime_answer
 from orpheus.server.openapi import errors
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection
 from orpheus.server.sockets.messages import read_json
 
 PATHS = ("/v1/realtime", "/realtime")
-SUBPROTOCOL = "realtime"
 MAX_DELTA_BYTES = 48_000  # of audio in one event: a second
 MAX_EVENT_ID_CHARS = 512
 
@@ -65,19 +64,21 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     for path in PATHS:
         router.websocket(path)(converse)
 
+    def mint(request: Request, changes: dict[str, Any], life_s: float) -> tuple[str, dict[str, Any]]:
+        """An ephemeral key, and the session that it begins. BadRequest if that cannot be held."""
+        session = Session().updated(changes)
+        _check_voice(session.voice, service)
+        secret = service.secrets.mint(changes, life_s, request.scope.get(KEY_INDEX))
+        expires_at = int(secret.expires_s)
+        return secret.value, _session_body(session, service, id=_new_id("sess"), expires_at=expires_at)
+
     @router.post("/v1/realtime/client_secrets", responses=errors(400, 401, 429))
     async def client_secrets(request: Request, body: SecretBody | None = None) -> dict[str, Any]:
         """A key for one browser: it may open `/v1/realtime` with it, until it expires."""
         body = body or SecretBody()
-        session = Session().updated(body.session)
-        _check_voice(session.voice, service)
         life_s = body.expires_after.seconds if body.expires_after else LIFE_S
-        secret = service.secrets.mint(body.session, life_s, request.scope.get(KEY_INDEX))
-        return {
-            "value": secret.value,
-            "expires_at": int(secret.expires_s),
-            "session": _session_body(session, service, id=_new_id("sess"), expires_at=int(secret.expires_s)),
-        }
+        value, session = mint(request, body.session, life_s)
+        return {"value": value, "expires_at": session["expires_at"], "session": session}
 
     @router.get("/v1/realtime", include_in_schema=False)
     async def why_not() -> None:
@@ -88,12 +89,9 @@ def routes(agent: Agent, service: SpeechService) -> APIRouter:
     @router.post("/v1/realtime/sessions", responses=errors(400, 401, 429))
     async def beta_session(request: Request, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The same for a client of the beta; `body` is the flat session that its conversations begin with."""
-        changes = beta.nested(body or {})
-        session = Session().updated(changes)
-        secret = service.secrets.mint(changes, LIFE_S, request.scope.get(KEY_INDEX))
-        expires_at = int(secret.expires_s)
-        told = beta.flat(_session_body(session, service, id=_new_id("sess"), expires_at=expires_at))
-        return {**told, "client_secret": {"value": secret.value, "expires_at": expires_at}}
+        value, session = mint(request, beta.nested(body or {}), LIFE_S)
+        secret = {"value": value, "expires_at": session["expires_at"]}
+        return {**beta.flat(session), "client_secret": secret}
 
     return router
 
@@ -108,9 +106,10 @@ class OfferedRoute(WebSocketRoute):
         super().__init__("/ws", converse)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if SUBPROTOCOL not in scope.get("subprotocols", ()) and not beta.is_offered(scope):
+        if not asks_for_realtime(scope):
             return Match.NONE, {}
-        return super().matches(scope)
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}  # by which it is counted and logged
 
 
 class ExpiresAfter(BaseModel):
@@ -126,11 +125,8 @@ class SecretBody(BaseModel):
 async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> None:
     async with refusing(socket):
         changes: dict[str, Any] = {"model": model} if (model := socket.query_params.get("model")) else {}
-        for key in given_keys(socket.scope):
-            if (secret := service.secrets.find(key)) is not None:
-                changes = {**changes, **secret.session}
-        session = Session().updated(changes)
-        in_beta = beta.is_offered(socket.scope)
+        session = Session().updated(changes | session_of_keys(service, socket.scope))
+        in_beta = asks_for_beta(socket.scope)
 
         def make(connection: Connection) -> Wire:
             return _RealtimeSession(agent, service, connection, session, in_beta)
@@ -138,8 +134,7 @@ async def _converse(agent: Agent, service: SpeechService, socket: WebSocket) -> 
         if unmute_frontend.may_be_unmute(socket.scope):
             await unmute_frontend.hold_either(agent, service, socket, make)
             return
-        offered = SUBPROTOCOL in socket.scope.get("subprotocols", ())
-        await hold(agent, socket, make, SUBPROTOCOL if offered else None)
+        await hold(agent, socket, make, realtime_answer(socket.scope))
 
 
 class _RealtimeSession(Wire):
@@ -194,7 +189,7 @@ class _RealtimeSession(Wire):
             case "session.update":
                 self._update(conversation, _object(body, "session"))
             case "input_audio_buffer.append":
-                await conversation.hear(self._input.add(_audio(body.get("audio"), "audio")))
+                await conversation.hear(self._input.add(audio_bytes(body.get("audio"), "audio")))
             case "input_audio_buffer.commit":
                 self._begin_input()
                 conversation.commit()
@@ -264,7 +259,7 @@ class _RealtimeSession(Wire):
                 code="missing_required_parameter",
             )
         sounds = [
-            _audio(content.audio, "item.content")
+            audio_bytes(content.audio, "item.content")
             for content in given.content
             if content.type == "input_audio" and content.audio and not content.transcript
         ]
@@ -495,16 +490,3 @@ def _id(body: dict[str, Any], name: str) -> str:
             f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
         )
     return value
-
-
-def _audio(encoded: Any, param: str) -> bytes:
-    if not isinstance(encoded, str):
-        raise BadRequest(
-            f"Missing required parameter: '{param}', base64 audio.",
-            param=param,
-            code="missing_required_parameter",
-        )
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequest(f"Invalid '{param}': it is not base64.", param=param, code="invalid_value") from None

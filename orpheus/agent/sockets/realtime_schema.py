@@ -7,6 +7,7 @@ The tests hold what we send against theirs.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -180,7 +181,7 @@ class Session(_Model):
             voice=self.voice,
             speed=self.audio.output.speed,
             turns=_turns(self.audio.input.turn_detection),
-            language=transcription.language if transcription else None,
+            language=_language(transcription.language) if transcription else None,
             prompt=transcription.prompt if transcription else None,
             partials=transcription is not None and transcription.model != STEADY_MODEL,
             tools=_tools(self.tools),
@@ -318,6 +319,11 @@ def _turns(detection: ServerVad | SemanticVad | None) -> TurnConfig:
         return TurnConfig(kind=None, create_response=False)
     given = detection.model_dump()
     return TurnConfig(kind=given.pop("type"), **given)
+
+
+def _language(code: str | None) -> str | None:
+    """Without its country, which recognizers do not know: en-US is en."""
+    return re.split("[-_]", code.strip().lower())[0] or None if code else None
 
 
 def _tools(tools: list[Tool]) -> tuple[dict[str, Any], ...]:

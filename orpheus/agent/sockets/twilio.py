@@ -35,7 +35,7 @@ from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config
 from orpheus.agent.history import Item, Part
 from orpheus.agent.sockets.realtime_schema import Session
-from orpheus.agent.sockets.wire import Wire, refusing
+from orpheus.agent.sockets.wire import Wire, audio_bytes, by_voice_alone, refusing, session_of_keys
 from orpheus.errors import BadRequest, OrpheusError, Unauthorized
 from orpheus.server.auth import KEY_INDEX, TWILIO
 from orpheus.server.service import SpeechService
@@ -101,17 +101,18 @@ def _is_signed(service: SpeechService, scope: Scope) -> bool:
     if token is None or given is None:
         return False
     hosts = [host.strip() for name in ("host", "x-forwarded-host") if (host := headers.get(name))]
-    # Twilio signs the address as the TwiML has it, with the port or without.
+    # Twilio signs the address as the TwiML has it, with the port or without, and with the slash that Leniency takes off.
     urls = [
-        f"wss://{name}{scope['path']}"
+        f"wss://{name}{scope['path']}{slash}"
         for host in hosts
         for name in (host, host.partition(":")[0], f"{host}:443")
+        for slash in ("", "/")
     ]
     key = token.get_secret_value().encode()
     signatures = [base64.b64encode(hmac.digest(key, url.encode(), hashlib.sha1)) for url in urls]
     if not any([hmac.compare_digest(signature, given.encode()) for signature in signatures]):
         raise Unauthorized(
-            f"X-Twilio-Signature is wrong for {', '.join(urls) or 'a request without Host'}: set "
+            f"X-Twilio-Signature is wrong for {', '.join(urls[::2]) or 'a request without Host'}: set "
             "ORPHEUS_TWILIO_AUTH_TOKEN to the auth token of the account that calls, and let the proxy in front pass "
             "the Host header and the path on.",
             code="invalid_signature",
@@ -124,12 +125,11 @@ async def _answer(agent: Agent, service: SpeechService, connection: Connection, 
         start = await _start(connection)
         parameters = start["customParameters"]
         with ExitStack() as held:
-            changes: Mapping[str, Any] = {}
-            if isinstance(key := parameters.get("api_key"), str):
-                secret = service.secrets.find(key)
-                changes = secret.session if secret is not None else {}
+            key = parameters.get("api_key")
             if not (signed or KEY_INDEX in connection.socket.scope):
                 _check_key(service, key, held)
+            keys = [key] if isinstance(key, str) else []
+            changes = session_of_keys(service, connection.socket.scope, *keys)
             config = _config(Session().updated(changes), parameters)
             call = _Call(agent, service, connection, start["streamSid"], config, parameters.get("greeting"))
             held.enter_context(agent.admitted())
@@ -175,14 +175,14 @@ def _check_key(service: SpeechService, key: Any, held: ExitStack) -> None:
 def _config(session: Session, parameters: Mapping[str, Any]) -> Config:
     """BadRequest if a parameter cannot be used. What the TwiML has besides is its author's."""
     given = {name: parameters[name] for name in ("instructions", "voice", "language") if name in parameters}
-    changes: dict[str, Any] = {"output_modalities": ["audio"], "audio": {}}
+    changes: dict[str, Any] = {"audio": {}}
     if "instructions" in given:
         changes["instructions"] = given["instructions"]
     if "voice" in given:
         changes["audio"]["output"] = {"voice": given["voice"]}
     if "language" in given:
         changes["audio"]["input"] = {"transcription": {"language": given["language"]}}
-    return session.updated(changes).config()
+    return by_voice_alone(session.updated(changes))
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,9 @@ class _Call(Wire):
                 case "media":
                     media = _object(message, "media")
                     if media.get("track", "inbound") == "inbound":
-                        await conversation.hear(self._input.add(_payload(media)))
+                        await conversation.hear(
+                            self._input.add(audio_bytes(media.get("payload"), "media.payload"))
+                        )
                 case "mark":
                     self._playback.returned(str(_object(message, "mark").get("name")))
                 case "dtmf":
@@ -309,7 +311,8 @@ class _Call(Wire):
             case told.UserStarted(interrupts=True) | told.OutputCleared():
                 self._clear()
             case told.TranscriptFailed() if self.conversation is not None:
-                self.conversation.say(NOT_HEARD.get(self._language, NOT_HEARD["en"]))
+                with suppress(BadRequest):  # it has said so too often to be heard again
+                    self.conversation.say(NOT_HEARD.get(self._language, NOT_HEARD["en"]))
             case told.ResponseStarted():
                 self._output = OutputStream(FORMAT, OUTPUT_RATE)
                 self._sent_bytes.clear()
@@ -370,10 +373,3 @@ def _object(message: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"A message {name!r} must have an object {name!r}.")
     return value
-
-
-def _payload(media: dict[str, Any]) -> bytes:
-    try:
-        return base64.b64decode(media["payload"], validate=True)
-    except (KeyError, TypeError, ValueError):
-        raise BadRequest("The payload of 'media' must be base64 of µ-law audio.") from None

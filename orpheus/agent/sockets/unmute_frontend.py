@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 import time
 import uuid
@@ -38,9 +37,10 @@ from orpheus.agent.opus import FRAME_MS, OGG, WEBM, OggOpusWriter, OpusReader, p
 from orpheus.agent.sockets.pacer import Pacer
 from orpheus.agent.sockets.realtime_schema import json_text, parse
 from orpheus.agent.sockets.unmute_characters import CHARACTERS, GOODBYE, HELLO, Character, system_prompt
-from orpheus.agent.sockets.wire import Wire
+from orpheus.agent.sockets.wire import Wire, audio_bytes
 from orpheus.agent.turns import TurnConfig
 from orpheus.errors import BadRequest, OrpheusError
+from orpheus.server.offers import REALTIME
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import (
     FAILED,
@@ -57,7 +57,6 @@ from orpheus.voices import Voice
 
 log = logging.getLogger(__name__)
 
-SUBPROTOCOL = "realtime"
 FIRST_MESSAGE_S = 3.0  # the page sends one at once; a client of OpenAI's may wait for ours
 SILENCE_MS = 7_000  # after which the agent speaks again
 MAX_SILENCES = 3  # in a row; then it waits for the human
@@ -76,14 +75,14 @@ _CHUNK_BYTES = 2 * OUTPUT_RATE * CHUNK_MS // 1000
 
 def may_be_unmute(scope: Scope) -> bool:
     """Whether a WebSocket may come from unmute's page: it offers "realtime" and nothing else, and names no model."""
-    return scope.get("subprotocols") == [SUBPROTOCOL] and b"model=" not in scope.get("query_string", b"")
+    return scope.get("subprotocols") == [REALTIME] and b"model=" not in scope.get("query_string", b"")
 
 
 async def hold_either(
     agent: Agent, service: SpeechService, socket: WebSocket, realtime: Callable[[Connection], Wire]
 ) -> None:
     """Accept a WebSocket that may be unmute's, and serve it by its protocol, or by the wire that `realtime` makes."""
-    await socket.accept(SUBPROTOCOL)
+    await socket.accept(REALTIME)
     connection = Connection(socket, may_be_silent=True)
     await serve(connection, _hold_either(agent, service, connection, realtime))
 
@@ -204,7 +203,7 @@ class UnmuteFrontend(Wire):
             case "session.update":
                 self._update(conversation, body.get("session"))
             case "input_audio_buffer.append":
-                await pour(self._opus, _audio(body), self._hear)
+                await pour(self._opus, audio_bytes(body.get("audio"), "audio"), self._hear)
             case "unmute.input_audio_buffer.append_pcm":  # a fork's, for clients without Opus
                 await self._hear(self._pcm_samples(body))
             case str(type) if type.startswith(_OURS):
@@ -260,7 +259,7 @@ class UnmuteFrontend(Wire):
         return voice
 
     def _pcm_samples(self, body: dict[str, Any]) -> Samples:
-        data = _audio(body)
+        data = audio_bytes(body.get("audio"), "audio")
         if body.get("format", "int16") == "float32":
             whole = np.frombuffer(data[: len(data) - len(data) % 4], "<f4")
             data = (np.clip(np.nan_to_num(whole), -1, 1) * 32767).astype("<i2").tobytes()
@@ -355,13 +354,6 @@ class UnmuteFrontend(Wire):
 
     def _send(self, type: str, **fields: Any) -> None:
         self.outbox.put(json_text({"type": type, "event_id": f"event_{uuid.uuid4().hex[:21]}", **fields}))
-
-
-def _audio(body: dict[str, Any]) -> bytes:
-    try:
-        return base64.b64decode(body["audio"], validate=True)
-    except (KeyError, TypeError, ValueError, binascii.Error):
-        raise BadRequest("audio must be audio in base64.", param="audio", code="invalid_value") from None
 
 
 def _error(error: OrpheusError) -> dict[str, Any]:

@@ -6,19 +6,27 @@ A protocol is a `Wire`: it reads its client's messages into calls of the convers
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from fastapi import WebSocket
+from starlette.types import Scope
 
 from orpheus.agent import events as told
 from orpheus.agent.agent import Agent
 from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import Config
+from orpheus.agent.sockets.realtime_schema import Session
+from orpheus.agent.turns import TurnConfig
 from orpheus.errors import BadRequest, OrpheusError
 from orpheus.http.responses import error_response
+from orpheus.server.auth import given_keys
 from orpheus.server.service import SpeechService
 from orpheus.server.sockets.connection import Connection, serve
 from orpheus.tasks import first_of
@@ -83,12 +91,41 @@ async def hold(
         await serve(connection, make(connection).run())
 
 
+def session_of_keys(service: SpeechService, scope: Scope, *more: str) -> dict[str, Any]:
+    """What the ephemeral keys of a request, and `more` keys, have a conversation begin with; nothing of other keys."""
+    changes: dict[str, Any] = {}
+    for key in (*given_keys(scope), *more):
+        if (secret := service.secrets.find(key)) is not None:
+            changes |= secret.session
+    return changes
+
+
+def by_voice_alone(session: Session) -> Config:
+    """Its config for a client that can only speak and listen: it ends no turn itself, reads no text, runs no function."""
+    config = session.config()
+    turns = config.turns if config.turns.kind is not None else TurnConfig()
+    return replace(config, modality="audio", turns=turns, tools=())
+
+
+def audio_bytes(encoded: Any, param: str) -> bytes:
+    """Audio as it came in JSON. BadRequest names `param` if it is none."""
+    if not isinstance(encoded, str):
+        raise BadRequest(
+            f"Missing required parameter: '{param}', base64 audio.",
+            param=param,
+            code="missing_required_parameter",
+        )
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"Invalid '{param}': it is not base64.", param=param, code="invalid_value") from None
+
+
 class Wire(ABC):
     """One accepted connection."""
 
-    max_quiet_s: float | None = (
-        None  # without a frame, after which `keep_alive` is called; None: KEEP_ALIVE_S
-    )
+    # Seconds without a frame, after which `keep_alive` is called; None: KEEP_ALIVE_S.
+    max_quiet_s: float | None = None
 
     def __init__(self, agent: Agent, service: SpeechService, connection: Connection) -> None:
         self.service = service

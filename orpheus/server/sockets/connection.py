@@ -86,6 +86,9 @@ class Connection:
         """The next message. WebSocketDisconnect if the client left, ClientIdle if neither side is active."""
         if self._returned:
             return self._returned.popleft()
+        # A message that has arrived already would not let others have their turn. Not behind it: who is cancelled must
+        # not lose it.
+        await asyncio.sleep(0)
         while True:
             limit_s = IDLE_S if self.has_text else FIRST_TEXT_S
             left_s = self._active_s + limit_s - time.monotonic()
@@ -99,7 +102,6 @@ class Connection:
                 continue  # audio was sent meanwhile
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
-            await asyncio.sleep(0)  # a message that has arrived already would not let others have their turn
             self._active_s = time.monotonic()
             text = message.get("text")
             return text if isinstance(text, str) else bytes(message.get("bytes") or b"")

@@ -220,7 +220,7 @@ def test_the_pages_microphone_is_answered_aloud_and_interrupts(
         silence(500),
         spoken(pair.url, "Please tell me a story about the sea.", 3, voice="leo"),
         silence(6000),
-        spoken(pair.url, "No, stop it. What is the capital of France?", 3, voice="leo"),
+        spoken(pair.url, "Please stop and tell me the capital of France.", 3, voice="leo"),
         silence(1000),
     )
     with chromium(*with_microphone(microphone)) as browser:
@@ -236,7 +236,7 @@ def test_the_pages_microphone_is_answered_aloud_and_interrupts(
         visit.close()
         assert visit.errors == []
     text = words_in(whisper, heard.tobytes()).text
-    assert "sentence number one" in text.replace("1", "one").lower()
+    assert "long story about the sea" in text.lower()
     assert "number four" not in text.replace("4", "four").lower(), "it was interrupted"
     assert text.rstrip(".").lower().endswith("old city")
     (story,) = [text for role, text in talking.script.thinker.last if role == "assistant"]

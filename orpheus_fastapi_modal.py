@@ -34,12 +34,11 @@ deployment = load_deployment()
 sizes = speech_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
 volume = objects.weights_volume()
-hf_secret = objects.hf_secret()
 
 app = modal.App(SPEECH_APP, image=images.speech_image(), tags={"service": "orpheus", "tier": "speech"})
 
 
-@app.function(volumes={WEIGHTS: volume}, secrets=[hf_secret], env=environment, timeout=3600, retries=2)
+@app.function(**objects.fetch_options(volume, environment))
 def fetch_weights() -> str:
     from orpheus.deploy import weights
     from orpheus.settings import load_settings

@@ -15,8 +15,6 @@ import modal
 
 from orpheus.deploy import images, objects
 from orpheus.deploy.settings import (
-    CORES,
-    EXIT_GRACE_S,
     LLAMA_APP,
     MEMORY_GIB,
     STARTUP_TIMEOUT_S,
@@ -24,7 +22,6 @@ from orpheus.deploy.settings import (
     container_environment,
     llama_sizes,
     load_deployment,
-    routing_region,
 )
 from orpheus.settings import ALL_LAYERS, load_settings
 
@@ -32,14 +29,13 @@ deployment = load_deployment()
 sizes = llama_sizes()
 environment: dict[str, str | None] = {**container_environment(deployment)}
 volume = objects.weights_volume()
-hf_secret = objects.hf_secret()
 
 app = modal.App(
     LLAMA_APP, image=images.llama_image(deployment.gpu_llama), tags={"service": "orpheus", "tier": "llama"}
 )
 
 
-@app.function(volumes={WEIGHTS: volume}, secrets=[hf_secret], env=environment, timeout=3600, retries=2)
+@app.function(**objects.fetch_options(volume, environment))
 def fetch_weights() -> str:
     from orpheus.deploy import weights
 
@@ -50,21 +46,12 @@ def fetch_weights() -> str:
 
 @app.server(
     gpu=deployment.gpu_llama,
-    cpu=CORES,
     memory=MEMORY_GIB * 1024,
     port=load_settings().llama_port,
     volumes={WEIGHTS: volume.with_mount_options(read_only=True)},
     # Without its GPU it must fail here, not limp along on the CPU.
     env={"ORPHEUS_GPU_LAYERS": str(ALL_LAYERS)} | environment | {"HF_HUB_OFFLINE": "1"},
-    target_concurrency=sizes.target,
-    max_concurrency=sizes.most,
-    min_containers=deployment.min_containers,
-    max_containers=deployment.max_containers,
-    scaledown_window=deployment.scaledown_s,
-    startup_timeout=STARTUP_TIMEOUT_S,
-    exit_grace_period=EXIT_GRACE_S,
-    compute_region=deployment.region,
-    routing_region=routing_region(deployment.region),
+    **objects.server_options(deployment, sizes),
     # No memory snapshot: for a process that holds a GPU it would need Modal's GPU snapshots, which are alpha and crash
     # on some restores (modal-client issue 4132); loading 4 GB from a Volume takes seconds.
 )

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orpheus.agent.history import Item, Part
 from orpheus.agent.think import INSTRUCTIONS
 from orpheus.agent.turns import TurnConfig
@@ -207,6 +210,11 @@ class AudioAdded:
     index: int
     item_id: str
     pcm: bytes
+
+    @property
+    def samples(self) -> NDArray[np.float32]:
+        """The same, from -1 to 1."""
+        return np.frombuffer(self.pcm, "<i2").astype(np.float32) / np.float32(32767)
 
 
 @dataclass(frozen=True)

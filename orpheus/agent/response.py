@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from orpheus.agent import events as told
 from orpheus.agent.events import OUTPUT_RATE, Ask, ResponseState, ResponseStatus, Timings
 from orpheus.agent.history import Item, Part, Spoken
+from orpheus.agent.phrases import in_language
 from orpheus.agent.think import Finished, Message, TextDelta, Thinker, ToolCallDelta
 from orpheus.errors import GenerationFailed, OrpheusError, TooLarge
 from orpheus.server.schema import SpeechRequest
@@ -138,10 +139,6 @@ class Response:
         self.task = asyncio.create_task(self._run(messages))
 
     @property
-    def is_draft(self) -> bool:
-        return self._held is not None
-
-    @property
     def awaits_outputs(self) -> bool:
         """Whether all that is left is to be spoken, and functions were called: who ran them goes on from there."""
         return bool(self._calls) and all(call.done for call in self._calls.values())
@@ -232,7 +229,7 @@ class Response:
     def _apology(self) -> str:
         with suppress(OrpheusError):  # of a voice that there is not, which was told when it was to speak
             language = self._service.voices.find(self.ask.config.voice).language
-            return APOLOGIES.get(language, APOLOGIES["en"])
+            return in_language(APOLOGIES, language)
         return APOLOGIES["en"]
 
     def _say(self, text: str) -> None:

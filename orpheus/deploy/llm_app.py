@@ -12,8 +12,6 @@ import modal
 
 from orpheus.deploy import images, objects
 from orpheus.deploy.settings import (
-    CORES,
-    EXIT_GRACE_S,
     LLM_APP,
     LLM_MEMORY_GIB,
     STARTUP_TIMEOUT_S,
@@ -22,7 +20,6 @@ from orpheus.deploy.settings import (
     llm_port,
     llm_sizes,
     load_deployment,
-    routing_region,
 )
 
 FETCH = "modal run -m orpheus.deploy.llm_app::fetch_weights"
@@ -40,13 +37,7 @@ app = modal.App(
 )
 
 
-@app.function(
-    volumes={WEIGHTS: volume},
-    secrets=[objects.hf_secret()],
-    env=environment,
-    timeout=3600,
-    retries=2,
-)
+@app.function(**objects.fetch_options(volume, environment))
 def fetch_weights() -> str:
     from orpheus.deploy import weights
     from orpheus.settings import load_settings
@@ -58,20 +49,11 @@ def fetch_weights() -> str:
 
 @app.server(
     gpu=deployment.gpu_llm,
-    cpu=CORES,
     memory=LLM_MEMORY_GIB * 1024,
     port=llm_port(),
     volumes={WEIGHTS: volume},  # writable: vLLM keeps in it what it compiles
     env=environment | {"HF_HUB_OFFLINE": "1"},
-    target_concurrency=sizes.target,
-    max_concurrency=sizes.most,
-    min_containers=deployment.min_containers,
-    max_containers=deployment.max_containers,
-    scaledown_window=deployment.scaledown_s,
-    startup_timeout=STARTUP_TIMEOUT_S,
-    exit_grace_period=EXIT_GRACE_S,
-    compute_region=deployment.region,
-    routing_region=routing_region(deployment.region),
+    **objects.server_options(deployment, sizes),
 )
 class Llm:
     @modal.enter()

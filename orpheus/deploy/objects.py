@@ -1,12 +1,25 @@
-"""The Volume and the Secrets that the definitions share."""
+"""The Volume, the Secrets and the options that the definitions share."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import modal
 
-from orpheus.deploy.settings import AUTH_SECRET, HF_SECRET, HF_SECRET_EXISTS, VOLUME
+from orpheus.deploy.settings import (
+    AUTH_SECRET,
+    CORES,
+    EXIT_GRACE_S,
+    HF_SECRET,
+    HF_SECRET_EXISTS,
+    STARTUP_TIMEOUT_S,
+    VOLUME,
+    WEIGHTS,
+    Deployment,
+    Sizes,
+    routing_region,
+)
 from orpheus.settings import load_settings
 
 
@@ -28,3 +41,30 @@ def hf_secret() -> modal.Secret:
         return modal.Secret.from_name(HF_SECRET, required_keys=["HF_TOKEN"])
     token = load_settings().hf_token
     return modal.Secret.from_dict({"HF_TOKEN": token.get_secret_value() if token else None})
+
+
+def fetch_options(volume: modal.Volume, environment: dict[str, str | None]) -> dict[str, Any]:
+    """Of a function that puts weights into the Volume."""
+    return {
+        "volumes": {WEIGHTS: volume},
+        "secrets": [hf_secret()],
+        "env": environment,
+        "timeout": 3600,
+        "retries": 2,
+    }
+
+
+def server_options(deployment: Deployment, sizes: Sizes) -> dict[str, Any]:
+    """Of a Modal Server: how many containers there are, how much each takes, how it comes and goes, and where it is."""
+    return {
+        "cpu": CORES,
+        "target_concurrency": sizes.target,
+        "max_concurrency": sizes.most,
+        "min_containers": deployment.min_containers,
+        "max_containers": deployment.max_containers,
+        "scaledown_window": deployment.scaledown_s,
+        "startup_timeout": STARTUP_TIMEOUT_S,
+        "exit_grace_period": EXIT_GRACE_S,
+        "compute_region": deployment.region,
+        "routing_region": routing_region(deployment.region),
+    }

@@ -57,13 +57,7 @@ app = modal.App(
 )
 
 
-@app.function(
-    volumes={WEIGHTS: volume},
-    secrets=[objects.hf_secret()],
-    env=environment,
-    timeout=3600,
-    retries=2,
-)
+@app.function(**objects.fetch_options(volume, environment))
 def fetch_weights() -> str:
     from orpheus.deploy import weights
     from orpheus.settings import load_settings

@@ -343,9 +343,8 @@ class _RealtimeSession(Wire):
             case told.TextAdded(_, _, _, kind, text):
                 name = "output_audio_transcript" if kind == "audio" else "output_text"
                 yield f"response.{name}.delta", _place(event) | {"delta": text}
-            case told.AudioAdded(response_id, _, _, pcm):
-                samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32767)
-                yield from self._audio(event, self._outputs[response_id][1].add(samples))
+            case told.AudioAdded(response_id):
+                yield from self._audio(event, self._outputs[response_id][1].add(event.samples))
             case told.PartDone(response_id, _, _, part) if part.kind == "audio":
                 if not event.cut:
                     yield from self._audio(event, self._outputs[response_id][1].flush())

@@ -23,7 +23,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, WebSocket
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -34,6 +33,7 @@ from orpheus.agent.audio import TELEPHONE_RATE, AudioFormat, InputStream, Output
 from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config
 from orpheus.agent.history import Item, Part
+from orpheus.agent.phrases import in_language
 from orpheus.agent.sockets.realtime_schema import Session
 from orpheus.agent.sockets.wire import Wire, audio_bytes, by_voice_alone, refusing, session_of_keys
 from orpheus.errors import BadRequest, OrpheusError, Unauthorized
@@ -253,7 +253,7 @@ class _Call(Wire):
         self._stream = stream
         self._config = config
         self._language = service.voices.find(config.voice).language
-        self._greeting = GREETINGS.get(self._language, GREETINGS["en"]) if greeting is None else str(greeting)
+        self._greeting = in_language(GREETINGS, self._language) if greeting is None else str(greeting)
         self._input = InputStream(FORMAT)
         self._output = OutputStream(FORMAT, OUTPUT_RATE)
         self._sent_bytes: dict[str, int] = {}  # by item, of the response in progress
@@ -312,13 +312,12 @@ class _Call(Wire):
                 self._clear()
             case told.TranscriptFailed() if self.conversation is not None:
                 with suppress(BadRequest):  # it has said so too often to be heard again
-                    self.conversation.say(NOT_HEARD.get(self._language, NOT_HEARD["en"]))
+                    self.conversation.say(in_language(NOT_HEARD, self._language))
             case told.ResponseStarted():
                 self._output = OutputStream(FORMAT, OUTPUT_RATE)
                 self._sent_bytes.clear()
-            case told.AudioAdded(_, _, item_id, pcm):
-                samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32767)
-                self._play(item_id, self._output.add(samples))
+            case told.AudioAdded(_, _, item_id):
+                self._play(item_id, self._output.add(event.samples))
             case told.PartDone(_, _, item_id, cut=False):
                 self._play(item_id, self._output.flush(), last=True)
 

@@ -34,6 +34,7 @@ from orpheus.agent.conversation import Conversation
 from orpheus.agent.events import OUTPUT_RATE, Ask, Config
 from orpheus.agent.history import Item, Part
 from orpheus.agent.opus import FRAME_MS, OGG, WEBM, OggOpusWriter, OpusReader, pour
+from orpheus.agent.phrases import in_language
 from orpheus.agent.sockets.pacer import Pacer
 from orpheus.agent.sockets.realtime_schema import json_text, parse
 from orpheus.agent.sockets.unmute_characters import CHARACTERS, GOODBYE, HELLO, Character, system_prompt
@@ -234,7 +235,7 @@ class UnmuteFrontend(Wire):
         )  # nothing is ever recorded
         if begins:
             # To a language model a conversation begins with the user.
-            hello = HELLO.get(self._voice(self._config.voice).language, HELLO["en"])
+            hello = in_language(HELLO, self._voice(self._config.voice).language)
             conversation.create_item(Item(conversation.new_id("item"), content=(Part("text", hello),)))
             conversation.respond(Ask(self._config))
 

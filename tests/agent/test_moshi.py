@@ -29,7 +29,7 @@ from tests.support.agent import silence
 from tests.support.environments import python_with
 from tests.support.moshi import LOUD, OUT_RATE, chatting
 from tests.support.upstream import Upstream, whole
-from tests.support.waiting import eventually
+from tests.support.waiting import counting_turns, eventually
 
 LONG = ["One two three four five six seven. ", "Eight nine ten eleven twelve thirteen. ", "The end of it."]
 
@@ -328,18 +328,10 @@ async def test_who_may_not_interrupt_the_agent_silences_nothing(host: Host, inte
 async def test_audio_that_nobody_hears_lets_others_have_their_turn(host: Host) -> None:
     wire = moshi._Chat(host.agent, host.service, None, Config())  # type: ignore[arg-type]
     wire._paused = True
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
-    waiting = asyncio.create_task(others())
-    await wire._handle(None, moshi.Kind.AUDIO, OggOpusWriter().write(np.zeros(20 * 24_000, np.int16)))  # type: ignore[arg-type]
-    waiting.cancel()
-    assert turns > 15
+    audio = OggOpusWriter().write(np.zeros(20 * 24_000, np.int16))
+    async with counting_turns() as turns:
+        await wire._handle(None, moshi.Kind.AUDIO, audio)  # type: ignore[arg-type]
+    assert turns.count > 15
 
 
 # What moshi.client itself imports: all that moshi says it needs is its model's, torch and all.

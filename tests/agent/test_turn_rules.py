@@ -30,6 +30,16 @@ from tests.support.waiting import eventually
 LONG = ["One two three four five six seven. ", "Eight nine ten eleven twelve thirteen. ", "The end of it."]
 
 
+def in_mid_answer(talk: Talk, host: Host, upstream: Upstream) -> RealtimeClient:
+    """A client that has begun to hear a long answer."""
+    upstream.events = whole(24)
+    host.script.thinker.answers = [LONG]
+    client = talk()
+    client.send("response.create")
+    client.until("response.output_audio.delta")
+    return client
+
+
 def answered(client: RealtimeClient, upstream: Upstream, answer: str, frames: int = 12) -> float:
     """The agent has said all of `answer`; how many seconds of it are still to be heard."""
     upstream.events = whole(frames)
@@ -124,13 +134,9 @@ def misheard(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("misheard")
 @pytest.mark.parametrize("ms", [448, 1600])
 def test_a_hum_that_is_taken_for_words_neither_interrupts_nor_makes_a_turn(
-    talk: Talk, host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, ms: int
+    talk: Talk, host: Host, upstream: Upstream, ms: int
 ) -> None:
-    upstream.events = whole(24)
-    monkeypatch.setattr(host.script.thinker, "answers", [LONG])
-    client = talk()
-    client.send("response.create")
-    client.until("response.output_audio.delta")
+    client = in_mid_answer(talk, host, upstream)
     client.hear(hum(ms) + silence(700))
     events = client.until("response.done")
     assert events[-1]["response"]["status"] == "completed"
@@ -154,11 +160,7 @@ def test_a_hum_that_nobody_asked_for_is_no_turn_and_told_to_be_over(talk: Talk, 
 def test_sound_without_words_does_not_interrupt_however_long_it_is(
     talk: Talk, host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upstream.events = whole(24)
-    host.script.thinker.answers = [LONG]
-    client = talk()
-    client.send("response.create")
-    client.until("response.output_audio.delta")
+    client = in_mid_answer(talk, host, upstream)
     monkeypatch.setattr(host.script.recognizer.speech, "text", lambda samples: "")
     noise = pcm16(np.random.default_rng(1).normal(0, 0.1, 3 * OUT_RATE))
     for start in range(0, len(noise), 4800):  # as it is recorded, so that each probe has its turn
@@ -173,11 +175,7 @@ def test_sound_without_words_does_not_interrupt_however_long_it_is(
 def test_a_cough_that_cannot_be_transcribed_does_not_stop_the_answer_but_is_told(
     talk: Talk, host: Host, upstream: Upstream
 ) -> None:
-    upstream.events = whole(24)
-    host.script.thinker.answers = [LONG]
-    client = talk()
-    client.send("response.create")
-    client.until("response.output_audio.delta")
+    client = in_mid_answer(talk, host, upstream)
     host.script.recognizer.fails = True
     client.hear(client.script.speech.say("Ahem.", 288) + silence(700))
     events = client.until("response.done")
@@ -229,11 +227,7 @@ def test_an_answer_that_was_begun_before_the_client_changed_an_item_is_begun_aga
 def test_what_a_client_commits_is_heard_even_if_it_sounds_like_the_agent(
     talk: Talk, host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upstream.events = whole(24)
-    host.script.thinker.answers = [LONG]
-    client = talk()
-    client.send("response.create")
-    client.until("response.output_audio.delta")
+    client = in_mid_answer(talk, host, upstream)
     monkeypatch.setattr(conversation, "likeness", lambda heard, played: 1.0)
     client.hear(client.script.speech.say("Do you hear me?", 960))
     client.flush()

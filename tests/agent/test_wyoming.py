@@ -28,7 +28,7 @@ from orpheus.errors import SetupError, UpstreamError
 from orpheus.ops.talk import read_address, speech_options
 from tests.agent.conftest import Host
 from tests.support.upstream import SPEECH_FRAMES, Upstream, whole
-from tests.support.waiting import eventually
+from tests.support.waiting import counting_turns, eventually
 
 SOUND = {"rate": 24_000, "width": 2, "channels": 1}
 SAMPLES = SPEECH_FRAMES * 2048  # of an answer of the scripted voice
@@ -463,18 +463,10 @@ async def test_a_flood_of_events_lets_others_have_their_turn(host: Host) -> None
     count = 2_000
     reader.feed_data(b'{"type": "x"}\n' * count)
     reader.feed_eof()
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
-    waiting = asyncio.create_task(others())
-    await wyoming._Connection(wyoming.House(host.agent, host.service), reader, writer).run()  # type: ignore[arg-type]
-    waiting.cancel()
-    assert turns >= count - 1
+    connection = wyoming._Connection(wyoming.House(host.agent, host.service), reader, writer)  # type: ignore[arg-type]
+    async with counting_turns() as turns:
+        await connection.run()
+    assert turns.count >= count - 1
 
 
 @pytest.mark.parametrize("length", [wyoming.MAX_STREAMED_CHARS, wyoming.MAX_STREAMED_CHARS + 1])

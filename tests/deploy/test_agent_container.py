@@ -113,6 +113,15 @@ def ask(socket: ClientConnection, text: str) -> dict[str, Any]:
     return answer_on(socket)
 
 
+def asked_of(agent: Agent, words: str) -> list[dict[str, Any]]:
+    """What the LLM was asked with these words last; an early conversation, which waited for it, may ask at any time."""
+    return [
+        request
+        for request in vllm_command.seen(agent.llm_folder)
+        if "messages" in request and words in request["messages"][-1]["content"]
+    ]
+
+
 def begin_to_ask(socket: ClientConnection, text: str) -> None:
     say(socket, "user", "input_text", text)
     socket.send(json.dumps({"type": "response.create"}))
@@ -203,7 +212,7 @@ def test_after_a_dropped_socket_a_client_puts_the_conversation_back_and_goes_on(
         say(socket, "assistant", "output_text", vllm_command.ANSWER)
         response = ask(socket, "What is my name?")
     assert response["status"] == "completed"
-    asked = vllm_command.seen(agent.llm_folder)[-1]["messages"]
+    asked = asked_of(agent, "What is my name?")[-1]["messages"]
     assert [(message["role"], message["content"]) for message in asked[1:]] == [
         ("user", "My name is Ada."),
         ("assistant", vllm_command.ANSWER),
@@ -229,7 +238,7 @@ def test_a_recording_is_answered_as_a_wav_file_and_with_a_seed_the_same_way_agai
     assert re.match(r"\[ASR\] transcribed in \d+\.\d\d s: .*France", heard)
     assert vllm_command.ANSWER in thought
     assert said.startswith("[TTS] spoke in ")
-    asked = [request for request in vllm_command.seen(agent.llm_folder) if "messages" in request]
+    asked = asked_of(agent, "France")
     assert [request["temperature"] for request in asked[-2:]] == [0.0, 0.0]
 
 

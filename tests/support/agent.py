@@ -24,7 +24,7 @@ from orpheus.agent.hear import Heard
 from orpheus.agent.think import Finished, Message, TextDelta, Thought, ToolCallDelta
 from orpheus.agent.vad import FRAME_SAMPLES, VoiceActivity
 from orpheus.errors import UpstreamError
-from tests.support.waiting import eventually
+from tests.support.waiting import come_within, eventually
 
 OUT_RATE = 24_000
 LEVEL = 0.3
@@ -241,14 +241,7 @@ class RealtimeClient:
 
     def quiet(self, seconds: float = 0.4) -> list[dict[str, Any]]:
         """What comes within that time."""
-        events = []
-        ends_s = time.monotonic() + seconds
-        while (left_s := ends_s - time.monotonic()) > 0:
-            try:
-                events.append(self.next(left_s))
-            except TimeoutError:
-                break
-        return events
+        return come_within(seconds, self.next)
 
     def flush(self) -> list[dict[str, Any]]:
         """What comes until everything that was sent is dealt with."""

@@ -24,6 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.agent import OUT_RATE, Script, silence
 from tests.support.audio import decode
 from tests.support.sounds import Sound
+from tests.support.waiting import come_within
 
 # What the page knows → the fields that unmute's models of its events have, besides `type` and `event_id`.
 KNOWN: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -175,14 +176,7 @@ class Page:
 
     def quiet(self, seconds: float) -> list[dict[str, Any]]:
         """What comes within that time."""
-        events = []
-        ends_s = time.monotonic() + seconds
-        while (left_s := ends_s - time.monotonic()) > 0:
-            try:
-                events.append(self.next(left_s))
-            except TimeoutError:
-                break
-        return events
+        return come_within(seconds, self.next)
 
     @property
     def sound(self) -> Sound:

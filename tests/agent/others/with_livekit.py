@@ -13,16 +13,9 @@ from livekit import rtc
 from livekit.agents import Agent, AgentSession, function_tool
 from livekit.agents.voice.io import AudioInput, AudioOutput, AudioOutputCapabilities
 from livekit.plugins.openai import realtime
+from report import report
 
 RATE, PIECE = 24_000, 2400  # samples: 100 ms
-report: dict[str, Any] = {
-    "errors": [],
-    "called": [],
-    "interrupted": 0,
-    "samples": [],
-    "heard": [],
-    "said": [],
-}
 
 
 class Microphone(AudioInput):

@@ -32,16 +32,9 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.workers.runner import WorkerRunner
+from report import report
 
 RATE, PIECE = 24_000, 4800  # bytes: 100 ms
-report: dict[str, Any] = {
-    "errors": [],
-    "called": [],
-    "interrupted": 0,
-    "samples": [],
-    "heard": [],
-    "said": [],
-}
 
 
 class Listener(FrameProcessor):

@@ -194,8 +194,8 @@ def _conv(
         before, after = alphas
         weight = weight * after[:, None, None] / (before[:, None] if depthwise else before)[..., None]
         bias = bias * after
-    if depthwise:  # channels last: the layout the rows are in
-        weight = weight[:, :, None].contiguous(memory_format=torch.channels_last)
+    if depthwise:
+        weight = weight[:, :, None].contiguous()
     else:
         weight = weight.permute(2, 1, 0).contiguous()
     return Conv(weight, bias, depthwise, dilation)

@@ -321,9 +321,7 @@ async def _close(pipeline: SpeechPipeline) -> None:
     await asyncio.to_thread(pipeline.codec.close)
 
 
-def _load_codec(
-    settings: Settings, on_death: Callable[[OrpheusError], None], model: ServedModel
-) -> Codec:
+def _load_codec(settings: Settings, on_death: Callable[[OrpheusError], None], model: ServedModel) -> Codec:
     """The one that ORPHEUS_CODEC names, or the model's own. SetupError if it cannot speak what the model generates."""
     folder = weights.find_codec(settings.model_copy(update={"codec": settings.codec or model.codec}))
     check_fit(model, read_config(folder))

@@ -33,7 +33,12 @@ from orpheus.vocabulary import FRAME_S, SLOTS
 
 TINY = {**FULL, "decoder_dim": 32, "encoder_dim": 4, "codebook_size": 16}
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-COMPARED = (1, 3, 5, 65)  # streams at once, which end at different frames; 65 are more than the service's largest graph
+COMPARED = (
+    1,
+    3,
+    5,
+    65,
+)  # streams at once, which end at different frames; 65 are more than the service's largest graph
 BUDGET_S = 3.0  # for each batch
 # From float64 float32 differs by 127 dB with these weights, and by 74 if those of the depthwise convolutions are TF32
 # (AMD EPYC, 2026-11-30).

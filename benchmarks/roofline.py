@@ -11,15 +11,12 @@ run. A table, a picture in benchmarks/results/roofline.png, and one JSON object 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import platform
-import tempfile
-import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -43,28 +40,10 @@ from benchmarks.step_model import (
     most_in_memory,
     most_in_time,
     published_check,
-    step_ms,
 )
-from orpheus.llama import backend
-from orpheus.llama.batches import SPARE, BatchRow
-from orpheus.llama.completion import Completion, CompletionChunk
-from orpheus.llama.engine_config import EngineConfig
-from orpheus.llama.metrics import EngineMetrics, Stats
-from orpheus.llama.scheduler import TokenSequence
-from orpheus.llama.steps import Steps
-from orpheus.llama.stream import Stream
+from benchmarks.this_machine import check_here, host_curve
 from orpheus.ops.bench.show import save_picture
-from orpheus.sampling import Sampling
-from orpheus.vocabulary import CODES_PER_SLOT, FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
-from training.random_gguf import VOCABULARY, Body, write_gguf
 
-HOST_STREAMS = (1, 32, 96, 192)
-CPU_BODY = Body(
-    layers=8, width=1024, heads=16, kv_heads=4, ffn=2816, weights="q8_0"
-)  # 250 MB: past any cache here
-CPU_ROWS, CALIBRATION_ROWS = (1, 4, 16), 64
-FIRST_ID = PUBLISHED_BASE_ID + FIRST_CODE  # of an audio token
-TRIAD_FLOATS, TRIAD_BLOCK = 1 << 25, 1 << 14  # three arrays of 128 MB, in blocks that stay in a core's cache
 # What others have told: streams in real time, and of which card
 PUBLISHED = (
     # fp8 with TensorRT-LLM on half an H100: https://lawwu.github.io/transcripts/transcript_gmTHs5T_YAE.html
@@ -72,142 +51,6 @@ PUBLISHED = (
     # the same model with vLLM: https://www.silares.com/targets/target-1-baseten
     ("H100", (216, 216), "SAIL: 216"),
 )
-
-
-class NoModel:
-    """Takes the place of llama.cpp's context: its logits are there at once."""
-
-    def __init__(self, streams: int) -> None:
-        rng = np.random.default_rng(0)
-        self._logits = rng.standard_normal((streams, VOCABULARY), np.float32) * np.float32(3)
-        self._logits[:, 128258] = -100  # no end of speech
-
-    def decode(self, rows: list[BatchRow]) -> int:
-        return 0
-
-    def logits(self, rows: int) -> Any:
-        return self._logits[:rows]
-
-
-def host_ms(streams: int, rounds: int) -> float:
-    """Milliseconds that tier 1's decode thread adds to a step: plan, copy, sample, publish, deliver."""
-    starts = [PUBLISHED_BASE_ID + FIRST_CODE + CODES_PER_SLOT * slot for slot in range(SLOTS)]
-    ids = tuple(range(start, start + CODES_PER_SLOT) for start in starts)
-    vocabulary = Vocabulary(VOCABULARY, 128000, 128009, {2: 128258}, ids)
-    config = EngineConfig(streams=streams, waiting=0, threads=1, context_tokens=8192)
-    stats = Stats()
-    steps = Steps(
-        vocabulary,
-        lambda: cast(backend.Context, NoModel(streams)),
-        config,
-        stats,
-        EngineMetrics(stats, streams, dict),
-    )
-    steps._context = steps._open_context()  # `open` would measure a model
-
-    async def run() -> float:
-        for seed in range(streams):
-            sampling = Sampling(temperature=0.6, top_p=0.9, repetition_penalty=1.1, seed=seed)
-            completion = Completion((1, 2), 7000, sampling)
-            stream = Stream(completion, time.monotonic(), lambda _: None, lambda: None, 0)
-            steps.add(TokenSequence(stream, (1, 2), 7000, sampling))
-        for _ in range(2 * streams):  # one joins a step, and first frames go before the others
-            steps.step(time.monotonic())
-        times_s = []
-        for _ in range(rounds * SLOTS):
-            started_s = time.perf_counter()
-            for stream, item in steps.step(time.monotonic()):
-                assert isinstance(item, CompletionChunk)
-                stream.put(item)
-            times_s.append(time.perf_counter() - started_s)
-        # A frame is published in one step of seven: the mean of a round, and the median of those.
-        return float(np.median(np.array(times_s).reshape(rounds, SLOTS).mean(axis=1))) * 1e3
-
-    return asyncio.run(run())
-
-
-def host_curve(rounds: int) -> tuple[dict[int, float], Callable[[int], float]]:
-    """What was measured, and the milliseconds for any number of streams."""
-    measured = {streams: host_ms(streams, rounds) for streams in HOST_STREAMS}
-    counts, times = list(measured), list(measured.values())
-    slope = (times[-1] - times[-2]) / (counts[-1] - counts[-2])
-
-    def interpolated(streams: int) -> float:
-        beyond = max(0, streams - counts[-1]) * slope
-        return float(np.interp(streams, counts, times)) + beyond
-
-    return measured, interpolated
-
-
-def triad_bytes_s() -> float:
-    """Bytes a second of a = b + 3 · c over arrays that no cache holds, on one core: the best of a few."""
-    b, c = np.ones(TRIAD_FLOATS, np.float32), np.ones(TRIAD_FLOATS, np.float32)
-    a, buffer = np.empty_like(b), np.empty(TRIAD_BLOCK, np.float32)
-    best_s = np.inf
-    for _ in range(4):
-        started_s = time.perf_counter()
-        for start in range(0, TRIAD_FLOATS, TRIAD_BLOCK):
-            block = slice(start, start + TRIAD_BLOCK)
-            np.multiply(c[block], np.float32(3), out=buffer)
-            np.add(b[block], buffer, out=a[block])
-        best_s = min(best_s, time.perf_counter() - started_s)
-    return 3 * a.nbytes / best_s
-
-
-def least_step_ms(model: backend.Model, rows: int, context: int, steps: int) -> float:
-    """The least time of a step of `rows` streams on one core, whose caches hold from `context` tokens on."""
-    options = backend.ContextOptions(
-        sequences=rows + SPARE,
-        context_tokens=context + steps + 64,
-        batch_tokens=512,
-        outputs=rows + SPARE,
-        threads=1,
-        kv_type="f16",
-    )
-    running = backend.Context(model, options)
-    try:
-        for seq_id in range(rows):
-            running.decode([BatchRow(seq_id, 0, (65,) * context, True)])
-        times_s = []
-        for step in range(steps):
-            batch = [BatchRow(seq_id, context + step, (FIRST_ID,), True) for seq_id in range(rows)]
-            started_s = time.perf_counter()
-            running.decode(batch)
-            running.logits(rows)
-            times_s.append(time.perf_counter() - started_s)
-        return min(times_s) * 1e3
-    finally:
-        running.close()
-
-
-def check_here(context: int, steps: int) -> dict[str, Any]:
-    """Steps of a random model on one core of this processor, and what the arithmetic makes of its bandwidth, in ms.
-
-    Its rate of arithmetic is on no data sheet: it is taken from a step of CALIBRATION_ROWS.
-    """
-    bytes_s = triad_bytes_s()
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_gguf(Path(folder) / "random.gguf", CPU_BODY)
-        model, running = from_gguf(path), backend.Model(path, 0)
-        every = (*CPU_ROWS, CALIBRATION_ROWS)
-        measured = {rows: round(least_step_ms(running, rows, context, steps), 2) for rows in every}
-        running.close()
-
-    def predicted_ms(rows: int, operations_s: float) -> float:
-        return step_ms(model, Machine(bytes_s, operations_s), rows, context, "f16", joining=False)
-
-    left_s = (measured[CALIBRATION_ROWS] - predicted_ms(CALIBRATION_ROWS, np.inf)) / 1e3
-    operations_s = CALIBRATION_ROWS * model.operations(context) / left_s
-    predicted = {rows: predicted_ms(rows, operations_s) for rows in CPU_ROWS}
-    return {
-        "triad_gb_s": round(bytes_s / 1e9, 1),
-        "g_operations_s": round(operations_s / 1e9),
-        "gguf_mb": round(model.file_bytes / 1e6),
-        "context": context,
-        "measured_ms": measured,
-        "predicted_ms": {rows: round(ms, 2) for rows, ms in predicted.items()},
-        "error": {rows: round(ms / measured[rows] - 1, 3) for rows, ms in predicted.items()},
-    }
 
 
 def project(
@@ -241,14 +84,19 @@ def show(rows: list[dict[str, Any]], context: int, console: Console) -> None:
         box=None,
     )
     variants = list(rows[0]["streams"])
-    for name in ("card", "model", *variants, "memory holds", "published"):
-        table.add_column(name, justify="left" if name in ("card", "model") else "right")
+    for name in ("card", "model", *variants, "memory", "published"):
+        table.add_column(
+            name, justify="left" if name in ("card", "model") else "right", no_wrap=name in ("card", "memory")
+        )
     for row in rows:
-        held = row["in_memory"].values()
-        told = row["published"]
-        told = "" if told is None else f"{told[0]}" if told[0] == told[1] else f"{told[0]} to {told[1]}"
-        found = [str(row["streams"][name]) for name in variants]
-        table.add_row(row["card"], row["model"], *found, f"{min(held)} to {max(held)}", told)
+        held, told = row["in_memory"].values(), row["published"] or ()
+        table.add_row(
+            row["card"],
+            row["model"].removeprefix("Orpheus-3B "),
+            *(str(row["streams"].get(name, "")) for name in variants),
+            f"{min(held)} to {max(held)}",
+            " to ".join(map(str, dict.fromkeys(told))),
+        )
     console.print(table)
 
 
@@ -321,7 +169,7 @@ def main() -> None:
     here = check_here(128, 6 if chosen.quick else 16)
     console.print(
         f"One core here at {here['triad_gb_s']} GB/s (triad): steps of {list(here['predicted_ms'])} rows predicted as "
-        f"{list(here['predicted_ms'].values())} ms, measured {list(here['measured_ms'].values())[: len(CPU_ROWS)]}: off by "
+        f"{list(here['predicted_ms'].values())} ms, measured {list(here['measured_ms'].values())[: len(here['error'])]}: off by "
         + ", ".join(f"{error:+.0%}" for error in here["error"].values()),
         highlight=False,
     )

@@ -33,6 +33,7 @@ def no_host(streams: int) -> float:
     return 0.0
 
 
+@pytest.mark.slow  # gguf's reader takes six seconds for the vocabulary
 def test_a_described_model_is_that_of_a_file_of_its_shape(tmp_path: Path) -> None:
     read = from_gguf(write_gguf(tmp_path / "shape.gguf", BODY))
     assert dataclasses.replace(read, name="") == dataclasses.replace(described("Q8_0", BODY), name="")
@@ -41,7 +42,9 @@ def test_a_described_model_is_that_of_a_file_of_its_shape(tmp_path: Path) -> Non
 def test_the_published_files_have_their_sizes() -> None:
     assert described("Q8_0").file_bytes / 1e9 == pytest.approx(3.51, abs=0.01)
     # Llama-3.2-3B's is 2.02 GB, whose vocabulary lacks 28,684 rows of 3,072 at Q6_K.
-    assert described("Q4_K_M").file_bytes / 1e9 == pytest.approx(2.02 + 28_684 * 3072 * 210 / 256 / 1e9, abs=0.02)
+    assert described("Q4_K_M").file_bytes / 1e9 == pytest.approx(
+        2.02 + 28_684 * 3072 * 210 / 256 / 1e9, abs=0.02
+    )
 
 
 def test_a_trimmed_head_takes_its_rows_off_the_pass_the_file_and_the_logits() -> None:
@@ -94,7 +97,13 @@ def test_memory_holds_what_the_documentation_says_it_does() -> None:
 
 def test_cards_are_known_by_their_drivers_names() -> None:
     names = ("NVIDIA L4", "NVIDIA L40S", "NVIDIA A10G", "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3")
-    assert [getattr(find_card(name), "name", None) for name in names] == ["L4", "L40S", "A10G", "A100-80", "H100"]
+    assert [getattr(find_card(name), "name", None) for name in names] == [
+        "L4",
+        "L40S",
+        "A10G",
+        "A100-80",
+        "H100",
+    ]
     assert find_card("NVIDIA GeForce RTX 4090") == RTX_4090
     assert find_card("NVIDIA A100-SXM4-40GB") is None
     assert find_card("AMD Radeon RX 7900 XTX") is None

@@ -3,7 +3,8 @@
     python -m benchmarks.engine_gpu [--tiny | --quick] [--steps N] [--context TOKENS]
 
 For a machine with a GPU and a llama.cpp built for it; writes a 3.5 GB GGUF and removes it. `--tiny` runs the same
-on a small model anywhere. Caches of f16 and q8_0; the projection to an L40S is by bandwidth.
+on a small model anywhere. Caches of f16 and q8_0; the projection to an L40S is by bandwidth. `projected_ms` is what
+`benchmarks.roofline` expects of a card it knows, beside `ms`; `bandwidth_share` at batch 1 is what its --share wants.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.engine import sample_ms_per_token
+from benchmarks.step_model import Machine, described, find_card, step_ms
 from orpheus.errors import OrpheusError
 from orpheus.llama.batches import SPARE, BatchRow, count_passes
 from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, TOKENS_PER_S
@@ -110,6 +112,7 @@ def main() -> None:
     batches = (1, 4) if chosen.tiny else QUICK_BATCHES if chosen.quick else BATCHES
     measured = bandwidth_gb_s()
     card = torch.cuda.get_device_name() if measured else "no GPU"
+    sheet = None if chosen.tiny else find_card(card)
     print(f"{card}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +128,12 @@ def main() -> None:
                 needed_gb = step_bytes(body, batch, chosen.context, kv) / 1e9
                 row["gb_s"] = round(needed_gb / row["ms"] * 1e3, 1)
                 row["host_ms"] = round(batch * sample_ms_per_token(batch, 20), 3)
+                if sheet:
+                    machine = Machine.of(sheet, lambda streams: 0.0)
+                    row["projected_ms"] = round(
+                        step_ms(described("Q8_0"), machine, batch, chosen.context, kv, joining=False), 3
+                    )
+                    row["bandwidth_share"] = round(row["gb_s"] / sheet.gb_s, 3)
                 if measured:
                     row["roofline_ms"] = round(needed_gb / measured * 1e3, 3)
                     row["l40s_ms"] = round(row["ms"] * measured / L40S_GB_S, 3)

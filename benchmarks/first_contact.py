@@ -21,7 +21,7 @@ PARTS = {
     "engine": ["-m", "benchmarks.engine_gpu", "--quick", "--steps", "20"],
 }
 TINY = {
-    "codec": ["-m", "benchmarks.codec_gpu", "--quick", "--device", "cpu"],
+    "codec": ["-m", "benchmarks.codec_gpu", "--cpu"],
     "engine": ["-m", "benchmarks.engine_gpu", "--tiny", "--steps", "5"],
 }
 DOCTOR = {"doctor": ["-m", "orpheus", "doctor", "--real"]}

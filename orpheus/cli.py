@@ -517,7 +517,7 @@ def _serve_speech(
     bound = listen(settings.host, settings.port, "--port or ORPHEUS_PORT")
     process = Process(settings)
     if not in_process:
-        service = SpeechService.over_http(settings, process.ending_on_failure)
+        service = SpeechService.over_http(settings, process.ending_on_failure, process.end)
     else:
         service = SpeechService.in_process(settings, process.ending_on_failure, process.end)
         # Separate tiers are announced by their supervisor, or whoever runs them knows.

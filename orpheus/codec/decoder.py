@@ -32,8 +32,12 @@ class Decoder:
     """SNAC's quantizer and decoder, float32, on one device. Stateless: the caller keeps each stream's memory."""
 
     max_latents = 32  # in one step, over all streams: more do not fit a core's cache
+    max_streams = max_latents
 
     def __init__(self, config: CodecConfig, network: Network, *, noise: bool, device: torch.device) -> None:
+        if device.type == "cuda" and device.index is None:
+            # "cuda" is the device that is current in a thread, and llama.cpp leaves its last one current where it loads.
+            device = torch.device("cuda", 0)
         self.config, self.device = config, device
         self.noise = noise and config.noise
         self.hop = config.hop
@@ -191,6 +195,10 @@ class Decoder:
             return out
         # Over time, as an image one pixel high.
         image = rows.view(1, 1, -1, channels).permute(0, 3, 1, 2)
+        if not rows.is_cpu:
+            # torch gives every depthwise convolution with channels last to cuDNN, in TF32, and cuDNN has no kernel for
+            # some in float32. A plain copy goes to torch's own, in float32 (Convolution.cpp, `use_cudnn_depthwise`).
+            image = image.contiguous()
         # The 2 has no effect on a kernel one pixel high, but keeps oneDNN to one implementation, and so to one order of
         # rounding, even for a lone stream with dilation 1.
         dilation = (2, conv.dilation * streams)
@@ -234,5 +242,5 @@ class Decoder:
 
 def _add_sine_squared(y: Tensor) -> None:
     """y + sin²(y) in place. On a CPU by NumPy, whose float32 sine takes 0.4 of torch's time (1.2 ns) and errs by 6e-8."""
-    sine = torch.sin(y) if y.is_cuda else torch.from_numpy(np.sin(y.numpy()))
+    sine = torch.from_numpy(np.sin(y.numpy())) if y.is_cpu else torch.sin(y)
     y.addcmul_(sine, sine)

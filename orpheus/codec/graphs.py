@@ -24,7 +24,7 @@ from orpheus.errors import SetupError
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 LATENTS = (LATENTS_PER_FRAME // 2, LATENTS_PER_FRAME)
-_WARM_UPS = 3  # runs before a capture, in which cuDNN and cuBLAS choose kernels and allocate
+_WARM_UPS = 3  # runs before a capture, in which cuBLAS chooses kernels and allocates
 _TOLERANCE = 1e-3  # between a replay and the same step without a graph, whose kernels may differ
 
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
@@ -48,7 +48,9 @@ class GraphCapture:
                 run()
         torch.cuda.current_stream().wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._side):
+        # Only this thread's calls matter to it: by default one of llama.cpp's, in another thread, would end the capture.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode=mode):
             out = run()
         return graph.replay, out
 
@@ -101,8 +103,6 @@ class _Captured:
 class GraphedDecoder(Decoder):
     """A Decoder whose steps of 2 and 4 latents are graphs; other steps run as they are."""
 
-    max_latents = BATCHES[-1] * LATENTS[-1]
-
     def __init__(
         self,
         config: CodecConfig,
@@ -115,6 +115,8 @@ class GraphedDecoder(Decoder):
     ) -> None:
         super().__init__(config, network, noise=noise, device=device)
         self._batches = tuple(sorted(batches))
+        self.max_streams = self._batches[-1]
+        self.max_latents = self.max_streams * max(LATENTS)
         self._capture = capture
         self._captured: dict[tuple[int, int], _Captured] = {}
 
@@ -163,11 +165,12 @@ class GraphedDecoder(Decoder):
         codes = torch.arange(batch * latents * len(VQ_STRIDES)).view(batch, latents, -1) % self.config.codes
         arguments = (codes, [0] * batch, [OPEN_END] * batch, [0] * batch)
         captured.memory.zero_()
+        memory = self.new_memory(batch)
         got = self._replay(captured, captured.memory, *arguments)
-        expected = super().step(self.new_memory(batch), *arguments)
-        # The first samples are still empty, whatever was captured: compare the memory that the step leaves as well.
-        moved = bool(captured.memory.any())
-        if not moved or not torch.allclose(got, expected, atol=_TOLERANCE):
+        expected = super().step(memory, *arguments)
+        # The first samples are still empty, whatever was captured: the memory that the step leaves is not.
+        pairs = ((got, expected), (captured.memory, memory))
+        if not all(torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE) for one, other in pairs):
             raise SetupError(
                 f"The codec's CUDA graphs compute nothing of use on {self.device}: set ORPHEUS_CODEC_DEVICE=cpu, and "
                 "report it with the output of `orpheus doctor`."

@@ -194,11 +194,8 @@ def _conv(
         before, after = alphas
         weight = weight * after[:, None, None] / (before[:, None] if depthwise else before)[..., None]
         bias = bias * after
-    if depthwise:  # channels last: the layout the rows are in
-        weight = weight[:, :, None].contiguous(memory_format=torch.channels_last)
-    else:
-        weight = weight.permute(2, 1, 0).contiguous()
-    return Conv(weight, bias, depthwise, dilation)
+    weight = weight[:, :, None] if depthwise else weight.permute(2, 1, 0)
+    return Conv(weight.contiguous(), bias, depthwise, dilation)
 
 
 def _point(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +23,12 @@ from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device
 from orpheus.codec.graphs import GraphedDecoder
 from orpheus.codec.stream import Codes, StreamState, advance, checked, choose_step, start_early
-from orpheus.errors import EngineError, SetupError
+from orpheus.errors import EngineError, NotReady, OrpheusError, SetupError
 from orpheus.playout import PlayoutClock
 from orpheus.settings import Settings
 from orpheus.vocabulary import SLOTS
+
+log = logging.getLogger(__name__)
 
 # Latents (21 ms each) decoded beyond the first frame before it leaves. That frame is approximated, 44 dB SNR with 4
 # (embedded voice, 2026-11-22), so that audio starts after 14 tokens. Everything after it is exact.
@@ -36,6 +40,10 @@ RESERVE_S = 0.5
 HOLD_FRAMES = 4
 CLOSED = "The codec is closed: the service is stopping."
 STREAM_CLOSED = "This codec stream is closed."
+_FULL = (
+    "The codec does not fit the free memory of {}: lower ORPHEUS_STREAMS, set ORPHEUS_KV_TYPE=q8_0, or move the codec "
+    "with ORPHEUS_CODEC_DEVICE=cpu or another GPU."
+)
 
 
 class Codec:
@@ -48,7 +56,9 @@ class Codec:
         lookahead: int = LOOKAHEAD,
         gather_s: float = GATHER_S,
         reserve_s: float = RESERVE_S,
+        on_death: Callable[[OrpheusError], None] = lambda _: None,
     ) -> None:
+        """`on_death` is called in the decoding thread with the reason why the codec will never decode again."""
         self.decoder = decoder
         self.sample_rate = decoder.config.sample_rate
         self.hop = decoder.hop
@@ -61,33 +71,42 @@ class Codec:
         self._queue: list[DecodeRequest] = []
         self._changed = threading.Condition()
         self._closed = False
+        self._dead: EngineError | None = None
+        self._on_death = on_death
         self._steps = self._rows = self._latents = self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="orpheus-codec", daemon=True)
         decoder.warm_up()
         self._thread.start()
 
     @classmethod
-    def load(cls, folder: Path, settings: Settings) -> Codec:
+    def load(
+        cls, folder: Path, settings: Settings, on_death: Callable[[OrpheusError], None] = lambda _: None
+    ) -> Codec:
         """From a SNAC folder; blocks until the first step has run. WeightsError or SetupError with one sentence."""
         device = choose_device(settings.codec_device)
         torch.set_num_threads(settings.cpu_threads)  # per process, but only the codec uses torch here
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
         try:
-            return cls(kind.load(folder, device=device))
+            return cls(kind.load(folder, device=device), on_death=on_death)
         except torch.OutOfMemoryError as error:
-            raise SetupError(
-                f"The codec does not fit the free memory of {device}: lower ORPHEUS_STREAMS, set "
-                "ORPHEUS_KV_TYPE=q8_0, or move the codec with ORPHEUS_CODEC_DEVICE=cpu or another GPU."
-            ) from error
+            raise SetupError(_FULL.format(device)) from error
 
     def open(self, seed: int) -> CodecStream:
         """A new stream. Equal seeds and codes give equal samples."""
-        stream = CodecStream(self, seed)
+        try:
+            stream = CodecStream(self, seed)
+        except torch.OutOfMemoryError as error:  # of a card that others fill
+            raise EngineError(_FULL.format(self.decoder.device)) from error
         with self._changed:
             if self._closed:
-                raise EngineError(CLOSED)
+                raise self._dead or EngineError(CLOSED)
             self._streams.add(stream)
         return stream
+
+    def check(self) -> None:
+        """NotReady if it will never decode again."""
+        if self._dead:
+            raise NotReady(str(self._dead))
 
     def report(self) -> dict[str, object]:
         """For /health and metrics: device, threads, bytes of memory per stream, open streams, and counts so far."""
@@ -115,7 +134,7 @@ class Codec:
     def _submit(self, request: DecodeRequest) -> None:
         with self._changed:
             if self._closed:
-                raise EngineError(CLOSED)
+                raise self._dead or EngineError(CLOSED)
             self._queue.append(request)
             self._changed.notify_all()
 
@@ -150,7 +169,9 @@ class Codec:
             requests += [each for each in self._gather(idle=not requests) if self._start(each)]
             requests = self._decode(requests)
         for request in requests + self._gather(idle=False):
-            request.end(EngineError(CLOSED))
+            request.end(self._dead or EngineError(CLOSED))
+        if self._dead:
+            self._on_death(self._dead)
 
     def _start(self, request: DecodeRequest) -> bool:
         """Hand a request's codes to its stream's state; False if the stream is gone."""
@@ -180,6 +201,10 @@ class Codec:
             for stream in live:
                 stream._fail(f"Decoding failed: {type(error).__name__}: {error}".split("\n", 1)[0])
             live = {}
+            if isinstance(
+                error, torch.AcceleratorError
+            ):  # CUDA repeats it to every later call of this process
+                self._die(error)
         unfinished = []
         for request in requests:
             state = live.get(request.stream)
@@ -191,6 +216,13 @@ class Codec:
                 request.stream._add(state.take())
                 request.end()
         return unfinished
+
+    def _die(self, error: Exception) -> None:
+        reason = str(error).split("\n", 1)[0]
+        with self._changed:
+            self._dead = EngineError(f"The codec's GPU failed ({reason}): restart the server.")
+            self._closed = True
+        log.error("%s", self._dead)
 
 
 class CodecStream:

@@ -135,13 +135,13 @@ def choose_step(decoder: Decoder, states: Iterable[StreamState]) -> tuple[list[S
     """Which streams to decode together now, and how many latents of each.
 
     All streams that have latents ready advance by as many as the least ready of them has; in their order, as many
-    streams as `decoder.max_latents` allows.
+    streams as `decoder.max_latents` and `decoder.max_streams` allow.
     """
     ready = [state for state in states if state.ready]
     if not ready:
         return [], 0
     count = decoder.fit(min(decoder.max_latents, *(state.ready for state in ready)))
-    return ready[: max(1, decoder.max_latents // count)], count
+    return ready[: max(1, min(decoder.max_streams, decoder.max_latents // count))], count
 
 
 def advance(decoder: Decoder, states: Sequence[StreamState], count: int) -> None:

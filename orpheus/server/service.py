@@ -87,15 +87,23 @@ class SpeechService:
         )
 
     @classmethod
-    def over_http(cls, settings: Settings, guard: Guard = unguarded) -> SpeechService:
-        """Tier 2 in front of `ORPHEUS_LLAMA_ENDPOINT`."""
+    def over_http(
+        cls,
+        settings: Settings,
+        guard: Guard = unguarded,
+        on_death: Callable[[OrpheusError], None] = lambda _: None,
+    ) -> SpeechService:
+        """Tier 2 in front of `ORPHEUS_LLAMA_ENDPOINT`.
+
+        `on_death` is called with the reason once the codec can never decode again.
+        """
 
         def open_source() -> TokenSource:
             if settings.codec:
                 weights.find_codec(settings)  # what is wrong with it needs no tier 1 to be told
             return HttpTokenSource(settings)
 
-        return cls(settings, guard(open_source), guard(partial(_load_codec, settings)))
+        return cls(settings, guard(open_source), guard(partial(_load_codec, settings, on_death)))
 
     @classmethod
     def in_process(
@@ -106,7 +114,7 @@ class SpeechService:
     ) -> SpeechService:
         """Both tiers in this process, with no HTTP between them.
 
-        `on_death` is called with the reason once the engine can never answer again.
+        `on_death` is called with the reason once the engine or the codec can never answer again.
         """
 
         settings = settings.model_copy(update={"model": weights.model_name(settings)})
@@ -118,7 +126,7 @@ class SpeechService:
             engine = Engine.load(find_model(settings), settings, on_death)
             return EngineTokenSource(engine, str(settings.model))
 
-        return cls(settings, guard(open_engine), guard(partial(_load_codec, settings)))
+        return cls(settings, guard(open_engine), guard(partial(_load_codec, settings, on_death)))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -313,8 +321,8 @@ async def _close(pipeline: SpeechPipeline) -> None:
     await asyncio.to_thread(pipeline.codec.close)
 
 
-def _load_codec(settings: Settings, model: ServedModel) -> Codec:
+def _load_codec(settings: Settings, on_death: Callable[[OrpheusError], None], model: ServedModel) -> Codec:
     """The one that ORPHEUS_CODEC names, or the model's own. SetupError if it cannot speak what the model generates."""
     folder = weights.find_codec(settings.model_copy(update={"codec": settings.codec or model.codec}))
     check_fit(model, read_config(folder))
-    return Codec.load(folder, settings)
+    return Codec.load(folder, settings, on_death)

@@ -92,6 +92,7 @@ class SpeechPipeline:
 
     async def check(self) -> None:
         """Raise NotReady with the reason unless a request would be served now."""
+        self.codec.check()
         await self.token_source.check()
         self.use(await self.token_source.model(patient=False))
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from orpheus.codec import Codec, StreamState, decode_all
 from orpheus.codec.checkpoint import Checkpoint, read_config
@@ -18,6 +22,7 @@ from orpheus.codec.edges import OPEN_END, MaskEdges, RowEdges
 from orpheus.codec.graphs import BATCHES, GraphedDecoder
 from orpheus.codec.layers import fold
 from orpheus.codec.offline import OfflineDecoder
+from orpheus.codec.stream import advance, choose_step
 from orpheus.errors import SetupError
 from orpheus.settings import Settings
 from tests.support.random_snac import EXACT, PUBLISHED, random_codes, save_random_snac
@@ -111,6 +116,73 @@ def test_a_graph_that_computes_nothing_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SetupError, match=r"compute nothing of use on cpu.*ORPHEUS_CODEC_DEVICE"):
         graphed(save_random_snac(tmp_path), nothing).warm_up()
+
+
+def test_a_graph_that_leaves_another_memory_is_refused(tmp_path: Path) -> None:
+    """Its first samples are those of the step all the same: they lie before the stream."""
+
+    def twice(run: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        replay, out = call_again(run)
+        return lambda: (replay(), replay()), out
+
+    with pytest.raises(SetupError, match="compute nothing of use"):
+        graphed(save_random_snac(tmp_path), twice).warm_up()
+
+
+class Operations(TorchDispatchMode):
+    """Every operation that runs while this is on, with its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[str, list[Tensor]]] = []
+
+    def __torch_dispatch__(  # type: ignore[override]
+        self, function: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = function(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+        self.done.append((str(function.overloadpacket), tensors))
+        return result
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_a_captured_step_stays_on_its_device_and_asks_the_host_for_nothing(
+    tmp_path: Path, depthwise: bool
+) -> None:
+    """On the device "meta", which has shapes alone: as on a GPU, reading a value from it is an error."""
+    device = torch.device("meta")
+    folder = save_random_snac(tmp_path, depthwise=depthwise)
+    decoder = Decoder.load(folder, device="meta")
+    memory = decoder.new_memory(2)
+    codes = torch.zeros(2, 4, 3, dtype=torch.int64, device=device)
+    positions, ends = torch.zeros(2, 2, dtype=torch.int64, device=device)
+    base = torch.zeros(len(decoder.network.blocks), 2, dtype=torch.int64, device=device)
+
+    def run() -> Tensor:
+        return decoder.run(memory, codes, MaskEdges(positions, ends, 4, decoder.tail + 1), base)
+
+    with torch.inference_mode():
+        run()  # makes the counters of the noise
+        with Operations() as operations:
+            out = run()
+    assert out.shape == (2, 4 * decoder.hop)
+    assert {tensor.device.type for _, tensors in operations.done for tensor in tensors} == {"meta"}
+    convolutions = [tensors for name, tensors in operations.done if "conv" in name]
+    assert len(convolutions) == (1 + 3 * len(decoder.network.blocks) if depthwise else 0)
+    for image, weight, *_ in convolutions:  # else torch would give them to cuDNN
+        assert suggest_memory_format(image) == suggest_memory_format(weight) == torch.contiguous_format
+
+
+def test_more_streams_than_the_largest_graph_take_turns_in_it(tmp_path: Path) -> None:
+    decoder = graphed(save_random_snac(tmp_path))
+    decoder.warm_up()
+    states = [StreamState(decoder, seed, 4) for seed in range(5)]
+    for state in states:
+        state.add_codes(random_codes(decoder, 4))  # half a frame: two latents
+    chosen, count = choose_step(decoder, states)
+    assert (chosen, count) == (states[:2], 2)
+    advance(decoder, chosen, count)
+    assert choose_step(decoder, states)[0] == states[2:4]
 
 
 def test_a_gpu_that_is_full_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

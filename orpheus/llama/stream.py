@@ -6,12 +6,14 @@ Leaving the iterator, in whatever way, cancels the generation.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
+from orpheus import tracing
 from orpheus.errors import OrpheusError
-from orpheus.llama.completion import Completion, CompletionChunk
+from orpheus.llama.completion import Completion, CompletionChunk, FinishReason
 
 StreamItem = CompletionChunk | OrpheusError
 
@@ -34,6 +36,8 @@ class Stream:
         self.completion = completion
         self.submitted_s = submitted_s
         self.loop = asyncio.get_running_loop()
+        self.started_s: float | None = None  # when its prompt was first read; written by the decode thread
+        self.first_frame_s: float | None = None  # the same
         self.sent = 0  # chunks; written by the decode thread alone
         self.paused_since_s: float | None = None  # written by the decode thread: too much is unread
         self._read = 0  # chunks; written by the event loop alone
@@ -43,6 +47,9 @@ class Stream:
         self._items: deque[StreamItem] = deque()
         self._changed = asyncio.Event()
         self._ended = False
+        self._finish_reason: FinishReason | None = None
+        self._failure: OrpheusError | None = None
+        self._traced_below = tracing.here()
 
     @property
     def unread(self) -> int:
@@ -57,10 +64,31 @@ class Stream:
     def cancel(self) -> None:
         """Stop the generation and the iteration. Idempotent, from any thread; the sequence is freed within a step."""
         self._on_cancel(self)
+        self._trace()
         if not self._ended:
             self._ended = True
             if not self.loop.is_closed():
                 self.loop.call_soon_threadsafe(self._changed.set)
+
+    def _trace(self) -> None:
+        """Tell what the generation waited for and took: as far as it came, once, when its reader has no more need of it."""
+        below, self._traced_below = self._traced_below, None
+        if below is None:
+            return
+        ended_s = time.monotonic()
+        facts: dict[str, dict[str, tracing.Attribute]] = {
+            "queue": {},
+            "prefill": {"prompt_tokens": len(self.completion.prompt)},
+            "generate": {"frames": self._read, "finish_reason": self._finish_reason},
+        }
+        times = [self.submitted_s, self.started_s, self.first_frame_s]
+        came = [at_s for at_s in times if at_s is not None]
+        for name, since_s, until_s in zip(facts, came, [*came[1:], ended_s], strict=False):
+            last = until_s == ended_s
+            error = self._failure if last else None
+            if last and error is None and self._finish_reason is None:
+                facts[name]["outcome"] = "cancelled"
+            tracing.record(name, since_s, until_s, below, error, **facts[name])
 
     def __aiter__(self) -> Stream:
         return self
@@ -83,10 +111,10 @@ class Stream:
         if self.paused_since_s is not None and self.unread <= self._resume_below:
             self._on_resume()
         if isinstance(item, OrpheusError):
-            self._ended = True
+            self._ended, self._failure = True, item
             raise item
         if item.finish_reason is not None:
-            self._ended = True
+            self._ended, self._finish_reason = True, item.finish_reason
         return item
 
     async def aclose(self) -> None:

@@ -117,6 +117,8 @@ class Tracing:
             span.set_attributes(_named(attributes))
             if error is not None:
                 _fail(span, error)
+            elif attributes.get("outcome") == "cancelled":
+                span.set_status(StatusCode.OK)  # which is final: FastAPI would call it an error
 
     def here(self) -> Context:
         return context.get_current()

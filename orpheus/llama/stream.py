@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from types import TracebackType
 
 from orpheus import tracing
@@ -71,24 +72,22 @@ class Stream:
                 self.loop.call_soon_threadsafe(self._changed.set)
 
     def _trace(self) -> None:
-        """Tell what the generation waited for and took: as far as it came, once, when its reader has no more need of it."""
+        """Tell, once, where the time went: each phase from its beginning to that of the next, as far as it came."""
         below, self._traced_below = self._traced_below, None
         if below is None:
             return
-        ended_s = time.monotonic()
-        facts: dict[str, dict[str, tracing.Attribute]] = {
-            "queue": {},
-            "prefill": {"prompt_tokens": len(self.completion.prompt)},
-            "generate": {"frames": self._read, "finish_reason": self._finish_reason},
-        }
-        times = [self.submitted_s, self.started_s, self.first_frame_s]
-        came = [at_s for at_s in times if at_s is not None]
-        for name, since_s, until_s in zip(facts, came, [*came[1:], ended_s], strict=False):
-            last = until_s == ended_s
-            error = self._failure if last else None
-            if last and error is None and self._finish_reason is None:
-                facts[name]["outcome"] = "cancelled"
-            tracing.record(name, since_s, until_s, below, error, **facts[name])
+        cancelled = self._finish_reason is None and self._failure is None
+        phases: list[tuple[str, float | None, dict[str, tracing.Attribute]]] = [
+            ("queue", self.submitted_s, {}),
+            ("prefill", self.started_s, {"prompt_tokens": len(self.completion.prompt)}),
+            ("generate", self.first_frame_s, {"frames": self._read, "finish_reason": self._finish_reason}),
+        ]
+        begun = [(name, since_s, facts) for name, since_s, facts in phases if since_s is not None]
+        for (name, since_s, facts), (_, until_s, _) in pairwise(begun):
+            tracing.record(name, since_s, until_s, below, **facts)
+        name, since_s, facts = begun[-1]
+        facts["outcome"] = "cancelled" if cancelled else None
+        tracing.record(name, since_s, time.monotonic(), below, self._failure, **facts)
 
     def __aiter__(self) -> Stream:
         return self

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ from opentelemetry.util.types import Attributes
 
 from orpheus import __version__
 from orpheus.errors import OrpheusError, SetupError
+from orpheus.redaction import Redactor
 
 FLUSH_S = 0.5  # at the end: within what `orpheus serve` leaves a tier after draining
 REPORT_EVERY_S = 60.0
@@ -44,10 +46,10 @@ def start(service: str) -> Tracing:
     """As the environment says: exporter, sampler, limits, resource. SetupError if it names what is not there."""
     ours = Resource.create({"service.name": service, "service.version": __version__})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-    for exporter in _exporters():
-        provider.add_span_processor(BatchSpanProcessor(exporter))
     logger = logging.getLogger("opentelemetry")
     logger.handlers, logger.propagate = [_Reports()], False
+    for exporter in _exporters():
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     return Tracing(provider)
 
 
@@ -180,12 +182,14 @@ class _Reports(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._reported_s: float | None = None
+        given = [value for name, value in os.environ.items() if re.fullmatch("OTEL_.*_HEADERS", name)]
+        self._redact = Redactor(part for value in given for part in re.split("[,=]", value))
 
     def emit(self, record: logging.LogRecord) -> None:
         now_s = time.monotonic()
         if self._reported_s is None or now_s - self._reported_s >= REPORT_EVERY_S:
             self._reported_s = now_s
-            said = " ".join(record.getMessage().split())[:MAX_REPORT_CHARS]
+            said = " ".join(self._redact(record.getMessage()).split())[:MAX_REPORT_CHARS]
             log.warning("OpenTelemetry, at most once a minute: %s", said)
 
 

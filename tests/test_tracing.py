@@ -159,7 +159,7 @@ def test_whoever_looks_after_the_tiers_leaves_no_traces(client: httpx.Client, tr
 
 
 def test_a_failure_is_told_by_its_kind_in_every_span_above_it(client: httpx.Client, traces: Traces) -> None:
-    assert client.post("/v1/audio/speech", json=speech(FIRST, max_tokens=14)).status_code == 500
+    assert client.post("/v1/audio/speech", json=speech(FIRST, max_tokens=7)).status_code == 500
     (request,) = traces.wait_for(SPEECH)
     segments = traces.wait_for("segment", 2)
     assert [attributes(span)["attempt"] for span in segments] == [0, 1], "it was tried twice"
@@ -466,6 +466,19 @@ def test_a_collector_that_is_gone_is_one_line_a_minute(
     assert len(caplog.records) == 1
     assert caplog.records[0].name == "orpheus.otel"
     assert "at most once a minute" in caplog.records[0].getMessage()
+
+
+def test_a_key_that_opentelemetry_cannot_read_is_not_in_its_complaint(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization Bearer-of-a-secret",
+    }
+    with configured(monkeypatch, **given):
+        assert tracing.is_on()
+    assert "Header format invalid" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.slow

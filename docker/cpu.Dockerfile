@@ -13,7 +13,7 @@ RUN --mount=from=ghcr.io/astral-sh/uv:0.13.8,source=/uv,target=/bin/uv \
     && export CMAKE_BUILD_PARALLEL_LEVEL="$(nproc)" \
     && CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DCMAKE_UNITY_BUILD=ON -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=/cmake/llama_cpp_lean.cmake" \
     uv pip install --python /venv --no-cache --no-binary llama-cpp-python \
-    -r pyproject.toml --extra llama --extra speech -c constraints.txt
+    -r pyproject.toml --extra llama --extra speech --extra otel -c constraints.txt
 
 FROM python:3.12-slim-bookworm
 RUN apt-get update \

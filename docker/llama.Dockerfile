@@ -15,7 +15,7 @@ RUN --mount=from=ghcr.io/astral-sh/uv:0.13.8,source=/uv,target=/bin/uv \
     && export CMAKE_BUILD_PARALLEL_LEVEL="${COMPILE_JOBS:-$(nproc)}" \
     && CMAKE_ARGS="-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=${CUDA_ARCHITECTURES} -DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=/cmake/llama_cpp_lean.cmake" \
     uv pip install --python /venv --no-cache --no-binary llama-cpp-python \
-    -r pyproject.toml --extra llama -c constraints.txt
+    -r pyproject.toml --extra llama --extra otel -c constraints.txt
 
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04
 RUN apt-get update \

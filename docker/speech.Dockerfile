@@ -6,7 +6,7 @@ ARG AGENT=
 WORKDIR /app
 COPY pyproject.toml constraints.txt ./
 RUN --mount=from=ghcr.io/astral-sh/uv:0.13.8,source=/uv,target=/bin/uv \
-    uv pip install --system --no-cache -r pyproject.toml --extra speech ${AGENT:+--extra agent} -c constraints.txt \
+    uv pip install --system --no-cache -r pyproject.toml --extra speech --extra otel ${AGENT:+--extra agent} -c constraints.txt \
     && mkdir /weights && chown 1000:1000 /weights
 COPY LICENSE THIRD_PARTY_NOTICES.md ./
 COPY orpheus orpheus

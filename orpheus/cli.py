@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orpheus import __version__, logs
+from orpheus import __version__, logs, tracing
 from orpheus.deploy.settings import Deployment, load_deployment
 from orpheus.errors import BadRequest, OrpheusError, SetupError, in_a_sentence
 from orpheus.ops.settings_table import setting_rows, unknown_names
@@ -144,6 +144,7 @@ def llama(
     bound = listen(settings.host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
     if supervised:
         end_with_parent(settings.drain_s)
+    tracing.configure(tracing.LLAMA)
     process = Process(settings)
     load = process.ending_on_failure(
         lambda: Engine.load(find_model(settings), settings, on_death=process.end)
@@ -515,6 +516,7 @@ def _serve_speech(
     from orpheus.server.service import SpeechService
 
     bound = listen(settings.host, settings.port, "--port or ORPHEUS_PORT")
+    tracing.configure(tracing.SPEECH)
     process = Process(settings)
     if not in_process:
         service = SpeechService.over_http(settings, process.ending_on_failure, process.end)

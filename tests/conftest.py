@@ -20,7 +20,7 @@ def anyio_backend() -> str:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the environment or the .env of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith("ORPHEUS_") or name == "HF_TOKEN":
+        if name.startswith(("ORPHEUS_", "OTEL_")) or name == "HF_TOKEN":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

@@ -20,7 +20,8 @@ from tests.support.live import ROOT, Pair, clean_environment
 FOLDER = ROOT / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 TIERS = ["llama", "speech"]
-IMAGES = {"llama": ("llama",), "speech": ("speech",), "cpu": TIERS}  # and the extras in each
+# And the extras in each.
+IMAGES = {"llama": ["llama", "otel"], "speech": ["speech", "otel"], "cpu": [*TIERS, "otel"]}
 
 
 def dockerfile(tier: str) -> str:
@@ -70,6 +71,7 @@ def test_one_profile_is_for_a_gpu_and_one_is_for_none() -> None:
         "llama-1": ["scale"],
         "prometheus": ["observe"],
         "grafana": ["observe"],
+        "jaeger": ["observe"],
     }
     assert ["deploy" in services[name] for name in IMAGES] == [True, True, False]
 

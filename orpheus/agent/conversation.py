@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orpheus import tracing
 from orpheus.agent import events as told
 from orpheus.agent.audio import SAMPLE_RATE, SampleBuffer, Samples
 from orpheus.agent.echo import WINDOW_MS, is_echo, likeness
@@ -414,7 +415,8 @@ class Conversation:
             if not (turn.told or turn.committed):
                 await self._look_for_echo(turn, samples)
             silence = Heard("", len(samples) / SAMPLE_RATE, 0.0)
-            heard = silence if turn.is_echo else await self._recognize(samples)
+            with tracing.span("hear", audio_s=round(len(samples) / SAMPLE_RATE, 3)):
+                heard = silence if turn.is_echo else await self._recognize(samples)
         except OrpheusError as error:
             if turn.hearing is not asyncio.current_task():
                 return

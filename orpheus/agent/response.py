@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
+from orpheus import tracing
 from orpheus.agent import events as told
 from orpheus.agent.events import OUTPUT_RATE, Ask, ResponseState, ResponseStatus, Timings
 from orpheus.agent.history import Item, Part, Spoken
@@ -120,7 +121,7 @@ class Response:
         self._message: _Output | None = None
         self._spoken = Spoken()
         self._calls: dict[int, _Output] = {}
-        self._queue = UtteranceQueue(service, self._hear_voice)
+        self._queue = UtteranceQueue(service, self._hear_voice, span="speak")
         self._finished: Finished | None = None
         self._cut_short = False  # by a limit of ours
         config = ask.config
@@ -179,14 +180,17 @@ class Response:
     # The stages
 
     async def _run(self, messages: list[Message]) -> None:
-        speaking = asyncio.create_task(self._queue.run())
-        try:
-            await self._think(messages)
-            self._queue.close()
-            await speaking
-        finally:
-            await cancel_and_wait([speaking])
-        self._do(self._complete)
+        with tracing.span("response"):
+            speaking = asyncio.create_task(self._queue.run())
+            try:
+                with tracing.span("think"):
+                    await self._think(messages)
+                self._queue.close()
+                await speaking
+            finally:
+                await cancel_and_wait([speaking])
+            self._do(self._complete)
+            tracing.note(self.error, **asdict(self._timings()))
 
     async def _think(self, messages: list[Message]) -> None:
         config = self.ask.config
@@ -223,6 +227,7 @@ class Response:
             self._do(self._end_calls)  # whoever runs them need not wait for what is still being said
         except OrpheusError as error:
             log.warning("the language model failed: %s", error)
+            tracing.note(error)
             self._fail("llm", error)
             self._say(f"{' ' if self._spoken.text else ''}{self._apology()}")
 

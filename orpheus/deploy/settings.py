@@ -35,7 +35,7 @@ LLM_APP, LLM_SERVER = "orpheus-llm", "Llm"
 AGENT_APP, AGENT_CLASS = "speech-to-speech", "Agent"
 VOLUME = "orpheus-weights"
 WEIGHTS = "/weights"  # where the Volume is mounted
-AUTH_SECRET = "voice-auth"  # must hold PROXY_KEYS, and for the agent API_KEYS
+AUTH_SECRET = "voice-auth"  # must hold PROXY_KEYS, and for the agent API_KEYS; may hold OTEL_…_HEADERS
 PROXY_KEYS = ["ORPHEUS_PROXY_KEY", "ORPHEUS_PROXY_SECRET"]
 API_KEYS = "ORPHEUS_API_KEYS"
 HF_SECRET = "huggingface-secret"  # must hold HF_TOKEN
@@ -169,7 +169,7 @@ def routing_region(region: str | None) -> str:
 
 
 def container_environment(deployment: Deployment) -> dict[str, str]:
-    """Environment of all containers: every setting given here that applies there, and no secrets.
+    """Environment of all containers: every setting given here that applies there, OTEL_ variables, and no secrets.
 
     Raises SetupError if the weights are a path of this machine.
     """
@@ -189,6 +189,12 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
     for name in ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_LLM_URL", "ORPHEUS_STT_URL"):
         if urlsplit(environment.get(name, "")).hostname in THIS_MACHINE:
             del environment[name]
+    # The headers of a collector hold its key, and come with the Secret.
+    environment |= {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith("OTEL_") and not name.endswith("_HEADERS")
+    }
     if HF_SECRET_EXISTS in os.environ:
         environment[HF_SECRET_EXISTS] = os.environ[HF_SECRET_EXISTS]
     embedded = environment["ORPHEUS_MODEL"] == EMBEDDED

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import modal
 
-from orpheus import logs
+from orpheus import logs, tracing
 from orpheus.deploy.settings import LLAMA_APP, LLAMA_SERVER
 from orpheus.deploy.weights import in_volume
 from orpheus.errors import NotReady
@@ -53,6 +53,7 @@ def build(
     from orpheus.server.service import SpeechService
 
     logs.configure(settings)
+    tracing.configure(tracing.SPEECH)
     # First, so that its GPU starts while ours loads.
     threading.Thread(target=asyncio.run, args=[_wake_tier1(settings)], name="wake-tier1", daemon=True).start()
     with in_volume(fetch):

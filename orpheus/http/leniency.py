@@ -15,6 +15,8 @@ _SLASHES = re.compile(r"/{2,}")
 _LAST_SLASH = re.compile(r"(?<=.)(?<!^/v1)/$")  # LiveKit asks for `/v1/`
 # Clients are often given `http://host:5005` instead of `http://host:5005/v1`, or append a `/v1` themselves.
 _DOUBLED = re.compile(r"^(/v1)+(?=/v1(/|$))")
+# Asked every few seconds by whoever watches a tier: left out of logs and traces.
+PROBES = ("/health", "/v1/health", "/ready", "/live", "/metrics")
 _BARE = re.compile(r"^(?=/(audio/|models(/|$)|completions$))")
 
 
@@ -47,6 +49,11 @@ def served_path(path: str) -> str:
     """The path of the route that is meant."""
     path = _DOUBLED.sub("", _SLASHES.sub("/", path))
     return _BARE.sub("/v1", _LAST_SLASH.sub("", path))
+
+
+def is_probe(scope: Scope) -> bool:
+    """Whether a request only asks how the server is."""
+    return scope["type"] == "http" and served_path(scope["path"]) in PROBES
 
 
 def is_head(scope: Scope) -> bool:

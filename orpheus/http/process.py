@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from orpheus.errors import OrpheusError, SetupError, in_a_sentence
 from orpheus.http.body_limit import MAX_BODY_BYTES
 from orpheus.http.connections import Connections
+from orpheus.http.leniency import PROBES
 from orpheus.http.protocols import MAX_HEAD_BYTES, HttpProtocol, WebSocketProtocol
 from orpheus.settings import Settings
 
@@ -186,7 +187,7 @@ class Server(uvicorn.Server):
 def _not_a_probe(record: logging.LogRecord) -> bool:
     """Keeps health checks and scrapes, which come every few seconds, out of the access log."""
     path = record.args[2] if isinstance(record.args, tuple) and len(record.args) > 2 else ""
-    return path not in ("/health", "/ready", "/metrics")
+    return path not in PROBES
 
 
 def url_of(host: str, port: int) -> str:

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orpheus import tracing
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, RequestError
 from orpheus.logs import request_id
 from orpheus.tasks import first_of
@@ -73,6 +74,7 @@ class RequestIds:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = sane_request_id(Headers(scope=scope)) if scope["type"] == "http" else None
         token = request_id.set(known)
+        tracing.note(request_id=known)
         try:
             await self._app(scope, receive, send)
         finally:

@@ -14,10 +14,10 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from orpheus import __version__, weights
+from orpheus import __version__, tracing, weights
 from orpheus.errors import NotFound, NotReady
 from orpheus.http.body_limit import BodyLimit
-from orpheus.http.leniency import Leniency
+from orpheus.http.leniency import Leniency, is_probe
 from orpheus.http.loading import BackgroundLoad
 from orpheus.http.origins import OriginCheck
 from orpheus.http.responses import RequestIds, install_error_handlers
@@ -39,10 +39,11 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with loading:
+        async with tracing.flushed(), loading:
             yield
 
-    app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan)
+    telemetry = tracing.telemetry(is_probe)
+    app = FastAPI(title="Orpheus: audio tokens", version=__version__, lifespan=lifespan, telemetry=telemetry)
     install_error_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(OriginCheck)

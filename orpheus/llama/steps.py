@@ -125,6 +125,7 @@ class Steps:
                 constrained=sequence.stream.completion.constrained,
                 first_slot=sequence.first_slot,
             )
+            sequence.stream.started_s = now_s
         plan = scheduler.plan(now_s)
         for seq_id in plan.freed:
             context.free(seq_id)
@@ -218,6 +219,7 @@ class Steps:
             now_s = time.monotonic()
             if not sequence.has_first_frame:
                 self._metrics.first_frame_s.observe(now_s - stream.submitted_s)
+                stream.first_frame_s = now_s
             sequence.playout.add(FRAME_S, now_s)
         stream.sent += 1
         return stream, chunk

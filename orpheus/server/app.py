@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from orpheus import __version__
+from orpheus import __version__, tracing
 from orpheus.http.body_limit import BodyLimit
-from orpheus.http.leniency import Leniency
+from orpheus.http.leniency import Leniency, is_probe
 from orpheus.http.origins import OriginCheck, allowed_origins
 from orpheus.http.responses import install_error_handlers
 from orpheus.server import catalog, health, openai, page
@@ -30,10 +30,11 @@ def create_app(service: SpeechService) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with tracing.flushed(), service.running():
             yield
 
-    app = FastAPI(title="Orpheus speech", version=__version__, lifespan=lifespan)
+    telemetry = tracing.telemetry(is_probe)
+    app = FastAPI(title="Orpheus speech", version=__version__, lifespan=lifespan, telemetry=telemetry)
     describe(app, keys=service.settings.api_keys is not None)
     install_error_handlers(app)
     _add_middleware(app, service)

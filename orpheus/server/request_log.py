@@ -15,9 +15,9 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orpheus import logs
+from orpheus import logs, tracing
 from orpheus.errors import NotReady, OrpheusError
-from orpheus.http.leniency import is_head
+from orpheus.http.leniency import is_head, is_probe
 from orpheus.http.responses import UNFORESEEN, error_response, sane_request_id
 from orpheus.server import request_context
 from orpheus.server.admission import INTERRUPTED
@@ -26,7 +26,6 @@ from orpheus.server.request_context import RequestContext
 
 log = logging.getLogger("orpheus.server.request")
 
-_PROBES = ("/health", "/v1/health", "/ready", "/live", "/metrics")
 _AT_CAPACITY = (429, 1013)
 # Close codes that get their own label in the metrics.
 _CLOSE_CODES = (1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 1013)
@@ -49,6 +48,7 @@ class RequestLog:
         context = RequestContext(sane_request_id(Headers(scope=scope)) or f"req_{uuid.uuid4().hex}")
         id_token = logs.request_id.set(context.request_id)
         context_token = request_context.current.set(context)
+        tracing.note(request_id=context.request_id)
         request = _TrackedRequest(scope, context, receive, send)
         try:
             try:
@@ -96,9 +96,10 @@ class RequestLog:
         if outcome == "cancelled":
             self._metrics.cancelled.inc()
         # A probe that reports "not ready" has succeeded as a request.
-        probe = scope["path"] in _PROBES and request.error is None
+        probe = is_probe(scope) and request.error is None
         if outcome == "failed" and not probe:
             self._metrics.failed.inc()
+        tracing.note(request.error, outcome=outcome)
         level = logging.DEBUG if probe else logging.ERROR if request.broken else logging.INFO
         fields = {
             "route": route or scope["path"],

@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from orpheus import weights
+from orpheus import tracing, weights
 from orpheus.codec import Codec
 from orpheus.codec.checkpoint import read_config
 from orpheus.errors import BadRequest, NotReady, OrpheusError
@@ -34,6 +34,7 @@ from orpheus.tts.params import SpeechParams, Split
 from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import EngineTokenSource, HttpTokenSource, TokenSource
+from orpheus.tts.traced import traced_encoder
 from orpheus.tts.usage import Usage
 from orpheus.voices import Voices, voices_of
 
@@ -225,6 +226,7 @@ class SpeechService:
             whole_file=request.whole_file,
             split=request.split,
         )
+        tracing.note(voice=voice.id, format=params.format)
         if (context := request_context.current.get()) is not None:
             context.voice, context.format = voice.id, params.format
             context.text = (context.text or "") if settings.log_text else None
@@ -296,13 +298,14 @@ class _Part:
     """One encoded file, or one encoded stream."""
 
     def __init__(self, source_rate: int, params: SpeechParams) -> None:
-        self._encoder = open_encoder(
+        encoder = open_encoder(
             params.format,
             source_rate=source_rate,
             sample_rate=params.sample_rate,
             speed=params.speed,
             whole=params.whole_file,
         )
+        self._encoder = traced_encoder(encoder, params.format)
         self._held: list[bytes] | None = [] if params.whole_file else None
 
     def add(self, pcm: Pcm) -> bytes:

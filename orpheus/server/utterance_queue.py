@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from orpheus import tracing
 from orpheus.errors import BadRequest, OrpheusError
 from orpheus.server import request_context
 from orpheus.server.schema import SpeechRequest
@@ -117,13 +118,17 @@ class Utterance:
         if (context := request_context.current.get()) is not None:
             context.add_text(text)
 
-    async def speak(self, emit: Emit, lead_s: float) -> None:
+    async def speak(self, emit: Emit, lead_s: float, span: str) -> None:
         """Emit all of its events; `lead_s` bounds how far audio runs ahead of real time, 0 is no bound.
+
+        `span` is what traces call it.
 
         An error is emitted after the events of what was spoken before it.
         """
+        params = self.params
         try:
-            await self._speak(emit, lead_s)
+            with tracing.span(span, number=self.number, voice=params.voice.id, format=params.format):
+                await self._speak(emit, lead_s)
         except OrpheusError as error:  # text of it that still arrives is accepted and not spoken
             await emit(UtteranceFailed(self.number, error, partial=self.sent_s > 0))
         await emit(UtteranceDone(self.number, self._parts, self.text.left_out_chars))
@@ -193,12 +198,15 @@ class _Refused:
 class UtteranceQueue:
     """The utterances of one connection. `run` speaks them; the other methods are called as its client sends messages."""
 
-    def __init__(self, service: SpeechService, emit: Emit, lead_s: float | None = None) -> None:
+    def __init__(
+        self, service: SpeechService, emit: Emit, lead_s: float | None = None, *, span: str = "utterance"
+    ) -> None:
         self.lead_s = LEAD_S if lead_s is None else lead_s
         self.writing: Utterance | None = None  # the utterance whose text is still coming
         self.speaking: Utterance | None = None
         self._service = service
         self._emit = emit
+        self._span = span
         self._pending: deque[Utterance | _Refused] = deque()
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -300,7 +308,7 @@ class UtteranceQueue:
                             await self._emit(UtteranceDone(None, 0))
                         continue
                     self.speaking = following
-                    self._task = asyncio.create_task(following.speak(self._emit, self.lead_s))
+                    self._task = asyncio.create_task(following.speak(self._emit, self.lead_s, self._span))
                     await asyncio.wait([self._task])
                     self.speaking = None
                     if not self._task.cancelled():

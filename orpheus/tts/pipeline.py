@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orpheus import tracing
 from orpheus.codec import Codec
 from orpheus.errors import AtCapacity, GenerationFailed, NotReady, SetupError
 from orpheus.pcm import Pcm
@@ -33,6 +34,7 @@ from orpheus.tts.prebuffer import PrebufferEstimator
 from orpheus.tts.prefetch import Prefetch
 from orpheus.tts.served_model import ServedModel, check_fit, named_model
 from orpheus.tts.token_source import Generation, TokenChunk, TokenSource
+from orpheus.tts.traced import traced_decoder
 from orpheus.tts.usage import Usage
 from orpheus.vocabulary import SLOTS
 
@@ -199,7 +201,12 @@ class _SpeakRun:
             self._paused_ms = 0
             number = len(self._usage.segments)
             self._usage.begin(segment)
-            audio = Prefetch(partial(self._generate, segment, number))
+            generate = partial(self._generate, segment, number)
+            audio = Prefetch(
+                tracing.each(
+                    "segment", generate, segment=number, chars=len(segment.text), voice=self._params.voice.id
+                )
+            )
         else:
             given = previous.segment.pause_samples if previous is not None else 0
             self._usage.pauses.append(segment)
@@ -259,6 +266,7 @@ class _SpeakRun:
         """
         pipeline, params, usage = self._pipeline, self._params, self._usage
         usage.regenerated_segments += attempt > 0
+        tracing.note(attempt=attempt)
         segment.samples = 0
         trimmer = SilenceTrimmer(
             pipeline.sample_rate,
@@ -300,7 +308,7 @@ class _SpeakRun:
         """Tokens → frames → samples; reports their delays to the prebuffer estimator."""
         usage, estimator = self._usage, self._pipeline.prebuffer
         assembler, repetition = FrameAssembler(), RepetitionDetector()
-        decoder = self._pipeline.codec.open(generation.sampling.seed or 0)
+        decoder = traced_decoder(self._pipeline.codec.open(generation.sampling.seed or 0))
         asked_s = time.monotonic()
         frames, samples_s = 0, 0.0  # since samples came, and when that was
         try:
@@ -320,10 +328,12 @@ class _SpeakRun:
                                 estimator.frames(frames, now_s - samples_s)
                             else:
                                 estimator.started(now_s - asked_s)
+                                tracing.record("first audio", asked_s, now_s)
                             frames, samples_s = 0, now_s
                             yield pcm
                     if chunk.finish_reason:
                         usage.prompt_tokens += chunk.prompt_tokens or 0
+                        tracing.note(finish_reason=chunk.finish_reason)
                     if chunk.finish_reason == "length":
                         usage.truncated_segments += 1
                         raise GenerationFailed(

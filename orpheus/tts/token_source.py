@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import httpx
 
-from orpheus import vocabulary
+from orpheus import tracing, vocabulary
 from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, UpstreamError
 from orpheus.http.cold_start import send_when_awake
 from orpheus.http.refusals import MAX_SAID_CHARS, message_in, sentence_of, start_of
@@ -164,7 +164,8 @@ class HttpTokenSource:
         body = completion_body(generation, model)
         headers = {"X-Request-ID": known} if (known := request_id.get()) else {}
         request = self._client.build_request("POST", self._url, json=body, headers=headers)
-        with self._in_our_words():
+        with self._in_our_words(), tracing.call("tier 1") as traced:
+            request.headers.update(traced)
             send = send_when_awake(self._client, request, self._cold_wait_s, STALL_TIMEOUT_S)
             async with aclosing(await send) as response:
                 if response.status_code != 200:

@@ -91,6 +91,17 @@ def test_a_container_reads_the_same_deployment_again(monkeypatch: pytest.MonkeyP
     assert container_environment(load_deployment()) == environment
 
 
+def test_containers_trace_to_the_same_collector_whose_key_stays_out_of_their_definition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://traces.example")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=secret")
+    environment = container_environment(load_deployment())
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "https://traces.example"
+    assert "secret" not in str(environment)
+
+
 def test_the_codec_belongs_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert container_environment(load_deployment())["ORPHEUS_CODEC"].startswith("hubertsiuzdak/")
     monkeypatch.setenv("ORPHEUS_MODEL", "embedded")

@@ -94,8 +94,9 @@ class Pair:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This environment without the ORPHEUS_ settings of whoever runs the tests, plus `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORPHEUS_")}
+    """This environment without the ORPHEUS_ and OTEL_ settings of whoever runs the tests, plus `more`."""
+    ours = ("ORPHEUS_", "OTEL_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 

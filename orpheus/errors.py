@@ -125,6 +125,7 @@ class UpstreamError(EngineError):
 _EXTRAS = {
     "llama": ("llama_cpp",),
     "speech": ("torch", "snac", "av", "num2words", "msgpack", "cachetools"),
+    "redis": ("redis",),
     "agent": (
         "faster_whisper",
         "ctranslate2",

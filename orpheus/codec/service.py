@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from orpheus.codec.checkpoint import LATENTS_PER_FRAME
+from orpheus.codec.checkpoint import LATENTS_PER_FRAME, fingerprint_of
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device
 from orpheus.codec.graphs import GraphedDecoder
@@ -48,8 +48,11 @@ class Codec:
         lookahead: int = LOOKAHEAD,
         gather_s: float = GATHER_S,
         reserve_s: float = RESERVE_S,
+        fingerprint: str = "",
     ) -> None:
+        """`fingerprint`: of the weights."""
         self.decoder = decoder
+        self.fingerprint = fingerprint
         self.sample_rate = decoder.config.sample_rate
         self.hop = decoder.hop
         self.codes = decoder.config.codes
@@ -73,7 +76,7 @@ class Codec:
         torch.set_num_threads(settings.cpu_threads)  # per process, but only the codec uses torch here
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
         try:
-            return cls(kind.load(folder, device=device))
+            return cls(kind.load(folder, device=device), fingerprint=fingerprint_of(folder))
         except torch.OutOfMemoryError as error:
             raise SetupError(
                 f"The codec does not fit the free memory of {device}: lower ORPHEUS_STREAMS, set "

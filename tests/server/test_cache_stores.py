@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from orpheus.settings import load_settings
 from orpheus.text import Segment
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.usage import Usage
-from tests.support.live import free_port
+from tests.support.live import clean_environment, free_port, running_pair
 from tests.support.redis_server import NoRedis, running_redis
 from tests.support.speech import PATH, ask
 from tests.support.upstream import Upstream
@@ -61,7 +63,7 @@ async def make(cache: ResponseCache, key: str, body: bytes = BODY) -> None:
     usage = Usage(prompt_tokens=3, audio_tokens=7)
     usage.segments = [Segment("a", 0, start=0), Segment("b", 0, start=12_000)]
     assert b"".join([chunk async for chunk in cache.keep(key, usage, 24_000, chunks())]) == body
-    await until(lambda: not cache._writing)
+    await cache.written()
 
 
 async def test_what_is_kept_is_found_whole_and_what_is_not_is_a_miss(where: str) -> None:
@@ -401,3 +403,38 @@ async def test_a_redis_that_evicts_is_the_bound() -> None:
         assert found[-1]
         assert not all(found)
         await cache.aclose()
+
+
+@pytest.mark.slow
+def test_a_pair_that_is_started_again_answers_from_disk_without_tier_1(tmp_path: Path) -> None:
+    body = {"input": "The boat drifted slowly down the river. " * 3, "voice": "tara", "seed": 7}
+    answers: list[httpx.Response] = []
+    for start in range(2):
+        with running_pair(tmp_path, ORPHEUS_CACHE=f"file://{tmp_path}/cache?mb=10") as pair:
+            before = httpx.get(f"{pair.llama_url}/health", trust_env=False).json()["tokens"]
+            answers.append(httpx.post(f"{pair.url}/v1/audio/speech", json=body, timeout=60, trust_env=False))
+            made = httpx.get(f"{pair.llama_url}/health", trust_env=False).json()["tokens"] - before
+            assert (made > 100) == (start == 0)
+    assert [answer.headers["x-cache"] for answer in answers] == ["miss", "hit"]
+    assert answers[0].content == answers[1].content
+    for name in ("content-type", "x-sample-rate", "x-channels", "x-input-chars"):
+        assert answers[0].headers[name] == answers[1].headers[name]
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for where, said in (
+        (f"file://{tmp_path}/file/cache", "cannot hold a cache (Not a directory). Name a folder"),
+        ("disk", "ORPHEUS_CACHE=… cannot be used: write memory:, file:///FOLDER or redis://HOST:6379/0"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "orpheus", "speech", "--port", "0"],
+            env=clean_environment(ORPHEUS_CACHE=where, ORPHEUS_LLAMA_ENDPOINT="http://127.0.0.1:9"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == SetupError.exit_code
+        assert said in done.stderr

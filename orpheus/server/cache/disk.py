@@ -118,6 +118,7 @@ class DiskStore:
                 "auto_vacuum = FULL",  # what goes is free for others at once
                 "journal_mode = WAL",  # readers and a writer do not wait for each other
                 f"journal_size_limit = {LOG_BYTES}",
+                f"wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}",
                 "synchronous = NORMAL",  # a crash may lose the last entries, never the file
                 "foreign_keys = ON",
             ):

@@ -46,7 +46,7 @@ def _open_store(given: str) -> Store:
         from orpheus.server.cache.disk import DiskStore
 
         return DiskStore(address.folder, address.max_bytes)
-    from orpheus.server.cache.redis import RedisStore  # here: an extra of its own
+    from orpheus.server.cache.redis import RedisStore
 
     return RedisStore(address.url)
 
@@ -98,10 +98,14 @@ class ResponseCache:
                 key, CachedResponse(b"".join(parts), usage.prompt_tokens, usage.audio_tokens, starts)
             )
 
+    async def written(self, within_s: float | None = None) -> None:
+        """Wait until what is on its way to the store has arrived, or cannot."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+
     async def aclose(self) -> None:
         """Finish what is on its way, for a moment, and close the store."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSING_S)
+        await self.written(CLOSING_S)
         if self._store is not None:
             with suppress(Exception):  # the server ends either way
                 async with asyncio.timeout(CLOSING_S):

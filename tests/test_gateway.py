@@ -65,8 +65,12 @@ def test_a_customer_is_known_by_its_key_wherever_that_is_sent(gateway: Gateway) 
     ]
     for way in ways:
         assert speak(url, **way).status_code == 200
-    for key in ("", "unknown", "behind-it"):  # tier 2's own is not for outside
-        refused = speak(url, headers={"Authorization": f"Bearer {key}"})
+    for headers in (
+        {},
+        {"x-api-key": "unknown"},
+        {"x-api-key": "behind-it"},
+    ):  # tier 2's own is not for outside
+        refused = speak(url, headers=headers)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     assert speak(pair.url, headers={"Authorization": f"Bearer {LARGE}"}).status_code == 401
     assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 404

@@ -29,7 +29,7 @@ def test_a_cached_response_has_the_same_bytes_and_a_length(
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
     assert first.content == second.content
     assert int(second.headers["content-length"]) == len(first.content)
-    for name in ("content-type", "x-sample-rate"):
+    for name in ("content-type", "x-sample-rate", "x-input-chars"):
         assert first.headers[name] == second.headers[name]
 
 
@@ -37,10 +37,13 @@ def test_cached_events_carry_the_same_bytes_and_usage(speech: Start, upstream: U
     client = speech(cache="memory:?mb=1")
     plain = client.post(PATH, json=ask(seed=7))
     responses = [client.post(PATH, json=ask(seed=7, stream_format="sse")) for _ in range(2)]
+    starts = []
     for response in responses:
         *deltas, done = [json.loads(line[6:]) for line in response.text.splitlines() if line]
         assert b"".join(base64.b64decode(delta["audio"]) for delta in deltas) == plain.content
         assert done["usage"]["output_tokens"] > 0
+        starts.append([start for delta in deltas for start in delta.get("segments_s", ())])
+    assert starts[0] == starts[1] != []
     assert len(upstream.requests) == 1
 
 

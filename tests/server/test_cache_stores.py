@@ -7,6 +7,7 @@ import itertools
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
@@ -290,6 +291,24 @@ async def test_a_full_disk_keeps_nothing_new_and_what_it_has(
     await cache.aclose()
 
 
+async def test_before_a_disk_that_hangs_nothing_piles_up(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, MB)
+    await store.put("key", BODY)
+    hangs, goes_on = threading.Event(), threading.Event()
+    hanging = asyncio.create_task(store._run(lambda: (hangs.set(), goes_on.wait())))
+    await asyncio.to_thread(hangs.wait)
+    hanging.cancel()
+    await asyncio.wait([hanging])
+    for _ in range(100):
+        with pytest.raises(TimeoutError):
+            await store.put("key", BODY)
+    assert store._thread._work_queue.empty()
+    goes_on.set()
+    await asyncio.to_thread(store._late.result)
+    assert await store.get("key") == BODY
+    await store.aclose()
+
+
 async def test_a_redis_that_hangs_costs_one_short_wait_and_one_line(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +353,7 @@ async def test_a_server_that_is_no_redis_fails_no_request(answer: bytes) -> None
     hostile = NoRedis(answer)
     metrics = SpeechMetrics()
     cache = open_cache(hostile.url, metrics)
-    cache._keeping._within_s = guard.READ_S  # or the test takes longer
+    cache._reading._within_s = cache._keeping._within_s = 0.1  # or the test takes longer
     assert await cache.find("key") is None
     await make(cache, "key")
     await cache.aclose()

@@ -13,9 +13,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orpheus.errors import SetupError
 
@@ -49,6 +49,7 @@ class DiskStore:
         self.max_body_bytes = max_bytes - EMPTY_BYTES
         # SQLite blocks; and a disk that hangs must not take the threads that encode.
         self._thread = ThreadPoolExecutor(1, "orpheus-cache")
+        self._late: Future[Any] = self._thread.submit(int)  # what nobody waits for any more
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = self._thread.submit(self._open).result()
@@ -80,7 +81,15 @@ class DiskStore:
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._healing, work)
+        if not self._late.done():
+            raise TimeoutError("the disk hangs")  # so that nothing piles up before the thread
+        doing = self._thread.submit(self._healing, work)
+        try:
+            return await asyncio.wrap_future(doing)
+        except asyncio.CancelledError:
+            if not doing.done():
+                self._late = doing
+            raise
 
     # What follows runs in the thread.
 

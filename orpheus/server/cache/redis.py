@@ -34,7 +34,8 @@ class RedisStore:
                     NoBackoff(), 1
                 ),  # a connection that was kept may be dead; the guard does the waiting
             )
-            self._client.connection_pool.make_connection()  # it opens none, and knows all options
+            pool = self._client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # opens none, and knows which options there are
         except (ValueError, TypeError, RedisError) as error:
             raise SetupError(
                 f"ORPHEUS_CACHE={self.name} cannot be used ({redaction.redacted(str(error))}): write "

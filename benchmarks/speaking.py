@@ -47,7 +47,7 @@ async def speak_all(settings: Settings, sentences: list[str]) -> dict[tuple[int,
         async with gate:
             try:
                 params = service.params(request)
-                segments = service.segment(request.input, params)
+                segments = service.segment(request.input, params).source()
                 async with aclosing(service.encoded(segments, params, usage)) as stream:
                     chunks = [chunk async for chunk in stream]
             except OrpheusError as error:

@@ -124,7 +124,7 @@ class UpstreamError(EngineError):
 # What the extras install (pyproject.toml), by the names it is imported under.
 _EXTRAS = {
     "llama": ("llama_cpp",),
-    "speech": ("torch", "snac", "av", "num2words", "msgpack", "cachetools"),
+    "speech": ("torch", "snac", "av", "num2words", "msgpack", "cachetools", "redis"),
     "agent": (
         "faster_whisper",
         "ctranslate2",

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orpheus.cache_address import parse_cache
 from orpheus.errors import SetupError, shortened
 from orpheus.redaction import HIDDEN
 from orpheus.sampling import TEMPERATURE_MAX, Sampling
@@ -32,7 +33,13 @@ MAX_CONTEXT_TOKENS = (
 )
 ALL_LAYERS = 999  # more than any model has
 DAY_S = 86_400  # a bound that no wait needs, so that no clock overflows
-ADDRESSES = ("ORPHEUS_LLAMA_ENDPOINT", "ORPHEUS_FASTAPI_URL", "ORPHEUS_LLM_URL", "ORPHEUS_STT_URL")
+ADDRESSES = (
+    "ORPHEUS_LLAMA_ENDPOINT",
+    "ORPHEUS_FASTAPI_URL",
+    "ORPHEUS_LLM_URL",
+    "ORPHEUS_STT_URL",
+    "ORPHEUS_CACHE",
+)
 
 T = TypeVar("T", bound=BaseSettings)
 
@@ -211,8 +218,10 @@ class Tier2(Environment):
     page: bool = Field(
         True, description="a web page at / to speak and listen; it needs no key, speaking there does"
     )
-    cache_mb: int = Field(
-        0, ge=0, description="memory for finished responses to requests with a seed, in MB; 0 is off"
+    cache: str | None = Field(
+        None,
+        description="where finished responses to requests with a seed are kept: memory:, file:///FOLDER or "
+        "redis://HOST:6379/0; ?mb= behind the first two is how much (256, 1024). Unset: nowhere",
     )
     log_text: bool = Field(False, description="write the spoken text to the log")
 
@@ -306,6 +315,13 @@ class Settings(Clients, Agent, Tier2, Tier1, Shared):
                 return url
         raise ValueError("write http://HOST:PORT or https://HOST")
 
+    @field_validator("cache")
+    @classmethod
+    def _is_cache(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_cache(given)
+        return given
+
     @property
     def cpu_threads(self) -> int:
         """Threads for llama.cpp, and as many for the codec: half of the cores this process may use.
@@ -323,7 +339,7 @@ class Settings(Clients, Agent, Tier2, Tier1, Shared):
             value for field in type(self).model_fields if isinstance(value := getattr(self, field), SecretStr)
         ]
         keys = [key for secret in given for key in keys_in(secret)]
-        urls = (self.llama_endpoint, self.fastapi_url, self.llm_url, self.stt_url)
+        urls = (self.llama_endpoint, self.fastapi_url, self.llm_url, self.stt_url, self.cache)
         passwords = [urlsplit(url).password for url in urls if url]
         return keys + [form for password in passwords if password for form in (password, unquote(password))]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -283,3 +284,20 @@ def test_a_folder_that_is_not_a_codec_is_refused() -> None:
         weights.find_codec(load_settings(codec="."))
     with pytest.raises(WeightsError, match="is not a folder here"):
         weights.find_codec(load_settings(codec="./gone"))
+
+
+def test_weights_are_known_by_what_is_in_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    content = os.urandom(8_000_000)
+    first.write_bytes(content)
+    second.write_bytes(content)
+    assert weights.identity(first) == weights.identity(second)
+    trained = bytes(byte ^ 1 for byte in content)
+    for other in (trained, content[:-1], b""):
+        second.write_bytes(other)
+        assert weights.identity(first) != weights.identity(second)
+    blob = tmp_path / ("a" * 64)  # as the hub's cache keeps it
+    blob.write_bytes(content)
+    second.unlink()
+    second.symlink_to(blob)
+    assert weights.identity(second) == "a" * 64

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from orpheus.errors import WeightsError
 from orpheus.settings import REAL_CODEC
-from orpheus.weights import CODEC_FILES
+from orpheus.weights import CODEC_FILES, identity
 
 CONFIG_FILE, WEIGHTS_FILE = CODEC_FILES
 VQ_STRIDES = (4, 2, 1)  # latents per code of each layer, which is what makes seven slots per frame
@@ -126,6 +126,11 @@ def read_config(folder: Path) -> CodecConfig:
         noise=given.noise,
         depthwise=given.depthwise,
     )
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Another one for another codec."""
+    return f"{identity(folder / WEIGHTS_FILE)} {read_config(folder)}"
 
 
 class Checkpoint:

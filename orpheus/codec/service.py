@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from orpheus.codec.checkpoint import LATENTS_PER_FRAME
+from orpheus.codec.checkpoint import LATENTS_PER_FRAME, fingerprint_of
 from orpheus.codec.decoder import Decoder
 from orpheus.codec.device import choose_device
 from orpheus.codec.graphs import GraphedDecoder
@@ -56,10 +56,14 @@ class Codec:
         lookahead: int = LOOKAHEAD,
         gather_s: float = GATHER_S,
         reserve_s: float = RESERVE_S,
+        fingerprint: str = "",
         on_death: Callable[[OrpheusError], None] = lambda _: None,
     ) -> None:
-        """`on_death` is called in the decoding thread with the reason why the codec will never decode again."""
+        """`fingerprint`: of the weights. `on_death` is called in the decoding thread with the reason why the codec will
+        never decode again.
+        """
         self.decoder = decoder
+        self.fingerprint = fingerprint
         self.sample_rate = decoder.config.sample_rate
         self.hop = decoder.hop
         self.codes = decoder.config.codes
@@ -87,7 +91,8 @@ class Codec:
         torch.set_num_threads(settings.cpu_threads)  # per process, but only the codec uses torch here
         kind = GraphedDecoder if device.startswith("cuda") else Decoder
         try:
-            return cls(kind.load(folder, device=device), on_death=on_death)
+            decoder = kind.load(folder, device=device)
+            return cls(decoder, fingerprint=fingerprint_of(folder), on_death=on_death)
         except torch.OutOfMemoryError as error:
             raise SetupError(_FULL.format(device)) from error
 

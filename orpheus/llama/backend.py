@@ -23,7 +23,7 @@ from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import NO_KV_ROOM, BatchRow
 from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
-from orpheus.weights import Lora, check_gguf
+from orpheus.weights import Lora, check_gguf, identity
 
 _FLASH_ATTENTION_AUTO = -1  # used if the backend has it
 _KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
@@ -183,6 +183,7 @@ class Model(Weights):
         """Load `path`, and the adapter of it. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
         super().__init__(path, gpu_layers)
         self.lora = lora
+        self.fingerprint = f"{identity(path)} {lora and (identity(lora.path), lora.scale)}"
         self._adapter: Any = None  # freed with the model
         try:
             if lora is not None:

@@ -5,6 +5,7 @@ The event loop and the thread share a few lists under one lock. The thread hands
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import threading
@@ -52,6 +53,8 @@ class Engine:
         """
         self.vocabulary = model.vocabulary
         self.config = config
+        told = f"{model.fingerprint} {config.context_tokens}"
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]  # of weights, adapter and context
         self.stats = Stats()
         self.metrics = EngineMetrics(self.stats, config.streams, self._stream_counts)
         self._model = model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -56,7 +55,7 @@ def create_app(settings: Settings, load: Callable[[], Engine]) -> FastAPI:
         completion = await to_thread.run_sync(body.completion, engine, settings, limiter=tokenizing)
         kind = StreamedCompletion if body.stream else BufferedCompletion
         response = await kind(body, completion, engine, name).start(request.receive)
-        response.headers["X-Model-Fingerprint"] = _fingerprint(engine, settings)
+        response.headers["X-Model-Fingerprint"] = engine.fingerprint
         return response
 
     @app.get("/v1/models")
@@ -93,13 +92,6 @@ def _weights_name(settings: Settings) -> str:
     return name if weights.path_of(name) is None else PurePath(name).name
 
 
-def _fingerprint(engine: Engine, settings: Settings) -> str:
-    """Another one for other weights or sizes: by it, tier 2 notices that a restart brought another model."""
-    vocabulary, context = engine.vocabulary, engine.config.context_tokens
-    told = f"{_weights_name(settings)}|{settings.lora or ''}|{vocabulary.size}|{vocabulary.codes}|{context}"
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
 def _model_card(engine: Engine, settings: Settings, name: str) -> dict[str, Any]:
     config = engine.config
     return {
@@ -113,6 +105,6 @@ def _model_card(engine: Engine, settings: Settings, name: str) -> dict[str, Any]
             "codes_per_slot": engine.vocabulary.codes,
             "n_vocab": engine.vocabulary.size,
             "weights": _weights_name(settings),
-            "fingerprint": _fingerprint(engine, settings),
+            "fingerprint": engine.fingerprint,  # by it, tier 2 notices that a restart brought another model
         },
     }

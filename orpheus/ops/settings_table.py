@@ -16,6 +16,7 @@ from orpheus.settings import ENV_FILE, PREFIX, Environment, setting_name
 REPLACED = {
     "AUTH_SECRET": "the Secret is always called voice-auth",
     "BATCH_TOKENS": "it is always 512",
+    "CACHE_MB": "use ORPHEUS_CACHE=memory:?mb=256",
     "BUFFER_CONTAINERS": "use ORPHEUS_MIN_CONTAINERS",
     "CALL_TIMEOUT_S": "it is always 3600",
     "CODEC_GATHER_MS": "it is always 2",

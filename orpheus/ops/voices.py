@@ -162,7 +162,7 @@ async def _speak(service: SpeechService, voice: Voice, text: str) -> Pcm:
     from orpheus.tts.usage import Usage
 
     params = service.params(SpeechRequest(input=text, voice=voice.id, response_format="pcm", seed=SEED))
-    source = service.segment(text, params)
+    source = service.segment(text, params).source()
     async with aclosing(service.pipeline.speak(source, params, Usage())) as samples:
         parts = [pcm async for pcm in samples]
     return np.concatenate(parts)

@@ -65,6 +65,7 @@ def _add_middleware(app: FastAPI, service: SpeechService) -> None:
             expose_headers=[
                 "x-request-id",
                 "x-sample-rate",
+                "x-input-chars",
                 "x-left-out-chars",
                 "x-cache",
                 "x-transcript",

@@ -48,7 +48,15 @@ class SpeechMetrics:
         self.unknown_voices = counter(
             "unknown_voices", "Unmute connections that asked for an unknown voice and got the default one"
         )
-        self.cache = counter("cache", "Cache lookups by requests with a seed", "result")
+        self.cache = counter("cache", "Cache lookups by requests with a seed: hit or miss", "result")
+        self.cache_bytes = counter(
+            "cache_bytes", "Size of responses read from the cache, and written", "work"
+        )
+        self.cache_errors = counter(
+            "cache_errors",
+            "Responses that could not be read from the cache or written, and entries found damaged",
+            "work",
+        )
         self._first_audio_s = histogram(
             "first_audio_seconds", "Time from the text to the first samples", _FIRST_S
         )

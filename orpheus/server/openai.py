@@ -19,7 +19,7 @@ from orpheus.errors import OrpheusError
 from orpheus.http.leniency import is_head
 from orpheus.http.responses import GeneratorResponse, while_connected
 from orpheus.server import request_context
-from orpheus.server.cache import CachedResponse, ResponseCache
+from orpheus.server.cache import CachedResponse
 from orpheus.server.openapi import audio, errors
 from orpheus.server.schema import SpeechQuery, SpeechRequest, StreamRequest
 from orpheus.server.service import SpeechService
@@ -34,8 +34,7 @@ NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def routes(service: SpeechService) -> APIRouter:
     router = APIRouter()
     settings = service.settings
-    cache = ResponseCache(settings.cache_mb * 1_000_000, lambda: (service.model, settings.codec))
-    speak = _SpeechEndpoint(service, cache)
+    speak = _SpeechEndpoint(service)
 
     @router.post("/v1/audio/speech", response_class=Response, responses=audio())
     async def speech(request: Request, body: SpeechRequest) -> Response:
@@ -60,24 +59,26 @@ def routes(service: SpeechService) -> APIRouter:
 class _SpeechEndpoint:
     """A parsed request body → its response."""
 
-    def __init__(self, service: SpeechService, cache: ResponseCache) -> None:
+    def __init__(self, service: SpeechService) -> None:
         self._service = service
-        self._cache = cache
 
     async def __call__(self, request: Request, body: SpeechRequest) -> Response:
-        text, params = body.input, self._service.params(body)
-        segments = self._service.segment(text, params)
+        params = self._service.params(body)
+        text = self._service.segment(body.input, params)
         usage = Usage()
-        headers = _headers(params)
-        if left_out_chars := segments.left_out_chars:
+        headers = _headers(params) | {"X-Input-Chars": str(len(body.input))}
+        if left_out_chars := text.left_out_chars:
             headers["X-Left-Out-Chars"] = str(left_out_chars)
-        chunks = self._service.encoded(segments, params, usage)
-        if self._cache.accepts(params):
-            cached = self._cache.find(text, params)
-            self._count_lookup("miss" if cached is None else "hit", headers)
+        playout_rate = self._service.pipeline.playout_rate(params)
+        chunks = self._service.encoded(text.source(), params, usage)
+        cache = self._service.cache
+        if cache.accepts(params):
+            key = self._service.cache_key(text, params)
+            cached = await cache.find(key)
+            self._note_lookup("miss" if cached is None else "hit", headers)
             if cached is not None:
                 return _from_cache(cached, left_out_chars, params, body, headers)
-            chunks = self._cache.keep(text, params, usage, chunks)
+            chunks = cache.keep(key, usage, playout_rate, chunks)
         media_type = "text/event-stream" if body.stream_format == "sse" else CONTENT_TYPES[params.format]
         if is_head(request.scope):
             self._service.admission.check_room()
@@ -94,14 +95,12 @@ class _SpeechEndpoint:
             return Response(first, media_type=media_type, headers=headers)
         stream = _with_first(first, chunks)
         if body.stream_format == "sse":
-            playout_rate = self._service.pipeline.playout_rate(params)
             events = _events(stream, usage, playout_rate)
             return GeneratorResponse(events, media_type=media_type, headers=headers)
         return GeneratorResponse(stream, media_type=media_type, headers=headers)
 
-    def _count_lookup(self, result: str, headers: dict[str, str]) -> None:
+    def _note_lookup(self, result: str, headers: dict[str, str]) -> None:
         headers["X-Cache"] = result
-        self._service.metrics.cache.labels(result).inc()
         if (context := request_context.current.get()) is not None:
             context.cache = result
 
@@ -119,7 +118,9 @@ def _from_cache(
 ) -> Response:
     if body.stream_format == "audio":
         return Response(cached.body, media_type=CONTENT_TYPES[params.format], headers=headers)
-    content = _delta(cached.body) + _done(cached.prompt_tokens, cached.audio_tokens, left_out_chars)
+    content = _delta(cached.body, cached.segments_s) + _done(
+        cached.prompt_tokens, cached.audio_tokens, left_out_chars
+    )
     return Response(content, media_type="text/event-stream", headers=headers)
 
 
@@ -139,9 +140,9 @@ async def _events(chunks: AsyncGenerator[bytes], usage: Usage, playout_rate: flo
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                begun = usage.segment_starts[listed:]
+                begun = usage.segments_s(playout_rate)[listed:]
                 listed += len(begun)
-                yield _delta(chunk, [round(sample / playout_rate, 4) for sample in begun])
+                yield _delta(chunk, begun)
     except OrpheusError as error:
         yield _event({"type": "error", **error.body()}, name="error")
         raise  # breaks the body: a client that ignores events must not take this for the end

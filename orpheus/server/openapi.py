@@ -56,6 +56,7 @@ def audio() -> dict[int | str, dict[str, Any]]:
     kinds = {kind.split(";")[0]: {"schema": _BINARY} for kind in CONTENT_TYPES.values()}
     headers = {
         "X-Sample-Rate": {"description": "Hz", "schema": {"type": "integer"}},
+        "X-Input-Chars": {"description": "characters of the text", "schema": {"type": "integer"}},
         "X-Left-Out-Chars": {
             "description": "letters of the text that the voice cannot speak, if there are any",
             "schema": {"type": "integer"},

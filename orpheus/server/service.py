@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -23,12 +24,13 @@ from orpheus.sampling import Sampling
 from orpheus.server import request_context
 from orpheus.server.admission import Admission
 from orpheus.server.auth import ApiKeys
+from orpheus.server.cache import key_of, open_cache
 from orpheus.server.client_secrets import ClientSecrets
 from orpheus.server.metrics import SpeechMetrics
 from orpheus.server.schema import SpeechRequest
 from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
-from orpheus.text import Segment, SegmentSource
+from orpheus.text import Segment, SegmentedText, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
 from orpheus.tts.params import SpeechParams, Split
 from orpheus.tts.pipeline import SpeechPipeline
@@ -82,6 +84,7 @@ class SpeechService:
             Callable[[], str | None]
         ] = []  # of what is built on this: the problem, if there is one
         self.metrics = SpeechMetrics()
+        self.cache = open_cache(settings.cache, self.metrics)
         self.metrics.gauge("codec_streams", "Open codec streams", self._codec_streams)
         self.metrics.gauge(
             "draining", "1 once the server shuts down, 0 before", lambda: self.admission.draining
@@ -139,6 +142,7 @@ class SpeechService:
             finally:
                 self._ending.set()
                 await cancel_and_wait([announcing])
+                await self.cache.aclose()
 
     def _learn_model(self, source: TokenSource) -> ServedModel:
         """What tier 1 serves; if it does not tell now, what ORPHEUS_MODEL names, or else as soon as it does."""
@@ -232,7 +236,7 @@ class SpeechService:
             context.text = (context.text or "") if settings.log_text else None
         return params
 
-    def segment(self, text: str, params: SpeechParams) -> SegmentSource:
+    def segment(self, text: str, params: SpeechParams) -> SegmentedText:
         """A complete text, checked and cut into segments. BadRequest if it is too long or has nothing to say."""
         limit = self.settings.max_input_chars
         if len(text) > limit:
@@ -245,7 +249,17 @@ class SpeechService:
         segmented = self.pipeline.segment(text, params)
         if (context := request_context.current.get()) is not None:
             context.add_text(text)
-        return segmented.source()
+        return segmented
+
+    def cache_key(self, text: SegmentedText, params: SpeechParams) -> str:
+        """Equal for requests that equal bytes answer, whichever machine of this release they are sent to."""
+        pipeline = self.pipeline
+        made_by = {
+            "model": asdict(pipeline.model),
+            "codec": pipeline.codec.fingerprint,
+            "postprocess": pipeline.postprocess,
+        }
+        return key_of(text.segments, params, made_by)
 
     async def encoded(
         self, source: SegmentSource, params: SpeechParams, usage: Usage

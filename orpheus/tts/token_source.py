@@ -108,6 +108,7 @@ class EngineTokenSource:
             codes_per_slot=engine.vocabulary.codes,
             context_tokens=engine.config.context_tokens,
             wide_seeds=True,
+            fingerprint=engine.fingerprint,
         )
 
     async def generate(self, generation: Generation) -> AsyncGenerator[TokenChunk]:

@@ -41,6 +41,10 @@ class Usage:
         """The first sample of each segment that was sent."""
         return [segment.start for segment in self.segments if segment.start is not None]
 
+    def segments_s(self, playout_rate: float) -> list[float]:
+        """The same in seconds of audio; `playout_rate` is in samples per second, speed included."""
+        return [round(sample / playout_rate, 4) for sample in self.segment_starts]
+
     async def waiting(self, arrival: Awaitable[T]) -> T:
         """Await text; the time until it arrives is excused."""
         since_s = time.monotonic()

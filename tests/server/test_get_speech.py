@@ -125,7 +125,7 @@ def test_head_tells_what_a_get_would_be_and_generates_nothing(speech: Start, ups
 
 
 def test_head_of_a_cached_answer_has_its_length(speech: Start, upstream: Upstream) -> None:
-    client = speech(cache_mb=10)
+    client = speech(cache="memory:")
     url = at(seed="4")
     assert client.head(url).headers["x-cache"] == "miss"
     content = client.get(url).content

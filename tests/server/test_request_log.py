@@ -28,7 +28,7 @@ from tests.support.waiting import eventually, until
 
 Start = Callable[..., httpx.Client]
 # Every layer that can wrap a request.
-ALL_LAYERS = {"api_keys": "k", "cors_origins": "*", "cache_mb": 10, "max_requests_per_key": 5}
+ALL_LAYERS = {"api_keys": "k", "cors_origins": "*", "cache": "memory:", "max_requests_per_key": 5}
 KEY = {"Authorization": "Bearer k", "Origin": "https://a.example"}
 SECRET_TEXT = "My secret is lavender."
 

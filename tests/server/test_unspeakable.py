@@ -85,7 +85,7 @@ def test_a_paragraph_between_two_others_is_left_out_counted_and_told(
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_the_usage_of_events_tells_it_from_the_cache_too(speech: Start, seed: int | None) -> None:
-    client = speech(keep=True, cache_mb=10)
+    client = speech(keep=True, cache="memory:")
     body = ask(input=MIXED, stream_format="sse", seed=seed)
     for _ in range(2):
         content = client.post(PATH, json=body).text

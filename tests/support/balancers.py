@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -49,11 +49,17 @@ def site(name: str, servers: Sequence[str], port: int) -> str:
 
 
 @contextlib.contextmanager
-def running_nginx(folder: Path, name: str, servers: Sequence[str]) -> Iterator[str]:
-    """Its URL."""
+def running_nginx(
+    folder: Path, name: str, servers: Sequence[str], instead: Mapping[str, str] = {}
+) -> Iterator[str]:
+    """Its URL. `instead`: words of the file, and what stands there here."""
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     port = free_port()
-    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, site=site(name, servers, port)))
+    text = site(name, servers, port)
+    for written, other in instead.items():
+        assert written in text
+        text = text.replace(written, other)
+    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, site=text))
     words = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
     with _running(words, port, folder / "error.log") as url:
         yield url

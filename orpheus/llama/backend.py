@@ -292,8 +292,8 @@ class Context:
         self._batch = batch
         if self._model.embeddings is not None:
             self._embd = np.zeros((size, self._model.width), np.float32)
-            self._embd_batch: Any = llama_cpp.llama_batch.from_buffer_copy(batch)
-            self._embd_batch.token = None
+            self._embd_batch = llama_cpp.llama_batch.from_buffer_copy(batch)
+            self._embd_batch.token = fields["token"]()  # null: llama.cpp takes one or the other
             self._embd_batch.embd = ctypes.cast(self._embd.ctypes.data, fields["embd"])
 
     def decode(self, rows: Sequence[BatchRow]) -> int:

@@ -63,10 +63,10 @@ class TrimmedHead:
 
 def find(source: Path) -> TrimmedHead | None:
     """The copy of `source` as it is now, if there is one."""
-    path = _place(source.resolve())
-    if not path.is_file():
-        return None
     try:
+        path = _place(source.resolve())
+        if not path.is_file():
+            return None
         copy = GgufFile.read(path)
         embeddings = copy.tensor(EMBEDDINGS)
         if embeddings is None or copy.values[_BYTES] != path.stat().st_size:

@@ -20,10 +20,18 @@ from orpheus.errors import BadRequest, WeightsError
 from orpheus.llama import trimmed_head
 from orpheus.llama.backend import Context, ContextOptions, Model, read_shape
 from orpheus.llama.batches import BatchRow
+from orpheus.llama.embedding_table import EmbeddingTable
 from orpheus.llama.engine import Completion, Engine
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.gguf_file import GgufFile
-from orpheus.llama.trimmed_head import FOLDER, find, find_or_make, find_or_make_checked, is_intact
+from orpheus.llama.trimmed_head import (
+    FOLDER,
+    TrimmedHead,
+    find,
+    find_or_make,
+    find_or_make_checked,
+    is_intact,
+)
 from orpheus.ops.doctor import weights as doctor
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
@@ -130,6 +138,17 @@ def differences(path: Path) -> int:
 
 def test_logits_have_the_same_bits(model: Path) -> None:
     assert differences(model) == 0
+
+
+def test_rows_that_are_not_quantized_are_read_as_they_are(tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows", np.arange(12, dtype=np.float32).reshape(3, 4)
+    path.write_bytes(b"head" + rows.tobytes())
+    head = TrimmedHead(path, first_id=2, rows=1, source=path, source_rows_at=4, row_bytes=16, width=4, type=0)
+    for mapped in (True, False):
+        out = np.zeros((5, 4), np.float32)
+        EmbeddingTable(head, 3, mapped=mapped).read(np.array([2, 0], np.int32), out)
+        assert (out[:2] == rows[[2, 0]]).all()
+        assert not out[2:].any()
 
 
 @pytest.mark.slow

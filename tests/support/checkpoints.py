@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 
 from orpheus import embedded
+from orpheus.llama.gguf_file import GgufFile
 
 RANK = 2
 
@@ -25,9 +26,7 @@ def save_lora(
 ) -> Path:
     """A LoRA of random numbers for what of `model` ends with `tensors`; of another `width` it fits no model."""
     shapes = {
-        tensor.name: tuple(int(size) for size in tensor.shape)
-        for tensor in gguf.GGUFReader(str(model)).tensors
-        if tensor.name.endswith(tensors)
+        tensor.name: tensor.shape for tensor in GgufFile.read(model).tensors if tensor.name.endswith(tensors)
     }
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(str(path), "llama")

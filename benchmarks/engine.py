@@ -3,7 +3,7 @@
     python -m benchmarks.engine [--quick] [--churn SECONDS] [--threads N]
 
 Two GGUFs: the embedded voice, and random weights of the same body with the published vocabulary (156,940 tokens, Q8_0
-as published). Tables, and one JSON object on the last line, whose keys without a model's name are those of the
+as published), with the head whole and trimmed. Tables, and one JSON object on the last line, whose keys without a model's name are those of the
 published vocabulary.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.churn import churn
 from orpheus import embedded
 from orpheus.llama.sampler import Sampler
-from orpheus.ops.bench.rivals import BODY, NEEDS, MissingRival, completions_server, measure
+from orpheus.ops.bench.rivals import BODY, NEEDS, WHOLE_HEAD, MissingRival, completions_server, measure
 from orpheus.ops.child import ChildServer
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import CODES_PER_SLOT, FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
@@ -58,7 +58,8 @@ def compare(model: Path, counts: tuple[int, ...], seconds: float, threads: int) 
     table: Table = {}
     with contextlib.ExitStack() as running:
         servers: dict[str, ChildServer] = {}
-        for name in NEEDS:
+        # The embedded voice's head is whole as it is.
+        for name in (*NEEDS, *(() if model == embedded.MODEL else (WHOLE_HEAD,))):
             try:
                 servers[name] = running.enter_context(completions_server(name, model, max(counts), threads))
             except MissingRival as missing:
@@ -110,7 +111,7 @@ def main() -> None:
 
     result: dict[str, Any] = {}
     for title, suffix in TITLES.items():
-        for rival in list(NEEDS)[1:]:
+        for rival in (*list(NEEDS)[1:], WHOLE_HEAD):
             for streams in (1, 16):
                 for key, ending in (("tokens_per_s", ""), ("tokens_per_cpu_s", "_cpu")):
                     theirs = at(title, rival, streams, key)

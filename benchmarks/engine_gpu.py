@@ -2,9 +2,10 @@
 
     python -m benchmarks.engine_gpu [--tiny | --quick] [--steps N] [--context TOKENS]
 
-For a machine with a GPU and a llama.cpp built for it; writes a 3.5 GB GGUF and removes it. `--tiny` runs the same
-on a small model anywhere. Caches of f16 and q8_0; the projection to an L40S is by bandwidth. `projected_ms` is what
-`benchmarks.roofline` expects of a card it knows, beside `ms`; `bandwidth_share` at batch 1 is what its --share wants.
+For a machine with a GPU and a llama.cpp built for it; writes GGUFs of 3.4 and 2.9 GB and removes them. `--tiny` runs the
+same on a small model anywhere. The whole head and the trimmed one, which is what serves; caches of f16 and q8_0; the
+projection to an L40S is by bandwidth. `projected_ms` is what `benchmarks.roofline` expects of a card it knows, beside
+`ms`; `bandwidth_share` at batch 1 is what its --share wants.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from benchmarks.engine import sample_ms_per_token
 from benchmarks.step_model import Machine, described, find_card, step_ms
 from orpheus.errors import OrpheusError
 from orpheus.llama.batches import SPARE, BatchRow, count_passes
+from orpheus.llama.trimmed_head import find_or_make
 from orpheus.vocabulary import FIRST_CODE, PUBLISHED_BASE_ID, TOKENS_PER_S
-from training.random_gguf import ORPHEUS_3B, TINY, VOCABULARY, Body, write_gguf
+from training.random_gguf import ORPHEUS_3B, TINY, Body, write_gguf
 
 if TYPE_CHECKING:
     from orpheus.llama.backend import Model
@@ -37,11 +39,11 @@ BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 QUICK_BATCHES = (1, 8, 32)
 
 
-def step_bytes(body: Body, batch: int, context: int, kv: Literal["f16", "q8_0"]) -> float:
-    """Bytes that a step must read: all weights once, and the cache of every sequence."""
+def step_bytes(body: Body, outputs: int, batch: int, context: int, kv: Literal["f16", "q8_0"]) -> float:
+    """Bytes that a step must read: all weights once, of the head `outputs` rows, and the cache of every sequence."""
     head = body.width // body.heads
     layer = body.width * body.width * 2 + 2 * body.width * body.kv_heads * head + 3 * body.width * body.ffn
-    weights = (body.layers * layer + body.width * VOCABULARY) * (Q8_0_BYTES if body.weights == "q8_0" else 2)
+    weights = (body.layers * layer + body.width * outputs) * (Q8_0_BYTES if body.weights == "q8_0" else 2)
     cache = 2 * body.layers * body.kv_heads * head * KV_BYTES[kv] * context * batch
     return weights + cache
 
@@ -92,7 +94,7 @@ def steps_ms(
             began = time.perf_counter()
             if running.decode(rows):
                 raise RuntimeError("no room in the cache")
-            running.logits(batch)[:, FIRST_ID].sum()
+            running.logits(batch)[:, FIRST_ID - model.outputs.start].sum()
             times.append(time.perf_counter() - began)
         return {"ms": round(float(np.median(times[2:])) * 1e3, 3), "passes": count_passes(rows, 512)}
     finally:
@@ -116,33 +118,37 @@ def main() -> None:
     print(f"{card}; copy bandwidth {measured and round(measured)} GB/s", flush=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        model = Model(write_gguf(Path(folder) / "shape.gguf", body), -1)
-        for kv in list(KV_BYTES)[: 1 if chosen.quick else None]:
-            for batch in batches:
-                row: dict[str, Any] = {"type": kv, "batch": batch}
-                try:
-                    row |= steps_ms(model, kv, batch, chosen.context, chosen.steps)
-                except (OrpheusError, RuntimeError) as error:
-                    print(json.dumps({**row, "error": str(error)}), flush=True)
-                    continue
-                needed_gb = step_bytes(body, batch, chosen.context, kv) / 1e9
-                row["gb_s"] = round(needed_gb / row["ms"] * 1e3, 1)
-                row["host_ms"] = round(batch * sample_ms_per_token(batch, 20), 3)
-                if sheet:
-                    machine = Machine.of(sheet, lambda streams: 0.0)
-                    row["projected_ms"] = round(
-                        step_ms(described("Q8_0"), machine, batch, chosen.context, kv, joining=False), 3
-                    )
-                    row["bandwidth_share"] = round(row["gb_s"] / sheet.gb_s, 3)
-                if measured:
-                    row["roofline_ms"] = round(needed_gb / measured * 1e3, 3)
-                    row["l40s_ms"] = round(row["ms"] * measured / L40S_GB_S, 3)
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-        model.close()
+        path = write_gguf(Path(folder) / "shape.gguf", body)
+        whole = described("Q8_0")
+        for head, trimmed in (("whole", None), ("trimmed", find_or_make(path))):
+            model = Model(path, -1, None, trimmed)
+            for kv in list(KV_BYTES)[: 1 if chosen.quick else None]:
+                for batch in batches:
+                    row: dict[str, Any] = {"head": head, "type": kv, "batch": batch}
+                    try:
+                        row |= steps_ms(model, kv, batch, chosen.context, chosen.steps)
+                    except (OrpheusError, RuntimeError) as error:
+                        print(json.dumps({**row, "error": str(error)}), flush=True)
+                        continue
+                    needed_gb = step_bytes(body, len(model.outputs), batch, chosen.context, kv) / 1e9
+                    row["gb_s"] = round(needed_gb / row["ms"] * 1e3, 1)
+                    row["host_ms"] = round(batch * sample_ms_per_token(batch, 20), 3)
+                    if sheet:
+                        machine = Machine.of(sheet, lambda streams: 0.0)
+                        expected = (whole.trimmed() if trimmed else None) or whole
+                        row["projected_ms"] = round(
+                            step_ms(expected, machine, batch, chosen.context, kv, joining=False), 3
+                        )
+                        row["bandwidth_share"] = round(row["gb_s"] / sheet.gb_s, 3)
+                    if measured:
+                        row["roofline_ms"] = round(needed_gb / measured * 1e3, 3)
+                        row["l40s_ms"] = round(row["ms"] * measured / L40S_GB_S, 3)
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
+            model.close()
     best: dict[str, int | None] = {}
     for row in rows:
-        key = f"l40s_streams_{row['type']}"
+        key = f"l40s_streams_{row['type']}" + ("" if row["head"] == "trimmed" else "_whole")
         best.setdefault(key, None)
         if "l40s_ms" in row and (row["l40s_ms"] + row["host_ms"]) * TOKENS_PER_S <= 1000:
             best[key] = max(best[key] or 0, row["batch"])

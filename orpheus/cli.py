@@ -132,6 +132,13 @@ def llama(
     host: Host = None,
     port: Annotated[int | None, typer.Option(help="Port [ORPHEUS_LLAMA_PORT, 5006].")] = None,
     model: Model = None,
+    unconstrained: Annotated[
+        bool,
+        typer.Option(
+            "--unconstrained",
+            help='Serve requests with "constrained": false too, which need all of the vocabulary: slower.',
+        ),
+    ] = False,
     supervised: Supervised = False,
 ) -> None:
     """Run tier 1 alone: prompts in, audio tokens out, at /v1/completions."""
@@ -147,7 +154,7 @@ def llama(
     tracing.configure(tracing.LLAMA)
     process = Process(settings)
     load = process.ending_on_failure(
-        lambda: Engine.load(find_model(settings), settings, on_death=process.end)
+        lambda: Engine.load(find_model(settings), settings, on_death=process.end, unconstrained=unconstrained)
     )
     process.serve(create_app(settings, load), bound)
 
@@ -415,10 +422,13 @@ def doctor(
 def fetch(model: Model = None, codec: Codec = None) -> None:
     """Fetch the weights of both tiers into the cache, so that a later start needs no network."""
     from orpheus import weights
+    from orpheus.llama import trimmed_head
 
     settings = _settings(model=model, codec=codec)
-    print(weights.find_model(settings))
+    path = weights.find_model(settings)
+    print(path)
     print(weights.find_codec(settings))
+    trimmed_head.find_or_make_checked(path)
 
 
 @app.command()

@@ -112,13 +112,13 @@ def _check_disk(repository: Repository, file: str, size: int, setting: str) -> N
         "fetching %s of %s from the Hugging Face hub: %s into %s, where %s are free",
         file,
         repository.id,
-        _gb(size) if missing == size else f"the remaining {_gb(missing)} of {_gb(size)}",
+        gb(size) if missing == size else f"the remaining {gb(missing)} of {gb(size)}",
         folder,
-        _gb(free),
+        gb(free),
     )
     if missing > free:
         raise WeightsError(
-            f"{file} of {repository.id} takes {_gb(missing)}, and {folder} has {_gb(free)} free: free some, set HF_HOME "
+            f"{file} of {repository.id} takes {gb(missing)}, and {folder} has {gb(free)} free: free some, set HF_HOME "
             f"to a folder with more, or set {setting} to something smaller, such as '{EMBEDDED}'."
         )
 
@@ -139,7 +139,8 @@ def _check_hash(path: Path, repository: Repository, setting: str) -> None:
         )
 
 
-def _gb(size: int) -> str:
+def gb(size: int) -> str:
+    """Bytes, as people read them."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -176,6 +176,16 @@ class Vocabulary:
             if token == control_id:
                 return number
         return None
+
+    def moved(self, by: int) -> Vocabulary:
+        """The same tokens at ids that are lower by so many: the columns of logits that begin with the token `by`."""
+        return replace(
+            self,
+            begin_of_text=self.begin_of_text - by,
+            end_of_turn=self.end_of_turn - by,
+            control={number: token - by for number, token in self.control.items()},
+            code_ids=tuple(range(ids.start - by, ids.stop - by) for ids in self.code_ids),
+        )
 
     @classmethod
     def from_tokens(cls, tokens: Iterable[str], source: str) -> Vocabulary:

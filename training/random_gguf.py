@@ -20,7 +20,7 @@ _TEXT = 128_000
 
 @dataclass(frozen=True)
 class Body:
-    """The transformer's shape. The output matrix is the embedding's own, as in Llama-3.2-3B."""
+    """The transformer's shape. The output matrix is the embedding's own if `tied`, as in Llama-3.2-3B."""
 
     layers: int
     width: int
@@ -29,6 +29,7 @@ class Body:
     ffn: int
     weights: Literal["f16", "q8_0"] = "f16"
     context: int = 8192
+    tied: bool = True
 
 
 TINY = Body(layers=1, width=64, heads=2, kv_heads=1, ffn=64)
@@ -81,6 +82,8 @@ def write_gguf(path: Path, body: Body, *, seed: int = 0, speech: bool = True) ->
 
     spread = body.width**-0.5
     matrix("token_embd", VOCABULARY, body.width, 2 * spread)
+    if not body.tied:
+        matrix("output", VOCABULARY, body.width, 2 * spread)
     norm("output_norm")
     for layer in range(body.layers):
         block = f"blk.{layer}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from orpheus import hub, weights
 from orpheus.deploy.settings import HF_SECRET
 from orpheus.errors import WeightsError
+from orpheus.llama import trimmed_head
 from orpheus.settings import EMBEDDED, Settings
 
 SHA256, SHA1 = 64, 40  # hex digits of the digest of a large file, and of a small one as git computes it
@@ -25,14 +26,16 @@ FORBIDDEN = 403
 
 
 def fetch_model(settings: Settings) -> str:
-    """Put the GGUF into the cache unless it is there, and check it. Returns a summary.
+    """Put the GGUF into the cache unless it is there, with its trimmed head, and check both. Returns a summary.
 
     A broken connection resumes where it broke; a lost container starts the file again.
     """
     name = weights.model_name(settings)
     with _gate_explained(name, settings):
         file = weights.find_model(settings)
-    return _checked("model", name, [file])
+    told = _checked("model", name, [file])
+    trimmed = trimmed_head.find_or_make_checked(file)  # here, as containers that serve cannot write
+    return told if trimmed is None else f"{told}; trimmed head: {trimmed.path.stat().st_size / 1e6:.0f} MB"
 
 
 def fetch_codec(settings: Settings) -> str:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from orpheus import llamacpp
 from orpheus.errors import EngineError, SetupError, WeightsError
 from orpheus.llama.batches import NO_KV_ROOM, BatchRow
+from orpheus.llama.embedding_table import EmbeddingTable
+from orpheus.llama.trimmed_head import TrimmedHead
 from orpheus.llamacpp import llama_cpp
 from orpheus.vocabulary import Vocabulary
 from orpheus.weights import Lora, check_gguf, identity
@@ -54,15 +56,7 @@ PUBLISHED_SHAPE = ModelShape(layers=28, kv_channels=8 * 128)  # Orpheus-3B's, kn
 
 def read_shape(path: Path) -> ModelShape:
     """From a GGUF's metadata, without its weights. WeightsError if llama.cpp cannot read it."""
-    check_gguf(path)
-    llamacpp.start()
-    params = llama_cpp.llama_model_default_params()
-    params.vocab_only = True
-    model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    if not model:
-        raise WeightsError(
-            f"llama.cpp could not read {path}: fetch it again, or set ORPHEUS_MODEL to another."
-        )
+    model = _open_without_weights(path)
     try:
 
         def value(name: str) -> str:
@@ -82,11 +76,25 @@ def read_shape(path: Path) -> ModelShape:
         llama_cpp.llama_model_free(model)
 
 
+def _open_without_weights(path: Path) -> Any:
+    """A model of llama.cpp with no more than metadata and tokenizer. WeightsError if it cannot be read."""
+    check_gguf(path)
+    llamacpp.start()
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise WeightsError(
+            f"llama.cpp could not read {path}: fetch it again, or set ORPHEUS_MODEL to another."
+        )
+    return model
+
+
 class Weights:
     """A GGUF's weights and tokenizer, of any model; shared by contexts, safe to use from any thread."""
 
-    def __init__(self, path: Path, gpu_layers: int) -> None:
-        """Load `path`. WeightsError if it is missing or not a GGUF."""
+    def __init__(self, path: Path, gpu_layers: int, trimmed: TrimmedHead | None = None) -> None:
+        """Load `path`, or `trimmed` in its place with its tokenizer. WeightsError if it is missing or not a GGUF."""
         check_gguf(path)
         llamacpp.start()
         # llama.cpp reads a vocabulary from any number of threads at once; but reading freed weights would crash the
@@ -95,21 +103,36 @@ class Weights:
         self._changed = threading.Condition()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        if gpu_layers and llamacpp.gpu_available():
+        mapped = not (gpu_layers and llamacpp.gpu_available())
+        if not mapped:
             # Uploaded from pinned memory: mapped files are read page by page, slowest from a network's file system.
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         # A build with AMX crashes at its first token (gcc 12, Sapphire Rapids) unless weights keep their layout.
         params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
+        loaded = trimmed.path if trimmed else path
         with llamacpp.listening() as told:
-            self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+            self._model: Any = llama_cpp.llama_model_load_from_file(str(loaded).encode(), params)
         if not self._model:
             raise WeightsError(
-                f"llama.cpp could not load {path}: the file is damaged, of an unknown architecture, or too large "
-                "for the memory. Fetch it again, or set ORPHEUS_MODEL to another GGUF."
+                f"llama.cpp could not load {loaded}: the file is damaged, of an unknown architecture, or too large "
+                f"for the memory. {'Delete it' if trimmed else 'Fetch it again'}, or set ORPHEUS_MODEL to another GGUF."
             )
         self.device = _device(told)
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._tokenizer: Any = None  # another model of llama.cpp, where the weights have none
+        if trimmed:
+            try:
+                self._tokenizer = _open_without_weights(path)
+            except WeightsError:
+                self.close()
+                raise
+        self._vocab = llama_cpp.llama_model_get_vocab(self._tokenizer or self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        # What can be generated, and fed back as tokens: all, or those of the rows that are left.
+        self.outputs = (
+            range(trimmed.first_id, trimmed.first_id + trimmed.rows) if trimmed else range(self.n_vocab)
+        )
+        self.embeddings = EmbeddingTable(trimmed, self.n_vocab, mapped=mapped) if trimmed else None
+        self.width: int = llama_cpp.llama_model_n_embd(self._model)
 
     def tokenize(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Token ids of `text`. `add_bos` adds the BOS the file declares. User-defined tokens are always parsed."""
@@ -145,9 +168,10 @@ class Weights:
         """Free the weights, after calls of other threads that are under way. Idempotent."""
         with self._changed:
             self._changed.wait_for(lambda: not self._readers)
-            if self._model:
-                llama_cpp.llama_model_free(self._model)
-                self._model = None
+            for model in (self._model, self._tokenizer):
+                if model:
+                    llama_cpp.llama_model_free(model)
+            self._model = self._tokenizer = None
 
     @contextmanager
     def _reading(self) -> Iterator[Any]:
@@ -179,9 +203,11 @@ def _device(told: list[str]) -> str:
 class Model(Weights):
     """An Orpheus model: weights that have its vocabulary."""
 
-    def __init__(self, path: Path, gpu_layers: int, lora: Lora | None = None) -> None:
+    def __init__(
+        self, path: Path, gpu_layers: int, lora: Lora | None = None, trimmed: TrimmedHead | None = None
+    ) -> None:
         """Load `path`, and the adapter of it. WeightsError if it is missing, not a GGUF, or not an Orpheus model."""
-        super().__init__(path, gpu_layers)
+        super().__init__(path, gpu_layers, trimmed)
         self.lora = lora
         self.fingerprint = f"{identity(path)} {lora and (identity(lora.path), lora.scale)}"
         self._adapter: Any = None  # freed with the model
@@ -243,7 +269,7 @@ class Context:
         self.sequences = options.sequences
         self._batch_tokens = options.batch_tokens
         self._allocate_batch(options.batch_tokens)
-        self._logits = np.empty((0, model.n_vocab), np.float32)
+        self._logits = np.empty((0, len(model.outputs)), np.float32)
         self._logits_address = 0
 
     def _allocate_batch(self, size: int) -> None:
@@ -265,6 +291,11 @@ class Context:
         ):
             setattr(batch, name, ctypes.cast(array.ctypes.data, fields[name]))
         self._batch = batch
+        if self._model.embeddings is not None:
+            self._embd = np.zeros((size, self._model.width), np.float32)
+            self._embd_batch = llama_cpp.llama_batch.from_buffer_copy(batch)
+            self._embd_batch.token = fields["token"]()  # null: llama.cpp takes one or the other
+            self._embd_batch.embd = ctypes.cast(self._embd.ctypes.data, fields["embd"])
 
     def decode(self, rows: Sequence[BatchRow]) -> int:
         """One `llama_decode` of `rows`, sorted by sequence id. Releases the GIL meanwhile.
@@ -289,19 +320,34 @@ class Context:
         self._token[:size], self._pos[:size], self._seq_id[:size] = tokens, positions, seq_ids
         self._output[:size] = 0
         self._output[outputs] = 1
-        self._batch.n_tokens = size
-        status: int = llama_cpp.llama_decode(self._context, self._batch)
+        batch = self._batch if self._model.embeddings is None else self._trimmed_batch(size)
+        batch.n_tokens = size
+        status: int = llama_cpp.llama_decode(self._context, batch)
         if status not in (0, NO_KV_ROOM):
             raise EngineError(f"llama.cpp could not decode (status {status}).")
         return status
 
+    def _trimmed_batch(self, size: int) -> Any:
+        """The first `size` tokens by the ids of the trimmed model; all as embeddings if it lacks one of them.
+
+        llama.cpp takes a batch of either, and computes the same from both.
+        """
+        model = self._model
+        assert model.embeddings is not None
+        ids = self._token[:size]
+        if ids.min() < model.outputs.start or ids.max() >= model.outputs.stop:
+            model.embeddings.read(ids, self._embd)
+            return self._embd_batch
+        ids -= model.outputs.start
+        return self._batch
+
     def logits(self, rows: int) -> NDArray[np.float32]:
-        """float32 (rows, vocabulary) of the last decode in batch order: a view, valid until the next decode."""
+        """float32 (rows, outputs of the model) of the last decode in batch order: a view, valid until the next."""
         pointer = llama_cpp.llama_get_logits(self._context)  # waits for the GPU
         address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
         if address != self._logits_address or rows > len(self._logits):
             # Kept between steps: wrapping a pointer costs more than copying a slice.
-            self._logits = np.ctypeslib.as_array(pointer, shape=(rows, self._model.n_vocab))
+            self._logits = np.ctypeslib.as_array(pointer, shape=(rows, len(self._model.outputs)))
             self._logits_address = address
         return self._logits[:rows]
 

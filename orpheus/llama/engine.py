@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from orpheus import weights
 from orpheus.bookings import Bookings
-from orpheus.errors import AtCapacity, EngineError, NotReady, OrpheusError, SetupError
+from orpheus.errors import AtCapacity, BadRequest, EngineError, NotReady, OrpheusError, SetupError
+from orpheus.llama import trimmed_head
 from orpheus.llama.completion import Completion, CompletionChunk
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.metrics import EngineMetrics, Stats
@@ -26,6 +27,7 @@ from orpheus.llama.prompt_tokens import generation_limit, prompt_ids
 from orpheus.llama.scheduler import TokenSequence
 from orpheus.llama.steps import Delivery, Steps
 from orpheus.llama.stream import Stream
+from orpheus.llama.trimmed_head import TrimmedHead
 from orpheus.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +61,9 @@ class Engine:
         self.metrics = EngineMetrics(self.stats, config.streams, self._stream_counts)
         self._model = model
         self._on_death = on_death
-        self._steps = Steps(model.vocabulary, open_context, config, self.stats, self.metrics)
+        self._steps = Steps(
+            model.vocabulary, open_context, config, self.stats, self.metrics, model.outputs.start
+        )
         # Shared by the event loop and the decode thread, under the lock:
         self._changed = threading.Condition()
         self._sequences: dict[Stream, TokenSequence] = {}
@@ -78,9 +82,17 @@ class Engine:
 
     @classmethod
     def load(
-        cls, model_path: Path, settings: Settings, on_death: Callable[[OrpheusError], None] = lambda _: None
+        cls,
+        model_path: Path,
+        settings: Settings,
+        on_death: Callable[[OrpheusError], None] = lambda _: None,
+        *,
+        unconstrained: bool = False,
     ) -> Engine:
-        """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError."""
+        """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError.
+
+        With a trimmed head, made if it is missing, unless `unconstrained` completions are to be served too.
+        """
         from orpheus.gpu import find_gpu
         from orpheus.llama.gpu_memory import fit_to_gpu, uses_all_of_gpu
 
@@ -92,9 +104,11 @@ class Engine:
                 "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
             )
         config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
+        trimmed = None if unconstrained else trimmed_head.find_or_make(model_path, lora)
         if gpu is not None and uses_all_of_gpu(settings):
-            config = fit_to_gpu(model_path, config, gpu, asked=settings.streams is not None)
-        return cls.open(model_path, config, settings.gpu_layers, on_death, lora)
+            loaded = trimmed.path if trimmed else model_path
+            config = fit_to_gpu(loaded, config, gpu, asked=settings.streams is not None)
+        return cls.open(model_path, config, settings.gpu_layers, on_death, lora, trimmed)
 
     @classmethod
     def open(
@@ -104,11 +118,12 @@ class Engine:
         gpu_layers: int = 0,
         on_death: Callable[[OrpheusError], None] = lambda _: None,
         lora: weights.Lora | None = None,
+        trimmed: TrimmedHead | None = None,
     ) -> Engine:
         """Like `load`, with every size given in `config`."""
         from orpheus.llama import backend
 
-        model = backend.Model(model_path, gpu_layers, lora)
+        model = backend.Model(model_path, gpu_layers, lora, trimmed)
         return cls(model, lambda: backend.Context(model, config.context_options()), config, on_death)
 
     def tokenize_prompt(self, prompt: str, *, verbatim: bool = False) -> tuple[int, ...]:
@@ -131,9 +146,15 @@ class Engine:
     def submit(self, completion: Completion) -> Stream:
         """Start or queue a completion; call from an event loop.
 
-        BadRequest if it cannot fit the context, AtCapacity if every stream is busy and the queue is full, NotReady if
-        the engine is dead.
+        BadRequest if it cannot fit the context, or is unconstrained and the head trimmed; AtCapacity if every stream is
+        busy and the queue is full; NotReady if the engine is dead.
         """
+        if not completion.constrained and len(self._model.outputs) < self.vocabulary.size:
+            raise BadRequest(
+                "constrained must be true: tier 1 holds only the part of the model that speaks. Start it with "
+                "`orpheus llama --unconstrained` to generate text too.",
+                param="constrained",
+            )
         max_tokens, first_slot = generation_limit(completion, self.vocabulary, self.config.context_tokens)
         sampling = completion.sampling
         if sampling.seed is None:
@@ -183,6 +204,7 @@ class Engine:
             "context_tokens": config.context_tokens,
             "threads": config.threads,
             "device": self._model.device,
+            "outputs": len(self._model.outputs),
             "batch_invariant": self._steps.batch_invariant,
             "tokens": stats.tokens,
             "step_ms": round(busy_s / stats.steps * 1e3, 3) if stats.steps else None,

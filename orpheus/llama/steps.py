@@ -39,7 +39,9 @@ class Steps:
         config: EngineConfig,
         stats: Stats,
         metrics: EngineMetrics,
+        first_output: int = 0,
     ) -> None:
+        """`first_output` is the token of the first column of logits."""
         self.counts = (0, 0)  # sequences active and paused; one value, so that other threads may read it
         self.batch_invariant = False  # whether a seed gives the same tokens whatever else is decoded
         self._vocabulary = vocabulary
@@ -49,7 +51,7 @@ class Steps:
         self._metrics = metrics
         self._context: Context | None = None
         self._scheduler = Scheduler(config.streams, config.batch_tokens)
-        self._sampler = Sampler(vocabulary, config.streams)
+        self._sampler = Sampler(vocabulary.moved(first_output), config.streams)
         self._code_starts = [ids.start for ids in vocabulary.code_ids]
         self._first_codes = vocabulary.first_codes
         self._codes = vocabulary.codes

@@ -7,10 +7,12 @@ import pytest
 
 from orpheus.deploy import weights
 from orpheus.errors import WeightsError
+from orpheus.llama.trimmed_head import find
 from orpheus.settings import load_settings
 from orpheus.weights import find_model
 from tests.support.hub import GGUF, Hub, use_hub
 from tests.support.live import served
+from training.random_gguf import Body, write_gguf
 
 MODEL, CODEC = "some/one:m.gguf", "some/codec"
 
@@ -75,6 +77,21 @@ def test_a_file_without_a_digest_cannot_be_checked_and_stays(tmp_path: Path) -> 
     with pytest.raises(WeightsError, match="cannot be checked"):
         weights.check_digest(path)
     assert path.exists()
+
+
+def test_the_trimmed_head_is_made_with_the_fetching_and_checked_each_time(hub: Hub, tmp_path: Path) -> None:
+    """Containers that serve mount the Volume read-only."""
+    body = Body(layers=1, width=32, heads=1, kv_heads=1, ffn=32)
+    hub.files["some/one"]["m.gguf"] = write_gguf(tmp_path / "m.gguf", body).read_bytes()
+    settings = load_settings(model=MODEL)
+    assert weights.fetch_model(settings).endswith("; trimmed head: 2 MB")
+    trimmed = find(find_model(settings))
+    assert trimmed is not None
+    assert trimmed.source.parent == find_model(settings).resolve().parent
+    content = trimmed.path.read_bytes()
+    trimmed.path.write_bytes(content[:-1] + b"?")
+    assert weights.fetch_model(settings).endswith("; trimmed head: 2 MB")
+    assert trimmed.path.read_bytes() == content
 
 
 def test_the_embedded_voice_needs_no_fetching(hub: Hub) -> None:

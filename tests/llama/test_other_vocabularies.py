@@ -10,9 +10,10 @@ import gguf
 import pytest
 
 from orpheus.llama.engine import Completion, Engine
+from orpheus.llama.trimmed_head import find_or_make
 from orpheus.prompt import turn_text
 from orpheus.sampling import Sampling
-from orpheus.vocabulary import LAST_CODE, SLOTS, slot_and_code, token_text
+from orpheus.vocabulary import END_OF_SPEECH, LAST_CODE, SLOTS, slot_and_code, token_text
 from tests.support.llama import collect, load
 from training import random_gguf
 from training.random_gguf import TINY, write_gguf
@@ -22,11 +23,11 @@ LFM2 = 64_400  # its own tokens: fewer than Llama's, so that the file is small
 START, END = 1, 7
 
 
-@pytest.fixture(scope="module", params=["named", "unnamed"])
+@pytest.fixture(scope="module", params=["named", "unnamed", "trimmed"])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """A model over LFM 2's vocabulary, whose converter knew the names of its tokens of speech, or did not."""
+    """A model over LFM 2's vocabulary, whose converter knew the names of its tokens of speech, or did not; or without its text."""
     normal, control, unused = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL, gguf.TokenType.UNUSED
-    named = request.param == "named"
+    named = request.param != "unnamed"
     tokens = [f"text {number}" for number in range(LFM2)]
     kinds = [normal] * LFM2
     from_bytes = [chr(0x100 + byte) for byte in range(0x21)] + [chr(byte) for byte in range(0x21, 0x7F)]
@@ -40,7 +41,9 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patch.setattr(random_gguf, "_vocabulary", lambda _: (tokens, kinds))
         patch.setattr(random_gguf, "_TEXT", START)
         path: Path = write_gguf(tmp_path_factory.mktemp("lfm2") / "tiny.gguf", TINY)
-    engine = load(path, streams=1, context_tokens=256)
+    trimmed = find_or_make(path) if request.param == "trimmed" else None
+    assert trimmed is None or trimmed.first_id == LFM2 + END_OF_SPEECH
+    engine = load(path, streams=1, context_tokens=256, trimmed=trimmed)
     yield engine
     engine.close()
 

@@ -8,16 +8,25 @@ import gguf
 import numpy as np
 
 from orpheus import embedded
+from orpheus.llama.gguf_file import GgufFile
 
 RANK = 2
 
 
-def save_lora(path: Path, *, strength: float = 1.0, width: int | None = None) -> Path:
-    """A LoRA of random numbers for the embedded voice's attention; of another `width` it fits no model."""
+ATTENTION = ("attn_q.weight", "attn_v.weight")
+
+
+def save_lora(
+    path: Path,
+    *,
+    strength: float = 1.0,
+    width: int | None = None,
+    model: Path = embedded.MODEL,
+    tensors: tuple[str, ...] = ATTENTION,
+) -> Path:
+    """A LoRA of random numbers for what of `model` ends with `tensors`; of another `width` it fits no model."""
     shapes = {
-        tensor.name: tuple(int(size) for size in tensor.shape)
-        for tensor in gguf.GGUFReader(str(embedded.MODEL)).tensors
-        if tensor.name.endswith(("attn_q.weight", "attn_v.weight"))
+        tensor.name: tensor.shape for tensor in GgufFile.read(model).tensors if tensor.name.endswith(tensors)
     }
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(str(path), "llama")

@@ -11,6 +11,7 @@ from typing import Any
 from orpheus import embedded
 from orpheus.llama.engine import Completion, Engine, Stream
 from orpheus.llama.engine_config import EngineConfig
+from orpheus.llama.trimmed_head import TrimmedHead
 from orpheus.sampling import Sampling
 from orpheus.settings import Settings
 
@@ -22,10 +23,12 @@ def settings(**options: Any) -> Settings:
     return Settings(_env_file=None, **{**defaults, **options})
 
 
-def load(path: Path = embedded.MODEL, streams: int = 4, **config: Any) -> Engine:
+def load(
+    path: Path = embedded.MODEL, streams: int = 4, *, trimmed: TrimmedHead | None = None, **config: Any
+) -> Engine:
     """An engine of four streams on one thread; `config` changes fields of its EngineConfig."""
     chosen = EngineConfig.from_settings(settings(streams=streams), gpu=False)
-    return Engine.open(path, dataclasses.replace(chosen, **config))
+    return Engine.open(path, dataclasses.replace(chosen, **config), trimmed=trimmed)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ NEEDS = {
     "llama_cpp_server": ("sse_starlette", "starlette_context"),
     "llama_server": ("xllamacpp",),
 }
+WHOLE_HEAD = "ours_whole_head"  # tier 1 with all rows of the output matrix
 STREAMS = (1, 8)
 SECONDS = 4.0
 WARM_S = 0.5  # of load before anything is counted
@@ -120,11 +121,11 @@ def measure_rivals(model: Path, threads: int, progress: Callable[[str], None]) -
     return found
 
 
-def tier_1(model: Path, name: str = "tier 1", **environment: str) -> ChildServer:
-    """`orpheus llama` on a free port of this machine, not awaited yet."""
+def tier_1(model: Path, name: str = "tier 1", options: Sequence[str] = (), **environment: str) -> ChildServer:
+    """`orpheus llama` with these options on a free port of this machine, not awaited yet."""
     port = free_port()
     command = [sys.executable, "-m", "orpheus", "llama", "--supervised", "--model", str(model)]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *options]
     quiet = {"ORPHEUS_LOG_LEVEL": "warning", **environment}
     return ChildServer(name, command, f"http://127.0.0.1:{port}", environment=quiet, capture=True)
 
@@ -132,19 +133,22 @@ def tier_1(model: Path, name: str = "tier 1", **environment: str) -> ChildServer
 @contextlib.contextmanager
 def completions_server(name: str, model: Path, streams: int, threads: int) -> Iterator[ChildServer]:
     """The server by its name, once it answers. MissingRival if it is not installed or does not start."""
-    if any(importlib.util.find_spec(module) is None for module in NEEDS[name]):
+    if any(importlib.util.find_spec(module) is None for module in NEEDS.get(name, ())):
         raise MissingRival(
             f"{name} is left out: pip install 'orpheus-tts-pair[bench]' (in a checkout '.[bench]') installs it."
         )
     port, context = free_port(), CONTEXT_TOKENS
     url = f"http://127.0.0.1:{port}"
-    if name == "ours":
+    if name in ("ours", WHOLE_HEAD):
         sizes = {"STREAMS": streams, "CONTEXT_TOKENS": context, "THREADS": threads}
-        started = tier_1(model, name, **{f"ORPHEUS_{size}": str(value) for size, value in sizes.items()})
+        options = ("--unconstrained",) if name == WHOLE_HEAD else ()
+        started = tier_1(
+            model, name, options, **{f"ORPHEUS_{size}": str(value) for size, value in sizes.items()}
+        )
     elif name == "llama_cpp_server":
-        options = {"model": model, "port": port, "n_ctx": context, "n_threads": threads, "verbose": False}
-        options["interrupt_requests"] = False  # else each new request cuts off the one before
-        command = ["-m", "llama_cpp.server", *(f"--{option}={value}" for option, value in options.items())]
+        wanted = {"model": model, "port": port, "n_ctx": context, "n_threads": threads, "verbose": False}
+        wanted["interrupt_requests"] = False  # else each new request cuts off the one before
+        command = ["-m", "llama_cpp.server", *(f"--{option}={value}" for option, value in wanted.items())]
         started = ChildServer(name, [sys.executable, *command], url, health="/v1/models", capture=True)
     else:
         command = ["-c", LLAMA_SERVER, *map(str, (model, port, streams, threads, context))]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orpheus import weights
+from orpheus.llama import trimmed_head
 from orpheus.ops.doctor.check import Finding, failed, passed, warning
 from orpheus.prompt import turn_text
 from orpheus.settings import REAL_CODEC, Settings
@@ -43,6 +44,7 @@ def model(settings: Settings) -> Iterator[Finding]:
     """The file's hash, its vocabulary, its end token, and the ids of a prompt."""
     path = weights.find_model(settings)
     yield _hashed(path)
+    yield from _trimmed(path)
     loaded = _load(path)
     try:
         vocabulary = loaded.vocabulary
@@ -149,6 +151,18 @@ def _load(path: Path) -> Model:
     from orpheus.llama.backend import Model
 
     return Model(path, gpu_layers=0)  # mapped, not read: only the vocabulary is needed
+
+
+def _trimmed(path: Path) -> Iterator[Finding]:
+    """The copy that tier 1 loads in place of the file, if there is one yet."""
+    trimmed = trimmed_head.find(path)
+    if trimmed is None:
+        return
+    summary = f"tier 1 loads {trimmed.path.stat().st_size:,} bytes of it, {trimmed.rows} rows of the output"
+    if trimmed_head.is_intact(trimmed):
+        yield passed(summary)
+    else:
+        yield warning(f"{summary}, which were damaged and are removed: the next start makes them again.")
 
 
 def _hashed(path: Path) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,7 @@ class Codec:
         if state is None:
             request.end(EngineError(STREAM_CLOSED))
             return False
+        request.stream.taken_s = time.monotonic()
         state.add_codes(request.codes)
         if request.last:
             state.finish()
@@ -200,6 +202,7 @@ class CodecStream:
         self._codec = codec
         self._state: StreamState | None = StreamState(codec.decoder, seed, codec.lookahead)
         self._reason = STREAM_CLOSED
+        self.taken_s = 0.0  # when the decoding thread took the latest codes, by time.monotonic
         self._finished = False
         self._held: list[NDArray[np.int64]] = []  # codes
         self._playout = PlayoutClock()  # of a listener who hears samples as they are returned

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary
 from prometheus_client.exposition import generate_latest
 
 from orpheus.server import request_context
@@ -54,6 +54,12 @@ class SpeechMetrics:
         )
         self._first_byte_s = histogram(
             "first_byte_seconds", "Time from the text to the first byte sent to the client", _FIRST_S
+        )
+        self._first_byte_part_s = Summary(
+            "orpheus_speech_first_byte_part_seconds",
+            "What a first byte waited for",
+            ["part"],
+            registry=registry,
         )
         self._factor = histogram(
             "real_time_factor",
@@ -122,6 +128,9 @@ class SpeechMetrics:
         audio_s = usage.samples / timer.samples_per_s
         if usage.first_audio_s is not None:
             self._first_audio_s.observe(usage.first_audio_s)
+        if timer.first_byte_s is not None:
+            for part, seconds in usage.first_byte_parts_s.items():
+                self._first_byte_part_s.labels(part).observe(seconds)
         if audio_s:
             self._factor.observe(timer.work_s / audio_s)
         self._segments.inc(len(usage.segments))
@@ -163,6 +172,7 @@ class UtteranceTimer:
         self.work_s += max(0.0, now_s - self._resumed_s - waited_s)
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._usage.started_s
+            self._usage.reach("encoding", now_s)
             self._on_first(self.first_byte_s)
         samples = self._usage.samples - self._sent_samples
         self._sent_samples += samples

@@ -278,6 +278,7 @@ class _SpeakRun:
                 trimmed = trimmer.trim(pcm)
                 out = trimmed if pipeline.postprocess else pcm
                 if len(out):
+                    usage.reach("silence")
                     segment.samples += len(out)
                     yield out
         if not decoded or (pipeline.postprocess and not trimmer.heard):
@@ -312,9 +313,14 @@ class _SpeakRun:
                                 f"The model repeats itself in {_named(generation.text)}. Try again, with another seed."
                             )
                         frames += len(codes) // SLOTS
+                        received_s = time.monotonic()
+                        usage.reach("first_frame", received_s)
                         pcm = await decoder.decode(codes)
                         if len(pcm):
                             now_s = time.monotonic()
+                            usage.reach("frames", received_s)
+                            usage.reach("codec_queue", decoder.taken_s)
+                            usage.reach("codec", now_s)
                             if samples_s:
                                 estimator.frames(frames, now_s - samples_s)
                             else:

@@ -26,6 +26,7 @@ from orpheus.ops.bench import listening
 from orpheus.ops.bench.listening import CHAPTER, SENTENCE, PlaybackReport, client, together
 from orpheus.ops.serve import running_pair
 from orpheus.settings import Settings
+from orpheus.tts.usage import FIRST_BYTE_PARTS
 
 STREAMS = (1, 4, 8, 16)
 LEVEL_S = 8.0  # of asking, at each number of streams
@@ -116,15 +117,18 @@ def measure_speech(
 def _level(
     url: str, headers: dict[str, str], streams: int, llama_url: str | None, seconds: float
 ) -> dict[str, Any]:
-    before, started_s = _steps(llama_url), time.perf_counter()
+    before, parts, started_s = _steps(llama_url), _first_byte_parts(url, llama_url), time.perf_counter()
     reports: list[PlaybackReport] = []
     while not reports or time.perf_counter() - started_s < seconds:
         reports += asyncio.run(together(url, SENTENCE, streams, 1, headers))
+    waited_ms = _part_ms(parts, _first_byte_parts(url, llama_url))
     # A sentence shows how soon; how fast takes an answer long enough that its start and end count for little.
     started_s = time.perf_counter()
     chapters = asyncio.run(together(url, CHAPTER, streams, 1, headers))
     took_s = time.perf_counter() - started_s
     bytes_ms = [report.first_byte_s * 1000 for report in reports]
+    if waited_ms:  # what is not counted: the request on its way in, the first byte on its way out, the client
+        waited_ms["http"] = round(statistics.mean(bytes_ms) - sum(waited_ms[f"speech_{part}"] for part in FIRST_BYTE_PARTS if f"speech_{part}" in waited_ms), 1)
     sounds_ms = [report.first_sound_s * 1000 for report in reports]
     return {
         "streams": streams,
@@ -137,7 +141,31 @@ def _level(
             listening.quantile([report.wall_s / report.audio_s for report in chapters], 0.5), 4
         ),
         "times_real_time": round(sum(report.audio_s for report in chapters) / took_s, 2),
+        "first_byte_parts_ms": waited_ms,
         **_step_ms(before, _steps(llama_url)),
+    }
+
+
+def _first_byte_parts(url: str, llama_url: str | None) -> dict[str, tuple[float, float]]:
+    """Seconds and counts so far of what first bytes waited for, as both tiers count them."""
+    if llama_url is None:
+        return {}
+    found = {}
+    for base in (llama_url, url):
+        counted = listening.read_metrics(httpx.get(f"{base}/metrics", timeout=10, trust_env=False).text)
+        for name, seconds in counted.items():
+            if match := re.fullmatch(r'orpheus_(speech)?_?first_\w+_part_seconds_sum(\{part="(\w+)"\})', name):
+                found[f"{match[1] or 'tier_1'}_{match[3]}"] = seconds, counted[name.replace("_sum", "_count")]
+    return found
+
+
+def _part_ms(
+    before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Milliseconds per count."""
+    return {
+        part: round((seconds - before.get(part, (0, 0))[0]) * 1000 / max(1, count - before.get(part, (0, 0))[1]), 1)
+        for part, (seconds, count) in after.items()
     }
 
 

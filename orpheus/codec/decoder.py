@@ -108,7 +108,8 @@ class Decoder:
         """`step` on tensors only: what a graph captures."""
         network, histories = self.network, iter(self._histories)
         streams, latents = codes.shape[:2]
-        noises = self._noises(base, latents) if base is not None else None
+        blocks = self._reached(edges)
+        noises = self._noises(base, latents, len(blocks)) if base is not None else None
 
         ids = (codes + self._layer_offsets).transpose(0, 1).reshape(-1, 3)
         history = next(histories)
@@ -120,7 +121,7 @@ class Decoder:
         if network.widen is not None:
             x = torch.addmm(network.widen[1], x, network.widen[0])
         rate, delay = 1, PADDING
-        for number, block in enumerate(network.blocks):
+        for number, block in enumerate(blocks):
             noise = noises[number] if noises is not None else None
             history = next(histories)
             rows = self._with_history(memory, history, latents * rate)
@@ -148,6 +149,8 @@ class Decoder:
                 x.view(-1, history.channels).addmm_(inner, unit.point)
             sums.view(memory).copy_(rows[latents * rate :])
             x = x.view(-1, sums.channels)
+        if len(blocks) < len(network.blocks):
+            return x.new_zeros(streams, latents * self.hop)
         history = next(histories)
         rows = self._with_history(memory, history, latents * rate)
         self._snake(network.snake, x, rows[history.rows :])
@@ -158,6 +161,20 @@ class Decoder:
         # Tap k of output t is row t + k: a diagonal, which strides can read without moving anything.
         pcm = taps.as_strided((samples, KERNEL), (KERNEL, KERNEL * streams + 1)).sum(1)
         return pcm.add_(network.last_bias).tanh_().view(-1, streams).t()
+
+    def _reached(self, edges: Edges) -> list[DecoderBlock]:
+        """The blocks that this step's latents reach. At a stream's beginning the later ones, which are the dearer,
+        still lie before its first sample: they would compute zeros and keep the zeros they have.
+        """
+        rate, delay, reached = 1, PADDING, []
+        for block in self.network.blocks:
+            if edges.all_before(rate, delay):
+                break
+            reached.append(block)
+            rate *= block.stride
+            delay = delay * block.stride + block.padding
+            delay += sum(PADDING * unit.conv.dilation for unit in block.units)
+        return reached
 
     def _with_history(self, memory: Tensor, history: StateSlice, count: int) -> Tensor:
         """(history.rows + count, streams, channels), the first rows filled from memory."""
@@ -211,8 +228,8 @@ class Decoder:
             x.addcmul_(x @ block.noise, noise)
         return out
 
-    def _noises(self, base: Tensor, latents: int) -> list[Tensor]:
-        """Each block's noise, (samples · streams, 1), from one call for all blocks."""
+    def _noises(self, base: Tensor, latents: int, count: int) -> list[Tensor]:
+        """The noise of the first `count` blocks, each (samples · streams, 1), from one call for all."""
         if latents not in self._counters:
             rate, blocks, offsets = 1, [], []
             for number, block in enumerate(self.network.blocks):
@@ -223,12 +240,12 @@ class Decoder:
                 torch.cat(blocks).to(self.device),
                 torch.cat(offsets)[:, None].to(self.device),
             )
-        which, offset = self._counters[latents]
-        values = noise_from_counters(base.index_select(0, which).add_(offset), self._table)
         lengths, rate = [], latents
-        for block in self.network.blocks:
+        for block in self.network.blocks[:count]:
             rate *= block.stride
             lengths.append(rate)
+        which, offset = (part[: sum(lengths)] for part in self._counters[latents])
+        values = noise_from_counters(base.index_select(0, which).add_(offset), self._table)
         return [part.view(-1, 1) for part in values.split_with_sizes(lengths)]
 
 

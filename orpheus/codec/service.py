@@ -36,6 +36,8 @@ GATHER_S = 0.002  # longest a step waits for the other open streams; a lone stre
 RESERVE_S = 0.5
 HOLD_FRAMES = 4
 CLOSED = "The codec is closed: the service is stopping."
+# A listener who has no audio yet comes before those whose audio lasts longer than this, and after the others.
+FIRST_DUE_S = 0.05
 STREAM_CLOSED = "This codec stream is closed."
 
 
@@ -130,13 +132,20 @@ class Codec:
             request.end(EngineError(STREAM_CLOSED))
 
     def _gather(self, *, idle: bool) -> list[DecodeRequest]:
-        """The queued requests. If `idle`, wait for one, and then `gather_s` for the other open streams."""
+        """The queued requests. If `idle`, wait for one, and then `gather_s` for the other open streams.
+
+        No first frame waits for others.
+        """
         with self._changed:
             if idle:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if self._gather_s and len(self._streams) > 1:
                     self._changed.wait_for(
-                        lambda: self._closed or self._waiting_streams() >= len(self._streams),
+                        lambda: (
+                            self._closed
+                            or self._waiting_streams() >= len(self._streams)
+                            or any(not request.stream.heard for request in self._queue)
+                        ),
                         timeout=self._gather_s,
                     )
             requests, self._queue = self._queue, []
@@ -167,7 +176,11 @@ class Codec:
         return True
 
     def _decode(self, requests: list[DecodeRequest]) -> list[DecodeRequest]:
-        """Decode one step, end the requests that have nothing more to decode, and return the others."""
+        """Decode one step, end the requests that have nothing more to decode, and return the others.
+
+        The most urgent listeners come first.
+        """
+        requests.sort(key=lambda request: request.due_s)
         states = {request.stream: request.stream._state for request in requests}
         live = {stream: state for stream, state in states.items() if state is not None}
         try:
@@ -237,18 +250,26 @@ class CodecStream:
         if self._state is None:
             raise EngineError(self._reason)
         self._held.append(checked(codes, self._codec.codes))
-        if not last and self._can_wait():
+        if not last and self._can_wait(self._state):
             return self._take()
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
-        request = DecodeRequest(self, np.concatenate(held), last, loop, loop.create_future())
+        due_s = self._playout.ends_s or time.monotonic() + FIRST_DUE_S
+        request = DecodeRequest(self, np.concatenate(held), last, due_s, loop, loop.create_future())
         self._codec._submit(request)
         await request.done
         return self._take()
 
-    def _can_wait(self) -> bool:
-        """Whether decoding can wait until it is cheaper."""
+    @property
+    def heard(self) -> bool:
+        """Whether the listener has audio already."""
+        return self._playout.ends_s is not None
+
+    def _can_wait(self, state: StreamState) -> bool:
+        """Whether decoding gives nothing yet, or can wait until it is cheaper."""
         held = sum(map(len, self._held))
+        if not state.gives(held):
+            return True
         return held < HOLD_FRAMES * SLOTS and self._playout.buffered_s() > self._codec.reserve_s
 
     def _fail(self, reason: str) -> None:
@@ -275,6 +296,7 @@ class DecodeRequest:
     stream: CodecStream
     codes: NDArray[np.int64]
     last: bool
+    due_s: float  # when the listener needs the samples, by time.monotonic
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
 

@@ -29,7 +29,9 @@ class Stats:
     tokens: int = 0
     part_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     first_frames: int = 0
-    first_frame_part_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FIRST_FRAME_PARTS, 0.0))
+    first_frame_part_s: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(FIRST_FRAME_PARTS, 0.0)
+    )
     finished: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("stop", "length"), 0))
     cancelled: int = 0
     failed: int = 0
@@ -80,7 +82,7 @@ class EngineMetrics(Collector):
         yield step
         first = SummaryMetricFamily(
             "orpheus_first_frame_part_seconds",
-            "What a first frame waits for: a stream, its prompt, its tokens",
+            "Time from the arrival of a request to its first frame, by part",
             labels=["part"],
         )
         for part, seconds in stats.first_frame_part_s.items():

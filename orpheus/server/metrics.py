@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 
 from orpheus.server import request_context
 from orpheus.tts.params import SpeechParams
-from orpheus.tts.usage import Usage
+from orpheus.tts.usage import FIRST_BYTE_PARTS, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
@@ -55,12 +55,13 @@ class SpeechMetrics:
         self._first_byte_s = histogram(
             "first_byte_seconds", "Time from the text to the first byte sent to the client", _FIRST_S
         )
-        self._first_byte_part_s = Summary(
+        waits = Summary(
             "orpheus_speech_first_byte_part_seconds",
-            "What a first byte waited for",
+            "Time to the first byte, by part",
             ["part"],
             registry=registry,
         )
+        self._first_byte_part_s = {part: waits.labels(part) for part in FIRST_BYTE_PARTS}
         self._factor = histogram(
             "real_time_factor",
             "Time spent generating audio / its duration; below 1 is faster than real time",
@@ -130,7 +131,7 @@ class SpeechMetrics:
             self._first_audio_s.observe(usage.first_audio_s)
         if timer.first_byte_s is not None:
             for part, seconds in usage.first_byte_parts_s.items():
-                self._first_byte_part_s.labels(part).observe(seconds)
+                self._first_byte_part_s[part].observe(seconds)
         if audio_s:
             self._factor.observe(timer.work_s / audio_s)
         self._segments.inc(len(usage.segments))

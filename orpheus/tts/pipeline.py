@@ -217,14 +217,18 @@ class _SpeakRun:
         last = self._segments.exhausted
         segment_s = None if last else len(current.segment.text) / FAST_CHARS_PER_S
 
-        def seconds(generated: Collection[Pcm | None]) -> float:
-            return sum(len(pcm) for pcm in generated if pcm is not None) / rate
+        in_hand_s = 0.0
 
-        await current.audio.gathered(lambda generated: seconds(generated) > 0)
-        # No longer than that: if tier 1 stops, holding the audio back gains nothing.
+        def count(generated: Collection[Pcm | None]) -> float:
+            nonlocal in_hand_s
+            in_hand_s = sum(len(pcm) for pcm in generated if pcm is not None) / rate
+            return in_hand_s
+
+        await current.audio.gathered(lambda generated: count(generated) > 0)
+        # What has been waited counts like audio: the next is as much nearer. And if tier 1 stops, nothing is gained.
         await current.audio.gathered(
-            lambda generated: seconds(generated) >= estimator.prebuffer_s(segment_s),
-            estimator.prebuffer_s(segment_s),
+            lambda generated: count(generated) >= estimator.prebuffer_s(segment_s),
+            estimator.prebuffer_s(segment_s) - in_hand_s,
         )
 
     async def answered(self, following: _Generating | None) -> None:

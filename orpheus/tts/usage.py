@@ -15,7 +15,16 @@ T = TypeVar("T")
 
 # What a first byte waits for, in this order: the first segment of the text, its first frame of tokens, the frames that
 # the codec needs beyond it, the codec's thread, its work, a voice after the silence, the prebuffer, the encoder.
-FIRST_BYTE_PARTS = ("text", "first_frame", "frames", "codec_queue", "codec", "silence", "prebuffer", "encoding")
+FIRST_BYTE_PARTS = (
+    "text",
+    "first_frame",
+    "frames",
+    "codec_queue",
+    "codec",
+    "silence",
+    "prebuffer",
+    "encoding",
+)
 
 
 @dataclass

@@ -83,9 +83,12 @@ class Codec:
                 "ORPHEUS_KV_TYPE=q8_0, or move the codec with ORPHEUS_CODEC_DEVICE=cpu or another GPU."
             ) from error
 
-    def open(self, seed: int) -> CodecStream:
-        """A new stream. Equal seeds and codes give equal samples."""
-        stream = CodecStream(self, seed)
+    def open(self, seed: int, *, due_s: float = 0.0) -> CodecStream:
+        """A new stream. Equal seeds and codes give equal samples.
+
+        `due_s`: when the listener's audio from other streams ends, by time.monotonic; 0 if there is none.
+        """
+        stream = CodecStream(self, seed, due_s)
         with self._changed:
             if self._closed:
                 raise EngineError(CLOSED)
@@ -211,8 +214,9 @@ class Codec:
 class CodecStream:
     """One stream of codes. Its methods belong to one event loop; one decode or finish at a time."""
 
-    def __init__(self, codec: Codec, seed: int) -> None:
+    def __init__(self, codec: Codec, seed: int, due_s: float) -> None:
         self._codec = codec
+        self._due_s = due_s
         self._state: StreamState | None = StreamState(codec.decoder, seed, codec.lookahead)
         self._reason = STREAM_CLOSED
         self.taken_s = 0.0  # when the decoding thread took the latest codes, by time.monotonic
@@ -254,7 +258,7 @@ class CodecStream:
             return self._take()
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
-        due_s = self._playout.ends_s or time.monotonic() + FIRST_DUE_S
+        due_s = self._playout.ends_s or max(self._due_s, time.monotonic() + FIRST_DUE_S)
         request = DecodeRequest(self, np.concatenate(held), last, due_s, loop, loop.create_future())
         self._codec._submit(request)
         await request.done

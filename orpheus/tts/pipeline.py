@@ -304,7 +304,7 @@ class _SpeakRun:
         """Tokens → frames → samples; reports their delays to the prebuffer estimator."""
         usage, estimator = self._usage, self._pipeline.prebuffer
         assembler, repetition = FrameAssembler(), RepetitionDetector()
-        decoder = self._pipeline.codec.open(generation.sampling.seed or 0)
+        decoder = self._pipeline.codec.open(generation.sampling.seed or 0, due_s=usage.playout.ends_s or 0.0)
         asked_s = time.monotonic()
         frames, samples_s = 0, 0.0  # since samples came, and when that was
         try:

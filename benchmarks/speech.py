@@ -1,10 +1,10 @@
 """What `orpheus bench` measures of the embedded pair on this machine, for longer.
 
     python -m benchmarks.speech [--quick]
-    python -m benchmarks.speech --hold 600
+    python -m benchmarks.speech --hold 600 [--load 0.8]
 
 A table, a picture in benchmarks/results/speech.png, and one JSON object on the last line. With `--hold`, only that
-object: listeners in real time at 80% of what the machine carries for so many seconds, and how often one ran dry.
+object: for so many seconds, listeners in real time at a share of what the machine carries, and how often one ran dry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from rich.console import Console
 
 from benchmarks import RESULTS
-from orpheus.ops.bench.bench import heading, hold_here, machine, speech_here
+from orpheus.ops.bench.bench import LOAD, heading, hold_here, machine, speech_here
 from orpheus.ops.bench.show import draw, save_picture, show
 from orpheus.settings import EMBEDDED, Settings, load_settings
 
@@ -26,10 +26,11 @@ def main() -> None:
     parser.add_argument(
         "--hold", type=float, metavar="SECONDS", help="listeners in real time alone, for so long"
     )
+    parser.add_argument("--load", type=float, default=LOAD, help=f"of the capacity, with --hold ({LOAD})")
     options = parser.parse_args()
     settings = load_settings(model=EMBEDDED, codec=EMBEDDED)
     if options.hold:
-        print(json.dumps(hold_here(settings, options.hold, _progress)))
+        print(json.dumps(hold_here(settings, options.hold, _progress, options.load)))
     else:
         _everything(settings, effort=1 if options.quick else 5)
 

@@ -181,9 +181,11 @@ class Codec:
     def _decode(self, requests: list[DecodeRequest]) -> list[DecodeRequest]:
         """Decode one step, end the requests that have nothing more to decode, and return the others.
 
-        The most urgent listeners come first.
+        Who runs dry first comes first. But those with a reserve keep their turns: a segment that is decoded at the last
+        moment leaves nothing to outlast the start of the next.
         """
-        requests.sort(key=lambda request: request.due_s)
+        reserve_s = time.monotonic() + self.reserve_s
+        requests.sort(key=lambda request: min(request.due_s, reserve_s))
         states = {request.stream: request.stream._state for request in requests}
         live = {stream: state for stream, state in states.items() if state is not None}
         try:

@@ -13,9 +13,9 @@ from orpheus.vocabulary import FRAME_S
 
 NEXT_FRAMES = 2  # from the first samples, which the codec approximates from two, to the next, from four
 # A listener gains what a frame plays longer than the next takes, and loses what it is late. The sum of that, a random
-# walk, falls by more than s seconds with the probability exp(-2 · gain · s / variance): 1 in 100 for a mean deviation of
-# 0.8 standard deviations and s = LATE · deviation² / gain.
-LATE = math.log(100) * 1.25**2 / 2
+# walk, falls by more than s seconds with the probability exp(-2 · gain · s / variance): 1 in 1,000 for a mean deviation
+# of 0.8 standard deviations and s = LATE · deviation² / gain.
+LATE = math.log(1000) * 1.25**2 / 2
 STALE_S = 1.0  # without a frame of any stream, the measurements no longer apply
 MEMORY_S = 1.0  # older delays hardly count: a burst of new streams is over
 LONGEST_S = 0.5  # a longer delay is a reader that paused or a broken tier 1, not the pace of the machine

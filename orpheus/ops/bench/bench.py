@@ -77,16 +77,18 @@ def speech_here(settings: Settings, progress: Progress, effort: int = 1) -> dict
     }
 
 
-def hold_here(settings: Settings, seconds: float, progress: Progress) -> dict[str, Any]:
-    """A pair started here with as many listeners as LOAD allows for so long, one after another in each place."""
+def hold_here(settings: Settings, seconds: float, progress: Progress, load: float = LOAD) -> dict[str, Any]:
+    """A pair started here at a share of its capacity for so long: as one listener has heard all, another comes."""
     progress("starting both tiers")
     headers = settings.client_headers
     with running_pair(settings, ORPHEUS_STREAMS=str(MOST_LISTENERS)) as pair:
         _pace(pair.url, headers, 1)  # to warm up
         _, capacity = _pace(pair.url, headers, max(STREAMS))
-        listeners = max(1, min(int(LOAD * capacity), MOST_LISTENERS))
+        listeners = max(1, min(int(load * capacity), MOST_LISTENERS))
         progress(f"{listeners} in real time for {seconds:g} s")
+        waits = _first_byte_parts(pair.url, pair.llama_url)
         reports = asyncio.run(listening.held(pair.url, CHAPTER, listeners, seconds, headers))
+        waited_ms = _mean_ms(waits, _first_byte_parts(pair.url, pair.llama_url))
     bytes_ms = [report.first_byte_s * 1000 for report in reports]
     return {
         "streams_at_real_time": round(capacity, 2),
@@ -96,6 +98,7 @@ def hold_here(settings: Settings, seconds: float, progress: Progress) -> dict[st
         "audio_s": round(sum(report.audio_s for report in reports), 1),
         "first_byte_ms_p50": round(listening.quantile(bytes_ms, 0.5), 1),
         "first_byte_ms_p99": round(listening.quantile(bytes_ms, 0.99), 1),
+        **_first_byte_ms(statistics.mean(bytes_ms), waited_ms),
         "underruns": sum(report.playout.underruns for report in reports),
         "longest_underrun_ms": round(max(report.playout.longest_underrun_s for report in reports) * 1000),
     }

@@ -233,8 +233,9 @@ class CodecStream:
 
         Returns the samples that became final, float32 (n,), mono, about [-1, 1]; often none. EngineError for a code
         outside the codebook, a closed stream, or a decoding failure. A cancelled call loses nothing: its samples come
-        with the next one. While the listener has more than `reserve_s` of audio, counting from the first sample
-        returned, up to three frames are held back to be decoded with the fourth.
+        with the next one. Codes that make no samples final are held back until others do; while the listener has more
+        than `reserve_s` of audio, counting from the first sample returned, so are up to three frames, to be decoded with
+        the fourth.
         """
         return await self._send(codes, last=False)
 

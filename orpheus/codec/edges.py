@@ -23,6 +23,9 @@ class Edges(Protocol):
         `rate`: rows per latent. `delay`: rows by which they lag behind the latents of this step.
         """
 
+    def all_before(self, rate: int, delay: int) -> bool:
+        """Whether every row that lags so far behind is known to lie before the first of its stream."""
+
 
 class RowEdges:
     """Edges known to the host: touches only streams that begin or end in this step."""
@@ -30,6 +33,7 @@ class RowEdges:
     def __init__(
         self, positions: Sequence[int], ends: Sequence[int], latents: int, longest_delay: int
     ) -> None:
+        self._stop = max(positions) + latents
         self._streams = [
             (stream, position, end)
             for stream, (position, end) in enumerate(zip(positions, ends, strict=True))
@@ -44,6 +48,9 @@ class RowEdges:
                 rows[: min(-first, count), stream] = 0
             if (after := end * rate - first) < count:
                 rows[max(after, 0) :, stream] = 0
+
+    def all_before(self, rate: int, delay: int) -> bool:
+        return self._stop * rate <= delay
 
 
 class MaskEdges:
@@ -63,6 +70,9 @@ class MaskEdges:
             self._masks[rate] = self._mask(rate).to(rows.dtype)
         start = self._longest_delay * rate - delay
         rows.mul_(self._masks[rate][start : start + rows.shape[0], :, None])
+
+    def all_before(self, rate: int, delay: int) -> bool:
+        return False  # a graph is captured for every position
 
     def _mask(self, rate: int) -> Tensor:
         """(rows, streams): from `longest_delay` latents before this step to its end, what lies within a stream."""

@@ -163,7 +163,8 @@ class GraphedDecoder(Decoder):
     def _check(self, captured: _Captured, batch: int, latents: int) -> None:
         """SetupError unless a replay computes what the same step does without a graph."""
         codes = torch.arange(batch * latents * len(VQ_STRIDES)).view(batch, latents, -1) % self.config.codes
-        arguments = (codes, [0] * batch, [OPEN_END] * batch, [0] * batch)
+        # Far enough for every layer: at a stream's beginning the step without a graph leaves out what is still zero.
+        arguments = (codes, [self.tail] * batch, [OPEN_END] * batch, [0] * batch)
         captured.memory.zero_()
         memory = self.new_memory(batch)
         got = self._replay(captured, captured.memory, *arguments)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ GATHER_S = 0.002  # longest a step waits for the other open streams; a lone stre
 RESERVE_S = 0.5
 HOLD_FRAMES = 4
 CLOSED = "The codec is closed: the service is stopping."
+# A listener who has no audio yet comes before those whose audio lasts longer than this, and after the others.
+FIRST_DUE_S = 0.05
 STREAM_CLOSED = "This codec stream is closed."
 _FULL = (
     "The codec does not fit the free memory of {}: lower ORPHEUS_STREAMS, set ORPHEUS_KV_TYPE=q8_0, or move the codec "
@@ -96,10 +99,13 @@ class Codec:
         except torch.OutOfMemoryError as error:
             raise SetupError(_FULL.format(device)) from error
 
-    def open(self, seed: int) -> CodecStream:
-        """A new stream. Equal seeds and codes give equal samples."""
+    def open(self, seed: int, *, due_s: float = 0.0) -> CodecStream:
+        """A new stream. Equal seeds and codes give equal samples.
+
+        `due_s`: when the listener's audio from other streams ends, by time.monotonic; 0 if there is none.
+        """
         try:
-            stream = CodecStream(self, seed)
+            stream = CodecStream(self, seed, due_s)
         except torch.OutOfMemoryError as error:  # of a card that others fill
             raise EngineError(_FULL.format(self.decoder.device)) from error
         with self._changed:
@@ -153,13 +159,20 @@ class Codec:
             request.end(EngineError(STREAM_CLOSED))
 
     def _gather(self, *, idle: bool) -> list[DecodeRequest]:
-        """The queued requests. If `idle`, wait for one, and then `gather_s` for the other open streams."""
+        """The queued requests. If `idle`, wait for one, and then `gather_s` for the other open streams.
+
+        No first frame waits for others.
+        """
         with self._changed:
             if idle:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if self._gather_s and len(self._streams) > 1:
                     self._changed.wait_for(
-                        lambda: self._closed or self._waiting_streams() >= len(self._streams),
+                        lambda: (
+                            self._closed
+                            or self._waiting_streams() >= len(self._streams)
+                            or any(not request.stream.heard for request in self._queue)
+                        ),
                         timeout=self._gather_s,
                     )
             requests, self._queue = self._queue, []
@@ -184,6 +197,7 @@ class Codec:
         if state is None:
             request.end(EngineError(STREAM_CLOSED))
             return False
+        request.stream.taken_s = time.monotonic()
         state.add_codes(request.codes)
         if request.last:
             state.finish()
@@ -191,7 +205,13 @@ class Codec:
         return True
 
     def _decode(self, requests: list[DecodeRequest]) -> list[DecodeRequest]:
-        """Decode one step, end the requests that have nothing more to decode, and return the others."""
+        """Decode one step, end the requests that have nothing more to decode, and return the others.
+
+        Who runs dry first comes first. But those with a reserve keep their turns: a segment that is decoded at the last
+        moment leaves nothing to outlast the start of the next.
+        """
+        reserve_s = time.monotonic() + self.reserve_s
+        requests.sort(key=lambda request: min(request.due_s, reserve_s))
         states = {request.stream: request.stream._state for request in requests}
         live = {stream: state for stream, state in states.items() if state is not None}
         try:
@@ -233,10 +253,12 @@ class Codec:
 class CodecStream:
     """One stream of codes. Its methods belong to one event loop; one decode or finish at a time."""
 
-    def __init__(self, codec: Codec, seed: int) -> None:
+    def __init__(self, codec: Codec, seed: int, due_s: float) -> None:
         self._codec = codec
+        self._due_s = due_s
         self._state: StreamState | None = StreamState(codec.decoder, seed, codec.lookahead)
         self._reason = STREAM_CLOSED
+        self.taken_s = 0.0  # when the decoding thread took the latest codes, by time.monotonic
         self._finished = False
         self._held: list[NDArray[np.int64]] = []  # codes
         self._playout = PlayoutClock()  # of a listener who hears samples as they are returned
@@ -248,8 +270,9 @@ class CodecStream:
 
         Returns the samples that became final, float32 (n,), mono, about [-1, 1]; often none. EngineError for a code
         outside the codebook, a closed stream, or a decoding failure. A cancelled call loses nothing: its samples come
-        with the next one. While the listener has more than `reserve_s` of audio, counting from the first sample
-        returned, up to three frames are held back to be decoded with the fourth.
+        with the next one. Codes that make no samples final are held back until others do; while the listener has more
+        than `reserve_s` of audio, counting from the first sample returned, so are up to three frames, to be decoded with
+        the fourth.
         """
         return await self._send(codes, last=False)
 
@@ -271,18 +294,26 @@ class CodecStream:
         if self._state is None:
             raise EngineError(self._reason)
         self._held.append(checked(codes, self._codec.codes))
-        if not last and self._can_wait():
+        if not last and self._can_wait(self._state):
             return self._take()
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
-        request = DecodeRequest(self, np.concatenate(held), last, loop, loop.create_future())
+        due_s = self._playout.ends_s or max(self._due_s, time.monotonic() + FIRST_DUE_S)
+        request = DecodeRequest(self, np.concatenate(held), last, due_s, loop, loop.create_future())
         self._codec._submit(request)
         await request.done
         return self._take()
 
-    def _can_wait(self) -> bool:
-        """Whether decoding can wait until it is cheaper."""
+    @property
+    def heard(self) -> bool:
+        """Whether the listener has audio already."""
+        return self._playout.ends_s is not None
+
+    def _can_wait(self, state: StreamState) -> bool:
+        """Whether decoding gives nothing yet, or can wait until it is cheaper."""
         held = sum(map(len, self._held))
+        if not state.gives(held):
+            return True
         return held < HOLD_FRAMES * SLOTS and self._playout.buffered_s() > self._codec.reserve_s
 
     def _fail(self, reason: str) -> None:
@@ -309,6 +340,7 @@ class DecodeRequest:
     stream: CodecStream
     codes: NDArray[np.int64]
     last: bool
+    due_s: float  # when the listener needs the samples, by time.monotonic
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
 

@@ -51,6 +51,15 @@ class StreamState:
             return min(len(self._latents), LATENTS_PER_FRAME + self._lookahead - self.position)
         return len(self._latents)
 
+    def gives(self, codes: int) -> bool:
+        """Whether so many more codes make samples final. The first frame takes two, and the next samples take four."""
+        frames, rest = divmod(len(self._codes) + codes, SLOTS)
+        complete = frames * LATENTS_PER_FRAME + (LATENTS_PER_FRAME // 2 if rest >= HALF_FRAME_SLOTS else 0)
+        latents = self.position + len(self._latents) + complete - self._taken
+        if self._lookahead < self._tail and not self.emitted:
+            return latents >= LATENTS_PER_FRAME + self._lookahead
+        return latents * self._hop - self._delay > self.emitted
+
     @property
     def finished(self) -> bool:
         return self.end != OPEN_END

@@ -14,6 +14,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 PARTS = ("decode", "copy", "sample", "publish")
+FIRST_FRAME_PARTS = ("queue", "prompt", "tokens")  # until it runs, has its first token, has the whole frame
 _FIRST_FRAME_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
 
 
@@ -27,6 +28,10 @@ class Stats:
     prompt_tokens: int = 0
     tokens: int = 0
     part_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    first_frames: int = 0
+    first_frame_part_s: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(FIRST_FRAME_PARTS, 0.0)
+    )
     finished: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("stop", "length"), 0))
     cancelled: int = 0
     failed: int = 0
@@ -53,6 +58,15 @@ class EngineMetrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)  # memory, descriptors and processor time, on Linux
 
+    def first_frame(self, submitted_s: float, started_s: float, first_token_s: float, now_s: float) -> None:
+        """A stream has its first frame; called from the decode thread."""
+        self.first_frame_s.observe(now_s - submitted_s)
+        self._stats.first_frames += 1
+        parts = self._stats.first_frame_part_s
+        parts["queue"] += started_s - submitted_s
+        parts["prompt"] += first_token_s - started_s
+        parts["tokens"] += now_s - first_token_s
+
     def text(self) -> bytes:
         """The exposition format, UTF-8."""
         return generate_latest(self._registry)
@@ -66,6 +80,14 @@ class EngineMetrics(Collector):
         for part, seconds in stats.part_s.items():
             step.add_metric([part], count_value=stats.steps, sum_value=seconds)
         yield step
+        first = SummaryMetricFamily(
+            "orpheus_first_frame_part_seconds",
+            "Time from the arrival of a request to its first frame, by part",
+            labels=["part"],
+        )
+        for part, seconds in stats.first_frame_part_s.items():
+            first.add_metric([part], count_value=stats.first_frames, sum_value=seconds)
+        yield first
         for name, text, value in (
             ("orpheus_passes", "Passes over the weights; one per step is ideal", stats.passes),
             ("orpheus_rows", "Streams decoded, summed over steps", stats.rows),

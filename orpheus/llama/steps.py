@@ -121,6 +121,7 @@ class Steps:
         assert context is not None
         started = time.perf_counter()
         for sequence in scheduler.admit():
+            sequence.started_s = now_s
             self._sampler.open(
                 sequence.sampler_row,
                 sequence.sampling,
@@ -203,6 +204,8 @@ class Steps:
             number = number_of(slot, self._first_codes[slot] + choice)
         if token == vocabulary.end_of_speech or token in completion.stop_ids:
             return self._finish(sequence, "stop")
+        if not sequence.generated:
+            sequence.first_token_s = time.monotonic()
         sequence.generated += 1
         sequence.pending_tokens = (token,)
         sequence.frame_ids.append(token)
@@ -220,7 +223,9 @@ class Steps:
         if chunk.ids:
             now_s = time.monotonic()
             if not sequence.has_first_frame:
-                self._metrics.first_frame_s.observe(now_s - stream.submitted_s)
+                self._metrics.first_frame(
+                    stream.submitted_s, sequence.started_s, sequence.first_token_s, now_s
+                )
                 stream.first_frame_s = now_s
             sequence.playout.add(FRAME_S, now_s)
         stream.sent += 1

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary
 from prometheus_client.exposition import generate_latest
 
 from orpheus.server import request_context
 from orpheus.tts.params import SpeechParams
-from orpheus.tts.usage import Usage
+from orpheus.tts.usage import FIRST_BYTE_PARTS, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
@@ -63,6 +63,13 @@ class SpeechMetrics:
         self._first_byte_s = histogram(
             "first_byte_seconds", "Time from the text to the first byte sent to the client", _FIRST_S
         )
+        waits = Summary(
+            "orpheus_speech_first_byte_part_seconds",
+            "Time to the first byte, by part",
+            ["part"],
+            registry=registry,
+        )
+        self._first_byte_part_s = {part: waits.labels(part) for part in FIRST_BYTE_PARTS}
         self._factor = histogram(
             "real_time_factor",
             "Time spent generating audio / its duration; below 1 is faster than real time",
@@ -130,6 +137,9 @@ class SpeechMetrics:
         audio_s = usage.samples / timer.samples_per_s
         if usage.first_audio_s is not None:
             self._first_audio_s.observe(usage.first_audio_s)
+        if timer.first_byte_s is not None:
+            for part, seconds in usage.first_byte_parts_s.items():
+                self._first_byte_part_s[part].observe(seconds)
         if audio_s:
             self._factor.observe(timer.work_s / audio_s)
         self._segments.inc(len(usage.segments))
@@ -171,6 +181,7 @@ class UtteranceTimer:
         self.work_s += max(0.0, now_s - self._resumed_s - waited_s)
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._usage.started_s
+            self._usage.reach("encoding", now_s)
             self._on_first(self.first_byte_s)
         samples = self._usage.samples - self._sent_samples
         self._sent_samples += samples

@@ -225,14 +225,18 @@ class _SpeakRun:
         last = self._segments.exhausted
         segment_s = None if last else len(current.segment.text) / FAST_CHARS_PER_S
 
-        def seconds(generated: Collection[Pcm | None]) -> float:
-            return sum(len(pcm) for pcm in generated if pcm is not None) / rate
+        in_hand_s = 0.0
 
-        await current.audio.gathered(lambda generated: seconds(generated) > 0)
-        # No longer than that: if tier 1 stops, holding the audio back gains nothing.
+        def count(generated: Collection[Pcm | None]) -> float:
+            nonlocal in_hand_s
+            in_hand_s = sum(len(pcm) for pcm in generated if pcm is not None) / rate
+            return in_hand_s
+
+        await current.audio.gathered(lambda generated: count(generated) > 0)
+        # What has been waited counts like audio: the next is as much nearer. And if tier 1 stops, nothing is gained.
         await current.audio.gathered(
-            lambda generated: seconds(generated) >= estimator.prebuffer_s(segment_s),
-            estimator.prebuffer_s(segment_s),
+            lambda generated: count(generated) >= estimator.prebuffer_s(segment_s),
+            estimator.prebuffer_s(segment_s) - in_hand_s,
         )
 
     async def answered(self, following: _Generating | None) -> None:
@@ -287,6 +291,7 @@ class _SpeakRun:
                 trimmed = trimmer.trim(pcm)
                 out = trimmed if pipeline.postprocess else pcm
                 if len(out):
+                    usage.reach("silence")
                     segment.samples += len(out)
                     yield out
         if not decoded or (pipeline.postprocess and not trimmer.heard):
@@ -308,7 +313,9 @@ class _SpeakRun:
         """Tokens → frames → samples; reports their delays to the prebuffer estimator."""
         usage, estimator = self._usage, self._pipeline.prebuffer
         assembler, repetition = FrameAssembler(), RepetitionDetector()
-        decoder = traced_decoder(self._pipeline.codec.open(generation.sampling.seed or 0))
+        decoder = traced_decoder(
+            self._pipeline.codec.open(generation.sampling.seed or 0, due_s=usage.playout.ends_s or 0.0)
+        )
         asked_s = time.monotonic()
         frames, samples_s = 0, 0.0  # since samples came, and when that was
         try:
@@ -321,9 +328,14 @@ class _SpeakRun:
                                 f"The model repeats itself in {_named(generation.text)}. Try again, with another seed."
                             )
                         frames += len(codes) // SLOTS
+                        received_s = time.monotonic()
+                        usage.reach("first_frame", received_s)
                         pcm = await decoder.decode(codes)
                         if len(pcm):
                             now_s = time.monotonic()
+                            usage.reach("frames", received_s)
+                            usage.reach("codec_queue", decoder.taken_s)
+                            usage.reach("codec", now_s)
                             if samples_s:
                                 estimator.frames(frames, now_s - samples_s)
                             else:

@@ -11,7 +11,11 @@ import time
 
 from orpheus.vocabulary import FRAME_S
 
-PREBUFFER_FRAMES = 6  # frames that may be late without a gap
+NEXT_FRAMES = 2  # from the first samples, which the codec approximates from two, to the next, from four
+# A listener gains what a frame plays longer than the next takes, and loses what it is late. The sum of that, a random
+# walk, falls by more than s seconds with the probability exp(-2 · gain · s / variance): 1 in 1,000 for a mean deviation
+# of 0.8 standard deviations and s = LATE · deviation² / gain.
+LATE = math.log(1000) * 1.25**2 / 2
 STALE_S = 1.0  # without a frame of any stream, the measurements no longer apply
 MEMORY_S = 1.0  # older delays hardly count: a burst of new streams is over
 LONGEST_S = 0.5  # a longer delay is a reader that paused or a broken tier 1, not the pace of the machine
@@ -72,19 +76,25 @@ class PrebufferEstimator:
         return self._starts.long_s + self._leveling_s * self._frames.mean_s / FRAME_S
 
     def prebuffer_s(self, segment_s: float | None = None) -> float:
-        """Seconds of audio to hold before the first of it is sent.
+        """Seconds that the audio in hand should last once it is sent, or part of which should have passed before.
 
         With `segment_s`, the segment lasts that long and another is requested once it is complete: its start must be
         outlasted too, less what is gained meanwhile, since a segment is generated faster than it plays.
         """
         if self._stale:
             return 0.0
-        frames_s = PREBUFFER_FRAMES * self._frames.mean_s + DEVIATIONS * self._frames.deviation_s
+        frames_s = NEXT_FRAMES * self._frames.mean_s + self._late_s()
         if segment_s is None:
             return frames_s
         slow_s = self._frames.mean_s + self._frames.deviation_s
         gained_s = segment_s * (1 - slow_s / FRAME_S)
         return max(frames_s, min(self.start_s() - gained_s, segment_s))
+
+    def _late_s(self) -> float:
+        """By how much the frames to come may fall behind in all, hardly ever more: little where much is gained."""
+        gain_s, deviation_s = FRAME_S - self._frames.mean_s, self._frames.deviation_s
+        most_s = DEVIATIONS * deviation_s
+        return min(most_s, LATE * deviation_s**2 / gain_s) if gain_s > 0 else most_s
 
     def _now_s(self) -> float:
         """The time; measurements from before a pause without frames are dropped."""

@@ -13,6 +13,19 @@ from orpheus.text import Segment
 
 T = TypeVar("T")
 
+# What a first byte waits for, in this order: the first segment of the text, its first frame of tokens, the frames that
+# the codec needs beyond it, the codec's thread, its work, a voice after the silence, the prebuffer, the encoder.
+FIRST_BYTE_PARTS = (
+    "text",
+    "first_frame",
+    "frames",
+    "codec_queue",
+    "codec",
+    "silence",
+    "prebuffer",
+    "encoding",
+)
+
 
 @dataclass
 class Usage:
@@ -34,6 +47,7 @@ class Usage:
     first_segment_s: float | None = None  # from `started_s` to the first segment
     first_audio_s: float | None = None  # from `started_s` to the first samples
     waited_s: float = 0.0  # for text to arrive: time in which there was nothing to speak
+    reached_s: dict[str, float] = field(default_factory=dict)  # when each of FIRST_BYTE_PARTS was over
     _excused_s: float = 0.0  # of `waited_s`, already passed to the playout clock
 
     @property
@@ -53,10 +67,25 @@ class Usage:
         finally:
             self.waited_s += time.monotonic() - since_s
 
+    def reach(self, part: str, now_s: float | None = None) -> None:
+        """A part of FIRST_BYTE_PARTS is over; only its first time counts."""
+        self.reached_s.setdefault(part, time.monotonic() if now_s is None else now_s)
+
+    @property
+    def first_byte_parts_s(self) -> dict[str, float]:
+        """Seconds that each of FIRST_BYTE_PARTS took, for those that were reached."""
+        taken, before_s = {}, self.started_s
+        for part in FIRST_BYTE_PARTS:
+            if part in self.reached_s:
+                taken[part] = max(0.0, self.reached_s[part] - before_s)
+                before_s = max(before_s, self.reached_s[part])
+        return taken
+
     def begin(self, segment: Segment) -> None:
         """A segment is complete, and its generation begins."""
         if self.first_segment_s is None:
             self.first_segment_s = time.monotonic() - self.started_s
+            self.reach("text")
         self.segments.append(segment)
 
     def count(self, pcm: Pcm, samples_per_s: float) -> Pcm:
@@ -64,6 +93,7 @@ class Usage:
         now_s = time.monotonic()
         if self.first_audio_s is None:
             self.first_audio_s = now_s - self.started_s
+            self.reach("prebuffer", now_s)
         self.samples += len(pcm)
         self.playout.add(len(pcm) / samples_per_s, now_s, excused_s=self.waited_s - self._excused_s)
         self._excused_s = self.waited_s

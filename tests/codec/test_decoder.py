@@ -15,6 +15,7 @@ from snac import SNAC
 
 from orpheus import embedded
 from orpheus.codec.decoder import Decoder
+from orpheus.codec.edges import OPEN_END, RowEdges
 from orpheus.codec.layers import rounds_alike
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.stream import StreamState, decode_all
@@ -255,3 +256,36 @@ def test_a_streams_memory_is_fixed(embedded_pair: tuple[Decoder, OfflineDecoder]
         decode_all(decoder, [state])
         assert state.memory.nbytes == decoder.floats * 4 < 150_000
         assert state.ready == 0
+
+
+def test_a_beginning_costs_no_layer_it_has_not_reached_and_sounds_the_same(
+    embedded_pair: tuple[Decoder, OfflineDecoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, _ = embedded_pair
+    blocks = len(decoder.network.blocks)
+    # The first two frames end before the later blocks, whose delay is longer; a company farther on reaches all.
+    for positions, reached in (([0], 1), ([4], 1), ([0, 4], 1), ([8], blocks), ([0, 40], blocks)):
+        edges = RowEdges(positions, [OPEN_END] * len(positions), 4, decoder.tail + 1)
+        assert len(decoder._reached(edges)) == reached
+    codes = random_codes(decoder, 7 * 8)
+    by_frame = list(range(0, 56, 7))
+    short = [stream(decoder, codes, by_frame, seed=2, lookahead=lookahead) for lookahead in (4, EXACT)]
+    monkeypatch.setattr(RowEdges, "all_before", lambda *_: False)
+    whole = [stream(decoder, codes, by_frame, seed=2, lookahead=lookahead) for lookahead in (4, EXACT)]
+    assert all(np.array_equal(*pair) for pair in zip(short, whole, strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 100), max_size=9), lookahead=st.sampled_from([0, 2, 4, 7, EXACT]))
+def test_it_is_known_which_codes_give_samples(
+    tiny_pair: tuple[Decoder, OfflineDecoder], cuts: list[int], lookahead: int
+) -> None:
+    decoder, _ = tiny_pair
+    state = StreamState(decoder, 0, lookahead)
+    codes, start = random_codes(decoder, 100), 0
+    for cut in sorted(cuts):
+        gives = state.gives(cut - start)
+        state.add_codes(codes[start:cut])
+        (samples,) = decode_all(decoder, [state])
+        assert gives == bool(len(samples))
+        start = cut

@@ -29,7 +29,7 @@ def test_any_chunking_gives_the_same_bytes(seed: int, start: int, cuts: list[int
 def test_the_decoder_uses_the_same_bytes_as_the_offline_decode() -> None:
     decoder = Decoder.load(embedded.CODEC)
     positions, seeds = [0, 3, 100_000], [1, -2, 1 << 70]
-    blocks = decoder._noises(decoder.noise_bases(positions, seeds), 5)
+    blocks = decoder._noises(decoder.noise_bases(positions, seeds), 5, len(decoder.network.blocks))
     rate, delay = 1, PADDING
     for number, block in enumerate(decoder.network.blocks):
         rate *= block.stride

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from orpheus import embedded
 from orpheus.codec import Codec
 from orpheus.codec.offline import OfflineDecoder
+from orpheus.codec.service import CodecStream
 from orpheus.errors import EngineError
 from orpheus.settings import load_settings
 from tests.support.random_snac import codes_of, load, speak
@@ -184,3 +185,55 @@ def test_the_embedded_codec_loads_with_the_default_settings() -> None:
     pcm = asyncio.run(speak(codec, codes_of(7 * 6, 0), 0))
     assert pcm.shape == (6 * 2048,)
     codec.close()
+
+
+def test_what_gives_no_samples_yet_is_not_decoded_by_itself(folder: Path) -> None:
+    codec = load(folder, lookahead=4)
+
+    async def run() -> list[tuple[bool, object]]:
+        stream, heard = codec.open(0), []
+        for number in range(8):
+            pcm = await stream.decode(codes_of(7, number))
+            heard.append((bool(len(pcm)), codec.report()["steps"]))
+        return heard
+
+    given, steps = zip(*asyncio.run(run()), strict=True)
+    codec.close()
+    assert given[:3] == (False, True, False), "the first frame takes two, and the exact samples trail by more"
+    assert given[-2:] == (True, True)
+    for number in range(1, 8):
+        assert given[number] or steps[number] == steps[number - 1]
+
+
+def test_a_first_frame_comes_before_those_who_have_audio_and_after_those_who_run_dry(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = load(folder, lookahead=4)
+    now = SimpleNamespace(s=0.0)
+    clock = SimpleNamespace(monotonic=lambda: now.s)
+    monkeypatch.setattr("orpheus.playout.time", clock)
+    monkeypatch.setattr("orpheus.codec.service.time", clock)
+    monkeypatch.setattr(codec.decoder, "max_latents", 4)
+    order: list[str] = []
+
+    async def run() -> None:
+        ahead, dry, new = (codec.open(seed) for seed in range(3))
+        await dry.decode(codes_of(14, 0))
+        now.s = 1.0  # what `dry` got, two milliseconds, is over
+        await ahead.decode(codes_of(7 * 90, 0))
+        with codec._changed:  # all three are queued before the thread looks
+            tasks = [
+                asyncio.create_task(note(name, stream, count))
+                for name, stream, count in (("ahead", ahead, 28), ("new", new, 14), ("dry", dry, 28))
+            ]
+            await asyncio.sleep(0)
+            assert len(codec._queue) == len(tasks)
+        await asyncio.gather(*tasks)
+
+    async def note(name: str, stream: CodecStream, count: int) -> None:
+        await stream.decode(codes_of(count, 1))
+        order.append(name)
+
+    asyncio.run(run())
+    codec.close()
+    assert order == ["dry", "new", "ahead"]

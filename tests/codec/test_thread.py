@@ -28,9 +28,9 @@ def test_a_failure_in_the_thread_reaches_the_callers_and_the_thread_keeps_runnin
         with monkeypatch.context() as patch:
             patch.setattr(codec.decoder, "step", broken)
             with pytest.raises(EngineError, match="out of memory"):
-                await stream.decode(codes_of(14, 0))
+                await stream.decode(codes_of(140, 0))
         with pytest.raises(EngineError, match="out of memory"):
-            await stream.decode(codes_of(14, 0))
+            await stream.decode(codes_of(140, 0))
         assert len(await speak(codec, codes_of(14, 0), 0)) == 2 * codec.samples_per_frame
 
     asyncio.run(run())
@@ -94,7 +94,7 @@ def test_the_event_loop_keeps_running_while_a_step_is_decoded(
     monkeypatch.setattr(codec.decoder, "step", slow)
 
     async def run() -> int:
-        push = asyncio.ensure_future(codec.open(0).decode(codes_of(7, 0)))
+        push = asyncio.ensure_future(codec.open(0).decode(codes_of(140, 0)))
         turns = 0
         while not push.done():
             await asyncio.sleep(0.001)
@@ -112,13 +112,13 @@ def test_closing_the_codec_ends_pending_requests_and_its_thread(folder: Path) ->
     async def run() -> None:
         codec.open(1)
         other = codec.open(1)
-        push = asyncio.ensure_future(codec.open(0).decode(codes_of(7, 0)))
+        push = asyncio.ensure_future(codec.open(0).decode(codes_of(140, 0)))
         await asyncio.sleep(0)
         await asyncio.to_thread(codec.close)
         with contextlib.suppress(EngineError):  # or it was done before
             await push
         with pytest.raises(EngineError, match="closed"):
-            await other.decode([0])
+            await other.decode(codes_of(140, 0))
         with pytest.raises(EngineError, match="closed"):
             codec.open(0)
 

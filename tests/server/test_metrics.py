@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import JSONResponse
 from websockets.sync.client import connect
 
+from orpheus.tts.usage import FIRST_BYTE_PARTS
 from tests.support.speech import PATH, SAMPLES, ask
 from tests.support.upstream import Upstream, event, whole
 from tests.support.waiting import eventually
@@ -44,6 +45,9 @@ def test_a_successful_request_shows_in_every_metric(speech: Start) -> None:
     for name in ("first_audio_seconds", "first_byte_seconds", "real_time_factor"):
         assert seen[f"{name}_count"] == 1
     assert 0 < seen["first_audio_seconds_sum"] <= seen["first_byte_seconds_sum"]
+    waited_s = sum(seen[f"first_byte_part_seconds_sum{{{part}}}"] for part in FIRST_BYTE_PARTS)
+    assert waited_s == pytest.approx(seen["first_byte_seconds_sum"], abs=1e-6)
+    assert seen["first_byte_part_seconds_sum{codec}"] > 0
     assert seen["segments_total"] == 1
     assert seen["active"] == seen["waiting"] == seen["codec_streams"] == 0
     for name in ("rejected", "cancelled", "failed", "regenerated", "truncated", "resyncs"):

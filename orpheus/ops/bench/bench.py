@@ -77,6 +77,33 @@ def speech_here(settings: Settings, progress: Progress, effort: int = 1) -> dict
     }
 
 
+def hold_here(settings: Settings, seconds: float, progress: Progress, load: float = LOAD) -> dict[str, Any]:
+    """A pair started here at a share of its capacity for so long: as one listener has heard all, another comes."""
+    progress("starting both tiers")
+    headers = settings.client_headers
+    with running_pair(settings, ORPHEUS_STREAMS=str(MOST_LISTENERS)) as pair:
+        _pace(pair.url, headers, 1)  # to warm up
+        _, capacity = _pace(pair.url, headers, max(STREAMS))
+        listeners = max(1, min(int(load * capacity), MOST_LISTENERS))
+        progress(f"{listeners} in real time for {seconds:g} s")
+        waits = _first_byte_parts(pair.url, pair.llama_url)
+        reports = asyncio.run(listening.held(pair.url, CHAPTER, listeners, seconds, headers))
+        waited_ms = _mean_ms(waits, _first_byte_parts(pair.url, pair.llama_url))
+    bytes_ms = [report.first_byte_s * 1000 for report in reports]
+    return {
+        "streams_at_real_time": round(capacity, 2),
+        "listeners_in_real_time": listeners,
+        "seconds": seconds,
+        "requests": len(reports),
+        "audio_s": round(sum(report.audio_s for report in reports), 1),
+        "first_byte_ms_p50": round(listening.quantile(bytes_ms, 0.5), 1),
+        "first_byte_ms_p99": round(listening.quantile(bytes_ms, 0.99), 1),
+        **_first_byte_ms(statistics.mean(bytes_ms), waited_ms),
+        "underruns": sum(report.playout.underruns for report in reports),
+        "longest_underrun_ms": round(max(report.playout.longest_underrun_s for report in reports) * 1000),
+    }
+
+
 def measure_speech(
     url: str, headers: dict[str, str], llama_url: str | None, progress: Progress, effort: int = 1
 ) -> dict[str, Any]:
@@ -116,14 +143,13 @@ def measure_speech(
 def _level(
     url: str, headers: dict[str, str], streams: int, llama_url: str | None, seconds: float
 ) -> dict[str, Any]:
-    before, started_s = _steps(llama_url), time.perf_counter()
+    before, waits, started_s = _steps(llama_url), _first_byte_parts(url, llama_url), time.perf_counter()
     reports: list[PlaybackReport] = []
     while not reports or time.perf_counter() - started_s < seconds:
-        reports += asyncio.run(together(url, SENTENCE, streams, 1, headers))
-    # A sentence shows how soon; how fast takes an answer long enough that its start and end count for little.
-    started_s = time.perf_counter()
-    chapters = asyncio.run(together(url, CHAPTER, streams, 1, headers))
-    took_s = time.perf_counter() - started_s
+        # Other seeds each time: some begin with a silence of one frame, which is trimmed and awaited.
+        reports += asyncio.run(together(url, SENTENCE, streams, 1, headers, first_seed=len(reports)))
+    waited_ms = _mean_ms(waits, _first_byte_parts(url, llama_url))
+    factor, times_real_time = _pace(url, headers, streams)
     bytes_ms = [report.first_byte_s * 1000 for report in reports]
     sounds_ms = [report.first_sound_s * 1000 for report in reports]
     return {
@@ -133,12 +159,66 @@ def _level(
         "first_byte_ms_p99": round(listening.quantile(bytes_ms, 0.99), 1),
         "first_sound_ms_p50": round(listening.quantile(sounds_ms, 0.5), 1),
         "first_sound_ms_p99": round(listening.quantile(sounds_ms, 0.99), 1),
-        "real_time_factor_p50": round(
-            listening.quantile([report.wall_s / report.audio_s for report in chapters], 0.5), 4
-        ),
-        "times_real_time": round(sum(report.audio_s for report in chapters) / took_s, 2),
+        "real_time_factor_p50": round(factor, 4),
+        "times_real_time": round(times_real_time, 2),
+        **_first_byte_ms(statistics.mean(bytes_ms), waited_ms),
         **_step_ms(before, _steps(llama_url)),
     }
+
+
+def _pace(url: str, headers: dict[str, str], streams: int) -> tuple[float, float]:
+    """Of so many chapters at once: the median real-time factor, and seconds of audio a second, all together.
+
+    A sentence shows how soon; how fast takes an answer long enough that its start and end count for little.
+    """
+    started_s = time.perf_counter()
+    chapters = asyncio.run(together(url, CHAPTER, streams, 1, headers))
+    took_s = time.perf_counter() - started_s
+    factor = listening.quantile([report.wall_s / report.audio_s for report in chapters], 0.5)
+    return factor, sum(report.audio_s for report in chapters) / took_s
+
+
+def _first_byte_parts(url: str, llama_url: str | None) -> dict[str, tuple[float, float]]:
+    """Seconds that first bytes waited and how many there were so far, by part, as both tiers count them."""
+    if llama_url is None:
+        return {}
+    tier_1, tier_2 = (
+        listening.read_metrics(httpx.get(f"{tier}/metrics", timeout=10, trust_env=False).text)
+        for tier in (llama_url, url)
+    )
+    return _by_part(tier_1, "orpheus_first_frame_part_seconds", "tier_1_") | _by_part(
+        tier_2, "orpheus_speech_first_byte_part_seconds"
+    )
+
+
+def _by_part(counted: dict[str, float], summary: str, prefix: str = "") -> dict[str, tuple[float, float]]:
+    """Sum and count of a summary, by its label `part`."""
+    return {
+        prefix + match[2]: (seconds, counted[f"{summary}_count{match[1]}"])
+        for name, seconds in counted.items()
+        if (match := re.fullmatch(summary + r'_sum(\{part="(\w+)"\})', name))
+    }
+
+
+def _mean_ms(
+    before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]], digits: int = 1
+) -> dict[str, float]:
+    """Milliseconds per count since `before`, by part."""
+    means = {}
+    for part, (seconds, count) in after.items():
+        seconds_before, count_before = before.get(part, (0.0, 0.0))
+        means[part] = round((seconds - seconds_before) * 1000 / max(1, count - count_before), digits)
+    return means
+
+
+def _first_byte_ms(mean_ms: float, waited_ms: dict[str, float]) -> dict[str, Any]:
+    """The mean first byte by part. `tier_1_…` lie within tier 2's `first_frame`; `http` is what neither tier counts:
+    the request on its way in, the first byte on its way out, and the client.
+    """
+    if not waited_ms:
+        return {}
+    counted_ms = sum(ms for part, ms in waited_ms.items() if not part.startswith("tier_1_"))
+    return {"first_byte_parts_ms": {**waited_ms, "http": round(mean_ms - counted_ms, 1)}}
 
 
 def _steps(llama_url: str | None) -> dict[str, tuple[float, float]]:
@@ -146,20 +226,13 @@ def _steps(llama_url: str | None) -> dict[str, tuple[float, float]]:
     if llama_url is None:
         return {}
     counted = listening.read_metrics(httpx.get(f"{llama_url}/metrics", timeout=10, trust_env=False).text)
-    return {
-        match[2]: (seconds, counted[f"orpheus_step_seconds_count{match[1]}"])
-        for name, seconds in counted.items()
-        if (match := re.fullmatch(r'orpheus_step_seconds_sum(\{part="(\w+)"\})', name))
-    }
+    return _by_part(counted, "orpheus_step_seconds")
 
 
 def _step_ms(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, Any]:
     if not after:
         return {}
-    parts = {
-        part: round((after[part][0] - before[part][0]) * 1000 / max(1, after[part][1] - before[part][1]), 3)
-        for part in after
-    }
+    parts = _mean_ms(before, after, 3)
     return {"step_ms": round(sum(parts.values()), 3), "step_parts_ms": parts}
 
 

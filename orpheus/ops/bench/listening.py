@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ CHAPTER = (
     "the upper window! Who could it be? The children stopped on their way to school, and looked, and wondered. "
 )
 AUDIBLE = 0.01  # of full scale
+SPREAD_S = 5.0  # in which listeners who are to be held begin
 STUCK_S = 60.0  # longest silence of a server
 MOST_EVENT_BYTES = 1 << 26  # a cached answer is one event, with all of its audio
 
@@ -137,8 +139,9 @@ async def together(
     rounds: int = 1,
     headers: dict[str, str] | None = None,
     every_s: float = 0.0,
+    first_seed: int = 0,
 ) -> list[PlaybackReport]:
-    """`streams` requests at a time, each `every_s` after the one before, and that `rounds` times.
+    """`streams` requests at a time, each `every_s` after the one before, and that `rounds` times; each its own seed.
 
     The first failure ends the others and is raised.
     """
@@ -150,13 +153,40 @@ async def together(
     reports: list[PlaybackReport] = []
     async with client(url, headers) as asking:
         for turn in range(rounds):
-            tasks = [asyncio.create_task(later(n, turn * streams + n)) for n in range(streams)]
+            tasks = [asyncio.create_task(later(n, first_seed + turn * streams + n)) for n in range(streams)]
             try:
                 reports += await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+    return reports
+
+
+async def held(
+    url: str, text: str, listeners: int, seconds: float, headers: dict[str, str] | None = None
+) -> list[PlaybackReport]:
+    """So many listeners for so long: each asks for `text` again once it has heard it, and not all at the same time.
+
+    The first failure ends the others and is raised.
+    """
+    reports: list[PlaybackReport] = []
+    started_s = time.perf_counter()
+
+    async def listener(number: int, asking: httpx.AsyncClient) -> None:
+        for seed in itertools.count(number, listeners):
+            asked_s = time.perf_counter()
+            if asked_s - started_s > seconds:
+                return
+            report = await listen(asking, text, seed)
+            reports.append(report)
+            assert report.playout.ends_s is not None
+            await asyncio.sleep(asked_s + report.playout.ends_s - time.perf_counter())
+
+    async with client(url, headers) as asking, asyncio.TaskGroup() as tasks:
+        for number in range(listeners):
+            tasks.create_task(listener(number, asking))
+            await asyncio.sleep(SPREAD_S / listeners)
     return reports
 
 

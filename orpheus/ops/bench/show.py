@@ -30,6 +30,9 @@ def show(result: dict[str, Any], out: Console) -> None:
             f"{row['first_byte_ms_p50']:.0f} ms, 99 of 100 within {row['first_byte_ms_p99']:.0f} "
             f"({row['requests']} requests)",
         )
+        if "first_byte_parts_ms" in row:
+            parts = row["first_byte_parts_ms"].items()
+            table.add_row("  mean wait for it", ", ".join(f"{part} {ms:.0f}" for part, ms in parts) + " ms")
         table.add_row(
             "  first audible sample",
             f"{row['first_sound_ms_p50']:.0f} ms, 99 of 100 within {row['first_sound_ms_p99']:.0f}",

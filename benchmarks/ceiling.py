@@ -1,6 +1,6 @@
 """Tier 2's ceiling: what it costs when tier 1 and the codec cost nothing, and so how many listeners one process carries.
 
-    python -m benchmarks.ceiling [--quick] [--pace 1.0] [--streams 200] [--only mp3,opus] [--profile]
+    python -m benchmarks.ceiling [--quick] [--pace 1.0] [--streams 200] [--only mp3,opus]
 
 A tier 1 that plays from a list, in a process of its own, sends frames at `--pace` times real time. Tier 2 is the real
 one but for its codec, which answers at once with recorded speech. What counts is the processor time of tier 2's process
@@ -149,9 +149,8 @@ class Row:
 class Bench:
     """A tier 1 and the files that its tier 2s need."""
 
-    def __init__(self, folder: Path, pace: float, profile: bool) -> None:
+    def __init__(self, folder: Path, pace: float) -> None:
         self._pace = pace
-        self._profile = profile
         self._speech = folder / "speech.npy"
         self._counter = folder / "frames.count"
         self._counter.write_bytes(bytes(8))
@@ -172,8 +171,6 @@ class Bench:
     def _part(self, part: str, health: str, *arguments: str) -> Iterator[ChildServer]:
         port = free_port()
         script = ["-m", "benchmarks.ceiling_parts", part, str(port), str(self._pace), *arguments]
-        if self._profile and part == "tier2":
-            script = ["-m", "cProfile", "-o", "ceiling.prof", *script]
         with ChildServer(
             part,
             [sys.executable, *script],
@@ -240,7 +237,6 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=1.0, help="of tier 1, as a multiple of real time")
     parser.add_argument("--streams", type=int, nargs="*", help=f"instead of {STREAMS}")
     parser.add_argument("--only", help=f"of {','.join(WAYS)}")
-    parser.add_argument("--profile", action="store_true", help="write ceiling.prof, of tier 2's event loop")
     options = parser.parse_args()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -250,7 +246,7 @@ def main() -> None:
 
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.pace, options.profile)
+        bench = Bench(Path(folder), options.pace)
         print(f"{'':15s} streams us/frame  per core    pace  newcomer p50, p95 ms", flush=True)
         with bench.tier1() as tier1_url:
             for in_process in (False, True):

@@ -271,11 +271,11 @@ class SpeechService:
                 if part is None or (segment > before and _splits(params.split, usage.segments[before])):
                     part = _Part(pipeline.sample_rate, params)
                     usage.part_starts.append(segment)
-                if ended and ended is not part and (chunk := await asyncio.to_thread(ended.end)):
+                if ended and ended is not part and (chunk := await ended.end()):
                     yield len(usage.part_starts) - 2, chunk
-                if chunk := await asyncio.to_thread(part.add, pcm):
+                if chunk := await part.add(pcm):
                     yield len(usage.part_starts) - 1, chunk
-        if part and (chunk := await asyncio.to_thread(part.end)):
+        if part and (chunk := await part.end()):
             yield len(usage.part_starts) - 1, chunk
 
 
@@ -297,15 +297,19 @@ class _Part:
         )
         self._held: list[bytes] | None = [] if params.whole_file else None
 
-    def add(self, pcm: Pcm) -> bytes:
-        chunk = self._encoder.write(pcm)
+    async def add(self, pcm: Pcm) -> bytes:
+        if self._encoder.light:
+            chunk = self._encoder.write(pcm)
+        else:
+            chunk = await asyncio.to_thread(self._encoder.write, pcm)
         if self._held is None:
             return chunk
         self._held.append(chunk)
         return b""
 
-    def end(self) -> bytes:
-        return b"".join([*(self._held or ()), self._encoder.flush()])
+    async def end(self) -> bytes:
+        rest = self._encoder.flush() if self._encoder.light else await asyncio.to_thread(self._encoder.flush)
+        return b"".join([*(self._held or ()), rest])
 
 
 async def _close(pipeline: SpeechPipeline) -> None:

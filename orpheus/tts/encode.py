@@ -46,7 +46,12 @@ def encoded_rate(format: Format, sample_rate: int) -> int:
 
 
 class Encoder(Protocol):
-    """One audio stream. `write` samples in [-1, 1] any number of times, then `flush` once."""
+    """One audio stream. `write` samples in [-1, 1] any number of times, then `flush` once.
+
+    `light`: a call takes a few microseconds, less than handing it to a thread would.
+    """
+
+    light: bool
 
     def write(self, pcm: Pcm) -> bytes: ...
 
@@ -96,6 +101,8 @@ def wav_header(sample_rate: int, data_bytes: int = STREAMING_SIZE) -> bytes:
 class _Raw:
     """16-bit samples behind a header, which is sent with the first of them."""
 
+    light = True
+
     def __init__(self, header: bytes) -> None:
         self._header = header
 
@@ -110,6 +117,8 @@ class _Raw:
 
 class _WholeWav:
     """A WAV file whose header waits for its length."""
+
+    light = True
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
@@ -160,6 +169,8 @@ _CONTAINERS: dict[str, tuple[str, str, int | None, str, dict[str, str]]] = {
 class _Container:
     """One of FFmpeg's encoders in its container."""
 
+    light = False
+
     def __init__(self, format: Format, sample_rate: int, whole: bool) -> None:
         muxer, codec, bit_rate, sample_format, options = _CONTAINERS[format]
         self._sink = _SeekableSink() if whole else _Sink()
@@ -195,6 +206,8 @@ class _Container:
 
 class _Filtered:
     """Changes tempo and sample rate on the way into another encoder, in one filter graph."""
+
+    light = False
 
     def __init__(self, encoder: Encoder, source_rate: int, rate: int, speed: float) -> None:
         self._encoder = encoder

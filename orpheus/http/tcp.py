@@ -4,6 +4,8 @@ By default httpx reads through anyio, which sets a deadline and tells the select
 what a frame of tokens cost to receive (AMD EPYC, 2026-11-30). Here a connection is always read, up to a limit.
 """
 
+# ruff: noqa: ASYNC109 - httpcore's methods take a timeout
+
 from __future__ import annotations
 
 import asyncio
@@ -38,9 +40,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                _, stream = await loop.create_connection(
-                    _Stream, host, port, happy_eyeballs_delay=FALLBACK_S
-                )
+                _, stream = await loop.create_connection(_Stream, host, port, happy_eyeballs_delay=FALLBACK_S)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
@@ -150,7 +150,9 @@ class _Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # asked of an idle connection: whether the server has closed it
             return bool(self._received) or self._ended
-        return self._transport.get_extra_info({"client_addr": "sockname", "server_addr": "peername"}.get(info, info))
+        return self._transport.get_extra_info(
+            {"client_addr": "sockname", "server_addr": "peername"}.get(info, info)
+        )
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:

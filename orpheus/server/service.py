@@ -30,6 +30,7 @@ from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
+from orpheus.tts.encoder_threads import EncoderThreads
 from orpheus.tts.params import SpeechParams, Split
 from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.served_model import ServedModel, check_fit, named_model
@@ -62,6 +63,7 @@ class SpeechService:
         self.settings = settings
         self.on_ready: Callable[[], None] = lambda: None
         self._ending = threading.Event()
+        self._threads = EncoderThreads()
 
         def load() -> SpeechPipeline:
             source = open_source()
@@ -269,7 +271,7 @@ class SpeechService:
                 before, segment = segment, max(0, len(usage.segment_starts) - 1)  # silence may come first
                 ended = part
                 if part is None or (segment > before and _splits(params.split, usage.segments[before])):
-                    part = _Part(pipeline.sample_rate, params)
+                    part = _Part(pipeline.sample_rate, params, self._threads)
                     usage.part_starts.append(segment)
                 if ended and ended is not part and (chunk := await ended.end()):
                     yield len(usage.part_starts) - 2, chunk
@@ -287,7 +289,8 @@ def _splits(split: Split, segment: Segment) -> bool:
 class _Part:
     """One encoded file, or one encoded stream."""
 
-    def __init__(self, source_rate: int, params: SpeechParams) -> None:
+    def __init__(self, source_rate: int, params: SpeechParams, threads: EncoderThreads) -> None:
+        self._threads = threads
         self._encoder = open_encoder(
             params.format,
             source_rate=source_rate,
@@ -298,18 +301,17 @@ class _Part:
         self._held: list[bytes] | None = [] if params.whole_file else None
 
     async def add(self, pcm: Pcm) -> bytes:
-        if self._encoder.light:
-            chunk = self._encoder.write(pcm)
-        else:
-            chunk = await asyncio.to_thread(self._encoder.write, pcm)
+        chunk = await self._run(partial(self._encoder.write, pcm))
         if self._held is None:
             return chunk
         self._held.append(chunk)
         return b""
 
     async def end(self) -> bytes:
-        rest = self._encoder.flush() if self._encoder.light else await asyncio.to_thread(self._encoder.flush)
-        return b"".join([*(self._held or ()), rest])
+        return b"".join([*(self._held or ()), await self._run(self._encoder.flush)])
+
+    async def _run(self, call: Callable[[], bytes]) -> bytes:
+        return call() if self._encoder.light else await self._threads.run(call)
 
 
 async def _close(pipeline: SpeechPipeline) -> None:

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from orpheus.codec import Codec
 from orpheus.codec.checkpoint import PUBLISHED
+from orpheus.codec.service import HOLD_FRAMES, RESERVE_S
 from orpheus.http.process import Process, listen
 from orpheus.pcm import Pcm
+from orpheus.playout import PlayoutClock
 from orpheus.server.app import create_app
 from orpheus.server.service import SpeechService
 from orpheus.settings import load_settings
@@ -213,7 +215,7 @@ class FreeCodec:
         self.speech = speech
         self.count = count
 
-    def open(self, seed: int) -> FreeCodecStream:
+    def open(self, seed: int, **options: object) -> FreeCodecStream:
         return FreeCodecStream(self)
 
     def report(self) -> dict[str, object]:
@@ -224,22 +226,36 @@ class FreeCodec:
 
 
 class FreeCodecStream:
+    """Holds frames back by the rule of CodecStream, which spares what follows the codec as much as the codec."""
+
     def __init__(self, codec: FreeCodec) -> None:
         self._codec = codec
         self._at = 0
+        self._held = 0  # frames
+        self._playout = PlayoutClock()
+        self.taken_s = 0.0  # when it took the latest codes
 
     async def decode(self, codes: list[int]) -> Pcm:
         frames = len(codes) // SLOTS
         self._codec.count[0] += frames
-        start = self._at % (len(self._codec.speech) - frames * FRAME_SAMPLES)
-        self._at = start + frames * FRAME_SAMPLES
-        return self._codec.speech[start : self._at]
+        self._held += frames
+        self.taken_s = time.monotonic()
+        if self._held < HOLD_FRAMES and self._playout.buffered_s() > RESERVE_S:
+            return self._codec.speech[:0]
+        return self._take()
 
     async def finish(self) -> Pcm:
-        return self._codec.speech[:0]
+        return self._take()
 
     def close(self) -> None:
         pass
+
+    def _take(self) -> Pcm:
+        samples, self._held = self._held * FRAME_SAMPLES, 0
+        start = self._at % (len(self._codec.speech) - samples)
+        self._at = start + samples
+        self._playout.add(samples / self._codec.sample_rate)
+        return self._codec.speech[start : self._at]
 
 
 def serve_tier2(bound: socket.socket, pace: float, tier1: str, speech: Path, count: Path) -> None:

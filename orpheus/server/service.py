@@ -213,6 +213,7 @@ class SpeechService:
             normalize=request.normalize,
             skip_directions=request.stage_directions == "skip",
             patient=patient,
+            gathers=not patient,  # a conversation's client wants each frame, and each word, when it is there
             format=request.response_format,
             speed=request.speed,
             sample_rate=encoded_rate(request.response_format, request.sample_rate or settings.sample_rate),

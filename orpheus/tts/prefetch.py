@@ -61,6 +61,14 @@ class Prefetch(Generic[T]):
             self._changed.clear()
             await self._changed.wait()
 
+    def take(self, most: int) -> list[T]:
+        """At most so many items that can be read at once, up to where a failed attempt was replaced."""
+        taken: list[T] = []
+        while len(taken) < most and self._items and (item := self._items[0]) is not None:
+            taken.append(item)
+            self._items.popleft()
+        return taken
+
     async def gathered(
         self, enough: Callable[[Collection[T | None]], bool], within_s: float | None = None
     ) -> None:

@@ -47,7 +47,7 @@ RESERVE_S = 1.0  # of audio the listener keeps when a segment is held back
 # So many frames are sent together, which costs less than one by one: the encoder's thread, the send, the client's
 # waking. They are sent at once if the listener has no more than this left, which outlasts what a network delays.
 GATHER_FRAMES = 4
-GATHER_RESERVE_S = 0.3
+GATHER_RESERVE_S = 0.25
 CAPACITY_WAIT_S = 30.0  # how long a patient request waits for a full tier 1: later its listener would be gone
 RETRY_S = 0.05  # between two requests to a full tier 1; meanwhile a listener runs dry
 # Added to the seed of a segment that is generated again. Odd and of 31 bits: another seed also where no more count.

@@ -86,15 +86,11 @@ class TokenTextParser:
     def parse(self, text: str) -> list[int]:
         """The numbers of the tokens that `text` completes."""
         text = self._tail + text
-        end = 0
-        numbers = []
-        for match in _TOKEN.finditer(text):
-            numbers.append(int(match.group(1)))
-            end = match.end()
         # Only what follows the last "<" can still become a token; bounded against endless text.
-        start = text.rfind("<", end)
-        self._tail = text[start:] if start >= 0 and len(text) - start < self._LONGEST_TOKEN else ""
-        return numbers
+        start = text.rfind("<")
+        is_open = start >= 0 and len(text) - start < self._LONGEST_TOKEN and text.find(">", start) < 0
+        self._tail = text[start:] if is_open else ""
+        return [int(number) for number in _TOKEN.findall(text)]
 
 
 def numbers_from_published_ids(ids: Iterable[int]) -> list[int]:

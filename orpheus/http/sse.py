@@ -12,6 +12,7 @@ from orpheus.errors import UpstreamError
 
 MAX_EVENT_BYTES = 1 << 20  # of its data, and of any one line
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DATA = b"data: "
 
 
 class EventParser:
@@ -29,6 +30,10 @@ class EventParser:
         """The data of the events that `chunk`, at least one byte, completes. UpstreamError if one is too long."""
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")
+        if self._is_one_line(chunk):  # as our tier 1 sends them
+            self._first = self._after_cr = False
+            yield chunk[len(_DATA) : -2].decode(errors="replace")
+            return
         for part in chunk.splitlines(keepends=True):
             self._line += part
             if len(self._line) > self._max_bytes:
@@ -45,6 +50,17 @@ class EventParser:
         self._line.clear()
         yield from self._end_line(line)
         yield from self._end_line(b"")
+
+    def _is_one_line(self, chunk: bytes) -> bool:
+        """Whether `chunk` is one whole event with one line of data."""
+        return (
+            chunk.endswith(b"\n\n")
+            and chunk.startswith(_DATA)
+            and chunk.index(b"\n") == len(chunk) - 2
+            and b"\r" not in chunk
+            and not (self._line or self._data)
+            and len(chunk) <= self._max_bytes
+        )
 
     def _end_line(self, line: bytes) -> Iterator[str]:
         if self._first:

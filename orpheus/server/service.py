@@ -32,6 +32,7 @@ from orpheus.settings import Settings, keys_in
 from orpheus.tasks import cancel_and_wait
 from orpheus.text import Segment, SegmentedText, SegmentSource
 from orpheus.tts.encode import encoded_rate, open_encoder
+from orpheus.tts.encoder_threads import EncoderThreads
 from orpheus.tts.params import SpeechParams, Split
 from orpheus.tts.pipeline import SpeechPipeline
 from orpheus.tts.served_model import ServedModel, check_fit, named_model
@@ -65,6 +66,7 @@ class SpeechService:
         self.settings = settings
         self.on_ready: Callable[[], None] = lambda: None
         self._ending = threading.Event()
+        self._threads = EncoderThreads()
 
         def load() -> SpeechPipeline:
             source = open_source()
@@ -224,6 +226,7 @@ class SpeechService:
             normalize=request.normalize,
             skip_directions=request.stage_directions == "skip",
             patient=patient,
+            gathers=not patient,  # a conversation's client wants each frame, and each word, when it is there
             format=request.response_format,
             speed=request.speed,
             sample_rate=encoded_rate(request.response_format, request.sample_rate or settings.sample_rate),
@@ -293,13 +296,13 @@ class SpeechService:
                 before, segment = segment, max(0, len(usage.segment_starts) - 1)  # silence may come first
                 ended = part
                 if part is None or (segment > before and _splits(params.split, usage.segments[before])):
-                    part = _Part(pipeline.sample_rate, params)
+                    part = _Part(pipeline.sample_rate, params, self._threads)
                     usage.part_starts.append(segment)
-                if ended and ended is not part and (chunk := await asyncio.to_thread(ended.end)):
+                if ended and ended is not part and (chunk := await ended.end()):
                     yield len(usage.part_starts) - 2, chunk
-                if chunk := await asyncio.to_thread(part.add, pcm):
+                if chunk := await part.add(pcm):
                     yield len(usage.part_starts) - 1, chunk
-        if part and (chunk := await asyncio.to_thread(part.end)):
+        if part and (chunk := await part.end()):
             yield len(usage.part_starts) - 1, chunk
 
 
@@ -311,7 +314,8 @@ def _splits(split: Split, segment: Segment) -> bool:
 class _Part:
     """One encoded file, or one encoded stream."""
 
-    def __init__(self, source_rate: int, params: SpeechParams) -> None:
+    def __init__(self, source_rate: int, params: SpeechParams, threads: EncoderThreads) -> None:
+        self._threads = threads
         encoder = open_encoder(
             params.format,
             source_rate=source_rate,
@@ -322,15 +326,18 @@ class _Part:
         self._encoder = traced_encoder(encoder, params.format)
         self._held: list[bytes] | None = [] if params.whole_file else None
 
-    def add(self, pcm: Pcm) -> bytes:
-        chunk = self._encoder.write(pcm)
+    async def add(self, pcm: Pcm) -> bytes:
+        chunk = await self._run(partial(self._encoder.write, pcm))
         if self._held is None:
             return chunk
         self._held.append(chunk)
         return b""
 
-    def end(self) -> bytes:
-        return b"".join([*(self._held or ()), self._encoder.flush()])
+    async def end(self) -> bytes:
+        return b"".join([*(self._held or ()), await self._run(self._encoder.flush)])
+
+    async def _run(self, call: Callable[[], bytes]) -> bytes:
+        return call() if self._encoder.light else await self._threads.run(call)
 
 
 async def _close(pipeline: SpeechPipeline) -> None:

@@ -46,7 +46,12 @@ def encoded_rate(format: Format, sample_rate: int) -> int:
 
 
 class Encoder(Protocol):
-    """One audio stream. `write` samples in [-1, 1] any number of times, then `flush` once."""
+    """One audio stream. `write` samples in [-1, 1] any number of times, then `flush` once.
+
+    `light`: a call takes a few microseconds, less than handing it to a thread would.
+    """
+
+    light: bool
 
     def write(self, pcm: Pcm) -> bytes: ...
 
@@ -96,6 +101,8 @@ def wav_header(sample_rate: int, data_bytes: int = STREAMING_SIZE) -> bytes:
 class _Raw:
     """16-bit samples behind a header, which is sent with the first of them."""
 
+    light = True
+
     def __init__(self, header: bytes) -> None:
         self._header = header
 
@@ -110,6 +117,8 @@ class _Raw:
 
 class _WholeWav:
     """A WAV file whose header waits for its length."""
+
+    light = True
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
@@ -155,10 +164,17 @@ _CONTAINERS: dict[str, tuple[str, str, int | None, str, dict[str, str]]] = {
     "aac": ("adts", "aac", 96_000, "fltp", {}),
     "flac": ("flac", "flac", None, "s16", {}),
 }
+# What FFmpeg's defaults do beyond these takes 1.7 and 3.3 times as long and is not heard: benchmarks.encoders.
+ENCODER_OPTIONS: dict[str, dict[str, str]] = {
+    "mp3": {"compression_level": "7"},
+    "opus": {"compression_level": "5"},
+}
 
 
 class _Container:
     """One of FFmpeg's encoders in its container."""
+
+    light = False
 
     def __init__(self, format: Format, sample_rate: int, whole: bool) -> None:
         muxer, codec, bit_rate, sample_format, options = _CONTAINERS[format]
@@ -166,11 +182,16 @@ class _Container:
         if whole:  # the Xing header holds the exact length and the encoder's padding
             options = {**options, "write_xing": "1"} if format == "mp3" else options
         self._container = av.open(self._sink, "w", format=muxer, options={**options, "flush_packets": "1"})
-        stream: Any = self._container.add_stream(codec, rate=sample_rate, layout="mono", format=sample_format)
+        stream: Any = self._container.add_stream(
+            codec,
+            rate=sample_rate,
+            options=ENCODER_OPTIONS.get(format, {}),
+            layout="mono",
+            format=sample_format,
+        )
         if bit_rate:
             stream.bit_rate = bit_rate
         self._stream = stream
-        self._resampler = av.AudioResampler(format=sample_format, layout="mono", rate=sample_rate)
         self._rate = sample_rate
         self._written = 0
 
@@ -181,13 +202,10 @@ class _Container:
             frame.pts = self._written
             frame.time_base = Fraction(1, self._rate)
             self._written += len(pcm)
-            for converted in self._resampler.resample(frame):
-                self._container.mux(self._stream.encode(converted))
+            self._container.mux(self._stream.encode(frame))
         return self._sink.take()
 
     def flush(self) -> bytes:
-        for converted in self._resampler.resample(None):
-            self._container.mux(self._stream.encode(converted))
         self._container.mux(self._stream.encode(None))
         self._container.close()
         return self._sink.take() if isinstance(self._sink, _Sink) else self._sink.getvalue()
@@ -195,6 +213,8 @@ class _Container:
 
 class _Filtered:
     """Changes tempo and sample rate on the way into another encoder, in one filter graph."""
+
+    light = False
 
     def __init__(self, encoder: Encoder, source_rate: int, rate: int, speed: float) -> None:
         self._encoder = encoder

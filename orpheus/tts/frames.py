@@ -52,13 +52,14 @@ class RepetitionDetector:
     """Detects a generation that loops: four seconds of nothing but the same few frames."""
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[int, ...]] = deque(maxlen=LOOP_FRAMES)
+        self._latest: deque[tuple[int, ...]] = deque(maxlen=LOOP_PERIOD)
+        self._repeats = [0] * LOOP_PERIOD  # frames in a row that equal the one 1, 2, … frames before them
 
     def detect(self, codes: list[int]) -> bool:
         """Take the codes of whole frames; True if the latest frames are a loop."""
         for start in range(0, len(codes), SLOTS):
-            self._latest.append(tuple(codes[start : start + SLOTS]))
-        if len(self._latest) < LOOP_FRAMES:
-            return False
-        frames = list(self._latest)
-        return any(frames[period:] == frames[:-period] for period in range(1, LOOP_PERIOD + 1))
+            frame = tuple(codes[start : start + SLOTS])
+            for index, earlier in enumerate(reversed(self._latest)):
+                self._repeats[index] = self._repeats[index] + 1 if frame == earlier else 0
+            self._latest.append(frame)
+        return any(repeats + period >= LOOP_FRAMES for period, repeats in enumerate(self._repeats, 1))

@@ -23,6 +23,7 @@ class SpeechParams:
     normalize: bool = False  # numbers are written out before they reach the model
     skip_directions: bool = False  # *stage directions* are left out instead of read
     patient: bool = False  # waits if tier 1 is full instead of failing at once
+    gathers: bool = False  # sends several frames together while the listener has audio in hand
     format: Format = "pcm"
     speed: float = 1.0
     sample_rate: int = 24_000  # Hz, as encoded

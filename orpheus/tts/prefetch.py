@@ -32,6 +32,7 @@ class Prefetch(Generic[T]):
         self.made = False  # complete, without an error
         self._items: deque[T | None] = deque()
         self._changed = asyncio.Event()
+        self._enough: Callable[[Collection[T | None]], bool] | None = None  # to wake the reader for
         self.task = asyncio.create_task(self._run(attempt))
         self.task.add_done_callback(lambda _: self._changed.set())
 
@@ -41,7 +42,8 @@ class Prefetch(Generic[T]):
                 async with aclosing(attempt(number)) as items:
                     async for item in items:
                         self._items.append(item)
-                        self._changed.set()
+                        if self._enough is None or self._enough(self._items):
+                            self._changed.set()
                 self.made = True
                 return
             except GenerationFailed as error:
@@ -61,15 +63,27 @@ class Prefetch(Generic[T]):
             self._changed.clear()
             await self._changed.wait()
 
+    def take(self, most: int) -> list[T]:
+        """At most so many items that can be read at once, up to where a failed attempt was replaced."""
+        taken: list[T] = []
+        while len(taken) < most and self._items and (item := self._items[0]) is not None:
+            taken.append(item)
+            self._items.popleft()
+        return taken
+
     async def gathered(
         self, enough: Callable[[Collection[T | None]], bool], within_s: float | None = None
     ) -> None:
         """Return once the unread items are `enough`, or all of them, or after `within_s` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while not self.task.done() and not enough(self._items):
-                    self._changed.clear()
-                    await self._changed.wait()
+        self._enough = enough
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    while not self.task.done() and not enough(self._items):
+                        self._changed.clear()
+                        await self._changed.wait()
+        finally:
+            self._enough = None
 
     async def settled(self, within_s: float | None = None) -> None:
         """Return once the generator has ended, well or not, or after `within_s` seconds."""

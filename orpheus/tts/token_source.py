@@ -26,7 +26,8 @@ from orpheus.errors import AtCapacity, BadRequest, NotReady, OrpheusError, Upstr
 from orpheus.http.cold_start import send_when_awake
 from orpheus.http.refusals import MAX_SAID_CHARS, message_in, sentence_of, start_of
 from orpheus.http.responses import retry_after_s
-from orpheus.http.sse import read_events
+from orpheus.http.sse import EventParser
+from orpheus.http.tcp import direct_transport
 from orpheus.logs import request_id
 from orpheus.prompt import prompt_of
 from orpheus.redaction import address, redacted
@@ -156,7 +157,7 @@ class HttpTokenSource:
             | ({"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}),
             auth=httpx.BasicAuth(at.username, at.password) if at.userinfo else None,
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # reading has bounds of its own
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            transport=direct_transport(httpx.Limits(max_connections=None, max_keepalive_connections=64)),
             trust_env=False,  # tier 1 is ours: a proxy for the outside would only be in the way
         )
 
@@ -348,17 +349,17 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
 
     A server that sends a frame more than `max_tokens` is cut off, as if it had said "length".
     """
-    parser = vocabulary.TokenTextParser()
+    parser, events = vocabulary.TokenTextParser(), EventParser()
     count = 0
     # Only waiting for tier 1 counts, not what our side does between two chunks.
     waited_s = silent_s = 0.0  # in all, and since the last token
-    async with aclosing(read_events(response.aiter_raw())) as events:
+    async with aclosing(response.aiter_raw()) as received:
         while True:
             patience_s = min(STALL_TIMEOUT_S - silent_s, STALL_TIMEOUT_S + count * SLOWEST_TOKEN_S - waited_s)
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(patience_s):
-                    data = (await anext(events, "[DONE]")).strip()
+                    part = await anext(received, b"")
             except TimeoutError:
                 raise UpstreamError(
                     f"Tier 1 sent nothing for {STALL_TIMEOUT_S:g} s that can be spoken; its log says why."
@@ -367,26 +368,31 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
                 ) from None
             took_s = time.monotonic() - began_s
             waited_s, silent_s = waited_s + took_s, silent_s + took_s
-            if data == "[DONE]":
-                raise UpstreamError("Tier 1 ended its stream before the speech was complete.")
-            chunk = read_event(data) if data else None
-            if chunk is None:
-                continue
-            numbers = tuple(parser.parse(chunk.text)) or tuple(
-                vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
-            )
-            reason = chunk.finish_reason
-            if vocabulary.END_OF_SPEECH in numbers:  # it ignores `stop`: closing the stream cancels it
-                numbers, reason = numbers[: numbers.index(vocabulary.END_OF_SPEECH)], "stop"
-            if numbers:
-                silent_s = 0.0
-            most = max_tokens + vocabulary.SLOTS - count
-            if len(numbers) > most:
-                numbers, reason = numbers[:most], "length"
-            count += len(numbers)
-            yield TokenChunk(numbers, reason, chunk.prompt_tokens)
-            if reason:
-                return
+            for data in events.parse(part) if part else events.finish():
+                if (data := data.strip()) == "[DONE]":
+                    break
+                chunk = read_event(data) if data else None
+                if chunk is None:
+                    continue
+                numbers = tuple(parser.parse(chunk.text)) or tuple(
+                    vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
+                )
+                reason = chunk.finish_reason
+                if vocabulary.END_OF_SPEECH in numbers:  # it ignores `stop`: closing the stream cancels it
+                    numbers, reason = numbers[: numbers.index(vocabulary.END_OF_SPEECH)], "stop"
+                if numbers:
+                    silent_s = 0.0
+                most = max_tokens + vocabulary.SLOTS - count
+                if len(numbers) > most:
+                    numbers, reason = numbers[:most], "length"
+                count += len(numbers)
+                yield TokenChunk(numbers, reason, chunk.prompt_tokens)
+                if reason:
+                    return
+            else:
+                if part:
+                    continue
+            raise UpstreamError("Tier 1 ended its stream before the speech was complete.")
 
 
 def completion_body(generation: Generation, model: ServedModel) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class _TracedDecoder:
 class _TracedEncoder:
     def __init__(self, encoder: Encoder, format: str) -> None:
         self._encoder = encoder
+        self.light = encoder.light
         self._format = format
         self._busy = _Busy()
         self._bytes = 0

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks import encoders
 from orpheus.tts.encode import FORMATS, Format, encoded_rate, open_encoder, to_int16, wav_header
 from tests.support.audio import decode
 
@@ -147,3 +148,39 @@ def test_samples_out_of_range_are_clipped_not_wrapped() -> None:
         32767,
         32767,
     ]
+
+
+@pytest.mark.parametrize("format", ["mp3", "opus"])
+def test_what_encoding_adds_cannot_be_heard_and_is_no_more_than_with_ffmpegs_own_settings(
+    format: Format,
+) -> None:
+    spoken = speechlike(2.0)
+
+    def noise_db(options: dict[str, str] | None) -> float:
+        data, _ = encoders.encoded(spoken, format, options)
+        return encoders.noise_to_mask_db(*encoders.aligned(spoken, encoders.decoded(data)))
+
+    ours = noise_db(None)
+    assert ours < -5
+    assert ours < noise_db({}) + 1
+
+
+def test_what_can_be_heard_lies_above_the_mask() -> None:
+    spoken = speechlike(1.0)
+    hiss = 0.003 * np.random.default_rng(0).standard_normal(len(spoken)).astype(np.float32)
+    assert (
+        encoders.noise_to_mask_db(spoken, spoken + hiss)
+        > 0
+        > encoders.noise_to_mask_db(spoken, spoken + hiss / 300)
+    )
+
+
+def speechlike(seconds: float) -> NDArray[np.float32]:
+    """Voiced syllables, a moving pitch, and hisses between them."""
+    count = int(seconds * RATE)
+    at = np.arange(count) / RATE
+    phase = 2 * np.pi * np.cumsum(150 + 40 * np.sin(2 * np.pi * 1.3 * at)) / RATE
+    voice = sum(np.sin(phase * k) / k * np.exp(-(((k * 150 - 600) / 900) ** 2)) for k in range(1, 30))
+    hiss = np.diff(np.random.default_rng(1).standard_normal(count + 1))
+    syllable = np.sin(2 * np.pi * 4 * at)
+    return (0.3 * np.clip(syllable, 0, 1) * voice + 0.03 * np.clip(-syllable, 0, 1) * hiss).astype(np.float32)

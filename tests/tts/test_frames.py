@@ -93,3 +93,21 @@ def test_four_seconds_of_the_same_few_frames_are_a_loop_and_speech_is_not() -> N
     assert not any(watch.detect([frame % 9] * 7) for frame in range(200))
     watch = RepetitionDetector()
     assert not any(watch.detect([7] * 7 * 40 + [8] * 7) for _ in range(5))
+
+
+@given(st.lists(st.integers(0, 2), max_size=150), st.integers(1, 5))
+def test_a_loop_is_found_exactly_where_comparing_four_seconds_frame_by_frame_finds_it(
+    frames: list[int], together: int
+) -> None:
+    from orpheus.tts.frames import LOOP_FRAMES, LOOP_PERIOD, RepetitionDetector
+
+    def loops(latest: list[int]) -> bool:
+        return len(latest) == LOOP_FRAMES and any(
+            latest[period:] == latest[:-period] for period in range(1, LOOP_PERIOD + 1)
+        )
+
+    frames = [*frames, *frames[-6:] * 10]  # chance alone makes no loop
+    watch = RepetitionDetector()
+    for start in range(0, len(frames), together):
+        codes = [code for frame in frames[start : start + together] for code in [frame] * 7]
+        assert watch.detect(codes) == loops(frames[: start + together][-LOOP_FRAMES:])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -319,6 +321,42 @@ async def test_a_pause_that_comes_late_takes_the_place_of_the_one_already_sent(c
         )
         <= 1440
     )
+
+
+async def pieces_within(
+    codec: Codec, script: list[Any], seconds: float, *, gathers: bool
+) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    """What is sent within so many seconds of one segment."""
+    settings = load_settings(model="embedded", postprocess=False)
+    pipeline = SpeechPipeline(Scripted(lambda text, attempt: script), codec, settings)
+    params = SpeechParams(VOICES["tara"], Sampling(seed=11), 900, 0.03, gathers=gathers)
+    pieces = []
+    with contextlib.suppress(TimeoutError):
+        async with (
+            asyncio.timeout(seconds),
+            contextlib.aclosing(pipeline.speak(spoken("Hi").source(), params, Usage())) as sent,
+        ):
+            async for pcm in sent:
+                pieces.append(pcm)
+    return pieces
+
+
+async def test_frames_that_are_sent_together_have_the_same_samples_in_fewer_pieces(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "reserve_s", math.inf)  # it returns each frame by itself
+    one_by_one = await pieces_within(codec, speech(40), 30, gathers=False)
+    together = await pieces_within(codec, speech(40), 30, gathers=True)
+    assert np.array_equal(np.concatenate(together), np.concatenate(one_by_one))
+    assert len(one_by_one) >= 39
+    assert len(together) <= 20
+
+
+async def test_what_waits_for_more_leaves_before_its_listener_has_nothing_to_play(codec: Codec) -> None:
+    script = [*speech(9)[:-1], "wait"]  # nine frames at once, and then nothing for a minute
+    at_once = np.concatenate(await pieces_within(codec, script, 0.25, gathers=False))
+    in_time = len(at_once) / 24_000 - 0.1
+    assert np.array_equal(np.concatenate(await pieces_within(codec, script, in_time, gathers=True)), at_once)
 
 
 def _longest_silence(pcm: np.ndarray[Any, np.dtype[np.float32]]) -> int:

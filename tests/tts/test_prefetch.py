@@ -102,3 +102,15 @@ async def test_cancelling_closes_the_running_attempt() -> None:
     await cancel_and_wait([ahead.task for ahead in running])
     assert closed == [0, 0]
     await cancel_and_wait([])
+
+
+async def test_what_is_there_is_taken_together_but_never_across_a_failed_attempt() -> None:
+    ahead = Prefetch(scripted([1, 2, 3, 4, 5]))
+    await asyncio.sleep(0.01)
+    assert ahead.take(3) == [1, 2, 3]
+    assert ahead.take(3) == [4, 5]
+    assert ahead.take(3) == []
+    replaced = Prefetch(scripted([1, GenerationFailed("no")], [7, 8]))
+    await asyncio.sleep(0.01)
+    assert replaced.take(3) == []  # a reader must learn first that all before is void
+    assert [item async for item in replaced] == [None, 7, 8]

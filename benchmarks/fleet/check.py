@@ -1,0 +1,184 @@
+"""The simulation against the real pair: a few conversations on this machine, with so few streams that some are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from dataclasses import dataclass, field
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.conversation import REPLIES
+from benchmarks.fleet.simulation import TRIES, Report, Simulation
+from benchmarks.fleet.tiers import Design, Instance, Scaling
+from benchmarks.fleet.traffic import AGENT_S, HUMAN_MEDIAN_S, HUMAN_SIGMA, Duration, Traffic
+from orpheus.http.responses import retry_after_s
+from orpheus.llama.engine_config import EngineConfig
+from orpheus.ops.bench.listening import RATE, client, quantile
+from orpheus.ops.serve import running_pair
+from orpheus.settings import EMBEDDED, Settings, load_settings
+
+STREAMS = 4  # of tier 1: few, so that some are refused
+LOAD = 0.85  # of what the machine makes with them, asked for by all conversations
+LEVEL_S, RUN_S = 8.0, 100.0
+SETTLE_S = 15.0  # of the run, not counted
+TICK_S = 0.02
+HUMAN = Duration.lognormal(HUMAN_MEDIAN_S, HUMAN_SIGMA, AGENT_S)
+RUNS = 40  # of the simulation: of as many turns as the real one, so that chance shows
+ALONE = Scaling("one", every_s=3600, start_s=0, window_s=0, least=1, most=1)
+
+
+@dataclass
+class Heard:
+    """Answers that were listened to."""
+
+    first_s: list[float] = field(default_factory=list)  # from the first request of a turn to its first byte
+    audio_s: list[float] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)  # of the request that was served
+    refused: int = 0  # turns, at least once
+    given_up: int = 0
+    turns: int = 0
+
+    async def ask(self, asking: httpx.AsyncClient, text: str, seed: int) -> float:
+        """One turn, repeated as OpenAI's SDK does it. Returns how long its speech plays on, in seconds."""
+        asked_s = time.monotonic()
+        body = {"input": text, "voice": "tara", "response_format": "pcm", "seed": seed, "sample_rate": RATE}
+        self.turns += 1
+        for attempt in range(TRIES):
+            began_s = time.monotonic()
+            async with asking.stream("POST", "/v1/audio/speech", json=body) as response:
+                if response.status_code == 429:
+                    self.refused += attempt == 0
+                    wait_s = retry_after_s(response.headers)
+                else:
+                    response.raise_for_status()
+                    size, first_s = 0, 0.0
+                    async for chunk in response.aiter_raw():
+                        first_s = first_s or time.monotonic()
+                        size += len(chunk)
+                    ended_s, audio_s = time.monotonic(), size / 2 / RATE
+                    self.first_s.append(first_s - asked_s)
+                    self.audio_s.append(audio_s)
+                    self.wall_s.append(ended_s - began_s)
+                    return max(0.0, first_s + audio_s - ended_s)
+            if attempt + 1 < TRIES:
+                await asyncio.sleep(wait_s)
+        self.given_up += 1
+        return 0.0
+
+
+async def level(url: str, rows: int, seconds: float) -> Heard:
+    """As many listeners as `rows`, each asking again at once."""
+    heard, ends_s = Heard(), time.monotonic() + seconds
+
+    async def listener(number: int) -> None:
+        turn = number * 3
+        await asyncio.sleep(number * 0.1)
+        while time.monotonic() < ends_s:
+            await heard.ask(asking, REPLIES[turn % len(REPLIES)], turn)
+            turn += 1
+
+    async with client(url) as asking:
+        await asyncio.gather(*(listener(number) for number in range(rows)))
+    return heard
+
+
+async def converse(url: str, people: int, human: Duration, seconds: float) -> Heard:
+    """People who listen to an answer as long as it plays, and then speak themselves."""
+    heard, began_s = Heard(), time.monotonic()
+    ends_s = began_s + SETTLE_S + seconds
+    settling = Heard()
+
+    async def person(number: int) -> None:
+        chance = random.Random(number)
+        await asyncio.sleep(chance.uniform(0, SETTLE_S))
+        while (now_s := time.monotonic()) < ends_s:
+            counted = heard if now_s - began_s >= SETTLE_S else settling
+            plays_s = await counted.ask(asking, chance.choice(REPLIES), chance.randrange(1 << 20))
+            await asyncio.sleep(plays_s + float(chance.choice(human.seconds)))
+
+    async with client(url) as asking:
+        await asyncio.gather(*(person(number) for number in range(people)))
+    return heard
+
+
+@dataclass
+class Measured:
+    """The real side."""
+
+    instance: Instance
+    reply: Duration
+    people: int
+    heard: Heard
+
+
+def measure() -> Measured:
+    """This machine's service times, and a run of conversations with the pair that has them."""
+    settings = load_settings(model=EMBEDDED, codec=EMBEDDED)
+    with running_pair(settings, ORPHEUS_STREAMS=str(STREAMS)) as pair:
+        asyncio.run(level(pair.url, STREAMS, 2.0))  # warm
+        levels = [asyncio.run(level(pair.url, rows, LEVEL_S)) for rows in range(1, STREAMS + 1)]
+        instance, reply = service_times(levels, settings)
+        turn_s = reply.mean_s + HUMAN.mean_s
+        people = math.ceil(LOAD * STREAMS * instance.speed[-1] * turn_s / reply.mean_s)
+        return Measured(instance, reply, people, asyncio.run(converse(pair.url, people, HUMAN, RUN_S)))
+
+
+def simulate(measured: Measured) -> list[Report]:
+    """The same run, RUNS times."""
+    traffic = Traffic(measured.people, HUMAN, measured.reply, turns=math.inf)
+    design = Design(measured.instance, load_settings().max_requests, ALONE, 1.0)
+    return [
+        Simulation(traffic, design, tick_s=TICK_S, seed=seed).run(RUN_S, SETTLE_S) for seed in range(RUNS)
+    ]
+
+
+def service_times(levels: list[Heard], settings: Settings) -> tuple[Instance, Duration]:
+    """Of a tier 1 with so many streams as there are levels; and how long answers last."""
+    first_s = [quantile(heard.first_s, 0.5) for heard in levels]
+    spread = np.concatenate(
+        [np.array(heard.first_s) / median for heard, median in zip(levels, first_s, strict=True)]
+    )
+    speed = [float(np.mean(heard.audio_s) / np.mean(heard.wall_s)) for heard in levels]
+    waiting = EngineConfig.from_settings(settings.model_copy(update={"streams": STREAMS}), gpu=False).waiting
+    instance = Instance(STREAMS, waiting, np.array(first_s), np.array(speed), spread_of(spread))
+    return instance, Duration(np.concatenate([heard.audio_s for heard in levels]))
+
+
+def spread_of(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As tiers.SPREAD."""
+    return np.quantile(ratios, [*np.arange(0.05, 1, 0.1), 0.995])
+
+
+def show(measured: Measured, simulated: list[Report]) -> dict[str, float]:
+    """Print both sides, and return the figures."""
+    instance, real = measured.instance, measured.heard
+    print(
+        f"{instance.streams} streams and {instance.waiting} waiting; answers of {measured.reply.mean_s:.1f} s"
+    )
+    for rows, (first_s, speed) in enumerate(zip(instance.first_s, instance.speed, strict=True), 1):
+        print(f"  {rows} at once: first byte {first_s * 1000:.0f} ms, {speed:.1f} s of speech a second each")
+    print("  first byte ÷ median:", " ".join(f"{ratio:.2f}" for ratio in instance.spread))
+    print(f"\n{measured.people} conversations, {real.turns} turns, {RUNS} simulated runs of as long")
+    print("                       the pair   simulated   (its runs, 5 to 95%)     error")
+    result: dict[str, float] = {"people": measured.people, "turns": real.turns, "given_up": real.given_up}
+    sides = [
+        (
+            f"first_audio_ms_p{share * 100:.0f}",
+            quantile(real.first_s, share) * 1000,
+            [run.first_audio_s(share, instance.spread) * 1000 for run in simulated],
+        )
+        for share in (0.5, 0.9, 0.99)
+    ]
+    refused = [100 * run.refused_share for run in simulated]
+    for name, ours, theirs in (*sides, ("refused_percent", 100 * real.refused / real.turns, refused)):
+        middle, low, high = (quantile(theirs, share) for share in (0.5, 0.05, 0.95))
+        error = middle - ours if name == "refused_percent" else 100 * (middle / ours - 1)
+        unit = "points" if name == "refused_percent" else "%"
+        print(f"{name:20s} {ours:10.1f} {middle:11.1f}   {low:10.1f} {high:9.1f} {error:+10.1f} {unit}")
+        result |= {f"{name}_measured": ours, f"{name}_simulated": middle, f"{name}_error": error}
+    return result

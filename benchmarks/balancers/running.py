@@ -6,16 +6,18 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
-from tests.support.live import ROOT, free_port, healthy
+from orpheus.http.process import free_port
+from orpheus.ops.child import ChildServer, wait_until_healthy
 
+ROOT = Path(__file__).parents[2]
+START_S = 20.0
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 CONFIGURATION = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -51,11 +53,18 @@ def site(name: str, servers: Sequence[str], port: int) -> str:
 @contextlib.contextmanager
 def running_nginx(folder: Path, name: str, servers: Sequence[str]) -> Iterator[str]:
     """Its URL."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     port = free_port()
     (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, site=site(name, servers, port)))
-    words = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    with _running(words, port, folder / "error.log") as url:
+    words = [
+        NGINX or "nginx",
+        "-p",
+        str(folder),
+        "-c",
+        str(folder / "nginx.conf"),
+        "-e",
+        str(folder / "error.log"),
+    ]
+    with _running(words, port) as url:
         yield url
 
 
@@ -76,22 +85,13 @@ def running_envoy(folder: Path, servers: Sequence[str]) -> Iterator[str]:
     log = folder / "envoy.log"
     program = Path(sys.executable).with_name("envoy")
     words = [str(program), "-c", str(folder / "envoy.yaml"), "--log-path", str(log), "--use-dynamic-base-id"]
-    with _running([*words, "--concurrency", "2"], port, log) as url:
+    with _running([*words, "--concurrency", "2"], port) as url:
         yield url
 
 
 @contextlib.contextmanager
-def _running(words: list[str], port: int, log: Path) -> Iterator[str]:
+def _running(words: list[str], port: int) -> Iterator[str]:
     """Once the servers behind it answer."""
-    process = subprocess.Popen(words)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 20
-        while not healthy(url):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+    with ChildServer(Path(words[0]).name, words, f"http://127.0.0.1:{port}", capture=True) as balancer:
+        wait_until_healthy([balancer], START_S)
+        yield balancer.url

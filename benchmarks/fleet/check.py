@@ -14,20 +14,27 @@ from numpy.typing import NDArray
 
 from benchmarks.conversation import REPLIES
 from benchmarks.fleet.simulation import TRIES, Report, Simulation
-from benchmarks.fleet.tiers import Design, Instance, Scaling
+from benchmarks.fleet.tiers import SPREAD_AT, Design, Instance, Scaling
 from benchmarks.fleet.traffic import AGENT_S, HUMAN_MEDIAN_S, HUMAN_SIGMA, Duration, Traffic
 from orpheus.http.responses import retry_after_s
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.ops.bench.listening import RATE, client, quantile
-from orpheus.ops.serve import running_pair
+from orpheus.ops.serve import Pair, running_pair
 from orpheus.settings import EMBEDDED, Settings, load_settings
 
-STREAMS = 4  # of tier 1: few, so that some are refused
+STREAMS = 3  # of tier 1: few, so that some are refused
+MANY = 16  # while service times are measured: nobody waits
+LISTENERS = (1, 2, 3, 4, 6)  # each of these at once, without a pause
+SAMPLE_S = 0.04
 LOAD = 0.85  # of what the machine makes with them, asked for by all conversations
-LEVEL_S, RUN_S = 8.0, 100.0
+LEVEL_S, RUN_S = 8.0, 90.0
 SETTLE_S = 15.0  # of the run, not counted
 TICK_S = 0.02
 HUMAN = Duration.lognormal(HUMAN_MEDIAN_S, HUMAN_SIGMA, AGENT_S)
+PERCENT, POINTS = (
+    {"p50": 15, "p90": 20, "p99": 35},
+    3,
+)  # stated error: of first audio, and of the share refused
 RUNS = 40  # of the simulation: of as many turns as the real one, so that chance shows
 ALONE = Scaling("one", every_s=3600, start_s=0, window_s=0, least=1, most=1)
 
@@ -71,20 +78,29 @@ class Heard:
         return 0.0
 
 
-async def level(url: str, rows: int, seconds: float) -> Heard:
-    """As many listeners as `rows`, each asking again at once."""
-    heard, ends_s = Heard(), time.monotonic() + seconds
+async def level(pair: Pair, listeners: int, seconds: float) -> Level:
+    """So many listeners, each asking again at once."""
+    heard, began_s = Heard(), time.monotonic()
+    rows: list[int] = []
 
     async def listener(number: int) -> None:
         turn = number * 3
         await asyncio.sleep(number * 0.1)
-        while time.monotonic() < ends_s:
+        while time.monotonic() < began_s + seconds:
             await heard.ask(asking, REPLIES[turn % len(REPLIES)], turn)
             turn += 1
 
-    async with client(url) as asking:
-        await asyncio.gather(*(listener(number) for number in range(rows)))
-    return heard
+    async def watch() -> None:
+        while True:
+            load = (await looking.get("/health")).json()
+            rows.append(load["active"] + load["waiting"])
+            await asyncio.sleep(SAMPLE_S)
+
+    async with client(pair.url) as asking, client(pair.llama_url) as looking:
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*(listener(number) for number in range(listeners)))
+        watching.cancel()
+    return Level(heard, np.array(rows, float), time.monotonic() - began_s)
 
 
 async def converse(url: str, people: int, human: Duration, seconds: float) -> Heard:
@@ -107,6 +123,29 @@ async def converse(url: str, people: int, human: Duration, seconds: float) -> He
 
 
 @dataclass
+class Level:
+    """Listeners who never pause."""
+
+    heard: Heard
+    rows: NDArray[np.float64]  # streams of tier 1, looked at again and again
+    seconds: float
+
+    @property
+    def audio_a_second(self) -> float:
+        return sum(self.heard.audio_s) / self.seconds
+
+    @property
+    def seen(self) -> float:
+        """How many streams a stream runs among, itself included, on average."""
+        return float((self.rows**2).sum() / self.rows.sum())
+
+    @property
+    def speed(self) -> float:
+        """Of a stream: what is made a second, over those who make it."""
+        return self.audio_a_second / float(self.rows.mean())
+
+
+@dataclass
 class Measured:
     """The real side."""
 
@@ -119,12 +158,14 @@ class Measured:
 def measure() -> Measured:
     """This machine's service times, and a run of conversations with the pair that has them."""
     settings = load_settings(model=EMBEDDED, codec=EMBEDDED)
+    with running_pair(settings, ORPHEUS_STREAMS=str(MANY)) as pair:
+        asyncio.run(level(pair, STREAMS, 2.0))  # warm
+        levels = [asyncio.run(level(pair, listeners, LEVEL_S)) for listeners in LISTENERS]
+    instance, reply = service_times(levels, settings)
+    capacity = max(each.audio_a_second for each in levels)
+    people = math.ceil(LOAD * capacity * (reply.mean_s + HUMAN.mean_s) / reply.mean_s)
     with running_pair(settings, ORPHEUS_STREAMS=str(STREAMS)) as pair:
-        asyncio.run(level(pair.url, STREAMS, 2.0))  # warm
-        levels = [asyncio.run(level(pair.url, rows, LEVEL_S)) for rows in range(1, STREAMS + 1)]
-        instance, reply = service_times(levels, settings)
-        turn_s = reply.mean_s + HUMAN.mean_s
-        people = math.ceil(LOAD * STREAMS * instance.speed[-1] * turn_s / reply.mean_s)
+        asyncio.run(level(pair, STREAMS, 2.0))
         return Measured(instance, reply, people, asyncio.run(converse(pair.url, people, HUMAN, RUN_S)))
 
 
@@ -137,21 +178,16 @@ def simulate(measured: Measured) -> list[Report]:
     ]
 
 
-def service_times(levels: list[Heard], settings: Settings) -> tuple[Instance, Duration]:
-    """Of a tier 1 with so many streams as there are levels; and how long answers last."""
-    first_s = [quantile(heard.first_s, 0.5) for heard in levels]
-    spread = np.concatenate(
-        [np.array(heard.first_s) / median for heard, median in zip(levels, first_s, strict=True)]
-    )
-    speed = [float(np.mean(heard.audio_s) / np.mean(heard.wall_s)) for heard in levels]
+def service_times(levels: list[Level], settings: Settings) -> tuple[Instance, Duration]:
+    """Of a tier 1 with STREAMS; and how long answers last."""
+    medians = [quantile(each.heard.first_s, 0.5) for each in levels]
+    ratios = [np.array(each.heard.first_s) / median for each, median in zip(levels, medians, strict=True)]
     waiting = EngineConfig.from_settings(settings.model_copy(update={"streams": STREAMS}), gpu=False).waiting
-    instance = Instance(STREAMS, waiting, np.array(first_s), np.array(speed), spread_of(spread))
-    return instance, Duration(np.concatenate([heard.audio_s for heard in levels]))
-
-
-def spread_of(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
-    """As tiers.SPREAD."""
-    return np.quantile(ratios, [*np.arange(0.05, 1, 0.1), 0.995])
+    rows, speed = (np.array([getattr(each, name) for each in levels]) for name in ("seen", "speed"))
+    instance = Instance(
+        STREAMS, waiting, rows, np.array(medians), speed, np.quantile(np.concatenate(ratios), SPREAD_AT)
+    )
+    return instance, Duration(np.concatenate([each.heard.audio_s for each in levels]))
 
 
 def show(measured: Measured, simulated: list[Report]) -> dict[str, float]:
@@ -160,12 +196,13 @@ def show(measured: Measured, simulated: list[Report]) -> dict[str, float]:
     print(
         f"{instance.streams} streams and {instance.waiting} waiting; answers of {measured.reply.mean_s:.1f} s"
     )
-    for rows, (first_s, speed) in enumerate(zip(instance.first_s, instance.speed, strict=True), 1):
-        print(f"  {rows} at once: first byte {first_s * 1000:.0f} ms, {speed:.1f} s of speech a second each")
+    for rows, first_s, speed in zip(instance.rows, instance.first_s, instance.speed, strict=True):
+        print(
+            f"  among {rows:.1f}: first byte {first_s * 1000:.0f} ms, {speed:.1f} s of speech a second each"
+        )
     print("  first byte ÷ median:", " ".join(f"{ratio:.2f}" for ratio in instance.spread))
     print(f"\n{measured.people} conversations, {real.turns} turns, {RUNS} simulated runs of as long")
     print("                       the pair   simulated   (its runs, 5 to 95%)     error")
-    result: dict[str, float] = {"people": measured.people, "turns": real.turns, "given_up": real.given_up}
     sides = [
         (
             f"first_audio_ms_p{share * 100:.0f}",
@@ -175,10 +212,15 @@ def show(measured: Measured, simulated: list[Report]) -> dict[str, float]:
         for share in (0.5, 0.9, 0.99)
     ]
     refused = [100 * run.refused_share for run in simulated]
-    for name, ours, theirs in (*sides, ("refused_percent", 100 * real.refused / real.turns, refused)):
+    sides.append(("refused_percent", 100 * real.refused / real.turns, refused))
+    result: dict[str, float] = {"people": measured.people, "turns": real.turns, "given_up": real.given_up}
+    for name, ours, theirs in sides:
         middle, low, high = (quantile(theirs, share) for share in (0.5, 0.05, 0.95))
         error = middle - ours if name == "refused_percent" else 100 * (middle / ours - 1)
-        unit = "points" if name == "refused_percent" else "%"
-        print(f"{name:20s} {ours:10.1f} {middle:11.1f}   {low:10.1f} {high:9.1f} {error:+10.1f} {unit}")
+        unit, most = ("points", POINTS) if name == "refused_percent" else ("%", PERCENT[name[-3:]])
+        verdict = f"within {most}" if abs(error) <= most else f"MORE than {most}"
+        print(
+            f"{name:20s} {ours:10.1f} {middle:11.1f}   {low:10.1f} {high:9.1f} {error:+10.1f} {unit}, {verdict}"
+        )
         result |= {f"{name}_measured": ours, f"{name}_simulated": middle, f"{name}_error": error}
     return result

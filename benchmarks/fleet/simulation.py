@@ -19,7 +19,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from benchmarks.fleet.tiers import Design, Scaling
+from benchmarks.fleet.tiers import SPREAD_AT, Design, Scaling
 from benchmarks.fleet.traffic import Traffic
 from orpheus.bookings import IN_THE_END, LATEST_S, SLACK
 
@@ -106,21 +106,15 @@ class Report:
         if not self.answers:
             return math.nan
         waited, median = np.array(list(self.answers)).T
-        counts = np.repeat(np.array(list(self.answers.values()), float), len(spread))
-        counts *= np.tile(_spread_shares(len(spread)), len(waited))
+        spread = np.interp(np.arange(0.0025, 1, 0.005), SPREAD_AT, spread)
         values = (waited[:, None] + median[:, None] * spread[None, :]).ravel()
         order = values.argsort()
-        passed = counts[order].cumsum()
+        passed = np.repeat(list(self.answers.values()), len(spread))[order].cumsum()
         return float(values[order][np.searchsorted(passed, share * passed[-1])])
 
     @property
     def refused_share(self) -> float:
         return self.told_to_come_back / max(1, self.turns)
-
-
-def _spread_shares(count: int) -> NDArray[np.float64]:
-    """Of the quantiles of a spread: the last, its longest, is that of one in a hundred."""
-    return np.array([0.99 / (count - 1)] * (count - 1) + [0.01])
 
 
 class Simulation:

@@ -5,8 +5,8 @@ Figures of GPUs are projected from the bytes that a step reads; none was measure
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,16 @@ CACHE_BYTES = 700 * 112 * 1024  # of a stream in the middle of a sentence, f16
 L40S_BYTES_A_SECOND, REACHED = 864e9, 0.7  # what llama.cpp reaches of it at one stream on an RTX 4090
 HOST_S = 0.002  # of a step: sampling, copies, publishing
 TIER_2_S = 0.060  # codec, encoding and the way between the tiers: assumed for an L4
-# First byte ÷ its median, as a pair on this machine spreads them (quantiles 0.05, 0.15, …, 0.95 and the longest;
-# `--check`, 2026-11-30).
-SPREAD = (0.82, 0.87, 0.92, 0.95, 0.98, 1.02, 1.07, 1.12, 1.20, 1.36, 1.6)
+# First byte ÷ its median, as a pair on two cores spreads it (`--check`, AMD EPYC, 2026-11-30), and which quantiles.
+SPREAD_AT = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 0.995)
+SPREAD = (0.77, 0.86, 0.91, 0.96, 0.99, 1.02, 1.08, 1.12, 1.20, 1.34, 1.98)
 
 
-def projected_step_s(rows: float) -> float:
-    """A step of an L40S."""
+Rows = TypeVar("Rows", float, NDArray[np.float64])
+
+
+def projected_step_s(rows: Rows) -> Rows:
+    """A step of an L40S with so many streams."""
     return (WEIGHTS_BYTES + rows * CACHE_BYTES) / (L40S_BYTES_A_SECOND * REACHED) + HOST_S
 
 
@@ -73,17 +76,16 @@ class Instance:
 
     streams: int
     waiting: int  # beyond them, in its queue
-    first_s: NDArray[
-        np.float64
-    ]  # to the first byte, by streams at work including one's own; [0] is one stream's
-    speed: NDArray[np.float64]  # seconds of speech a second and stream, by streams at work
+    rows: NDArray[np.float64]  # numbers of streams at work, for which is known:
+    first_s: NDArray[np.float64]  # to the first byte, one's own stream included
+    speed: NDArray[np.float64]  # seconds of speech a second and stream
     spread: NDArray[np.float64] = field(default_factory=lambda: np.array(SPREAD))
 
     def first(self, rows: float) -> float:
-        return float(np.interp(rows, np.arange(1, len(self.first_s) + 1), self.first_s))
+        return float(np.interp(rows, self.rows, self.first_s))
 
     def fast(self, rows: float) -> float:
-        return float(np.interp(rows, np.arange(1, len(self.speed) + 1), self.speed))
+        return float(np.interp(rows, self.rows, self.speed))
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,13 @@ class Design:
 
 def l40s(streams: int = 32) -> Instance:
     """Projected."""
-    step_s = projected_step_s(np.arange(1, streams + 1))
-    return Instance(
-        streams, max(2, streams // 4), FIRST_TOKENS * step_s + TIER_2_S, 1 / (step_s * TOKENS_A_SECOND)
-    )
+    rows = np.arange(1.0, streams + 1)
+    step_s = projected_step_s(rows)
+    first_s, speed = FIRST_TOKENS * step_s + TIER_2_S, 1 / (step_s * TOKENS_A_SECOND)
+    return Instance(streams, max(2, streams // 4), rows, first_s, speed)
 
 
 def on_gpus(scaling: Scaling, target: float) -> Design:
     """An L40S for each tier 1 and an L4 for each tier 2, at Modal's prices. Projected."""
     usd = [hourly_usd(gpu, CORES, MEMORY_GIB, None) for gpu in ("L40S", "L4")]
     return Design(l40s(), 64, scaling, target, *usd)
-
-
-def measured(streams: int, waiting: int, first_s: Sequence[float], speed: Sequence[float]) -> Instance:
-    return Instance(streams, waiting, np.array(first_s), np.array(speed))

@@ -18,12 +18,14 @@ CURVE = (
     (0, 0.42), (2, 0.20), (4, 0.12), (6, 0.18), (8, 0.48), (10, 0.66), (12, 0.74), (14, 0.70),
     (16, 0.76), (18, 0.90), (20, 1.00), (22, 0.78), (24, 0.42),
 )  # fmt: skip
+# What a broadcast does: at the peak, within a minute, half as many more. Assumed.
+BURST_AT_S, BURST_S, BURST = 20 * 3600, 60.0, 0.5
 TURNS = 12.0  # of a conversation, on average; each is as likely as another to be the last
 # From the end of an answer to the next request: pause and speech, lognormal, and what the agent needs until it has text
 # to speak: half a second of silence, transcript, first words of the LLM.
 HUMAN_MEDIAN_S, HUMAN_SIGMA, AGENT_S = 4.0, 0.6, 0.8
-# How long the eight answers of benchmarks/conversation.py last in the voice tara (measured, 2026-11-30).
-REPLIES_S = (6.0, 5.0, 4.3, 5.6, 5.1, 5.3, 5.0, 5.2)
+# How long the answers of benchmarks/conversation.py last in the voice tara (`--check`, 2026-11-30): quantiles.
+REPLIES_S = (3.60, 4.45, 4.48, 4.80, 4.87, 5.08, 5.69, 6.29)
 
 
 class Duration:
@@ -66,6 +68,7 @@ class Traffic:
     reply: Duration
     turns: float = TURNS  # infinite: nobody leaves and nobody comes
     curve: tuple[tuple[float, float], ...] = CURVE
+    burst: float = 0.0  # a share of the peak that comes besides, at BURST_AT_S within BURST_S
 
     def share(self, at_s: float) -> float:
         """Of the peak, at a time of day."""
@@ -83,7 +86,8 @@ class Traffic:
     def arrivals_a_second(self, at_s: float) -> float:
         if math.isinf(self.turns):
             return 0.0
-        return self.at_once * self.share(at_s) / self.conversation_s
+        besides = self.burst / BURST_S if BURST_AT_S <= at_s < BURST_AT_S + BURST_S else 0.0
+        return self.at_once * (self.share(at_s) / self.conversation_s + besides)
 
 
 def people(at_once: float) -> Traffic:

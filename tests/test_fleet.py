@@ -86,8 +86,8 @@ def test_a_full_fleet_refuses_grows_once_new_ones_have_started_and_shrinks_when_
     scaling = Scaling("quick", every_s=5, start_s=60, window_s=120)
     traffic = replace(people(1_000), curve=curve)
     report = Simulation(traffic, on_gpus(scaling, 0.8)).run(2_700)
-    ready = [running for _, _, running, _ in report.series]
-    streams = [active / max(1, running) for _, active, running, _ in report.series]
+    ready = [running for *_, running in report.series]
+    streams = [active / max(1, running) for _, active, running in report.series]
     assert report.told_to_come_back > report.given_up >= 0
     assert report.told_to_come_back > 0
     assert max(streams) <= 32

@@ -235,7 +235,7 @@ async def in_front_of_tier_2(direct: str, url: str, pairs: int) -> dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    rounds, pairs = (3, 60) if parser.parse_args().quick else (10, 300)
+    rounds, pairs = (3, 100) if parser.parse_args().quick else (8, 200)
     if not NGINX:
         raise SystemExit("nginx is not installed: apt-get install nginx")
     result: dict[str, float] = {}

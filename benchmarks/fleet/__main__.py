@@ -88,21 +88,23 @@ def draw(pyplot: Any, found: dict[Key, dict[str, float]], shown: Report) -> Any:
             rows = {load: row for (by, many, load), row in found.items() if (by, many) == (scaling, at_once)}
             look: dict[str, Any] = {"ls": line, "marker": "o", "ms": 3, "color": f"C{color}"}
             label = f"{at_once:,}" if scaling is MODAL else None
-            soon.plot(list(rows), [row["burst_p99_ms"] for row in rows.values()], label=label, **look)
+            soon.plot(list(rows), [row["burst_p99_ms"] / 1000 for row in rows.values()], label=label, **look)
             told.plot(list(rows), [row["burst_refused_percent"] for row in rows.values()], **look)
             cost.plot(list(rows), [1000 * row["usd_hour"] / at_once for row in rows.values()], **look)
-    soon.set(title="After a burst: first audio, 99 of 100 within", ylabel="ms", yscale="log")
+    soon.set(title="After a burst: first audio, 99 of 100 within", ylabel="s", ylim=(0, None))
     soon.legend(title="conversations at the peak", fontsize=8)
     told.set(title="After a burst: turns told to wait", ylabel="%", ylim=(0, None))
     cost.set(title="US$ an hour for 1,000 at the peak", ylim=(0, None))
     for axis in (soon, told, cost):
-        axis.set(xlabel="target load" + (" (dotted: Kubernetes)" if axis is soon else ""))
+        axis.set(xticks=LOADS, xlabel="target load" + (" (dotted: Kubernetes)" if axis is soon else ""))
     hours = [at_s / 3600 for at_s, *_ in shown.series]
-    course.plot(hours, [active for _, active, _, _ in shown.series], lw=0.7, label="streams")
-    for index, (label, line) in enumerate((("places of running L40S", "-"), ("paid", ":")), 2):
-        course.step(hours, [l40s().streams * row[index] for row in shown.series], lw=1, ls=line, label=label)
+    course.plot(hours, [active for _, active, _ in shown.series], lw=0.7, label="streams")
+    places = [ready * l40s().streams for *_, ready in shown.series]
+    course.step(hours, places, lw=1, label="places of running L40S")
     scaling, at_once, load = SHOWN
-    course.set(title=f"A day: {at_once:,}, {scaling.name}, {load:g}", xlabel="hours", ylim=(0, None))
+    course.set(
+        title=f"A day: {at_once:,}, {scaling.name}, {load:g}", xlabel="hours after the trough", ylim=(0, None)
+    )
     course.legend(fontsize=8)
     return figure
 

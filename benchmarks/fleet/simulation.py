@@ -97,9 +97,8 @@ class Report:
     most_llamas: int = 0
     most_speeches: int = 0
     usd: float = 0.0
-    series: list[tuple[float, float, int, int]] = field(
-        default_factory=list
-    )  # at, streams, ready, paid tier 1s
+    # Every minute: when, streams, tier 1s that are ready.
+    series: list[tuple[float, int, int]] = field(default_factory=list)
 
     def first_audio_s(self, share: float, spread: NDArray[np.float64]) -> float:
         """A quantile, of the turns that were answered."""
@@ -187,7 +186,7 @@ class Simulation:
                 pool.most = max(pool.most, pool.paid)
             if now_s - noted_s >= 60:
                 noted_s = now_s
-                self.report.series.append((now_s, self._active, self._llama.ready, self._llama.paid))
+                self.report.series.append((now_s, self._active, self._llama.ready))
             yield self._env.timeout(tick_s)
 
     @property

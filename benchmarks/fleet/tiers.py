@@ -17,7 +17,9 @@ from orpheus.deploy.settings import CORES, MEMORY_GIB
 TOKENS_A_SECOND = 24_000 / 2048 * 7  # of a stream in real time
 FIRST_TOKENS = 15  # a prompt's pass, and the two frames of which the first sound is made
 WEIGHTS_BYTES = 3.51e9  # Orpheus-3B, Q8_0
-CACHE_BYTES = 700 * 112 * 1024  # of a stream in the middle of a sentence, f16
+CACHE_BYTES = (
+    700 * 112 * 1024
+)  # of a stream, f16: more tokens than these answers have, for the arithmetic left out
 L40S_BYTES_A_SECOND, REACHED = 864e9, 0.7  # what llama.cpp reaches of it at one stream on an RTX 4090
 HOST_S = 0.002  # of a step: sampling, copies, publishing
 TIER_2_S = 0.060  # codec, encoding and the way between the tiers: assumed for an L4

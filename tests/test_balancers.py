@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +15,11 @@ import httpx
 import pytest
 import websockets
 
-from tests.support.balancers import running_envoy, running_nginx
+from benchmarks.balancers.running import NGINX, running_envoy, running_nginx
 from tests.support.live import clean_environment, free_port, healthy
 from tests.support.waiting import eventually, until
 
 pytestmark = pytest.mark.slow
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 STREAMS = 2  # of each tier 1
 WAITING = 2  # may wait in each besides
 LONG = "<|audio|>tara: " + "The boat drifted slowly down the river, past the mill and the old bridge. " * 3

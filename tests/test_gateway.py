@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,11 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import InvalidStatus
 
-from tests.support.balancers import running_nginx
+from benchmarks.balancers.running import NGINX, running_nginx
 from tests.support.live import Pair, running_pair
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 SMALL, LARGE = "KEY-OF-ACME", "KEY-OF-GLOBEX"
 BURST, AT_ONCE = 10, 20
 TEXT = "The boat drifted slowly down the river."

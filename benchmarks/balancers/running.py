@@ -6,16 +6,18 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from tests.support.live import ROOT, free_port, healthy
+from orpheus.http.process import free_port
+from orpheus.ops.child import ChildServer, wait_until_healthy
 
+ROOT = Path(__file__).parents[2]
+START_S = 20.0
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 CONFIGURATION = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -53,15 +55,14 @@ def running_nginx(
     folder: Path, name: str, servers: Sequence[str], instead: Mapping[str, str] = {}
 ) -> Iterator[str]:
     """Its URL. `instead`: words of the file, and what stands there here."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
     port = free_port()
     text = site(name, servers, port)
     for written, other in instead.items():
         assert written in text
         text = text.replace(written, other)
     (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, site=text))
-    words = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    with _running(words, port, folder / "error.log") as url:
+    program, log = NGINX or "nginx", str(folder / "error.log")
+    with _running([program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", log], port) as url:
         yield url
 
 
@@ -82,22 +83,13 @@ def running_envoy(folder: Path, servers: Sequence[str]) -> Iterator[str]:
     log = folder / "envoy.log"
     program = Path(sys.executable).with_name("envoy")
     words = [str(program), "-c", str(folder / "envoy.yaml"), "--log-path", str(log), "--use-dynamic-base-id"]
-    with _running([*words, "--concurrency", "2"], port, log) as url:
+    with _running([*words, "--concurrency", "2"], port) as url:
         yield url
 
 
 @contextlib.contextmanager
-def _running(words: list[str], port: int, log: Path) -> Iterator[str]:
+def _running(words: list[str], port: int) -> Iterator[str]:
     """Once the servers behind it answer."""
-    process = subprocess.Popen(words)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 20
-        while not healthy(url):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+    with ChildServer(Path(words[0]).name, words, f"http://127.0.0.1:{port}", capture=True) as balancer:
+        wait_until_healthy([balancer], START_S)
+        yield balancer.url

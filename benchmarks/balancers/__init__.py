@@ -1,0 +1,1 @@
+"""nginx and Envoy, as deploy/ configures them, in front of several tier 1s and tier 2s."""

@@ -235,7 +235,7 @@ def test_metrics_are_prometheus_text_with_every_part_of_a_step(client: httpx.Cli
     assert sum(map(float, waited)) == pytest.approx(
         float(re.findall(r"first_frame_seconds_sum ([0-9.e-]+)", text)[0])
     )
-    for part in ("decode", "copy", "sample", "publish"):
+    for part in ("plan", "decode", "copy", "sample", "publish"):
         assert re.search(rf'orpheus_step_seconds_sum{{part="{part}"}} [0-9.e-]+', text)
     for name in ("streams_active", "streams_waiting", "rejected_total", "cancelled_total", "tokens_total"):
         assert f"orpheus_{name} " in text

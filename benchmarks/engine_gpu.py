@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine_gpu [--tiny | --quick] [--steps N] [--context TOKENS]
 
-For a machine with a GPU and a llama.cpp built for it; writes GGUFs of 3.4 and 2.9 GB and removes them. `--tiny` runs the
+For a machine with a GPU and a llama.cpp built for it; writes GGUFs of 3.5 and 3.1 GB and removes them. `--tiny` runs the
 same on a small model anywhere. The whole head and the trimmed one, which is what serves; caches of f16 and q8_0; the
 projection to an L40S is by bandwidth. `projected_ms` is what `benchmarks.roofline` expects of a card it knows, beside
 `ms`; `bandwidth_share` at batch 1 is what its --share wants.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.trimmed_head [--orpheus-3b] [--threads N] [--steps N]
 
-Random Q8_0 weights with the published vocabulary, in the embedded voice's shape or in Orpheus-3B's (which writes 6.4 GB
+Random Q8_0 weights with the published vocabulary, in the embedded voice's shape or in Orpheus-3B's (which writes 6.6 GB
 and removes them). A step is a decode of one token a sequence, and a copy of the logits of one slot, as tier 1 samples
 them. The logits are compared, bit for bit. One JSON object on the last line.
 """

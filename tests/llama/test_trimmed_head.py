@@ -57,10 +57,16 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return write_gguf(tmp_path_factory.mktemp("tiny") / "m.gguf", BODIES[request.param])
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    body = Body(layers=1, width=32, heads=1, kv_heads=1, ffn=32)
+    return write_gguf(tmp_path_factory.mktemp("small") / "m.gguf", body)
+
+
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """As few bytes as a published vocabulary allows."""
-    return write_gguf(tmp_path / "m.gguf", Body(layers=1, width=32, heads=1, kv_heads=1, ffn=32))
+def small(written: Path, tmp_path: Path) -> Path:
+    """As few bytes as a published vocabulary allows, in a folder of its own."""
+    return Path(shutil.copy(written, tmp_path / "m.gguf"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,7 @@ def engines(model: Path) -> Iterator[tuple[Engine, Engine]]:
     """The whole model, and the trimmed one."""
     trimmed = find_or_make(model)
     assert trimmed is not None
-    pair = load(model, 16, waiting=100), load(model, 16, waiting=100, trimmed=trimmed)
+    pair = load(model, 8, waiting=100), load(model, 8, waiting=100, trimmed=trimmed)
     yield pair
     for engine in pair:
         engine.close()
@@ -313,3 +319,8 @@ def test_a_damaged_head_is_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="fetch it again"):
             GgufFile.read(path)
         assert find_or_make(path) is None
+
+
+def test_a_model_that_is_not_there_has_none(tmp_path: Path) -> None:
+    assert find(tmp_path / "m.gguf") is None
+    assert find_or_make(tmp_path / "m.gguf") is None

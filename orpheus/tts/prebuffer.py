@@ -94,9 +94,8 @@ class PrebufferEstimator:
 
     def _late_s(self) -> float:
         """By how much the frames to come may fall behind in all, hardly ever more: little where much is gained."""
-        gain_s, deviation_s = FRAME_S - self._frames.mean_s, self._frames.deviation_s
-        most_s = DEVIATIONS * deviation_s
-        return min(most_s, LATE * deviation_s**2 / gain_s) if gain_s > 0 else most_s
+        gain_s = FRAME_S - self._frames.mean_s
+        return min(LONGEST_S, LATE * self._frames.deviation_s**2 / gain_s) if gain_s > 0 else LONGEST_S
 
     def _now_s(self) -> float:
         """The time; measurements from before a pause without frames are dropped."""

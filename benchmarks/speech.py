@@ -45,7 +45,7 @@ def _everything(settings: Settings, effort: int) -> None:
         f"{name}_{row['streams']}": value
         for row in speech.pop("levels")
         for name, value in row.items()
-        if name.startswith(("first_", "times_"))
+        if name.startswith(("first_", "times_", "underruns"))
     }
     print(json.dumps({**levels, "max_gap_ms": max(speech["pauses_ms"]), **speech}))
 

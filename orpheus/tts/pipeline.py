@@ -235,9 +235,8 @@ class _SpeakRun:
     async def fill_prebuffer(self, current: _Generating) -> None:
         """Wait until the audio in hand outlasts the expected wait for the next, which grows while tier 1 is busy."""
         estimator, rate = self._pipeline.prebuffer, self._pipeline.sample_rate
+        segment_s = len(current.segment.text) / FAST_CHARS_PER_S
         last = self._segments.exhausted
-        segment_s = None if last else len(current.segment.text) / FAST_CHARS_PER_S
-
         in_hand_s = 0.0
 
         def count(generated: Collection[Pcm | None]) -> float:
@@ -248,8 +247,8 @@ class _SpeakRun:
         await current.audio.gathered(lambda generated: count(generated) > 0)
         # What has been waited counts like audio: the next is as much nearer. And if tier 1 stops, nothing is gained.
         await current.audio.gathered(
-            lambda generated: count(generated) >= estimator.prebuffer_s(segment_s),
-            estimator.prebuffer_s(segment_s) - in_hand_s,
+            lambda generated: count(generated) >= estimator.prebuffer_s(segment_s, last=last),
+            estimator.prebuffer_s(segment_s, last=last) - in_hand_s,
         )
 
     async def answered(self, following: _Generating | None) -> None:

@@ -12,6 +12,7 @@ import time
 from orpheus.vocabulary import FRAME_S
 
 NEXT_FRAMES = 2  # from the first samples, which the codec approximates from two, to the next, from four
+NEXT_S = 0.68 * FRAME_S  # of audio in those: exact samples trail by 2.32 frames
 # A listener gains what a frame plays longer than the next takes, and loses what it is late. The sum of that, a random
 # walk, falls by more than s seconds with the probability exp(-2 · gain · s / variance): 1 in 1,000 for a mean deviation
 # of 0.8 standard deviations and s = LATE · deviation² / gain.
@@ -75,26 +76,26 @@ class PrebufferEstimator:
             return 0.0
         return self._starts.long_s + self._leveling_s * self._frames.mean_s / FRAME_S
 
-    def prebuffer_s(self, segment_s: float | None = None) -> float:
+    def prebuffer_s(self, segment_s: float = 0.0, *, last: bool = False) -> float:
         """Seconds that the audio in hand should last once it is sent, or part of which should have passed before.
 
-        With `segment_s`, the segment lasts that long and another is requested once it is complete: its start must be
-        outlasted too, less what is gained meanwhile, since a segment is generated faster than it plays.
+        The segment lasts `segment_s`. Unless it is the `last`, another is requested once it is complete: its start must
+        be outlasted too, less what is gained meanwhile, since a segment is generated faster than it plays.
         """
         if self._stale:
             return 0.0
-        frames_s = NEXT_FRAMES * self._frames.mean_s + self._late_s()
-        if segment_s is None:
-            return frames_s
-        slow_s = self._frames.mean_s + self._frames.deviation_s
+        mean_s = self._frames.mean_s
+        frames_s = max(NEXT_FRAMES * mean_s, (NEXT_FRAMES + 1) * mean_s - NEXT_S) + self._late_s()
+        if last:  # of a machine that is slower than playout, what is lost on the way
+            return frames_s + segment_s * max(0.0, mean_s / FRAME_S - 1)
+        slow_s = mean_s + self._frames.deviation_s
         gained_s = segment_s * (1 - slow_s / FRAME_S)
         return max(frames_s, min(self.start_s() - gained_s, segment_s))
 
     def _late_s(self) -> float:
         """By how much the frames to come may fall behind in all, hardly ever more: little where much is gained."""
-        gain_s, deviation_s = FRAME_S - self._frames.mean_s, self._frames.deviation_s
-        most_s = DEVIATIONS * deviation_s
-        return min(most_s, LATE * deviation_s**2 / gain_s) if gain_s > 0 else most_s
+        gain_s = FRAME_S - self._frames.mean_s
+        return min(LONGEST_S, LATE * self._frames.deviation_s**2 / gain_s) if gain_s > 0 else LONGEST_S
 
     def _now_s(self) -> float:
         """The time; measurements from before a pause without frames are dropped."""

@@ -99,6 +99,7 @@ RESULT = {
                 "first_byte_ms_p99": 50.0,
                 "first_sound_ms_p50": 70.0,
                 "first_sound_ms_p99": 80.0,
+                "underruns": 0,
                 "real_time_factor_p50": 0.1,
                 "times_real_time": 10.0,
             },

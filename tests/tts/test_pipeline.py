@@ -151,7 +151,7 @@ async def test_a_bad_segment_held_by_the_prebuffer_is_generated_again(
     codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "orpheus.tts.pipeline.PrebufferEstimator.prebuffer_s", lambda *_: 3.0
+        "orpheus.tts.pipeline.PrebufferEstimator.prebuffer_s", lambda *_, **__: 3.0
     )  # a busy tier 1
     source = Scripted(lambda text, attempt: speech(40) if attempt else speech(20, reason="length"))
     usage = Usage()

@@ -159,6 +159,7 @@ def _level(
         "first_byte_ms_p99": round(listening.quantile(bytes_ms, 0.99), 1),
         "first_sound_ms_p50": round(listening.quantile(sounds_ms, 0.5), 1),
         "first_sound_ms_p99": round(listening.quantile(sounds_ms, 0.99), 1),
+        "underruns": sum(report.playout.underruns for report in reports),
         "real_time_factor_p50": round(factor, 4),
         "times_real_time": round(times_real_time, 2),
         **_first_byte_ms(statistics.mean(bytes_ms), waited_ms),

@@ -28,7 +28,7 @@ def show(result: dict[str, Any], out: Console) -> None:
         table.add_row(
             f"{name}: first byte",
             f"{row['first_byte_ms_p50']:.0f} ms, 99 of 100 within {row['first_byte_ms_p99']:.0f} "
-            f"({row['requests']} requests)",
+            f"({row['requests']} requests, {row['underruns']} underruns)",
         )
         if "first_byte_parts_ms" in row:
             parts = row["first_byte_parts_ms"].items()

@@ -61,7 +61,7 @@ def encoded(pcm: Pcm, format: encode.Format, options: dict[str, str] | None) -> 
 
 def decoded(data: bytes) -> Pcm:
     resampler = av.AudioResampler("flt", "mono", RATE)
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
         frames += resampler.resample(None)
     return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]).astype(np.float32)
@@ -82,7 +82,8 @@ def spectrum(pcm: Pcm) -> NDArray[np.float64]:
     """Power (frames, bins), of which a sine of full scale has 1."""
     windows = np.lib.stride_tricks.sliding_window_view(pcm.astype(np.float64), WINDOW)[::HOP]
     shape = np.hanning(WINDOW)
-    return np.abs(np.fft.rfft(windows * shape)) ** 2 / (shape.sum() / 2) ** 2
+    power: NDArray[np.float64] = np.abs(np.fft.rfft(windows * shape)) ** 2 / (shape.sum() / 2) ** 2
+    return power
 
 
 def noise_to_mask_db(pcm: Pcm, heard: Pcm) -> float:

@@ -1,7 +1,7 @@
 """httpx's connections over asyncio's own transports, for a client of many streams that each get a little at a time.
 
-By default httpx reads through anyio, which sets a deadline and tells the selector twice around every read: a third of
-what a frame of tokens cost to receive (AMD EPYC, 2026-11-30). Here a connection is always read, up to a limit.
+By default httpx reads through anyio, which sets a deadline and tells the selector twice around every read: two fifths of
+what it took to receive a frame of tokens (AMD EPYC, 2026-11-30). Here a connection is always read, up to a limit.
 """
 
 # ruff: noqa: ASYNC109 - httpcore's methods take a timeout

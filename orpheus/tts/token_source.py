@@ -353,45 +353,45 @@ async def _read(response: httpx.Response, max_tokens: int) -> AsyncGenerator[Tok
     count = 0
     # Only waiting for tier 1 counts, not what our side does between two chunks.
     waited_s = silent_s = 0.0  # in all, and since the last token
-    async with aclosing(response.aiter_raw()) as received:
-        while True:
-            patience_s = min(STALL_TIMEOUT_S - silent_s, STALL_TIMEOUT_S + count * SLOWEST_TOKEN_S - waited_s)
-            began_s = time.monotonic()
-            try:
-                async with asyncio.timeout(patience_s):
-                    part = await anext(received, b"")
-            except TimeoutError:
-                raise UpstreamError(
-                    f"Tier 1 sent nothing for {STALL_TIMEOUT_S:g} s that can be spoken; its log says why."
-                    if silent_s + time.monotonic() - began_s >= STALL_TIMEOUT_S
-                    else f"Tier 1 made {count} tokens in {waited_s:.0f} s, which is too slow to speak with."
-                ) from None
-            took_s = time.monotonic() - began_s
-            waited_s, silent_s = waited_s + took_s, silent_s + took_s
-            for data in events.parse(part) if part else events.finish():
-                if (data := data.strip()) == "[DONE]":
-                    break
-                chunk = read_event(data) if data else None
-                if chunk is None:
-                    continue
-                numbers = tuple(parser.parse(chunk.text)) or tuple(
-                    vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
-                )
-                reason = chunk.finish_reason
-                if vocabulary.END_OF_SPEECH in numbers:  # it ignores `stop`: closing the stream cancels it
-                    numbers, reason = numbers[: numbers.index(vocabulary.END_OF_SPEECH)], "stop"
-                if numbers:
-                    silent_s = 0.0
-                most = max_tokens + vocabulary.SLOTS - count
-                if len(numbers) > most:
-                    numbers, reason = numbers[:most], "length"
-                count += len(numbers)
-                yield TokenChunk(numbers, reason, chunk.prompt_tokens)
-                if reason:
-                    return
-            else:
-                if part:
-                    continue
+    received = response.aiter_raw()
+    while True:
+        patience_s = min(STALL_TIMEOUT_S - silent_s, STALL_TIMEOUT_S + count * SLOWEST_TOKEN_S - waited_s)
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(patience_s):
+                part = await anext(received, b"")
+        except TimeoutError:
+            raise UpstreamError(
+                f"Tier 1 sent nothing for {STALL_TIMEOUT_S:g} s that can be spoken; its log says why."
+                if silent_s + time.monotonic() - began_s >= STALL_TIMEOUT_S
+                else f"Tier 1 made {count} tokens in {waited_s:.0f} s, which is too slow to speak with."
+            ) from None
+        took_s = time.monotonic() - began_s
+        waited_s, silent_s = waited_s + took_s, silent_s + took_s
+        ended = not part
+        for data in events.parse(part) if part else events.finish():
+            if (data := data.strip()) == "[DONE]":
+                ended = True
+                break
+            chunk = read_event(data) if data else None
+            if chunk is None:
+                continue
+            numbers = tuple(parser.parse(chunk.text)) or tuple(
+                vocabulary.numbers_from_published_ids(chunk.ids) if not chunk.text else ()
+            )
+            reason = chunk.finish_reason
+            if vocabulary.END_OF_SPEECH in numbers:  # it ignores `stop`: closing the stream cancels it
+                numbers, reason = numbers[: numbers.index(vocabulary.END_OF_SPEECH)], "stop"
+            if numbers:
+                silent_s = 0.0
+            most = max_tokens + vocabulary.SLOTS - count
+            if len(numbers) > most:
+                numbers, reason = numbers[:most], "length"
+            count += len(numbers)
+            yield TokenChunk(numbers, reason, chunk.prompt_tokens)
+            if reason:
+                return
+        if ended:
             raise UpstreamError("Tier 1 ended its stream before the speech was complete.")
 
 

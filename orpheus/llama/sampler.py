@@ -11,6 +11,8 @@ of top_k or top_p are all kept.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,17 +28,38 @@ _OFF = np.float32(-np.inf)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+@dataclass(frozen=True, eq=False)
+class _Settings:
+    """Of the sequences in `rows` (n,), looked up once for as long as the same are drawn together."""
+
+    rows: Ints
+    every: Ints  # 0 … n-1
+    first_slot: Ints
+    penalised: Ints  # which of the n have a repetition penalty,
+    penalised_rows: Ints
+    penalty: Floats  # and theirs
+    drawn: Ints | None  # which of the n are not greedy; None for all. What follows is theirs:
+    inverse_temperature: Floats  # (drawn, 1)
+    keys: NDArray[np.uint64]
+    top_k: list[tuple[int, int]]  # which of those drawn, and its bound
+    top_p: NDArray[np.float64]
+    min_p: Floats | None  # (drawn, 1); None if nobody has one
+
+
 class Sampler:
     """Settings and history of up to `rows` sequences, kept as arrays so that a draw is a handful of NumPy calls."""
 
     def __init__(self, vocabulary: Vocabulary, rows: int, history_frames: int = REPETITION_FRAMES) -> None:
-        self._vocabulary = vocabulary
-        self._starts = [ids.start for ids in vocabulary.code_ids]
+        self._spans = [(ids.start, ids.stop) for ids in vocabulary.code_ids]
         self._codes = vocabulary.codes
         self._end = vocabulary.codes  # the column of end-of-speech, after the codes
+        self._end_id = vocabulary.end_of_speech
         self._width = _padded(vocabulary.codes + 2)  # one column more, never legal, for an empty history
         self._frames = history_frames
+        # Of a step, kept between steps: fresh memory would cost a page fault for every 4 KB.
         self._work = np.full((rows, self._width), _OFF, np.float32)
+        self._spare = np.empty_like(self._work)
+        self._mask = np.empty(self._work.shape, bool)
         self._history = np.zeros((rows, SLOTS, history_frames), np.int64)
         self._step = np.zeros(rows, np.int64)
         self._first_slot = np.zeros(rows, np.int64)
@@ -47,10 +70,12 @@ class Sampler:
         self._top_p = np.ones(rows, np.float64)
         self._top_k = np.zeros(rows, np.int64)
         self._min_p = np.zeros(rows, np.float32)
+        self._last: _Settings | None = None
 
     def open(self, row: int, sampling: Sampling, *, constrained: bool = True, first_slot: int = 0) -> None:
         """Begin a sequence in `row`. `sampling.seed` must be set; `first_slot` is the slot of its first token."""
         assert sampling.seed is not None
+        self._last = None
         self._step[row] = 0
         self._first_slot[row] = first_slot
         self._key[row] = sampling.seed
@@ -69,67 +94,129 @@ class Sampler:
         at slot 0 alone; then padding.
         """
         work = self._work[: len(rows)]
-        slots = self._slots(rows)
-        starts, codes = self._starts, self._codes
+        work[:, self._codes :] = _OFF
+        spans, codes = self._spans, self._codes
+        slots = self._slots(self._settings(rows))
         for n, (logit_row, slot) in enumerate(zip(logit_rows.tolist(), slots.tolist(), strict=True)):
-            start = starts[slot]
-            work[n, :codes] = logits[logit_row, start : start + codes]
-        work[:, codes:] = _OFF
-        may_end = np.flatnonzero(slots == 0)
-        work[may_end, self._end] = logits[logit_rows[may_end], self._vocabulary.end_of_speech]
+            start, stop = spans[slot]
+            work[n, :codes] = logits[logit_row, start:stop]
+            if slot == 0:
+                work[n, self._end] = logits[logit_row, self._end_id]
         return work
 
     def draw(self, work: Floats, rows: Ints) -> Ints:
         """Columns (n,) drawn from what `gather` returned, which is overwritten; `codes` stands for end-of-speech."""
-        slots = self._slots(rows)
-        penalised = np.flatnonzero(self._penalty[rows] != 1)
-        if penalised.size:
-            history = self._history[rows[penalised], slots[penalised]]
-            _penalise(work, penalised, history, self._penalty[rows[penalised]])
-        chosen: Ints = self._choose(work, rows)
-        self._history[rows, slots, self._step[rows] // SLOTS % self._frames] = chosen
-        self._step[rows] += 1
+        settings = self._settings(rows)
+        slots = self._slots(settings)
+        if settings.penalised.size:
+            history = self._history[settings.penalised_rows, slots[settings.penalised]]
+            _penalise(work, settings.penalised, history, settings.penalty)
+        steps = self._step[rows]
+        chosen = self._choose(work, settings, steps)
+        self._history[rows, slots, steps // SLOTS % self._frames] = chosen
+        self._step[rows] = steps + 1
         return chosen
 
     def draw_any(self, logits: Floats, row: int) -> int:
         """An id drawn from the whole vocabulary, for an unconstrained sequence; `logits` is (vocabulary,)."""
         work = np.full((1, _padded(len(logits) + 1)), _OFF, np.float32)
         work[0, : len(logits)] = logits
-        first = np.zeros(1, np.int64)
+        rows = np.array([row], np.int64)
         history = self._history[row].reshape(1, -1)  # the last tokens, whatever their slot
-        if self._penalty[row] != 1:
-            _penalise(work, first, history, self._penalty[row : row + 1])
-        chosen = int(self._choose(work, first + row)[0])
+        settings = self._settings(rows)
+        if settings.penalised.size:
+            _penalise(work, settings.penalised, history, settings.penalty)
+        chosen = int(self._choose(work, settings, self._step[rows])[0])
         history[0, self._step[row] % history.shape[1]] = chosen
         self._step[row] += 1
         return chosen
 
-    def _slots(self, rows: Ints) -> Ints:
-        slots: Ints = (self._first_slot[rows] + self._step[rows]) % SLOTS
+    def _settings(self, rows: Ints) -> _Settings:
+        """Those of `rows`, an array that nobody changes: known by its identity."""
+        if self._last is not None and self._last.rows is rows:
+            return self._last
+        penalised = np.flatnonzero(self._penalty[rows] != 1)
+        greedy = self._greedy[rows]
+        drawn = np.flatnonzero(~greedy)
+        drawn_rows = rows[drawn]
+        min_p = self._min_p[drawn_rows]
+        self._last = _Settings(
+            rows=rows,
+            every=np.arange(len(rows)),
+            first_slot=self._first_slot[rows],
+            penalised=penalised,
+            penalised_rows=rows[penalised],
+            penalty=self._penalty[rows[penalised]],
+            drawn=drawn if greedy.any() else None,
+            inverse_temperature=self._inverse_temperature[drawn_rows][:, None],
+            keys=_mix(self._key[drawn_rows] + _GOLDEN),
+            top_k=[(n, k) for n, k in enumerate(self._top_k[drawn_rows].tolist()) if k],
+            top_p=self._top_p[drawn_rows],
+            min_p=min_p[:, None] if min_p.any() else None,
+        )
+        return self._last
+
+    def _slots(self, settings: _Settings) -> Ints:
+        slots: Ints = (settings.first_slot + self._step[settings.rows]) % SLOTS
         return slots
 
-    def _choose(self, work: Floats, rows: Ints) -> Ints:
+    def _choose(self, work: Floats, settings: _Settings, steps: Ints) -> Ints:
         best: Ints = work.argmax(axis=1)
-        if not np.isfinite(work[np.arange(len(work)), best]).all():
+        greatest = work[settings.every, best]
+        if not np.isfinite(greatest).all():
             raise EngineError("The model's output is not a number: the weights or the GPU are faulty.")
-        drawn = np.flatnonzero(~self._greedy[rows])
-        if not drawn.size:
-            return best
-        if drawn.size < len(rows):
-            work, rows = work[drawn], rows[drawn]
-        greatest = work[np.arange(len(work)), best[drawn]]
+        drawn = settings.drawn
+        if drawn is not None:
+            if not drawn.size:
+                return best
+            work, greatest, steps = work[drawn], greatest[drawn], steps[drawn]
         np.subtract(work, greatest[:, None], out=work)
-        np.multiply(work, self._inverse_temperature[rows][:, None], out=work)
+        np.multiply(work, settings.inverse_temperature, out=work)
         weights = np.exp(work, out=work)  # the greatest is 1
-        for n in np.flatnonzero(self._top_k[rows]).tolist():
-            k = int(self._top_k[rows[n]])
+        for n, k in settings.top_k:
             if k < weights.shape[1]:
                 bound = np.partition(weights[n], -k)[-k]
                 weights[n, weights[n] < bound] = 0
-        best[drawn] = _reject_until_kept(
-            weights, self._top_p[rows], self._min_p[rows], self._key[rows], self._step[rows]
-        )
+        chosen = self._reject_until_kept(weights, settings, steps)
+        if drawn is None:
+            return chosen
+        best[drawn] = chosen
         return best
+
+    def _reject_until_kept(self, weights: Floats, settings: _Settings, steps: Ints) -> Ints:
+        """Columns (n,) drawn in proportion to `weights` (n, width; the greatest of a row is 1) within top_p and min_p."""
+        top_p, keys = settings.top_p, settings.keys
+        sums = _block_sums(weights)
+        limits = top_p * sums.sum(axis=1)
+        limits[top_p >= 1] = np.inf
+        left = weights
+        if settings.min_p is not None:
+            left = np.where(weights >= settings.min_p, weights, np.float32(0))
+            sums = _block_sums(left)
+        chosen = np.zeros(len(weights), np.int64)
+        pending = np.arange(len(weights))
+        attempt = 0
+        while True:
+            columns = _pick(left, sums, _numbers(keys, steps, attempt))
+            picked = weights[np.arange(len(weights)), columns][:, None]
+            mask, above = self._buffers(weights)
+            np.multiply(weights, np.greater(weights, picked, out=mask), out=above)
+            kept = _block_sums(above).sum(axis=1) < limits
+            if kept.all():
+                chosen[pending] = columns
+                return chosen
+            again = ~kept
+            chosen[pending[kept]] = columns[kept]
+            pending, keys, steps, limits = pending[again], keys[again], steps[again], limits[again]
+            left = np.where(left[again] > picked[again], left[again], np.float32(0))
+            weights, sums = weights[again], _block_sums(left)
+            attempt += 1
+
+    def _buffers(self, weights: Floats) -> tuple[NDArray[np.bool_], Floats]:
+        rows, width = weights.shape
+        if width != self._width:  # the whole vocabulary
+            return np.empty(weights.shape, bool), np.empty_like(weights)
+        return self._mask[:rows], self._spare[:rows]
 
 
 def uniform(keys: NDArray[np.uint64], steps: Ints, attempt: int) -> NDArray[np.float64]:
@@ -138,7 +225,11 @@ def uniform(keys: NDArray[np.uint64], steps: Ints, attempt: int) -> NDArray[np.f
     SplitMix64 (Steele et al. 2014) used as a counter-based generator: any step of any seed can be computed directly,
     so sequences need no generator objects and no order.
     """
-    bits = _mix(keys + _GOLDEN) + (steps.astype(np.uint64) * np.uint64(1024) + np.uint64(attempt)) * _GOLDEN
+    return _numbers(_mix(keys + _GOLDEN), steps, attempt)
+
+
+def _numbers(mixed_keys: NDArray[np.uint64], steps: Ints, attempt: int) -> NDArray[np.float64]:
+    bits = mixed_keys + (steps.astype(np.uint64) * np.uint64(1024) + np.uint64(attempt)) * _GOLDEN
     return (_mix(bits) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -148,49 +239,25 @@ def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
-def _reject_until_kept(
-    weights: Floats,
-    top_p: NDArray[np.float64],
-    min_p: Floats,
-    keys: NDArray[np.uint64],
-    steps: Ints,
-) -> Ints:
-    """Columns (n,) drawn in proportion to `weights` (n, width; the greatest of a row is 1) within top_p and min_p."""
-    chosen = np.zeros(len(weights), np.int64)
-    pending = np.arange(len(weights))
-    left = weights
-    if min_p.any():
-        left = np.where(weights >= min_p[:, None], weights, np.float32(0))
-    limits = top_p * weights.reshape(len(weights), -1, BLOCK).sum(axis=2).sum(axis=1)
-    limits[top_p >= 1] = np.inf
-    attempt = 0
-    while True:
-        columns = _pick(left, uniform(keys[pending], steps[pending], attempt))
-        picked = weights[np.arange(len(weights)), columns][:, None]
-        above = (
-            np.multiply(weights, weights > picked).reshape(len(weights), -1, BLOCK).sum(axis=2).sum(axis=1)
-        )
-        kept = above < limits[pending]
-        chosen[pending[kept]] = columns[kept]
-        if kept.all():
-            return chosen
-        again = ~kept
-        pending, weights = pending[again], weights[again]
-        left = np.where(left[again] > picked[again], left[again], np.float32(0))
-        attempt += 1
+def _block_sums(weights: Floats) -> Floats:
+    """(n, blocks) of `weights` (n, width)."""
+    sums: Floats = np.add.reduce(weights.reshape(len(weights), -1, BLOCK), axis=2)
+    return sums
 
 
-def _pick(weights: Floats, numbers: NDArray[np.float64]) -> Ints:
-    """Columns (n,) of `weights` (n, width), in proportion to them, at `numbers` in [0, 1)."""
+def _pick(weights: Floats, sums: Floats, numbers: NDArray[np.float64]) -> Ints:
+    """Columns (n,) of `weights` (n, width) with the block sums `sums`, in proportion to them, at `numbers` in [0, 1)."""
     rows = np.arange(len(weights))
-    blocks = weights.reshape(len(weights), -1, BLOCK)
-    running = blocks.sum(axis=2).cumsum(axis=1, dtype=np.float64)
-    targets = numbers * running[:, -1]
-    block = (running <= targets[:, None]).sum(axis=1)
-    block = np.minimum(block, running.shape[1] - 1)
-    targets -= np.where(block > 0, running[rows, block - 1], 0)
-    inside = (blocks[rows, block].cumsum(axis=1, dtype=np.float64) <= targets[:, None]).sum(axis=1)
-    columns: Ints = block * BLOCK + np.minimum(inside, BLOCK - 1)
+    below = np.zeros((len(sums), sums.shape[1] + 1))  # the weight of all blocks before each
+    ends = below[:, 1:]
+    sums.cumsum(axis=1, dtype=np.float64, out=ends)
+    targets = numbers * ends[:, -1]
+    ends[:, -1] = np.inf  # rounding must not point past the last
+    block = (ends > targets[:, None]).argmax(axis=1)
+    targets -= below[rows, block]
+    inside = weights.reshape(len(weights), -1, BLOCK)[rows, block].cumsum(axis=1, dtype=np.float64)
+    inside[:, -1] = np.inf
+    columns: Ints = block * BLOCK + (inside > targets[:, None]).argmax(axis=1)
     # Rounding of the two sums can point one past the last weight; the greatest is then as good as any.
     lost = np.flatnonzero(weights[rows, columns] == 0)
     if lost.size:

@@ -45,10 +45,10 @@ from training.random_gguf import TINY, write_gguf
 
 ROWS = (16, 48, 96)
 DECODE_S = 0.006  # of a card; asleep, as the processor is then
+SPREAD = 3.0  # of the logits: as many tokens are drawn anew as of a model that is sure of little
 CONTEXT_TOKENS = 4096
 MAX_TOKENS = CONTEXT_TOKENS // 7 * 7 - 140  # no stream ends while it is measured
 START_S = 60.0
-PARTS = ("plan", "copy", "sample", "publish")
 
 
 @dataclasses.dataclass
@@ -73,10 +73,10 @@ class HostBench:
         self._rows = rows
         self._slept_s = 0.0
         width = self.engine.vocabulary.size
-        spread = 3.0  # a draw at temperature 0.6 then has a few hundred likely codes, as speech does
-        logits = np.random.default_rng(0).standard_normal((rows, width), np.float32) * np.float32(spread)
-        self._logits = logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        self._held = logits
+        self._logits = np.random.default_rng(0).standard_normal((rows, width), np.float32) * np.float32(
+            SPREAD
+        )
+        self._pointer = self._logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 
     @contextlib.contextmanager
     def decoding_nothing(self) -> Iterator[None]:
@@ -86,7 +86,7 @@ class HostBench:
             self._slept_s += time.perf_counter() - began
             return 0
 
-        with patch.multiple(llama_cpp, llama_decode=decode, llama_get_logits=lambda context: self._logits):
+        with patch.multiple(llama_cpp, llama_decode=decode, llama_get_logits=lambda context: self._pointer):
             yield
 
     @contextlib.contextmanager
@@ -98,7 +98,7 @@ class HostBench:
         async def drain(hurry: Any) -> None:
             return None
 
-        server = Server(app, drain, log_config=None, access_log=False, timeout_graceful_shutdown=0)
+        server = Server(app, drain, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])), name="host-loop")
         thread.start()
         self._loop_thread = thread
@@ -153,8 +153,7 @@ def measure(model: Path, rows: int, seconds: float) -> dict[str, Any]:
     slept_ms = ms(after.slept_s, before.slept_s)
     parts = {name: ms(after.parts[name], before.parts[name]) for name in after.parts}
     wall_ms = ms(after.wall_s, before.wall_s)
-    waits = parts.pop("decode")
-    parts["plan"] = round(parts.get("plan", 0.0) + waits - slept_ms, 3)
+    parts["plan"] = round(parts["plan"] + parts.pop("decode") - slept_ms, 3)
     parts["deliver"] = round(wall_ms - slept_ms - sum(parts.values()), 3)
     decode_thread_ms = ms(after.decode_thread_s, before.decode_thread_s)
     loop_ms = ms(after.event_loop_s, before.event_loop_s)

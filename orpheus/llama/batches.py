@@ -13,14 +13,13 @@ read per step, in chunks of three tokens or more, so that its last pass has one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 NO_KV_ROOM = 1  # status of llama_decode: no room in the cache; nothing was changed, try fewer rows
 SPARE = 2  # sequences beyond the streams
 
 
-@dataclass(frozen=True)
-class BatchRow:
+class BatchRow(NamedTuple):
     """The tokens of one sequence in a batch."""
 
     seq_id: int

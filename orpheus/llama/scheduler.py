@@ -39,7 +39,6 @@ class TokenSequence:
     paused: bool = False  # its reader does not read
     starved: bool = False  # llama.cpp had no room for it; waits until another sequence ends
     frame_ids: list[int] = field(default_factory=list)  # of the frame in progress
-    frame_numbers: list[int] = field(default_factory=list)
     playout: PlayoutClock = field(default_factory=PlayoutClock)  # of a listener who hears each frame at once
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,23 @@ if TYPE_CHECKING:
     from orpheus.llama.backend import Context
 
 Delivery = tuple[Stream, StreamItem]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    """Sequences that are sampled together, as arrays: made when they change, which most steps do not."""
+
+    sequences: list[TokenSequence]
+    bound: NDArray[np.int64]  # which of them are constrained,
+    bound_rows: NDArray[np.int64]  # and their rows of the sampler
+    free: list[int]  # which are not
+
+    @classmethod
+    def of(cls, sequences: list[TokenSequence]) -> _Sampled:
+        constrained = [sequence.stream.completion.constrained for sequence in sequences]
+        bound = np.flatnonzero(constrained)
+        rows = np.array([sequence.sampler_row for sequence in sequences], np.int64)
+        return cls(sequences, bound, rows[bound], [n for n, yes in enumerate(constrained) if not yes])
 
 
 class Steps:
@@ -51,8 +69,13 @@ class Steps:
         self._scheduler = Scheduler(config.streams, config.batch_tokens)
         self._sampler = Sampler(vocabulary, config.streams)
         self._code_starts = [ids.start for ids in vocabulary.code_ids]
-        self._first_codes = vocabulary.first_codes
+        # What a slot's token ids lack to be numbers.
+        self._to_numbers = [
+            number_of(slot, first) - ids.start
+            for slot, (first, ids) in enumerate(zip(vocabulary.first_codes, vocabulary.code_ids, strict=True))
+        ]
         self._codes = vocabulary.codes
+        self._sampled = _Sampled.of([])
 
     def open(self) -> None:
         """Make the context, and warm it up by measuring its batch invariance."""
@@ -117,7 +140,7 @@ class Steps:
         scheduler, stats = self._scheduler, self._stats
         context = self._context
         assert context is not None
-        started = time.perf_counter()
+        began_s = time.perf_counter()
         for sequence in scheduler.admit():
             self._sampler.open(
                 sequence.sampler_row,
@@ -135,6 +158,7 @@ class Steps:
             return []
         if plan.padding_row:
             batch = [*batch, plan.padding_row]
+        planned_s = time.perf_counter()
         while context.decode(batch) == NO_KV_ROOM:
             stats.no_room += 1
             if len(batch) == 1:
@@ -146,12 +170,12 @@ class Steps:
         rows = batch[: len(sequences)]
         sequences = scheduler.decoded(sequences, rows)
         logits = context.logits(len(sequences))
-        decoded = time.perf_counter()
+        decoded_s = time.perf_counter()
         chosen, copied_s = self._sample(logits, sequences)
-        sampled = time.perf_counter()
+        sampled_s = time.perf_counter()
         deliveries = [
             delivery
-            for sequence, choice in zip(sequences, chosen.tolist(), strict=True)
+            for sequence, choice in zip(sequences, chosen, strict=True)
             if (delivery := self._take(sequence, choice))
         ]
         self._count()
@@ -161,59 +185,53 @@ class Steps:
         stats.prompt_tokens += sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
         stats.tokens += len(sequences)
         parts = stats.part_s
-        parts["decode"] += decoded - started
-        parts["copy"] += copied_s
-        parts["sample"] += sampled - decoded - copied_s
-        parts["publish"] += time.perf_counter() - sampled
+        parts["plan"] += planned_s - began_s
+        parts["decode"] += decoded_s - planned_s
+        parts["copy"] += copied_s - decoded_s
+        parts["sample"] += sampled_s - copied_s
+        parts["publish"] += time.perf_counter() - sampled_s
         return deliveries
 
-    def _sample(self, logits: Floats, sequences: list[TokenSequence]) -> tuple[NDArray[np.int64], float]:
-        """What is drawn for each row of `logits`, (n,), and the seconds that copying them took.
+    def _sample(self, logits: Floats, sequences: list[TokenSequence]) -> tuple[list[int], float]:
+        """What is drawn for each row of `logits`, and when they had been copied.
 
         The n-th legal code or `codes`, the end of speech, for a constrained sequence; an id for others.
         """
-        sampler = self._sampler
-        began = time.perf_counter()
-        rows = np.array([sequence.sampler_row for sequence in sequences], np.int64)
-        constrained = np.array([sequence.stream.completion.constrained for sequence in sequences], bool)
-        chosen: NDArray[np.int64] = np.zeros(len(sequences), np.int64)
-        bound = np.flatnonzero(constrained)
-        work = sampler.gather(logits, bound, rows[bound])
-        copied_s = time.perf_counter() - began
-        if bound.size:
-            chosen[bound] = sampler.draw(work, rows[bound])
-        for n in np.flatnonzero(~constrained).tolist():
-            chosen[n] = sampler.draw_any(logits[n], sequences[n].sampler_row)
-        return chosen, copied_s
+        sampler, sampled = self._sampler, self._sampled
+        if sampled.sequences != sequences:
+            sampled = self._sampled = _Sampled.of(sequences)
+        work = sampler.gather(logits, sampled.bound, sampled.bound_rows)
+        copied_s = time.perf_counter()
+        drawn = sampler.draw(work, sampled.bound_rows).tolist() if len(work) else []
+        if not sampled.free:
+            return drawn, copied_s
+        chosen = dict(zip(sampled.bound.tolist(), drawn, strict=True))
+        chosen |= {n: sampler.draw_any(logits[n], sequences[n].sampler_row) for n in sampled.free}
+        return [chosen[n] for n in range(len(sequences))], copied_s
 
     def _take(self, sequence: TokenSequence, choice: int) -> Delivery | None:
         """Add the sampled token to the sequence's frame; a delivery if the frame or the stream is complete."""
-        completion, vocabulary = sequence.stream.completion, self._vocabulary
+        completion = sequence.stream.completion
         slot = (sequence.first_slot + sequence.generated) % SLOTS
-        number: int | None
         if not completion.constrained:
-            token, number = choice, vocabulary.number_of_id(choice)
+            token = choice
         elif choice == self._codes:
-            token, number = vocabulary.end_of_speech, None
+            token = self._vocabulary.end_of_speech
         else:
             token = self._code_starts[slot] + choice
-            number = number_of(slot, self._first_codes[slot] + choice)
-        if token == vocabulary.end_of_speech or token in completion.stop_ids:
+        if token == self._vocabulary.end_of_speech or token in completion.stop_ids:
             return self._finish(sequence, "stop")
         sequence.generated += 1
         sequence.pending_tokens = (token,)
         sequence.frame_ids.append(token)
-        if number is not None:
-            sequence.frame_numbers.append(number)
         if sequence.generated >= sequence.max_tokens:
             return self._finish(sequence, "length")
         return self._send(sequence, None) if slot == SLOTS - 1 else None
 
     def _send(self, sequence: TokenSequence, reason: FinishReason | None) -> Delivery:
         stream = sequence.stream
-        chunk = CompletionChunk(tuple(sequence.frame_ids), tuple(sequence.frame_numbers), reason)
+        chunk = CompletionChunk(tuple(sequence.frame_ids), self._numbers(sequence), reason)
         sequence.frame_ids.clear()
-        sequence.frame_numbers.clear()
         if chunk.ids:
             now_s = time.monotonic()
             if not sequence.has_first_frame:
@@ -228,8 +246,16 @@ class Steps:
         self._release(sequence)
         if stream.completion.constrained and (sequence.first_slot + sequence.generated) % SLOTS:
             sequence.frame_ids.clear()  # a stop id in the middle of a frame: half a frame cannot be decoded
-            sequence.frame_numbers.clear()
         return self._send(sequence, reason)
+
+    def _numbers(self, sequence: TokenSequence) -> tuple[int, ...]:
+        """Of the tokens in its frame, those that have one."""
+        ids = sequence.frame_ids
+        if not sequence.stream.completion.constrained:
+            found = map(self._vocabulary.number_of_id, ids)
+            return tuple(number for number in found if number is not None)
+        slot = (sequence.first_slot + sequence.generated - len(ids)) % SLOTS
+        return tuple(token + self._to_numbers[(slot + n) % SLOTS] for n, token in enumerate(ids))
 
     def _no_room(self, sequence: TokenSequence) -> list[Delivery]:
         """llama.cpp has no room even for this row: it waits for another sequence to end, or fails if it is alone."""

@@ -164,6 +164,14 @@ def test_a_row_is_drawn_the_same_alone_and_among_others() -> None:
         assert together_tokens == [draw(alone, values[n : n + 1], [n])[0] for n in range(ROWS)]
 
 
+def test_a_sequence_that_begins_in_a_row_is_drawn_by_its_own_settings() -> None:
+    made, row, rows = sampler(Sampling(temperature=2.0, top_p=1.0, seed=1)), logits(1), np.array([0])
+    made.draw(made.gather(row, np.arange(1), rows), rows)
+    made.open(0, Sampling(temperature=0, repetition_penalty=1.0, seed=1))
+    row[0, 7] = 90
+    assert made.draw(made.gather(row, np.arange(1), rows), rows).tolist() == [7]
+
+
 def test_a_seed_gives_the_same_numbers_and_another_seed_others() -> None:
     keys, steps = np.arange(4, dtype=np.uint64), np.full(4, 9)
     assert (uniform(keys, steps, 0) == uniform(keys, steps, 0)).all()

@@ -41,7 +41,7 @@ class _Settings:
     drawn: Ints | None  # which of the n are not greedy; None for all. What follows is theirs:
     inverse_temperature: Floats  # (drawn, 1)
     keys: NDArray[np.uint64]
-    top_k: list[tuple[int, int]]  # which of those drawn, and its bound
+    top_k: list[tuple[int, Ints]]  # each that is asked for, and by which of those drawn
     top_p: NDArray[np.float64]
     min_p: Floats | None  # (drawn, 1); None if nobody has one
 
@@ -139,7 +139,7 @@ class Sampler:
         greedy = self._greedy[rows]
         drawn = np.flatnonzero(~greedy)
         drawn_rows = rows[drawn]
-        min_p = self._min_p[drawn_rows]
+        min_p, top_k = self._min_p[drawn_rows], self._top_k[drawn_rows]
         self._last = _Settings(
             rows=rows,
             every=np.arange(len(rows)),
@@ -150,7 +150,7 @@ class Sampler:
             drawn=drawn if greedy.any() else None,
             inverse_temperature=self._inverse_temperature[drawn_rows][:, None],
             keys=_mix(self._key[drawn_rows] + _GOLDEN),
-            top_k=[(n, k) for n, k in enumerate(self._top_k[drawn_rows].tolist()) if k],
+            top_k=[(k, np.flatnonzero(top_k == k)) for k in np.unique(top_k).tolist() if k],
             top_p=self._top_p[drawn_rows],
             min_p=min_p[:, None] if min_p.any() else None,
         )
@@ -173,10 +173,10 @@ class Sampler:
         np.subtract(work, greatest[:, None], out=work)
         np.multiply(work, settings.inverse_temperature, out=work)
         weights = np.exp(work, out=work)  # the greatest is 1
-        for n, k in settings.top_k:
+        for k, asking in settings.top_k:
             if k < weights.shape[1]:
-                bound = np.partition(weights[n], -k)[-k]
-                weights[n, weights[n] < bound] = 0
+                whole = weights[asking]
+                weights[asking] = whole * (whole >= np.partition(whole, -k, axis=1)[:, -k, None])
         chosen = self._reject_until_kept(weights, settings, steps)
         if drawn is None:
             return chosen
@@ -191,7 +191,7 @@ class Sampler:
         limits[top_p >= 1] = np.inf
         left = weights
         if settings.min_p is not None:
-            left = np.where(weights >= settings.min_p, weights, np.float32(0))
+            left = weights * (weights >= settings.min_p)
             sums = _block_sums(left)
         chosen = np.zeros(len(weights), np.int64)
         pending = np.arange(len(weights))
@@ -208,7 +208,8 @@ class Sampler:
             again = ~kept
             chosen[pending[kept]] = columns[kept]
             pending, keys, steps, limits = pending[again], keys[again], steps[again], limits[again]
-            left = np.where(left[again] > picked[again], left[again], np.float32(0))
+            left = left[again]
+            left *= left > picked[again]
             weights, sums = weights[again], _block_sums(left)
             attempt += 1
 

@@ -71,7 +71,7 @@ docs: $(VENV)/dev ## regenerate docs/reference.md from the code
 	$(BIN)/python -m docs.reference docs/reference.md
 
 benchmarks: $(VENV)/bench ## every benchmark of the repository, in its short form
-	@for name in engine codec speech conversation agent faults; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+	@for name in engine host codec speech conversation agent faults; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 bench-voice: $(VENV)/train $(VENV)/bench ## judge the embedded voice by machine, in short
 	$(BIN)/python -m benchmarks.voice --quick

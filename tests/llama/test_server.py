@@ -229,7 +229,7 @@ def test_metrics_are_prometheus_text_with_every_part_of_a_step(client: httpx.Cli
     text = client.get("/metrics").text
     families = {family.name for family in text_string_to_metric_families(text)}
     assert {"orpheus_step_seconds", "orpheus_first_frame_seconds", "orpheus_passes"} <= families
-    for part in ("decode", "copy", "sample", "publish"):
+    for part in ("plan", "decode", "copy", "sample", "publish"):
         assert re.search(rf'orpheus_step_seconds_sum{{part="{part}"}} [0-9.e-]+', text)
     for name in ("streams_active", "streams_waiting", "rejected_total", "cancelled_total", "tokens_total"):
         assert f"orpheus_{name} " in text

@@ -53,7 +53,7 @@ def test_a_running_pair_is_measured_over_http_alone(pair: Pair, capsys: pytest.C
 def test_steps_are_counted_where_tier_1_can_be_asked(pair: Pair) -> None:
     result = bench.measure_speech(pair.url, {}, pair.llama_url, lambda what: None)
     level = result["levels"][0]
-    assert set(level["step_parts_ms"]) == {"decode", "copy", "sample", "publish"}
+    assert set(level["step_parts_ms"]) == {"plan", "decode", "copy", "sample", "publish"}
     assert level["step_ms"] == pytest.approx(sum(level["step_parts_ms"].values()), abs=0.01)
     assert level["step_ms"] > 0
 

@@ -136,7 +136,7 @@ class StreamedCompletion(CompletionResponse):
 
     @cached_property
     def _template(self) -> str:
-        """JSON of an event with places for text and ids: encoding all of it anew each time takes three times longer."""
+        """JSON of an event with places for text and ids: encoding all of it anew takes longer."""
         choice: dict[str, Any] = {"index": 0, "text": "\0text", "logprobs": None, "finish_reason": None}
         if self._return_token_ids:
             choice["token_ids"] = "\0ids"

@@ -36,7 +36,7 @@ FULL_SCALE_SPL_DB = 92.0  # as PEAQ assumes
 # Ours is None; the others are what to give the encoder instead.
 SETTINGS: dict[encode.Format, list[dict[str, str] | None]] = {
     "mp3": [None, {}, {"compression_level": "5"}, {"compression_level": "7"}],
-    "opus": [None, {}, {"compression_level": "5"}, {"compression_level": "3"}, {"application": "voip"}],
+    "opus": [None, {}, {"compression_level": "5"}, {"compression_level": "4"}, {"application": "voip"}],
     "aac": [None, {}, {"aac_coder": "fast"}],
 }
 

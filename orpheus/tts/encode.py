@@ -164,10 +164,10 @@ _CONTAINERS: dict[str, tuple[str, str, int | None, str, dict[str, str]]] = {
     "aac": ("adts", "aac", 96_000, "fltp", {}),
     "flac": ("flac", "flac", None, "s16", {}),
 }
-# What FFmpeg's defaults do beyond these takes 1.7 and 3.3 times as long and is not heard: benchmarks.encoders.
+# What FFmpeg's defaults do beyond these takes 1.7 and 4 times as long and is not heard: benchmarks.encoders.
 ENCODER_OPTIONS: dict[str, dict[str, str]] = {
     "mp3": {"compression_level": "7"},
-    "opus": {"compression_level": "5"},
+    "opus": {"compression_level": "4"},
 }
 
 

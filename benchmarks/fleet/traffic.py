@@ -50,8 +50,9 @@ class Duration:
         """A value between two steps is divided between both, so that the mean stays; none is shorter than one step."""
         steps = np.maximum(self.seconds / step_s, 1.0)
         below = np.floor(steps).astype(int)
-        shares: NDArray[np.float64] = np.bincount(below, 1 - (steps - below), minlength=below.max() + 2)
-        shares[1:] += np.bincount(below, steps - below, minlength=below.max() + 1)
+        shares = np.zeros(below.max() + 2)
+        np.add.at(shares, below, 1 - (steps - below))
+        np.add.at(shares, below + 1, steps - below)
         shares /= shares.sum()
         return shares
 

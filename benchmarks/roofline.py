@@ -110,7 +110,10 @@ def draw(pyplot: Any, rows: list[dict[str, Any]], title: str) -> Any:
     for index, variant in enumerate(variants):
         streams = [row["streams"][variant] for row in rows]
         bars = axes.barh(
-            at + (index - (len(variants) - 1) / 2) * thick, streams, thick * 0.92, label=f"{variant.replace(' ', ' head, ')} cache"
+            at + (index - (len(variants) - 1) / 2) * thick,
+            streams,
+            thick * 0.92,
+            label=f"{variant.replace(' ', ' head, ')} cache",
         )
         axes.bar_label(bars, padding=3, fontsize=8)
     for place, row in enumerate(rows):

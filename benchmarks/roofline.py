@@ -86,7 +86,9 @@ def show(rows: list[dict[str, Any]], context: int, console: Console) -> None:
     variants = list(rows[0]["streams"])
     for name in ("card", "model", *variants, "memory", "published"):
         table.add_column(
-            name, justify="left" if name in ("card", "model") else "right", no_wrap=name in ("card", "memory", "published")
+            name,
+            justify="left" if name in ("card", "model") else "right",
+            no_wrap=name in ("card", "memory", "published"),
         )
     for row in rows:
         held, told = row["in_memory"].values(), row["published"] or ()

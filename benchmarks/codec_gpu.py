@@ -113,7 +113,8 @@ def convolution_ms(decoder: Decoder, streams: int) -> dict[str, float | str]:
         return F.conv2d(image, conv.weight, conv.bias, dilation=dilation, groups=len(conv.bias))
 
     found: dict[str, float | str] = {}
-    for name, run in (("own", lambda: Decoder._conv(conv, rows)), ("cudnn", cudnn)):
+    ways: dict[str, Callable[[], Tensor]] = {"own": lambda: Decoder._conv(conv, rows), "cudnn": cudnn}
+    for name, run in ways.items():
         times_ms = []
         try:
             for _ in range(20):

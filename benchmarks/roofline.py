@@ -86,7 +86,9 @@ def show(rows: list[dict[str, Any]], context: int, console: Console) -> None:
     variants = list(rows[0]["streams"])
     for name in ("card", "model", *variants, "memory", "published"):
         table.add_column(
-            name, justify="left" if name in ("card", "model") else "right", no_wrap=name in ("card", "memory")
+            name,
+            justify="left" if name in ("card", "model") else "right",
+            no_wrap=name in ("card", "memory", "published"),
         )
     for row in rows:
         held, told = row["in_memory"].values(), row["published"] or ()
@@ -110,7 +112,10 @@ def draw(pyplot: Any, rows: list[dict[str, Any]], title: str) -> Any:
     for index, variant in enumerate(variants):
         streams = [row["streams"][variant] for row in rows]
         bars = axes.barh(
-            at + (index - (len(variants) - 1) / 2) * thick, streams, thick * 0.92, label=f"{variant.replace(' ', ' head, ')} cache"
+            at + (index - (len(variants) - 1) / 2) * thick,
+            streams,
+            thick * 0.92,
+            label=f"{variant.replace(' ', ' head, ')} cache",
         )
         axes.bar_label(bars, padding=3, fontsize=8)
     for place, row in enumerate(rows):

@@ -18,6 +18,9 @@ from orpheus.tts.encode import Encoder
 class Decoding(Protocol):
     """What the pipeline needs of a `CodecStream`."""
 
+    @property
+    def taken_s(self) -> float: ...
+
     async def decode(self, codes: Codes) -> Pcm: ...
 
     async def finish(self) -> Pcm: ...
@@ -60,6 +63,10 @@ class _TracedDecoder:
         self._stream = stream
         self._busy = _Busy()
         self._samples = 0
+
+    @property
+    def taken_s(self) -> float:
+        return self._stream.taken_s
 
     async def decode(self, codes: Codes) -> Pcm:
         since_s = time.monotonic()

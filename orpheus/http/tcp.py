@@ -17,7 +17,6 @@ import httpcore
 import httpx
 
 MAX_UNREAD_BYTES = 256 * 1024  # more is left with the server until some of it is read
-FALLBACK_S = 0.25  # to the next address of a host, if the one before has not answered
 
 
 def direct_transport(limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
@@ -40,7 +39,9 @@ class _Backend(httpcore.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                _, stream = await loop.create_connection(_Stream, host, port, happy_eyeballs_delay=FALLBACK_S)
+                # One address after another: tried side by side, a socket is left open if its caller is cancelled just
+                # then (asyncio's `staggered_race`).
+                _, stream = await loop.create_connection(_Stream, host, port)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -165,6 +168,37 @@ async def test_a_server_learns_at_once_that_its_client_is_cancelled() -> None:
         await asyncio.sleep(0.1)
         task.cancel()
         await asyncio.wait_for(left.wait(), 2)
+
+
+async def test_a_connection_is_closed_whose_client_leaves_at_any_moment_of_its_making() -> None:
+    opened, closed = 0, 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened, closed
+        opened += 1
+        with contextlib.suppress(OSError):
+            await reader.read()
+        closed += 1
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    gc.disable()  # which would close what is lost
+    try:
+        async with client() as asking:
+            for turns in range(30):
+                getting = asyncio.create_task(asking.get(f"http://{host}:{port}"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                time.sleep(0.002)  # what comes meanwhile comes in the same turn of the event loop
+                asyncio.get_running_loop().call_soon(getting.cancel)
+                with pytest.raises(asyncio.CancelledError):
+                    await getting
+        await asyncio.sleep(0.2)  # until the server has taken the last, and seen it end
+        assert opened == closed
+    finally:
+        gc.enable()
+        server.close()
 
 
 async def test_over_tls_the_same_is_sent_and_only_to_whom_is_trusted(tmp_path: Path) -> None:

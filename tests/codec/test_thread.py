@@ -52,7 +52,7 @@ def test_a_gpu_that_failed_ends_the_codec_and_tells_whoever_runs_it(
         monkeypatch.setattr(codec.decoder, "step", lost)
         for each in (stream, other):
             with pytest.raises(EngineError, match="illegal memory access"):
-                await each.decode(codes_of(14, 0))
+                await each.decode(codes_of(70, 0))
         with pytest.raises(EngineError, match="restart the server"):
             codec.open(2)
         with pytest.raises(NotReady, match="restart the server"):

@@ -26,13 +26,22 @@ import numpy as np
 from benchmarks.churn import churn
 from orpheus import embedded
 from orpheus.llama.sampler import Sampler
-from orpheus.ops.bench.rivals import BODY, NEEDS, WHOLE_HEAD, MissingRival, completions_server, measure
+from orpheus.ops.bench.rivals import (
+    BODY,
+    NEEDS,
+    WHOLE_HEAD,
+    MissingRival,
+    completions_server,
+    measure,
+    wait_until_idle,
+)
 from orpheus.ops.child import ChildServer
 from orpheus.sampling import Sampling
 from orpheus.vocabulary import CODES_PER_SLOT, FIRST_CODE, PUBLISHED_BASE_ID, SLOTS, Vocabulary
 from training.random_gguf import SMALL, VOCABULARY, write_gguf
 
 TITLES = {"published vocabulary": "", "embedded voice": "_embedded"}  # and what ends their JSON keys
+ALL_WITHIN_S = 3.0  # for every stream to begin, before anything is counted
 Table = dict[str, list[dict[str, Any]]]  # by server
 
 
@@ -66,7 +75,8 @@ def compare(model: Path, counts: tuple[int, ...], seconds: float, threads: int) 
                 print(missing, flush=True)
         for streams in counts:
             for name, server in servers.items():
-                row = measure(server, BODY, streams, seconds).row()
+                row = measure(server, BODY, streams, seconds, all_within_s=ALL_WITHIN_S).row()
+                wait_until_idle(server)
                 table.setdefault(name, []).append(row)
                 print(f"  {name:17s} {json.dumps(row)}", flush=True)
     return table

@@ -36,6 +36,7 @@ WHOLE_HEAD = "ours_whole_head"  # tier 1 with all rows of the output matrix
 STREAMS = (1, 8)
 SECONDS = 4.0
 WARM_S = 0.5  # of load before anything is counted
+IDLE_S = 0.2  # between two looks at whether a server computes
 START_S = 60.0
 STOP_S = 10.0
 CONTEXT_TOKENS = 512
@@ -174,6 +175,16 @@ def measure(
     Counting starts once every stream has begun, or after `all_within_s` seconds.
     """
     return asyncio.run(_measure(server, body, streams, seconds, all_within_s))
+
+
+def wait_until_idle(server: ChildServer, within_s: float = 30.0) -> None:
+    """Until it computes nothing more: some servers go on for clients that have left, at the next one's expense."""
+    deadline_s = time.monotonic() + within_s
+    while time.monotonic() < deadline_s:
+        before_s = _cpu_s(server)
+        time.sleep(IDLE_S)
+        if _cpu_s(server) - before_s < IDLE_S / 10:
+            return
 
 
 async def _measure(

@@ -111,7 +111,7 @@ def test_text_is_refused_and_said_how_to_have(engines: tuple[Engine, Engine]) ->
         return await collect(engine.submit(Completion(TURN, 3, Sampling(seed=1), constrained=False)))
 
     asyncio.run(submit(engines[0]))
-    with pytest.raises(BadRequest, match="`orpheus llama --unconstrained`") as refused:
+    with pytest.raises(BadRequest, match="ORPHEUS_UNCONSTRAINED=true") as refused:
         asyncio.run(submit(engines[1]))
     assert refused.value.param == "constrained"
     assert [engine.load_report()["outputs"] for engine in engines] == [VOCABULARY, len(KEPT)]
@@ -259,7 +259,7 @@ def test_a_full_disk_is_told_and_nothing_is_left_on_it(
 
 def test_tier_1_makes_it_at_its_first_start_unless_it_serves_text_too(small: Path) -> None:
     for unconstrained, outputs in ((True, VOCABULARY), (False, len(KEPT))):
-        engine = Engine.load(small, settings(streams=1), unconstrained=unconstrained)
+        engine = Engine.load(small, settings(streams=1, unconstrained=unconstrained))
         engine.close()
         assert engine.load_report()["outputs"] == outputs
         assert (find(small) is None) == unconstrained

@@ -93,7 +93,7 @@ def say(engine: Engine, *completions: Completion) -> list[list[int]]:
 def test_a_hundred_seeds_say_the_same(engines: tuple[Engine, Engine]) -> None:
     prompt = engines[0].tokenize_prompt(turn_text("tara", "Hello."))
     assert prompt == engines[1].tokenize_prompt(turn_text("tara", "Hello."))
-    asked = [Completion(prompt, 2 * SLOTS, Sampling(repetition_penalty=1.1, seed=seed)) for seed in SEEDS]
+    asked = [Completion(prompt, SLOTS, Sampling(repetition_penalty=1.1, seed=seed)) for seed in SEEDS]
     whole, trimmed = (say(engine, *asked) for engine in engines)
     assert whole == trimmed
     assert len({tuple(said) for said in whole}) > 50
@@ -306,9 +306,7 @@ def test_where_no_folder_can_be_made_the_whole_model_is_used(
 ) -> None:
     (small.parent / FOLDER).touch()
     with caplog.at_level(logging.INFO):
-        engine = Engine.load(small, settings(streams=1))
-    engine.close()
-    assert engine.load_report()["outputs"] == VOCABULARY
+        assert find_or_make(small) is None
     assert "each step reads all rows of m.gguf, as a copy" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -377,7 +375,7 @@ def test_the_doctor_looks_at_what_is_loaded(small: Path) -> None:
     told = [finding.text for finding in doctor.model(settings(model=str(small)))]
     assert f"tier 1 loads {trimmed.path.stat().st_size:,} bytes of it, {len(KEPT)} rows of the output" in told
     trimmed.path.write_bytes(trimmed.path.read_bytes()[:-1] + b"?")
-    told = [finding.text for finding in doctor.model(settings(model=str(small)))]
+    told = [finding.text for finding in doctor._trimmed(small)]
     assert any("were damaged and are removed" in text for text in told)
     assert find(small) is None
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -65,8 +64,11 @@ class TrimmedHead:
     type: int  # of the numbers, ggml's
 
     def is_current(self) -> bool:
-        """Whether the original is still what was copied. OSError if it is gone."""
-        return _place(self.source) == self.path
+        """Whether the original is still what was copied."""
+        try:
+            return _place(self.source) == self.path
+        except OSError:
+            return False
 
 
 def find(source: Path) -> TrimmedHead | None:
@@ -232,6 +234,8 @@ def _make(original: GgufFile, kept: range) -> None:
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """Alone in the folder, which is made: others wait. A process that is killed lets go."""
+    import fcntl  # which Windows, from where one may deploy, does not have
+
     folder.mkdir(exist_ok=True)
     with (folder / LOCK).open("ab") as file:
         try:

@@ -221,7 +221,9 @@ def test_of_the_copies_beside_it_those_go_whose_original_is_gone(small: Path) ->
 
 def test_of_several_who_start_at_once_one_makes_it(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock is the open file's, not the process', so threads do."""
-    made, waiting, found = [], threading.Barrier(3), []
+    made: list[set[str]] = []
+    found: list[TrimmedHead | None] = []
+    waiting = threading.Barrier(3)
     make = trimmed_head._make
 
     def slowly(*given: Any) -> None:

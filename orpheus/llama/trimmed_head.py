@@ -106,24 +106,25 @@ def find_or_make(source: Path, lora: Lora | None = None) -> TrimmedHead | None:
             return None
         if (found := find(source)) is not None:
             return found
+        path = _place(source.resolve())  # before its head is read, so that a change after that is noticed
         original = GgufFile.read(source.resolve())
         kept = _kept(original)
-    except WeightsError:
+    except (OSError, WeightsError):
         return None  # what loads the file next says what is wrong with it
     if kept is None:
         return None
     try:
-        with _turn(_place(original.path).parent):
+        with _turn(path.parent):
             if (found := find(source)) is not None:  # another process made it meanwhile
                 return found
-            _make(original, kept)
+            _make(original, kept, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         log.log(
             logging.WARNING if full else logging.INFO,
             "each step reads all rows of %s, as a copy without those that speech never needs cannot be written to %s: %s%s",
             source.name,
-            _place(original.path).parent,
+            path.parent,
             error.strerror or error,
             ". Free some of the disk" if full else "",
         )
@@ -194,9 +195,8 @@ def _kept(original: GgufFile) -> range | None:
     return kept if len(kept) <= MOST_KEPT * len(tokens) else None
 
 
-def _make(original: GgufFile, kept: range) -> None:
-    """Write the copy. OSError if there is no room for it, or no leave, or the original changes meanwhile."""
-    path = _place(original.path)
+def _make(original: GgufFile, kept: range, path: Path) -> None:
+    """Write the copy. OSError if there is no room for it, or no leave, or the original changed meanwhile."""
     tensors = [_trimmed(tensor, kept) for tensor in original.tensors]
     size = sum(padded(tensor.size, original.alignment) for tensor in tensors)
     _remove_stale(path.parent)

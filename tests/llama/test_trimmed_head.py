@@ -250,10 +250,24 @@ def test_an_original_that_changes_meanwhile_is_not_copied_or_loaded(
     small: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    with monkeypatch.context() as patched:
-        patched.setattr(trimmed_head.os, "fsync", lambda _: os.utime(small))
-        assert find_or_make(small) is None
-    assert "m.gguf changed while it was copied" in caplog.text
+    kept = trimmed_head._kept
+
+    def once_written(_: int) -> None:
+        os.utime(small)
+
+    def once_read(original: GgufFile) -> range | None:
+        os.utime(small)
+        return kept(original)
+
+    for module, name, change in (
+        (trimmed_head.os, "fsync", once_written),
+        (trimmed_head, "_kept", once_read),
+    ):
+        caplog.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, change)
+            assert find_or_make(small) is None
+        assert "m.gguf changed while it was copied" in caplog.text
     assert not held(small.parent / FOLDER)
     trimmed = find_or_make(small)
     assert trimmed is not None

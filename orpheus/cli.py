@@ -136,7 +136,8 @@ def llama(
         bool,
         typer.Option(
             "--unconstrained",
-            help='Serve requests with "constrained": false too, which need all of the vocabulary: slower.',
+            help='Serve requests with "constrained": false too, which need all of the vocabulary: slower '
+            "[ORPHEUS_UNCONSTRAINED].",
         ),
     ] = False,
     supervised: Supervised = False,
@@ -147,14 +148,14 @@ def llama(
     from orpheus.llama.gpu_memory import find_model
     from orpheus.llama.server import create_app
 
-    settings = _settings(host=host, llama_port=port, model=model)
+    settings = _settings(host=host, llama_port=port, model=model, unconstrained=unconstrained or None)
     bound = listen(settings.host, settings.llama_port, "--port or ORPHEUS_LLAMA_PORT")
     if supervised:
         end_with_parent(settings.drain_s)
     tracing.configure(tracing.LLAMA)
     process = Process(settings)
     load = process.ending_on_failure(
-        lambda: Engine.load(find_model(settings), settings, on_death=process.end, unconstrained=unconstrained)
+        lambda: Engine.load(find_model(settings), settings, on_death=process.end)
     )
     process.serve(create_app(settings, load), bound)
 
@@ -428,7 +429,8 @@ def fetch(model: Model = None, codec: Codec = None) -> None:
     path = weights.find_model(settings)
     print(path)
     print(weights.find_codec(settings))
-    trimmed_head.find_or_make_checked(path)
+    if not settings.unconstrained:
+        trimmed_head.find_or_make_checked(path, weights.find_lora(settings))
 
 
 @app.command()

@@ -156,6 +156,10 @@ class Tier1(Environment):
     kv_type: Literal["f16", "q8_0"] = Field(
         "f16", description="type of the KV cache; q8_0 halves its memory and is not bit-identical"
     )
+    unconstrained: bool = Field(
+        False,
+        description='serve completions with "constrained": false too, which need all of the vocabulary: slower',
+    )
 
 
 class Tier2(Environment):

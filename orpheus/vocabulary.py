@@ -203,10 +203,8 @@ class Vocabulary:
                 numbers[int(match.group(1))] = token_id
             elif text in bounds:
                 named[text] = token_id
-            elif (
-                text == f"[PAD{token_id}]"
-            ):  # llama.cpp's converter: in the weights, but not in the tokenizer
-                unnamed.add(token_id)
+            elif text.startswith("[PAD") and text == f"[PAD{token_id}]":
+                unnamed.add(token_id)  # llama.cpp's converter: in the weights, but not in the tokenizer
         known = [base for base in _BASES if base.begin_of_text in named and base.end_of_turn in named]
         # By its ids, as Qwen's names are LFM's too; of a smaller vocabulary, such as the embedded one, by its names.
         original = [base for base in known if named[base.end_of_turn] == base.end_of_turn_id]

@@ -7,7 +7,7 @@ import sys
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from orpheus import __main__ as entry
 from orpheus import cli
+from orpheus.settings import Settings, load_settings
 from tests.support.audio import decode
 from tests.support.command import orpheus
 from tests.support.live import Pair, clean_environment, served
@@ -259,6 +260,22 @@ def test_settings_are_listed_with_their_source(
     assert "environment" in line
     assert "hf_secret" not in done.stdout
     assert "ORPHEUS_LLAMA_ENDPOINT" in done.stdout
+
+
+def test_a_flag_of_tier_1_is_its_setting(
+    command: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Settings] = []
+
+    def load(**given: object) -> NoReturn:
+        found.append(load_settings(**given))
+        sys.exit()
+
+    monkeypatch.setattr(cli, "load_settings", load)
+    for options, environment in (([], "false"), (["--unconstrained"], "false"), ([], "true")):
+        monkeypatch.setenv("ORPHEUS_UNCONSTRAINED", environment)
+        command("llama", *options)
+    assert [settings.unconstrained for settings in found] == [False, True, True]
 
 
 def test_a_misspelt_setting_is_warned_about(

@@ -59,6 +59,9 @@ def test_a_customer_is_known_by_its_key_wherever_that_is_sent(gateway: Gateway) 
         {"headers": {"x-api-key": LARGE}},
         {"headers": {"kyutai-api-key": LARGE}},
         {"params": {"api_key": LARGE}},
+        {"params": {"auth_id": LARGE}},
+        {"params": {"worker_auth_id": LARGE}},
+        {"headers": {"Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{LARGE}, more"}},
     ]
     for way in ways:
         assert speak(url, **way).status_code == 200
@@ -71,9 +74,10 @@ def test_a_customer_is_known_by_its_key_wherever_that_is_sent(gateway: Gateway) 
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
     assert speak(pair.url, headers={"Authorization": f"Bearer {LARGE}"}).status_code == 401
     assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 404
-    eventually(lambda: len(usage(log)) >= 8)
+    eventually(lambda: len(usage(log)) >= len(ways) + 4)
     customers = [line["customer"] for line in usage(log) if line["route"] == "/v1/audio/speech"]
-    assert customers == ["globex"] * 4 + [""] * 3
+    assert customers == ["globex"] * len(ways) + [""] * 3
+    assert "KEY-OF" not in pair.log.read_text()
 
 
 def test_a_limit_over_time_is_each_customers_own(gateway: Gateway) -> None:

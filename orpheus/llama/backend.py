@@ -109,22 +109,19 @@ class Weights:
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         # A build with AMX crashes at its first token (gcc 12, Sapphire Rapids) unless weights keep their layout.
         params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
+        self._model: Any = None
+        # Another model of llama.cpp, where the weights have no tokenizer. First, as it looks whether the file is whole.
+        self._tokenizer: Any = _open_without_weights(path) if trimmed else None
         loaded = trimmed.path if trimmed else path
         with llamacpp.listening() as told:
-            self._model: Any = llama_cpp.llama_model_load_from_file(str(loaded).encode(), params)
+            self._model = llama_cpp.llama_model_load_from_file(str(loaded).encode(), params)
         if not self._model:
+            self.close()
             raise WeightsError(
                 f"llama.cpp could not load {loaded}: the file is damaged, of an unknown architecture, or too large "
                 f"for the memory. {'Delete it' if trimmed else 'Fetch it again'}, or set ORPHEUS_MODEL to another GGUF."
             )
         self.device = _device(told)
-        self._tokenizer: Any = None  # another model of llama.cpp, where the weights have none
-        if trimmed:
-            try:
-                self._tokenizer = _open_without_weights(path)
-            except WeightsError:
-                self.close()
-                raise
         self._vocab = llama_cpp.llama_model_get_vocab(self._tokenizer or self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         # What can be generated, and fed back as tokens: all, or those of the rows that are left.
@@ -132,6 +129,9 @@ class Weights:
             range(trimmed.first_id, trimmed.first_id + trimmed.rows) if trimmed else range(self.n_vocab)
         )
         self.embeddings = EmbeddingTable(trimmed, self.n_vocab, mapped=mapped) if trimmed else None
+        if trimmed and not trimmed.is_current():
+            self.close()
+            raise WeightsError(f"{path} changed while it was loaded: start again.")
         self.width: int = llama_cpp.llama_model_n_embd(self._model)
 
     def tokenize(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:

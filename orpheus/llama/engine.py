@@ -82,16 +82,11 @@ class Engine:
 
     @classmethod
     def load(
-        cls,
-        model_path: Path,
-        settings: Settings,
-        on_death: Callable[[OrpheusError], None] = lambda _: None,
-        *,
-        unconstrained: bool = False,
+        cls, model_path: Path, settings: Settings, on_death: Callable[[OrpheusError], None] = lambda _: None
     ) -> Engine:
         """Load a GGUF; blocks for seconds. Raises WeightsError or SetupError.
 
-        With a trimmed head, made if it is missing, unless `unconstrained` completions are to be served too.
+        With a trimmed head, made if it is missing, unless unconstrained completions are to be served too.
         """
         from orpheus.gpu import find_gpu
         from orpheus.llama.gpu_memory import fit_to_gpu, uses_all_of_gpu
@@ -104,7 +99,7 @@ class Engine:
                 "driver, rebuild llama.cpp for the GPU (`orpheus doctor` says how), or set -1 to use one if there is."
             )
         config = EngineConfig.from_settings(settings, gpu=gpu is not None and gpu.keeps_up)
-        trimmed = None if unconstrained else trimmed_head.find_or_make(model_path, lora)
+        trimmed = None if settings.unconstrained else trimmed_head.find_or_make(model_path, lora)
         if gpu is not None and uses_all_of_gpu(settings):
             loaded = trimmed.path if trimmed else model_path
             config = fit_to_gpu(loaded, config, gpu, asked=settings.streams is not None)
@@ -152,7 +147,7 @@ class Engine:
         if not completion.constrained and len(self._model.outputs) < self.vocabulary.size:
             raise BadRequest(
                 "constrained must be true: tier 1 holds only the part of the model that speaks. Start it with "
-                "`orpheus llama --unconstrained` to generate text too.",
+                "ORPHEUS_UNCONSTRAINED=true to generate text too.",
                 param="constrained",
             )
         max_tokens, first_slot = generation_limit(completion, self.vocabulary, self.config.context_tokens)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,10 @@ MAX_HEAD_BYTES = 1 << 28  # of a damaged file no more is looked at; Llama 3's he
 ALIGNMENT = 32  # where the file declares no other
 _STRING, _ARRAY, _UINT32, _UINT64 = 8, 9, 4, 10
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+_LENGTH = struct.Struct("<Q")  # before each string
+_ENDLESS = "its head does not end"
+_MALFORMED = (OSError, ValueError, LookupError, ArithmeticError, struct.error)
 
 Value = int | float | bool | str
 
@@ -54,22 +58,30 @@ class GgufFile:
         try:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _Reader(content).head(path)
-        except (OSError, ValueError, KeyError, struct.error) as error:
-            raise WeightsError(f"{path} cannot be read as a GGUF ({error}): fetch it again.") from error
+        except _MALFORMED as error:
+            raise _unreadable(path, error) from error
 
     @property
     def tokens(self) -> list[str]:
-        """The vocabulary; empty if there is none."""
+        """The vocabulary; empty if there is none. WeightsError if it cannot be read."""
         field = self.fields.get("tokenizer.ggml.tokens")
-        return [] if field is None else _Reader(field).texts()
+        try:
+            return [] if field is None else _Reader(field).texts()
+        except _MALFORMED as error:
+            raise _unreadable(self.path, error) from error
 
     def tensor(self, name: str) -> Tensor | None:
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
 
 
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(f"{path} cannot be read as a GGUF ({error}): fetch it again.")
+
+
 class _Reader:
     def __init__(self, content: mmap.mmap | bytes) -> None:
         self._content = content
+        self._end = min(len(content), MAX_HEAD_BYTES)
         self.at = 0
 
     def head(self, path: Path) -> GgufFile:
@@ -101,6 +113,8 @@ class _Reader:
             Tensor(name, tuple(shape), kind, data + start, end - data - start)
             for (name, shape, kind, start), end in zip(found, ends, strict=True)
         )
+        if any(tensor.size < 0 for tensor in placed):
+            raise ValueError("it ends before its tensors do")
         return GgufFile(path, values, raw, placed, alignment)
 
     def text(self) -> str:
@@ -110,14 +124,26 @@ class _Reader:
         """Of a field that is an array of strings."""
         self.text()  # the key
         _, _, count = struct.unpack("<IIQ", self.skip(16))  # the kinds of the value and of its items
-        return [self.text() for _ in range(count)]
+        return [self._content[start:end].decode("utf-8", "replace") for start, end in self._spans(count)]
+
+    def _spans(self, count: int) -> Iterator[tuple[int, int]]:
+        """Where each of so many strings lies, in a loop of its own: a vocabulary with its merges has 440,000."""
+        content, at, end = self._content, self.at, self._end
+        size_of = _LENGTH.unpack_from
+        for _ in range(count):
+            start = at + _LENGTH.size
+            at = start + size_of(content, at)[0]
+            if at > end:
+                raise ValueError(_ENDLESS)
+            yield start, at
+        self.at = at
 
     def skip(self, count: int) -> bytes:
         """The next bytes. ValueError past the end."""
         start = self.at
         self.at += count
-        if self.at > min(len(self._content), MAX_HEAD_BYTES):
-            raise ValueError("its head does not end")
+        if self.at > self._end:
+            raise ValueError(_ENDLESS)
         return self._content[start : self.at]
 
     def _number(self, form: str) -> int:
@@ -130,8 +156,8 @@ class _Reader:
         if kind == _ARRAY:
             kind, count = self._number("I"), self._number("Q")
             if kind == _STRING:
-                for _ in range(count):
-                    self.skip(self._number("Q"))
+                for _ in self._spans(count):
+                    pass
             else:
                 self.skip(count * struct.calcsize(_NUMBERS[kind]))
             return None

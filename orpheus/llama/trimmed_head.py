@@ -31,7 +31,7 @@ from orpheus import hub
 from orpheus.errors import WeightsError
 from orpheus.llama.gguf_file import GgufFile, Tensor, field, head, padded
 from orpheus.vocabulary import Vocabulary
-from orpheus.weights import Lora
+from orpheus.weights import Lora, identity
 
 FOLDER = "trimmed-head"  # beside the original
 FORMAT = 1  # one more whenever a copy is made otherwise than before
@@ -41,7 +41,10 @@ _ENDS = ("token_embd.", "output.")  # of the model: what has a row for each toke
 # What the input of these is: the row of the token and nothing more (llama.cpp, src/models). Llama 3.2, Qwen 3 and LFM 2.
 ARCHITECTURES = ("llama", "qwen3", "lfm2")
 CHUNK_BYTES = 1 << 24
-ABANDONED_S = 3600  # after which an unfinished copy is what a process left that was killed
+LOCK = "lock"  # in the folder; whoever writes there holds it
+_NAME = re.compile(
+    r"(?P<stem>(?P<original>.+)\.[0-9a-f]{16})\.(trimmed|sha256|\w+\.(?P<unfinished>incomplete))"
+)
 _FIRST_ID, _SOURCE_ROWS, _BYTES = "orpheus.first_id", "orpheus.source_rows_at", "orpheus.file_bytes"
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,13 @@ class TrimmedHead:
     row_bytes: int
     width: int  # of a row, in numbers
     type: int  # of the numbers, ggml's
+
+    def is_current(self) -> bool:
+        """Whether the original is still what was copied."""
+        try:
+            return _place(self.source) == self.path
+        except OSError:
+            return False
 
 
 def find(source: Path) -> TrimmedHead | None:
@@ -96,21 +106,25 @@ def find_or_make(source: Path, lora: Lora | None = None) -> TrimmedHead | None:
             return None
         if (found := find(source)) is not None:
             return found
+        path = _place(source.resolve())  # before its head is read, so that a change after that is noticed
         original = GgufFile.read(source.resolve())
         kept = _kept(original)
-    except WeightsError:
+    except (OSError, WeightsError):
         return None  # what loads the file next says what is wrong with it
     if kept is None:
         return None
     try:
-        _make(original, kept)
+        with _turn(path.parent):
+            if (found := find(source)) is not None:  # another process made it meanwhile
+                return found
+            _make(original, kept, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         log.log(
             logging.WARNING if full else logging.INFO,
             "each step reads all rows of %s, as a copy without those that speech never needs cannot be written to %s: %s%s",
             source.name,
-            _place(original.path).parent,
+            path.parent,
             error.strerror or error,
             ". Free some of the disk" if full else "",
         )
@@ -118,22 +132,21 @@ def find_or_make(source: Path, lora: Lora | None = None) -> TrimmedHead | None:
     return find(source)
 
 
-def find_or_make_checked(source: Path) -> TrimmedHead | None:
+def find_or_make_checked(source: Path, lora: Lora | None = None) -> TrimmedHead | None:
     """Like `find_or_make`, with a copy that is damaged made again. Reads all of it."""
-    found = find_or_make(source)
+    found = find_or_make(source, lora)
     if found is None or is_intact(found):
         return found
     log.warning("%s is damaged: it is made again", found.path)
-    return find_or_make(source)
+    return find_or_make(source, lora)
 
 
 def is_intact(trimmed: TrimmedHead) -> bool:
     """Whether the copy still has the SHA-256 that was noted when it was made; removed if not. Reads all of it."""
-    noted = _digest_path(trimmed.path)
-    with trimmed.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     with contextlib.suppress(OSError):
-        if noted.read_text().split()[0] == digest:
+        with trimmed.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _digest_path(trimmed.path).read_bytes().startswith(digest.encode()):
             return True
     with contextlib.suppress(OSError):
         trimmed.path.unlink()
@@ -142,12 +155,13 @@ def is_intact(trimmed: TrimmedHead) -> bool:
 
 def _place(source: Path) -> Path:
     """The copy's path, another one for every content of `source`."""
-    stat = source.stat()
+    content = identity(source)
     # The hub's cache names files by their hash. The times of those in a Volume may differ from container to container.
-    content = "" if re.fullmatch("[0-9a-f]{64}", source.name) else f"{stat.st_size}|{stat.st_mtime_ns}"
-    identity = hashlib.sha256(f"{FORMAT}|{content}".encode()).hexdigest()[:16]
+    if content != source.name:
+        content += f"|{source.stat().st_mtime_ns}"
+    told = hashlib.sha256(f"{FORMAT}|{content}".encode()).hexdigest()[:16]
     # Not .gguf: what looks for models is to find the original.
-    return source.parent / FOLDER / f"{source.name}.{identity}.trimmed"
+    return source.parent / FOLDER / f"{source.name}.{told}.trimmed"
 
 
 def _digest_path(path: Path) -> Path:
@@ -160,13 +174,14 @@ def _changes_ends(adapter: Path) -> bool:
 
 def _kept(original: GgufFile) -> range | None:
     """The ids that speech needs, from the first to the last; None if nothing is gained. WeightsError: not an Orpheus."""
+    tokens = original.tokens
     if (
-        original.tensor(EMBEDDINGS) is None
+        not tokens
+        or original.tensor(EMBEDDINGS) is None
         or original.values.get("general.architecture") not in ARCHITECTURES
-        or int(original.values.get("split.count", 1)) > 1
+        or original.values.get("split.count", 1) not in (0, 1)
     ):
         return None
-    tokens = original.tokens
     for tensor in original.tensors:
         if tensor.name.startswith(_ENDS) and (
             tensor.name not in (EMBEDDINGS, OUTPUT)
@@ -180,13 +195,11 @@ def _kept(original: GgufFile) -> range | None:
     return kept if len(kept) <= MOST_KEPT * len(tokens) else None
 
 
-def _make(original: GgufFile, kept: range) -> None:
-    """Write the copy. OSError if there is no room for it, or no leave."""
-    path = _place(original.path)
+def _make(original: GgufFile, kept: range, path: Path) -> None:
+    """Write the copy. OSError if there is no room for it, or no leave, or the original changed meanwhile."""
     tensors = [_trimmed(tensor, kept) for tensor in original.tensors]
     size = sum(padded(tensor.size, original.alignment) for tensor in tensors)
-    path.parent.mkdir(exist_ok=True)
-    _remove_others(path, original.path)
+    _remove_stale(path.parent)
     free = shutil.disk_usage(path.parent).free
     log.info(
         "leaving out the rows of %s that speech never needs: a copy of %s in %s, where %s are free",
@@ -207,24 +220,44 @@ def _make(original: GgufFile, kept: range) -> None:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        if _place(original.path) != path:
+            raise OSError(f"{original.path} changed while it was copied")
         os.chmod(unfinished, original.path.stat().st_mode & 0o777)
         _digest_path(path).write_text(f"{digest.hexdigest()}  {path.name}\n")
         os.replace(unfinished, path)
     except BaseException:
-        os.unlink(unfinished)
+        Path(unfinished).unlink(missing_ok=True)
         raise
     log.info("%s written in %.1f s", path.name, time.monotonic() - began_s)
 
 
-def _remove_others(path: Path, original: Path) -> None:
-    """Copies of what `original` was before, and what a process left that was killed."""
-    for other in path.parent.iterdir():
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Alone in the folder, which is made: others wait. A process that is killed lets go."""
+    import fcntl  # which Windows, from where one may deploy, does not have
+
+    folder.mkdir(exist_ok=True)
+    with (folder / LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is writing to %s: waiting for it", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # no locks on this file system: of several who write at once one may end with the whole model
+        yield
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what a process left that was killed, and copies of originals that changed or are gone."""
+    for path in folder.iterdir():
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            continue
+        original = folder.parent / name["original"]
         with contextlib.suppress(OSError):
-            stale = other.name.startswith(f"{original.name}.") and not other.name.startswith(path.stem)
-            if other.suffix == ".incomplete":
-                stale = time.time() - other.stat().st_mtime > ABANDONED_S
-            if stale:
-                other.unlink()
+            if name["unfinished"] or not original.exists() or _place(original).stem != name["stem"]:
+                path.unlink()
 
 
 def _trimmed(tensor: Tensor, kept: range) -> Tensor:

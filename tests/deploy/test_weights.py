@@ -83,6 +83,7 @@ def test_the_trimmed_head_is_made_with_the_fetching_and_checked_each_time(hub: H
     """Containers that serve mount the Volume read-only."""
     body = Body(layers=1, width=32, heads=1, kv_heads=1, ffn=32)
     hub.files["some/one"]["m.gguf"] = write_gguf(tmp_path / "m.gguf", body).read_bytes()
+    assert "trimmed head" not in weights.fetch_model(load_settings(model=MODEL, unconstrained=True))
     settings = load_settings(model=MODEL)
     assert weights.fetch_model(settings).endswith("; trimmed head: 2 MB")
     trimmed = find(find_model(settings))

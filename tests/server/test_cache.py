@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +101,7 @@ def test_broken_abandoned_and_truncated_responses_are_not_cached(speech: Start, 
 def test_the_least_recently_used_responses_are_evicted(speech: Start, upstream: Upstream) -> None:
     upstream.events = whole(80)  # 330 kB of samples: three fit in a megabyte
     client = speech(cache="memory:?mb=1")
+    made = 0
     for seed, expected in (
         (1, "miss"),
         (2, "miss"),
@@ -111,6 +113,14 @@ def test_the_least_recently_used_responses_are_evicted(speech: Start, upstream: 
     ):
         body = ask(seed=seed, response_format="pcm")
         assert client.post(PATH, json=body).headers["x-cache"] == expected, seed
+        made += expected == "miss"
+        eventually(lambda: written(client) == made * 80 * 2048 * 2)  # noqa: B023
+
+
+def written(client: httpx.Client) -> float:
+    """Bytes that have arrived in the store."""
+    found = re.search(r'cache_bytes_total\{work="write"\} (\S+)', client.get("/metrics").text)
+    return float(found[1]) if found else 0
 
 
 def test_a_response_larger_than_the_cache_is_served_but_not_cached(speech: Start, upstream: Upstream) -> None:

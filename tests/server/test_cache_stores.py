@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -223,6 +224,19 @@ async def test_a_damaged_file_is_begun_anew(tmp_path: Path, caplog: pytest.LogCa
     await cache.aclose()
 
 
+async def test_a_folder_that_is_deleted_is_begun_anew(tmp_path: Path) -> None:
+    stores = [DiskStore(tmp_path / "cache", MB) for _ in range(2)]
+    await stores[0].put("key", BODY)
+    shutil.rmtree(tmp_path / "cache")
+    for store in stores:
+        assert await store.get("key") is None
+    await stores[0].put("key", BODY)
+    assert await stores[1].get("key") == BODY
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+    for store in stores:
+        await store.aclose()
+
+
 @pytest.mark.parametrize("kind", ["under a file", "a folder in its place", "a file system that takes none"])
 def test_a_folder_that_cannot_hold_it_is_told_at_the_start(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_text("")
@@ -381,6 +395,18 @@ async def test_a_redis_that_comes_back_is_used_again(
     await asyncio.sleep(0.06)
     assert await cache.find("key") is None
     await cache.aclose()
+
+
+async def test_a_redis_that_tells_nothing_of_itself_keeps_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running_redis("--rename-command", "INFO", "") as url:
+        metrics = SpeechMetrics()
+        cache = open_cache(url, metrics)
+        await make(cache, "key")
+        assert count(metrics, "cache_bytes", work="write") == len(BODY)
+        assert not caplog.records
+        await cache.aclose()
 
 
 async def test_while_one_tries_again_the_others_do_not_wait() -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,11 @@ def measure_rivals(model: Path, threads: int, progress: Callable[[str], None]) -
     return found
 
 
-def tier_1(model: Path, name: str = "tier 1", options: Sequence[str] = (), **environment: str) -> ChildServer:
-    """`orpheus llama` with these options on a free port of this machine, not awaited yet."""
+def tier_1(model: Path, name: str = "tier 1", **environment: str) -> ChildServer:
+    """`orpheus llama` on a free port of this machine, not awaited yet."""
     port = free_port()
     command = [sys.executable, "-m", "orpheus", "llama", "--supervised", "--model", str(model)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *options]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     quiet = {"ORPHEUS_LOG_LEVEL": "warning", **environment}
     return ChildServer(name, command, f"http://127.0.0.1:{port}", environment=quiet, capture=True)
 
@@ -142,10 +142,8 @@ def completions_server(name: str, model: Path, streams: int, threads: int) -> It
     url = f"http://127.0.0.1:{port}"
     if name in ("ours", WHOLE_HEAD):
         sizes = {"STREAMS": streams, "CONTEXT_TOKENS": context, "THREADS": threads}
-        options = ("--unconstrained",) if name == WHOLE_HEAD else ()
-        started = tier_1(
-            model, name, options, **{f"ORPHEUS_{size}": str(value) for size, value in sizes.items()}
-        )
+        told = {**sizes, "UNCONSTRAINED": name == WHOLE_HEAD}
+        started = tier_1(model, name, **{f"ORPHEUS_{key}": str(value) for key, value in told.items()})
     elif name == "llama_cpp_server":
         wanted = {"model": model, "port": port, "n_ctx": context, "n_threads": threads, "verbose": False}
         wanted["interrupt_requests"] = False  # else each new request cuts off the one before

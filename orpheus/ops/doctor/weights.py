@@ -44,7 +44,8 @@ def model(settings: Settings) -> Iterator[Finding]:
     """The file's hash, its vocabulary, its end token, and the ids of a prompt."""
     path = weights.find_model(settings)
     yield _hashed(path)
-    yield from _trimmed(path)
+    if not settings.unconstrained:
+        yield from _trimmed(path)
     loaded = _load(path)
     try:
         vocabulary = loaded.vocabulary

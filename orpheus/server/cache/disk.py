@@ -51,7 +51,6 @@ class DiskStore:
         self._thread = ThreadPoolExecutor(1, "orpheus-cache")
         self._late: Future[Any] = self._thread.submit(int)  # what nobody waits for any more
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = self._thread.submit(self._open).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
@@ -94,6 +93,9 @@ class DiskStore:
     # What follows runs in the thread.
 
     def _healing(self, work: Callable[[], T]) -> T:
+        if not self._is_there():
+            self._db.close()
+            self._db = self._open()
         try:
             return work()
         except sqlite3.DatabaseError as error:
@@ -102,7 +104,15 @@ class DiskStore:
                 self._db = self._anew(error)
             raise
 
+    def _is_there(self) -> bool:
+        """False once the file was deleted: by a person, or by a process that found it damaged."""
+        try:
+            return os.path.samestat(self._path.stat(), self._stat)
+        except FileNotFoundError:
+            return False
+
     def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # What is said to a listener is nobody else's; SQLite's other files get the mode of this one.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
@@ -133,6 +143,7 @@ class DiskStore:
             ):
                 db.execute(f"PRAGMA {pragma}")
             db.executescript(_SCHEMA)
+            self._stat = self._path.stat()
             with db:  # fails here, at the start, if it cannot be written
                 db.execute("BEGIN IMMEDIATE")
                 db.execute("PRAGMA user_version = 1")

@@ -55,9 +55,7 @@ class Guard:
         try:
             async with asyncio.timeout(self._within_s):
                 result = await work()
-        except (
-            Exception
-        ) as error:  # of a library, of a server that is no Redis: whatever it is, speech goes on
+        except Exception as error:  # of a library, of what is no Redis: whatever it is, speech goes on
             self._fail(error)
             return None
         if self._failing:
@@ -71,9 +69,8 @@ class Guard:
         self._on_error()
         if now_s - self._logged_s >= LOG_EVERY_S:
             self._logged_s = now_s
-            why = (
-                "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-            )
+            late = isinstance(error, TimeoutError)
+            why = "no answer in time" if late else f"{type(error).__name__}: {error}"
             log.warning(
                 "the cache cannot %s at %s (%.200s): requests go on without it; see ORPHEUS_CACHE",
                 self._work,

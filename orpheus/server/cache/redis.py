@@ -7,7 +7,7 @@ import logging
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from orpheus import redaction
 from orpheus.errors import SetupError
@@ -30,9 +30,8 @@ class RedisStore:
                 url,
                 socket_timeout=LIMIT_S,
                 socket_connect_timeout=LIMIT_S,
-                retry=Retry(
-                    NoBackoff(), 1
-                ),  # a connection that was kept may be dead; the guard does the waiting
+                # A connection that was kept may be dead. The guard does the waiting.
+                retry=Retry(NoBackoff(), 1),
             )
             pool = self._client.connection_pool
             pool.connection_class(**pool.connection_kwargs)  # opens none, and knows which options there are
@@ -61,7 +60,10 @@ class RedisStore:
 
     async def _check_bound(self) -> None:
         """Tell, once, of a Redis that would grow until its machine has no memory left."""
-        memory = await self._client.info("memory")
+        try:
+            memory = await self._client.info("memory")
+        except ResponseError:  # not allowed to this user
+            return
         if not memory.get("maxmemory") or memory.get("maxmemory_policy") == "noeviction":
             log.warning(
                 "the cache at %s has no bound that makes room: set maxmemory and maxmemory-policy allkeys-lru there",

@@ -116,7 +116,7 @@ class GraphedDecoder(Decoder):
         super().__init__(config, network, noise=noise, device=device)
         self._batches = tuple(sorted(batches))
         self.max_streams = self._batches[-1]
-        self.max_latents = self.max_streams * max(LATENTS)
+        self.max_latents = self.max_latents_before_first = self.max_streams * max(LATENTS)
         self._capture = capture
         self._captured: dict[tuple[int, int], _Captured] = {}
 

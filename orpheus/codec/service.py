@@ -215,7 +215,8 @@ class Codec:
         states = {request.stream: request.stream._state for request in requests}
         live = {stream: state for stream, state in states.items() if state is not None}
         try:
-            chosen, count = choose_step(self.decoder, live.values())
+            before_first = not all(stream.heard for stream in live)
+            chosen, count = choose_step(self.decoder, live.values(), before_first=before_first)
             if chosen:
                 advance(self.decoder, chosen, count)
                 self._steps += 1

@@ -140,17 +140,20 @@ def checked(codes: Codes, codebook_size: int) -> NDArray[np.int64]:
     return flat
 
 
-def choose_step(decoder: Decoder, states: Iterable[StreamState]) -> tuple[list[StreamState], int]:
+def choose_step(
+    decoder: Decoder, states: Iterable[StreamState], *, before_first: bool = False
+) -> tuple[list[StreamState], int]:
     """Which streams to decode together now, and how many latents of each.
 
     All streams that have latents ready advance by as many as the least ready of them has; in their order, as many
-    streams as `decoder.max_latents` and `decoder.max_streams` allow.
+    streams as the decoder's `max_latents` (or those `before_first`) and `max_streams` allow.
     """
     ready = [state for state in states if state.ready]
     if not ready:
         return [], 0
-    count = decoder.fit(min(decoder.max_latents, *(state.ready for state in ready)))
-    return ready[: max(1, min(decoder.max_streams, decoder.max_latents // count))], count
+    most = decoder.max_latents_before_first if before_first else decoder.max_latents
+    count = decoder.fit(min(most, *(state.ready for state in ready)))
+    return ready[: max(1, min(decoder.max_streams, most // count))], count
 
 
 def advance(decoder: Decoder, states: Sequence[StreamState], count: int) -> None:

@@ -239,17 +239,20 @@ class _SpeakRun:
         last = self._segments.exhausted
         in_hand_s = 0.0
 
-        def count(generated: Collection[Pcm | None]) -> float:
+        def more_than(had_s: float, generated: Collection[Pcm | None]) -> bool:
             nonlocal in_hand_s
             in_hand_s = sum(len(pcm) for pcm in generated if pcm is not None) / rate
-            return in_hand_s
+            return in_hand_s > had_s
 
-        await current.audio.gathered(lambda generated: count(generated) > 0)
-        # What has been waited counts like audio: the next is as much nearer. And if tier 1 stops, nothing is gained.
-        await current.audio.gathered(
-            lambda generated: count(generated) >= estimator.prebuffer_s(segment_s, last=last),
-            estimator.prebuffer_s(segment_s, last=last) - in_hand_s,
-        )
+        await current.audio.gathered(partial(more_than, 0.0))
+        first_s, since_s = in_hand_s, time.monotonic()
+        while not current.audio.task.done():
+            wanted_s = estimator.prebuffer_s(segment_s, last=last)
+            # What has been waited counts like audio: the next is as much nearer. And if tier 1 stops, nothing is gained.
+            left_s = wanted_s - first_s - (time.monotonic() - since_s)
+            if left_s <= 0 or in_hand_s >= wanted_s:
+                break
+            await current.audio.gathered(partial(more_than, in_hand_s), left_s)
 
     async def answered(self, following: _Generating | None) -> None:
         """Return once the voice has answered, or raise why it did not: a pause at the beginning is not sent before."""
@@ -330,6 +333,7 @@ class _SpeakRun:
         )
         asked_s = time.monotonic()
         frames, samples_s = 0, 0.0  # since samples came, and when that was
+        estimator.streams += 1
         try:
             async with aclosing(self._tokens(generation, patient=patient)) as tokens:
                 async for chunk in tokens:
@@ -368,6 +372,7 @@ class _SpeakRun:
             if len(pcm):
                 yield pcm
         finally:
+            estimator.streams -= 1
             decoder.close()
             usage.resyncs += assembler.resyncs
 

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import random
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orpheus import embedded
-from orpheus.codec import Codec
+from orpheus.codec import Codec, Decoder
 from orpheus.codec.offline import OfflineDecoder
 from orpheus.codec.service import CodecStream
+from orpheus.codec.stream import StreamState, advance
 from orpheus.errors import EngineError
 from orpheus.settings import load_settings
 from tests.support.random_snac import codes_of, load, speak
@@ -205,6 +206,36 @@ def test_what_gives_no_samples_yet_is_not_decoded_by_itself(folder: Path) -> Non
         assert given[number] or steps[number] == steps[number - 1]
 
 
+def test_steps_of_a_wide_codec_are_half_as_long_while_a_listener_waits_for_the_first_audio(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = load(folder, lookahead=4)
+    advanced: list[int] = []
+
+    def note(decoder: Decoder, states: Sequence[StreamState], count: int) -> None:
+        advanced.append(len(states) * count)
+        advance(decoder, states, count)
+
+    async def together(streams: list[CodecStream], codes: int) -> int:
+        """The longest step in which so many codes of each are decoded."""
+        advanced.clear()
+        with codec._changed:  # all are queued before the thread looks
+            tasks = [asyncio.create_task(stream.decode(codes_of(codes, 1))) for stream in streams]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return max(advanced)
+
+    async def run() -> list[int]:
+        streams = [codec.open(seed) for seed in range(10)]
+        return [await together(streams, codes) for codes in (14, 28)]
+
+    monkeypatch.setattr("orpheus.codec.decoder.WIDE_CHANNELS", codec.decoder.config.channels)
+    codec.decoder = Decoder.load(folder)
+    monkeypatch.setattr("orpheus.codec.service.advance", note)
+    assert asyncio.run(run()) == [16, 32]
+    codec.close()
+
+
 def test_a_first_frame_comes_before_those_who_have_audio_and_after_those_who_run_dry(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +244,7 @@ def test_a_first_frame_comes_before_those_who_have_audio_and_after_those_who_run
     clock = SimpleNamespace(monotonic=lambda: now.s)
     monkeypatch.setattr("orpheus.playout.time", clock)
     monkeypatch.setattr("orpheus.codec.service.time", clock)
-    monkeypatch.setattr(codec.decoder, "max_latents", 4)
+    monkeypatch.setattr(codec.decoder, "max_latents_before_first", 4)
     order: list[str] = []
 
     async def run() -> None:

@@ -18,6 +18,7 @@ from orpheus.settings import load_settings
 from orpheus.text import Segment, SegmentedText, segment_text
 from orpheus.tts.params import SpeechParams
 from orpheus.tts.pipeline import SpeechPipeline
+from orpheus.tts.prebuffer import PrebufferEstimator
 from orpheus.tts.served_model import ServedModel
 from orpheus.tts.token_source import Generation, TokenChunk
 from orpheus.tts.usage import Usage
@@ -157,6 +158,26 @@ async def test_a_bad_segment_held_by_the_prebuffer_is_generated_again(
     usage = Usage()
     assert len(await speak(codec, source, ["a"], usage)) == usage.samples == 40 * 2048
     assert usage.regenerated_segments == 1
+
+
+async def test_listeners_who_come_together_hear_no_gap_and_a_lone_one_waits_for_nobody(codec: Codec) -> None:
+    *frames, end = speech(30)
+    source = Scripted(lambda text, attempt: [*frames[:2], "pause", *frames[2:], end])
+    pipeline = SpeechPipeline(source, codec, load_settings(model="embedded", postprocess=False))
+    params = SpeechParams(VOICES["tara"], Sampling(seed=11), 900, 0.03)
+
+    async def listen() -> Usage:
+        usage = Usage()
+        async for _ in pipeline.speak(spoken("a").source(), params, usage):
+            pass
+        return usage
+
+    lone = await listen()
+    assert lone.first_audio_s is not None
+    assert lone.first_audio_s < 0.2
+    pipeline.prebuffer = PrebufferEstimator()  # an idle machine again
+    together = await asyncio.gather(listen(), listen())
+    assert [usage.playout.underruns for usage in together] == [0, 0]
 
 
 async def test_a_bad_segment_held_by_the_leveler_is_generated_again(codec: Codec) -> None:

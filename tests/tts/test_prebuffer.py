@@ -1,7 +1,7 @@
 import pytest
 
 from orpheus.tts import prebuffer
-from orpheus.tts.prebuffer import LONGEST_S, NEXT_FRAMES, NEXT_S, PrebufferEstimator
+from orpheus.tts.prebuffer import CARRIED, LONGEST_S, NEXT_FRAMES, NEXT_S, PrebufferEstimator
 from orpheus.vocabulary import FRAME_S
 
 
@@ -89,6 +89,34 @@ def test_a_machine_slower_than_playout_waits_for_what_it_will_lose(clock: list[f
     frames(measured, clock, 100, 1.1 * FRAME_S)
     lost_s = measured.prebuffer_s(3.0, last=True) - measured.prebuffer_s(last=True)
     assert lost_s == pytest.approx(0.3, rel=0.01)
+
+
+def test_those_who_come_together_to_an_idle_machine_wait_until_something_was_measured(
+    clock: list[float],
+) -> None:
+    measured = PrebufferEstimator()
+    measured.streams = 1
+    measured.started(0.05)
+    assert measured.prebuffer_s() == 0
+    measured.streams = 8
+    assert measured.prebuffer_s() == LONGEST_S
+    frames(measured, clock, 20, 0.03)
+    assert measured.prebuffer_s() < FRAME_S
+
+
+def test_more_streams_than_were_measured_are_slower_unless_the_machine_is_known_not_to_carry_them(
+    clock: list[float],
+) -> None:
+    measured = PrebufferEstimator()
+    measured.streams = 4
+    frames(measured, clock, 300, 0.02)
+    of_four_s = measured.prebuffer_s()
+    measured.streams = 8
+    assert measured.prebuffer_s() == pytest.approx(2 * of_four_s, rel=0.01)
+    measured.streams = 100
+    assert measured.prebuffer_s() == pytest.approx(3 * CARRIED * FRAME_S - NEXT_S, rel=0.01)
+    frames(measured, clock, 300, 0.08)
+    assert measured.prebuffer_s() == pytest.approx(3 * 0.08 - NEXT_S, rel=0.01)
 
 
 def test_with_leveling_the_next_segment_starts_that_much_later(clock: list[float]) -> None:

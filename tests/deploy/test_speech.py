@@ -42,7 +42,12 @@ def test_the_container_ends_with_its_codec_once_those_who_wait_have_been_told() 
     """A GPU that failed answers nothing more in this process, whoever asks."""
     given = clean_environment(ORPHEUS_CODEC="embedded", ORPHEUS_LLAMA_ENDPOINT="http://127.0.0.1:9")
     ended = subprocess.run(
-        [sys.executable, "-c", LOSES_ITS_GPU], env=given, capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, "-c", LOSES_ITS_GPU],
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
     )
     assert ended.returncode == 1, ended.stderr
     assert "Decoding failed: AcceleratorError" in ended.stdout

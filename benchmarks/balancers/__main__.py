@@ -108,7 +108,7 @@ async def failovers(asking: httpx.AsyncClient, url: str, tiers: list[ChildServer
     others = [
         asyncio.create_task(stream(asking, full.url, seed)) for seed in range(100, 100 + STREAMS + WAITING)
     ]
-    while (await loads(asking, [full]))[0] < STREAMS + WAITING:  # noqa: ASYNC110 - others set it
+    while (await loads(asking, [full]))[0] < STREAMS + WAITING and not any(task.done() for task in others):  # noqa: ASYNC110
         await asyncio.sleep(LOOK_S)
     before = await rejected(asking, full)
     count = STREAMS * (len(tiers) - 1)

@@ -32,7 +32,6 @@ from orpheus.settings import EMBEDDED
 STREAMS, WAITING = 4, 2  # of each tier 1
 START_S = 60.0
 LOOK_S = 0.01
-KNOWN_S = 4.0  # Envoy asks each server every two seconds: when it has just begun, it sends to those it knows
 WORD = "Yes."
 LONG = turn_text("tara", "The boat drifted slowly down the river, past the mill and the old bridge. " * 3)
 
@@ -188,7 +187,6 @@ async def ask_socket(url: str, seed: int) -> float:
 
 async def in_front_of_tier_1(url: str, tiers: list[ChildServer], rounds: int, pairs: int) -> dict[str, float]:
     async with client(url) as asking:
-        await asyncio.sleep(KNOWN_S)
         spreads = [await spread(asking, url, tiers) for _ in range(rounds)]
         asked, served, elsewhere = await failovers(asking, url, tiers)
         async with posting("/v1/completions", completion(turn_text("tara", WORD), 7)) as ask:  # one frame

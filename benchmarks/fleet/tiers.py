@@ -112,7 +112,7 @@ def l40s(streams: int = 32) -> Instance:
     rows = np.arange(1, streams + 1)
     step_s = projected_steps_s(rows)
     first_s, speed = FIRST_TOKENS * step_s + TIER_2_S, 1 / (step_s * TOKENS_PER_S)
-    return Instance(streams, max(2, streams // 4), rows, first_s, speed)
+    return Instance(streams, max(2, streams // 4), rows.astype(float), first_s, speed)
 
 
 def on_gpus(scaling: Scaling, target: float) -> Design:

@@ -70,8 +70,11 @@ test-training: $(VENV)/train ## the recipe of the embedded voice, at its smalles
 docs: $(VENV)/dev ## regenerate docs/reference.md from the code
 	$(BIN)/python -m docs.reference docs/reference.md
 
+BENCHMARKS = "engine --quick" "host --quick" "trimmed_head --steps 50" "codec --quick" encoders "speech --quick" cache \
+	"ceiling --quick" "conversation --quick" "agent --quick" "balancers --quick" "fleet --quick" "roofline --quick" \
+	"faults --quick"
 benchmarks: $(VENV)/bench ## every benchmark of the repository, in its short form
-	@for name in engine host codec speech ceiling conversation agent faults; do $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
+	@for run in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$run || exit 1; done
 
 bench-voice: $(VENV)/train $(VENV)/bench ## judge the embedded voice by machine, in short
 	$(BIN)/python -m benchmarks.voice --quick

@@ -5,7 +5,7 @@
 Without a file: Orpheus-3B at Q8_0 and Q4_K_M, by the shapes of their tensors. `--share` is the share of the data sheet's
 bandwidth that llama.cpp reaches: `benchmarks.engine_gpu` prints it for a card at hand. The host's share is measured on the
 processor this runs on. At the end, the same arithmetic predicts this processor's own steps, which are measured in the same
-run. A table, a picture in benchmarks/results/roofline.png, and one JSON object on the last line.
+run. A table, a picture in benchmarks/results/roofline.png unless it is quick, and one JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -179,7 +179,8 @@ def main() -> None:
         highlight=False,
     )
     title = f"{models[0].name}, {chosen.context} tokens of context on average"
-    save_picture(RESULTS / "roofline.png", lambda pyplot: draw(pyplot, rows, title))
+    if not chosen.quick:
+        save_picture(RESULTS / "roofline.png", lambda pyplot: draw(pyplot, rows, title))
     result = {
         "context": chosen.context,
         "bandwidth_share": chosen.share,

@@ -20,7 +20,7 @@ from orpheus.llama.backend import ModelShape, read_shape
 from orpheus.llama.batches import SPARE
 from orpheus.llama.engine_config import EngineConfig
 from orpheus.llama.gpu_memory import GIB, MemoryPlan
-from orpheus.vocabulary import TOKENS_PER_S
+from orpheus.vocabulary import END_OF_SPEECH, LAST_CODE, TOKENS_PER_S
 from training.random_gguf import ORPHEUS_3B, VOCABULARY, Body
 
 Kv = Literal["f16", "q8_0"]
@@ -28,9 +28,7 @@ Quantization = Literal["Q8_0", "Q4_K_M"]
 
 REAL_TIME_MS = 1000 / TOKENS_PER_S  # a step, in which every stream gets a token: 12.19
 KV_BYTES: dict[Kv, float] = {"f16": 2.0, "q8_0": 34 / 32}  # a value of the cache
-KEPT_ROWS = (
-    VOCABULARY - 128_000
-)  # of the trimmed head: from the first special token on, which all codes follow
+KEPT_ROWS = LAST_CODE + 1 - END_OF_SPEECH  # of the trimmed head
 PROMPT_TOKENS = 60  # of a sentence and its voice
 MOST_STREAMS = 256 - SPARE  # llama.cpp's bound on sequences
 

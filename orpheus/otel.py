@@ -34,6 +34,8 @@ from orpheus.redaction import Redactor
 FLUSH_S = 0.5  # at the end: within what `orpheus serve` leaves a tier after draining
 REPORT_EVERY_S = 60.0
 MAX_REPORT_CHARS = 200
+# Complain of headers that a client sent, which would take the turn of what the operator can mend.
+OF_CLIENTS = ("opentelemetry.trace.", "opentelemetry.baggage.", "opentelemetry.propagators.")
 EXPORTERS = "opentelemetry_traces_exporter"  # the group of entry points that OTEL_TRACES_EXPORTER names
 PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 # Of a request, what could tell who asks, with which key, or for which text: `?api_key=…&input=…`.
@@ -186,6 +188,8 @@ class _Reports(logging.Handler):
         self._redact = Redactor(part for value in given for part in re.split("[,=]", value))
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(OF_CLIENTS):
+            return
         now_s = time.monotonic()
         if self._reported_s is None or now_s - self._reported_s >= REPORT_EVERY_S:
             self._reported_s = now_s

@@ -148,7 +148,8 @@ async def test_streams_are_spread_evenly_and_the_next_is_asked_if_one_is_full(
     while sum(spread) < 3 * STREAMS:
         await asyncio.sleep(0.01)
         spread = [llama.streams() for llama in llamas]
-    assert balancer == "envoy" or spread == [STREAMS] * 3  # Envoy draws three, and may miss one
+    # Envoy draws three, and may miss one; but it has just begun, and all of them have to be known to it.
+    assert spread == [STREAMS] * 3 or (balancer == "envoy" and min(spread) > 0)
     assert await ended(streams) == [True] * 3 * STREAMS
 
     others = await fill(client, llamas[0].url, llamas[:1])  # of another balancer

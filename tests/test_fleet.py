@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.fleet.simulation import Report, Simulation, Wheel
-from benchmarks.fleet.tiers import MODAL, Design, Instance, Scaling, on_gpus
+from benchmarks.fleet.tiers import ANSWER_TOKENS, MODAL, Design, Instance, Scaling, on_gpus, projected_steps_s
 from benchmarks.fleet.traffic import CURVE, Duration, Traffic, people
+from orpheus.vocabulary import TOKENS_PER_S
 
 FIXED = Scaling("fixed", every_s=1e6, start_s=0, window_s=0, least=1, most=1)
 ALWAYS = ((0.0, 1.0), (24.0, 1.0))
@@ -94,3 +96,11 @@ def test_a_full_fleet_refuses_grows_once_new_ones_have_started_and_shrinks_when_
     assert ready[0] < 5 < 12 < max(ready) == report.most_llamas
     assert ready[-1] < max(ready) / 4
     assert report.usd > 0
+
+
+def test_the_documentation_says_what_an_l40s_is_projected_to_do() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    scale, deploy = (docs.joinpath(name).read_text(encoding="utf-8") for name in ("scale.md", "deploy.md"))
+    assert f"{projected_steps_s([32])[0] * 1000:.1f} ms a step at 32 streams" in scale
+    in_time = int(np.searchsorted(projected_steps_s(range(1, 255)), 1 / TOKENS_PER_S))
+    assert f"{in_time} streams on an L40S at the {ANSWER_TOKENS:.0f} tokens" in " ".join(deploy.split())

@@ -87,12 +87,13 @@ def test_one_stream_more_than_a_card_carries_is_late(card: Card) -> None:
 def test_memory_holds_what_the_documentation_says_it_does() -> None:
     text = Path(__file__).parents[1].joinpath("docs", "deploy.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) GB \| (\d+) \| (\d+)", text, re.MULTILINE)
-    model = described("Q8_0")
+    model = described("Q8_0").trimmed()
+    assert model is not None
     assert len(rows) > 3
     for gb, f16, q8_0 in rows:
         card = Card("", int(gb), 1, 1, 1)
         found = most_in_memory(model, card, "f16"), most_in_memory(model, card, "q8_0")
-        assert found == pytest.approx((int(f16), int(q8_0)), abs=1)
+        assert found == (int(f16), int(q8_0))
 
 
 def test_cards_are_known_by_their_drivers_names() -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from opentelemetry import propagate
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
@@ -466,6 +467,17 @@ def test_a_collector_that_is_gone_is_one_line_a_minute(
     assert len(caplog.records) == 1
     assert caplog.records[0].name == "orpheus.otel"
     assert "at most once a minute" in caplog.records[0].getMessage()
+
+
+def test_a_client_whose_headers_are_not_understood_has_no_line_and_hides_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = CALLER | {"tracestate": "k=\xff", "baggage": "no pair"}
+    with configured(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9"):
+        propagate.extract(sent)
+        assert not caplog.records
+        logging.getLogger("opentelemetry.exporter.otlp").warning("The collector is gone.")
+    assert "The collector is gone." in caplog.text
 
 
 def test_a_key_that_opentelemetry_cannot_read_is_not_in_its_complaint(

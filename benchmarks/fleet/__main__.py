@@ -3,8 +3,8 @@
     python -m benchmarks.fleet [--quick]    a day of each, by Modal's autoscaler and by Kubernetes'
     python -m benchmarks.fleet --check      the same simulation against the real pair on this machine
 
-Tables, a picture in benchmarks/results/fleet.png, and one JSON object on the last line. What is assumed of people is in
-traffic.py, what is projected of GPUs in tiers.py, what the model leaves out in simulation.py.
+Tables, a picture in benchmarks/results/fleet.png unless it is quick, and one JSON object on the last line. What is
+assumed of people is in traffic.py, what is projected of GPUs in tiers.py, what the model leaves out in simulation.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from benchmarks import RESULTS
 from benchmarks.fleet import check
 from benchmarks.fleet.simulation import Report, Simulation
-from benchmarks.fleet.tiers import KUBERNETES, MODAL, Scaling, l40s, on_gpus, projected_step_s
+from benchmarks.fleet.tiers import KUBERNETES, MODAL, SPREAD, Scaling, l40s, on_gpus, projected_steps_s
 from benchmarks.fleet.traffic import BURST, BURST_AT_S, BURST_S, CURVE, DAY_S, people
 from orpheus.ops.bench.show import save_picture
 
@@ -46,7 +48,7 @@ def burst(scaling: Scaling, at_once: int, load: float, tick_s: float) -> Report:
 
 
 def figures(report: Report, after: Report) -> dict[str, float]:
-    spread = l40s().spread
+    spread = np.array(SPREAD)
     return {
         "burst_p99_ms": after.first_audio_s(0.99, spread) * 1000,
         "burst_refused_percent": 100 * after.refused_share,
@@ -97,9 +99,9 @@ def draw(pyplot: Any, found: dict[Key, dict[str, float]], shown: Report) -> Any:
     cost.set(title="US$ an hour for 1,000 at the peak", ylim=(0, None))
     for axis in (soon, told, cost):
         axis.set(xticks=LOADS, xlabel="target load" + (" (dotted: Kubernetes)" if axis is soon else ""))
-    hours = [at_s / 3600 for at_s, *_ in shown.series]
+    hours, each = [at_s / 3600 for at_s, *_ in shown.series], l40s().streams
     course.plot(hours, [active for _, active, _ in shown.series], lw=0.7, label="streams")
-    places = [ready * l40s().streams for *_, ready in shown.series]
+    places = [ready * each for *_, ready in shown.series]
     course.step(hours, places, lw=1, label="places of running L40S")
     scaling, at_once, load = SHOWN
     course.set(
@@ -120,7 +122,8 @@ def main() -> None:
         print(json.dumps({name: round(value, 2) for name, value in result.items()}))
         return
     began_s, tick_s = time.monotonic(), TICK_QUICK_S if options.quick else TICK_S
-    steps = ", ".join(f"{rows}: {projected_step_s(rows) * 1000:.1f}" for rows in (1, 8, 16, 32))
+    rows = (1, 8, 16, 32)
+    steps = ", ".join(f"{n}: {s * 1000:.1f}" for n, s in zip(rows, projected_steps_s(rows), strict=True))
     print(f"GPUs are projected, not measured: an L40S's step in ms by streams, {steps}; real time is 12.2.")
     reports = {
         (scaling, at_once, load): day(scaling, at_once, load, tick_s)
@@ -131,7 +134,8 @@ def main() -> None:
     found = {key: figures(report, burst(*key, tick_s)) for key, report in reports.items()}
     for scaling in SCALINGS:
         print_table(scaling, found)
-    save_picture(RESULTS / "fleet.png", lambda pyplot: draw(pyplot, found, reports[SHOWN]))
+    if not options.quick:
+        save_picture(RESULTS / "fleet.png", lambda pyplot: draw(pyplot, found, reports[SHOWN]))
     print(f"\n{len(found)} days in {time.monotonic() - began_s:.0f} s")
     named = {
         f"{scaling.name.lower()}_{at_once}_{load:g}": {name: round(value, 3) for name, value in row.items()}

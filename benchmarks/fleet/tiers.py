@@ -1,39 +1,40 @@
 """What serves: how fast each tier is with so many streams, how many it takes, what it costs, how a fleet of it grows.
 
-Figures of GPUs are projected from the bytes that a step reads; none was measured on one yet.
+Figures of GPUs are projected, by the arithmetic of benchmarks/step_model.py; none was measured on one yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.fleet.traffic import REPLIES_S
+from benchmarks.step_model import PROMPT_TOKENS, Machine, described, find_card, step_ms
 from orpheus.deploy.prices import hourly_usd
 from orpheus.deploy.settings import CORES, MEMORY_GIB
+from orpheus.vocabulary import TOKENS_PER_S
 
-TOKENS_A_SECOND = 24_000 / 2048 * 7  # of a stream in real time
 FIRST_TOKENS = 15  # a prompt's pass, and the two frames of which the first sound is made
-WEIGHTS_BYTES = 3.51e9  # Orpheus-3B, Q8_0
-CACHE_BYTES = (
-    700 * 112 * 1024
-)  # of a stream, f16: more tokens than these answers have, for the arithmetic left out
-L40S_BYTES_A_SECOND, REACHED = 864e9, 0.7  # what llama.cpp reaches of it at one stream on an RTX 4090
-HOST_S = 0.002  # of a step: sampling, copies, publishing
+# Of a step: milliseconds that the host adds, by streams (`python -m benchmarks.roofline`, AMD EPYC, 2026-11-30).
+HOST_MS = {1: 0.10, 32: 0.54, 96: 1.32}
+# In a stream's cache at a moment of it, on average: its prompt, and half of an answer, of which the long ones run longer.
+ANSWER_TOKENS = PROMPT_TOKENS + TOKENS_PER_S * float(np.square(REPLIES_S).sum() / np.sum(REPLIES_S)) / 2
 TIER_2_S = 0.060  # codec, encoding and the way between the tiers: assumed for an L4
 # First byte ÷ its median, as a pair on two cores spreads it (`--check`, AMD EPYC, 2026-11-30), and which quantiles.
 SPREAD_AT = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 0.995)
 SPREAD = (0.77, 0.86, 0.91, 0.96, 0.99, 1.02, 1.08, 1.12, 1.20, 1.34, 1.98)
 
 
-Rows = TypeVar("Rows", float, NDArray[np.float64])
-
-
-def projected_step_s(rows: Rows) -> Rows:
-    """A step of an L40S with so many streams."""
-    return (WEIGHTS_BYTES + rows * CACHE_BYTES) / (L40S_BYTES_A_SECOND * REACHED) + HOST_S
+def projected_steps_s(streams: Iterable[int]) -> NDArray[np.float64]:
+    """Steps of an L40S with so many streams: Orpheus-3B, Q8_0, with the trimmed head."""
+    model, card = described("Q8_0").trimmed(), find_card("L40S")
+    assert model
+    assert card
+    machine = Machine.of(card, lambda count: float(np.interp(count, list(HOST_MS), list(HOST_MS.values()))))
+    return np.array([step_ms(model, machine, count, ANSWER_TOKENS, "f16") for count in streams]) / 1000
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,10 @@ class Design:
 
 def l40s(streams: int = 32) -> Instance:
     """Projected."""
-    rows = np.arange(1.0, streams + 1)
-    step_s = projected_step_s(rows)
-    first_s, speed = FIRST_TOKENS * step_s + TIER_2_S, 1 / (step_s * TOKENS_A_SECOND)
-    return Instance(streams, max(2, streams // 4), rows, first_s, speed)
+    rows = np.arange(1, streams + 1)
+    step_s = projected_steps_s(rows)
+    first_s, speed = FIRST_TOKENS * step_s + TIER_2_S, 1 / (step_s * TOKENS_PER_S)
+    return Instance(streams, max(2, streams // 4), rows.astype(float), first_s, speed)
 
 
 def on_gpus(scaling: Scaling, target: float) -> Design:

@@ -193,7 +193,9 @@ def container_environment(deployment: Deployment) -> dict[str, str]:
     environment |= {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith("OTEL_") and not name.endswith("_HEADERS")
+        if name.startswith("OTEL_")
+        and not name.endswith("_HEADERS")
+        and urlsplit(value).hostname not in THIS_MACHINE
     }
     if HF_SECRET_EXISTS in os.environ:
         environment[HF_SECRET_EXISTS] = os.environ[HF_SECRET_EXISTS]

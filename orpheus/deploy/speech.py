@@ -13,6 +13,7 @@ import modal
 
 from orpheus import logs, tracing
 from orpheus.deploy.settings import LLAMA_APP, LLAMA_SERVER
+from orpheus.deploy.supervised import end_container_of
 from orpheus.deploy.weights import in_volume
 from orpheus.errors import NotReady
 from orpheus.settings import Settings, load_settings
@@ -58,7 +59,7 @@ def build(
     threading.Thread(target=asyncio.run, args=[_wake_tier1(settings)], name="wake-tier1", daemon=True).start()
     with in_volume(fetch):
         folder = find_codec(settings)
-    codec = Codec.load(folder, settings)
+    codec = Codec.load(folder, settings, end_container_of)
     service = SpeechService(settings, lambda: ModalTokenSource(settings), lambda _: codec)
     app = create_app(service)
     app.add_middleware(SocketRules)

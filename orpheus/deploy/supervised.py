@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from orpheus.errors import OrpheusError
@@ -15,6 +16,7 @@ from orpheus.ops.child import ChildServer, wait_until_healthy
 from orpheus.settings import Settings
 
 KILL_S = 3.0  # after ORPHEUS_DRAIN_S
+TELL_S = 1.0
 
 
 class SupervisedServer:
@@ -57,8 +59,15 @@ class SupervisedServer:
         """End the container with its child: one that answers nothing must not stay in rotation."""
         code = server.process.wait()
         if not self._stopping:
-            print(
-                f"orpheus: {self._name} ended with exit code {code}; the container goes with it",
-                file=sys.stderr,
-            )
-            os._exit(1)
+            _end_container(f"{self._name} ended with exit code {code}")
+
+
+def end_container_of(failure: OrpheusError) -> None:
+    """End it because of what it can never recover from: TELL_S later, in which those who wait are told. Does not return."""
+    time.sleep(TELL_S)
+    _end_container(str(failure).rstrip("."))
+
+
+def _end_container(reason: str) -> None:
+    print(f"orpheus: {reason}; the container goes with it", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -102,6 +102,14 @@ def test_containers_trace_to_the_same_collector_whose_key_stays_out_of_their_def
     assert "secret" not in str(environment)
 
 
+def test_a_collector_on_the_deploying_machine_is_not_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    environment = container_environment(load_deployment())
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in environment
+    assert environment["OTEL_SERVICE_NAME"] == "mine"
+
+
 def test_the_codec_belongs_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert container_environment(load_deployment())["ORPHEUS_CODEC"].startswith("hubertsiuzdak/")
     monkeypatch.setenv("ORPHEUS_MODEL", "embedded")

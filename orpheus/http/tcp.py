@@ -58,7 +58,7 @@ async def _connect(host: str, port: int) -> _Stream:
     As `loop.create_connection` does, which loses a connection that is made in the moment in which it is cancelled.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    turns: defaultdict[int, Iterable[int]] = defaultdict(itertools.count)
+    turns: defaultdict[int, itertools.count[int]] = defaultdict(itertools.count)
     found.sort(key=lambda one: next(turns[one[0]]))  # IPv4 and IPv6 take turns
     attempts: list[asyncio.Task[_Stream]] = []
     running: set[asyncio.Task[_Stream]] = set()

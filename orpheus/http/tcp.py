@@ -9,7 +9,10 @@ what it took to receive a frame of tokens (AMD EPYC, 2026-11-30). Here a connect
 from __future__ import annotations
 
 import asyncio
+import itertools
+import socket
 import ssl
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -17,6 +20,7 @@ import httpcore
 import httpx
 
 MAX_UNREAD_BYTES = 256 * 1024  # more is left with the server until some of it is read
+FALLBACK_S = 0.25  # to the next address of a host, if the one before has not answered
 
 
 def direct_transport(limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
@@ -36,20 +40,66 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                # One address after another: tried side by side, a socket is left open if its caller is cancelled just
-                # then (asyncio's `staggered_race`).
-                _, stream = await loop.create_connection(_Stream, host, port)
+                return await _connect(host, port)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
             raise httpcore.ConnectError(str(error)) from error
-        return stream
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+async def _connect(host: str, port: int) -> _Stream:
+    """To the first address of a host that answers. The next is tried as well after FALLBACK_S, or once one refuses.
+
+    As `loop.create_connection` does, which loses a connection that is made in the moment in which it is cancelled.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    turns: defaultdict[int, itertools.count[int]] = defaultdict(itertools.count)
+    found.sort(key=lambda one: next(turns[one[0]]))  # IPv4 and IPv6 take turns
+    attempts: list[asyncio.Task[_Stream]] = []
+    running: set[asyncio.Task[_Stream]] = set()
+    untried = iter(found)
+    try:
+        while True:
+            if (address := next(untried, None)) is not None:
+                attempts.append(asyncio.create_task(_connect_to(*address)))
+                running.add(attempts[-1])
+            if not running:
+                return attempts[-1].result()  # which raises why
+            patience_s = None if address is None else FALLBACK_S
+            done, running = await asyncio.wait(
+                running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            for attempt in done:
+                if attempt.exception() is None:
+                    attempts.remove(attempt)
+                    return attempt.result()
+    finally:
+        for attempt in attempts:
+            attempt.add_done_callback(_abandon)
+            attempt.cancel()
+
+
+async def _connect_to(family: int, kind: int, protocol: int, name: str, address: Any) -> _Stream:
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+        _, stream = await loop.create_connection(_Stream, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return stream
+
+
+def _abandon(attempt: asyncio.Task[_Stream]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result()._transport.abort()
 
 
 class _Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
@@ -134,6 +184,11 @@ class _Stream(asyncio.Protocol, httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
+        if (
+            self._received
+        ):  # it would be read as if it had come encrypted, and anyone in between can have sent it
+            self._transport.abort()
+            raise httpcore.ConnectError("The server sent something before the connection was encrypted.")
         try:
             async with asyncio.timeout(timeout):
                 transport = await self._loop.start_tls(

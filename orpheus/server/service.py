@@ -145,6 +145,7 @@ class SpeechService:
                 self._ending.set()
                 await cancel_and_wait([announcing])
                 await self.cache.aclose()
+                self._threads.close()
 
     def _learn_model(self, source: TokenSource) -> ServedModel:
         """What tier 1 serves; if it does not tell now, what ORPHEUS_MODEL names, or else as soon as it does."""
@@ -334,7 +335,11 @@ class _Part:
         return b""
 
     async def end(self) -> bytes:
-        return b"".join([*(self._held or ()), await self._run(self._encoder.flush)])
+        if self._held is None:
+            return await self._run(self._encoder.flush)
+        held = self._held
+        # Joining a long file takes tens of milliseconds.
+        return await self._threads.run(lambda: b"".join([*filter(None, held), self._encoder.flush()]))
 
     async def _run(self, call: Callable[[], bytes]) -> bytes:
         return call() if self._encoder.light else await self._threads.run(call)

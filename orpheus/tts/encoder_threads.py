@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from orpheus.errors import NotReady
+
 THREADS = 2  # as many as are busy while the event loop is: it too needs a core
 TOGETHER = 8  # calls, or the first of them would wait long for its bytes: a call is about 0.3 ms
 
@@ -29,9 +31,12 @@ class EncoderThreads:
         self._waiting: deque[_Call] = deque()
         self._busy = 0  # threads
         self._scheduled = False
+        self._closed = False
 
     async def run(self, call: Callable[[], bytes]) -> bytes:
         """What `call` returns or raises. If the caller is cancelled, the call may still run."""
+        if self._closed:
+            raise NotReady("The server is shutting down.")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append(_Call(call, done))
@@ -39,6 +44,14 @@ class EncoderThreads:
             self._scheduled = True
             loop.call_soon(self._start, loop)  # after whatever else asks in this turn
         return await done
+
+    def close(self) -> None:
+        """Ends the threads once their calls are done; callers that wait for a thread are cancelled."""
+        self._closed = True
+        for call in self._waiting:
+            call.done.cancel()
+        self._waiting.clear()
+        self._executor.shutdown(wait=False)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
+import socket
 import ssl
 import subprocess
 import time
@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpcore
 import httpx
 import pytest
 
-from orpheus.http.tcp import MAX_UNREAD_BYTES, direct_transport
+from orpheus.http.tcp import MAX_UNREAD_BYTES, _Backend, direct_transport
 
 pytestmark = pytest.mark.anyio
 
@@ -170,35 +171,72 @@ async def test_a_server_learns_at_once_that_its_client_is_cancelled() -> None:
         await asyncio.wait_for(left.wait(), 2)
 
 
-async def test_a_connection_is_closed_whose_client_leaves_at_any_moment_of_its_making() -> None:
-    opened, closed = 0, 0
+async def test_whenever_a_client_gives_up_connecting_no_connection_stays_open() -> None:
+    open_connections = 0
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal opened, closed
-        opened += 1
+        nonlocal open_connections
+        open_connections += 1
         with contextlib.suppress(OSError):
             await reader.read()
-        closed += 1
+        open_connections -= 1
         writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    gc.disable()  # which would close what is lost
-    try:
-        async with client() as asking:
-            for turns in range(30):
-                getting = asyncio.create_task(asking.get(f"http://{host}:{port}"))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                time.sleep(0.002)  # what comes meanwhile comes in the same turn of the event loop
-                asyncio.get_running_loop().call_soon(getting.cancel)
-                with pytest.raises(asyncio.CancelledError):
-                    await getting
-        await asyncio.sleep(0.2)  # until the server has taken the last, and seen it end
-        assert opened == closed
-    finally:
-        gc.enable()
-        server.close()
+    kept = []  # what a collection of garbage would close
+    for number in range(200):
+        connecting = _Backend().connect_tcp("127.0.0.1", server.sockets[0].getsockname()[1], 5)
+        kept.append(asyncio.create_task(connecting))
+        give_up_s = time.monotonic() + number * 10e-6
+        while time.monotonic() < give_up_s:  # noqa: ASYNC110 - so that it is between any two steps
+            await asyncio.sleep(0)
+        kept[-1].cancel()
+        (stream,) = await asyncio.gather(kept[-1], return_exceptions=True)
+        if isinstance(stream, httpcore.AsyncNetworkStream):
+            await stream.aclose()
+    await asyncio.sleep(0.1)
+    assert open_connections == 0
+    server.close()
+
+
+async def test_the_next_address_of_a_host_is_tried_if_the_first_refuses_or_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"content-length: 2\r\n\r\nok")
+
+    with socket.socket() as full:  # whose queue has no room: it neither accepts nor refuses
+        full.bind(("127.0.0.2", 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):
+            async with serving(answer) as url:
+                for first in (("127.0.0.2", 1), full.getsockname()):
+                    addresses = [first, ("127.0.0.1", httpx.URL(url).port)]
+                    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+                    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: list(found))
+                    async with client() as asking:
+                        assert (await asking.get("http://two-addresses")).text == "ok"
+
+
+async def test_a_name_that_no_host_can_have_cannot_be_connected_to() -> None:
+    async with client() as asking:
+        with pytest.raises(httpx.ConnectError):
+            await asking.get(f"http://{'x' * 70}.example")
+
+
+async def test_what_came_before_encryption_is_not_taken_for_an_answer() -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"content-length: 4\r\n\r\nevil")
+        await reader.read()  # until the client leaves
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    stream = await _Backend().connect_tcp("127.0.0.1", server.sockets[0].getsockname()[1])
+    await asyncio.sleep(0.05)
+    with pytest.raises(httpcore.ConnectError, match="before the connection was encrypted"):
+        await stream.start_tls(ssl.create_default_context(), "localhost", 1)
+    await asyncio.sleep(0.05)
+    server.close()
 
 
 async def test_over_tls_the_same_is_sent_and_only_to_whom_is_trusted(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from orpheus.tts.encoder_threads import THREADS, EncoderThreads
+from orpheus.errors import NotReady
+from orpheus.tts.encoder_threads import THREADS, TOGETHER, EncoderThreads
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +66,32 @@ async def test_a_caller_that_is_cancelled_keeps_nobody_waiting() -> None:
         task.cancel()
     held.set()
     assert await asyncio.wait_for(threads.run(lambda: b"next"), 2) == b"next"
+
+
+async def test_once_closed_its_threads_end_and_nobody_waits_for_ever() -> None:
+    before = set(threading.enumerate())
+    threads = EncoderThreads()
+    held = threading.Event()
+
+    def wait() -> bytes:
+        held.wait(5)
+        return b"done"
+
+    calls = [asyncio.create_task(threads.run(wait)) for _ in range(THREADS * TOGETHER + 1)]
+    await asyncio.sleep(0.01)
+    started = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.name.startswith("orpheus-encode")
+    ]
+    assert len(started) == THREADS
+    threads.close()
+    held.set()
+    results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 2)
+    assert results[:-1] == [b"done"] * (THREADS * TOGETHER)
+    assert isinstance(results[-1], asyncio.CancelledError)
+    with pytest.raises(NotReady):
+        await threads.run(lambda: b"too late")
+    for thread in started:
+        await asyncio.to_thread(thread.join, 2)
+    assert not any(thread.is_alive() for thread in started)

@@ -25,7 +25,6 @@ from rich.table import Table
 from benchmarks import RESULTS
 from benchmarks.step_model import (
     ARITHMETIC_SHARE,
-    BANDWIDTH_SHARE,
     CARDS,
     KEPT_ROWS,
     KV_BYTES,
@@ -42,6 +41,7 @@ from benchmarks.step_model import (
     published_check,
 )
 from benchmarks.this_machine import check_here, host_curve
+from orpheus.gpu import BANDWIDTH_SHARE
 from orpheus.ops.bench.show import save_picture
 
 # What others have told: streams in real time, and of which card

@@ -16,6 +16,7 @@ from typing import Literal
 
 import gguf
 
+from orpheus.gpu import BANDWIDTH_SHARE
 from orpheus.llama.backend import ModelShape, read_shape
 from orpheus.llama.batches import SPARE
 from orpheus.llama.engine_config import EngineConfig
@@ -32,10 +33,9 @@ KEPT_ROWS = LAST_CODE + 1 - END_OF_SPEECH  # of the trimmed head
 PROMPT_TOKENS = 60  # of a sentence and its voice
 MOST_STREAMS = 256 - SPARE  # llama.cpp's bound on sequences
 
-# Shares of the data sheet's figures that llama.cpp reaches, both on an RTX 4090 (1,008 GB/s, 660 int8 TOPS dense):
-# 98 tokens a second of a 7B at Q8_0, 703 GB/s: https://github.com/ggml-org/llama.cpp/discussions/4766
-BANDWIDTH_SHARE = 0.70
-# an 8B at IQ4_XS takes 8.12, 9.36 and 11.65 ms for 16, 32 and 63 rows: 75 µs for one more row of 16 G operations:
+# The share of the data sheet's arithmetic that llama.cpp reaches, on an RTX 4090 (660 int8 TOPS dense), as that of the
+# bandwidth, 98 tokens a second of a 7B at Q8_0, 703 of 1,008 GB/s, is: BANDWIDTH_SHARE.
+# An 8B at IQ4_XS takes 8.12, 9.36 and 11.65 ms for 16, 32 and 63 rows: 75 µs for one more row of 16 G operations:
 # https://github.com/ggml-org/llama.cpp/pull/8278
 ARITHMETIC_SHARE = 0.32
 PUBLISHED_STEPS_MS = {16: 8.12, 32: 9.36, 63: 11.65}

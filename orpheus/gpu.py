@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from orpheus import llamacpp
 from orpheus.vocabulary import FRAME_S, SLOTS
 
-# Every token reads all weights: Orpheus-3B at Q8_0, for one stream in real time.
-REAL_WEIGHTS_GB = 3.5
-NEEDED_GB_PER_S = REAL_WEIGHTS_GB * SLOTS / FRAME_S  # 287
+# Every token reads all weights: Orpheus-3B at Q8_0 with its trimmed head, for one stream in real time. Of a card's
+# bandwidth llama.cpp reaches 0.7 (an RTX 4090: https://github.com/ggml-org/llama.cpp/discussions/4766).
+REAL_WEIGHTS_GB = 3.1
+BANDWIDTH_SHARE = 0.7
+NEEDED_GB_PER_S = REAL_WEIGHTS_GB * SLOTS / FRAME_S / BANDWIDTH_SHARE  # 363
 NEEDED_BYTES = 6 << 30  # those weights, the cache of a few streams and the codec
 # Where the bandwidth cannot be asked for: no discrete GPU with this much memory is known to be slower.
 AMPLE_BYTES = 15 << 30

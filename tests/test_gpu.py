@@ -23,8 +23,9 @@ def gpu(
     ("device", "keeps_up"),
     [
         (gpu("CUDA0", "NVIDIA L40S", 44.4, 864), True),
-        (gpu("CUDA0", "NVIDIA L4", 22.5, 300), True),
-        (gpu("CUDA0", "NVIDIA GeForce RTX 3060", 11.6, 360), True),
+        (gpu("CUDA0", "NVIDIA L4", 22.5, 300), False),
+        (gpu("CUDA0", "NVIDIA GeForce RTX 3060", 11.6, 360), False),
+        (gpu("CUDA0", "NVIDIA GeForce RTX 3060 Ti", 7.7, 448), True),
         (gpu("CUDA0", "NVIDIA GeForce GTX 1650", 3.8, 128), False),
         (gpu("CUDA0", "Orin", 30, 204, integrated=True), False),
         (gpu("CUDA0", "one whose driver does not tell", 24), True),

@@ -208,6 +208,7 @@ class FreeCodec:
     """In place of a Codec: counts the frames that it is given, and answers each with the next of its speech."""
 
     sample_rate = PUBLISHED.sample_rate
+    fingerprint = ""
 
     def __init__(self, speech: Pcm, count: NDArray[np.int64]) -> None:
         self.decoder = self  # of which only the configuration is asked
@@ -217,6 +218,9 @@ class FreeCodec:
 
     def open(self, seed: int, **options: object) -> FreeCodecStream:
         return FreeCodecStream(self)
+
+    def check(self) -> None:
+        pass
 
     def report(self) -> dict[str, object]:
         return {}

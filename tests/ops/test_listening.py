@@ -20,7 +20,7 @@ async def spoken(service: SpeechService, text: str, seed: int) -> list[tuple[str
     """The segments a text was spoken in, with the samples of each."""
     usage = Usage()
     params = service.params(SpeechRequest(input=text, response_format="pcm", seed=seed, temperature=0.4))
-    chunks = service.encoded(service.segment(text, params), params, usage)
+    chunks = service.encoded(service.segment(text, params).source(), params, usage)
     samples = np.frombuffer(b"".join([chunk async for chunk in chunks]), "<i2")
     parts = np.split(samples, usage.segment_starts[1:])
     return list(zip([segment.text for segment in usage.segments], parts, strict=True))

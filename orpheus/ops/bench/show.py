@@ -129,6 +129,8 @@ def draw(pyplot: Any, result: dict[str, Any], wave: dict[str, Any] | None) -> An
     costs = result.get("codec_s_per_audio_s", {})
     codec.barh([way.replace("_", " ") for way in costs], [cost * 1000 for cost in costs.values()])
     codec.set(xlabel="ms of one core for 1 s of audio", title="Codec" if costs else "Codec: not over a URL")
+    if not costs:
+        codec.set_axis_off()
     if wave:
         axes["wave"].plot(np.arange(len(wave["pcm"])) / RATE, wave["pcm"], linewidth=0.3)
         axes["wave"].vlines(wave["segments_s"], -1, 1, color="tab:red")

@@ -32,8 +32,9 @@ LEVEL_S, RUN_S = 7.0, 100.0
 SETTLE_S = 15.0  # of the run, not counted
 TICK_S = 0.02
 HUMAN = Duration.lognormal(HUMAN_MEDIAN_S, HUMAN_SIGMA, AGENT_S)
-# Stated error: of first audio by quantile, and of the share refused.
-PERCENT, POINTS = {"p50": 20, "p90": 20, "p99": 35}, 3
+# Stated error, by three runs on quiet machines: of first audio by quantile, of which the later are a few turns alone, and
+# of the share refused.
+PERCENT, POINTS = {"p50": 20, "p90": 50, "p99": 70}, 3
 RUNS = 40  # of the simulation: of as many turns as the real one, so that chance shows
 ALONE = Scaling("one", every_s=3600, start_s=0, window_s=0, least=1, most=1)
 

@@ -227,9 +227,8 @@ class Codec:
             for stream in live:
                 stream._fail(f"Decoding failed: {type(error).__name__}: {error}".split("\n", 1)[0])
             live = {}
-            if isinstance(
-                error, torch.AcceleratorError
-            ):  # CUDA repeats it to every later call of this process
+            # CUDA repeats it to every later call of this process.
+            if isinstance(error, torch.AcceleratorError):
                 self._die(error)
         unfinished = []
         for request in requests:

@@ -36,8 +36,7 @@ class TokenSequence:
     seq_id: int = -1  # llama.cpp's; changes when ids are packed
     position: int = 0  # tokens in the cache
     generated: int = 0  # tokens
-    started_s: float = 0.0  # when it left the queue, and when it had its first token
-    first_token_s: float = 0.0
+    first_token_s: float = 0.0  # when it had its first token
     paused: bool = False  # its reader does not read
     starved: bool = False  # llama.cpp had no room for it; waits until another sequence ends
     frame_ids: list[int] = field(default_factory=list)  # of the frame in progress

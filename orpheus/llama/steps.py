@@ -144,14 +144,13 @@ class Steps:
         assert context is not None
         began_s = time.perf_counter()
         for sequence in scheduler.admit():
-            sequence.started_s = now_s
+            sequence.stream.started_s = now_s
             self._sampler.open(
                 sequence.sampler_row,
                 sequence.sampling,
                 constrained=sequence.stream.completion.constrained,
                 first_slot=sequence.first_slot,
             )
-            sequence.stream.started_s = now_s
         plan = scheduler.plan(now_s)
         for seq_id in plan.freed:
             context.free(seq_id)
@@ -241,9 +240,8 @@ class Steps:
         if chunk.ids:
             now_s = time.monotonic()
             if not sequence.has_first_frame:
-                self._metrics.first_frame(
-                    stream.submitted_s, sequence.started_s, sequence.first_token_s, now_s
-                )
+                assert stream.started_s is not None
+                self._metrics.first_frame(stream.submitted_s, stream.started_s, sequence.first_token_s, now_s)
                 stream.first_frame_s = now_s
             sequence.playout.add(FRAME_S, now_s)
         stream.sent += 1

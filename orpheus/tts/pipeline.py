@@ -155,8 +155,11 @@ class SpeechPipeline:
             await run.close()
 
     def _are_together(self, unread: Collection[Pcm | None]) -> bool:
-        samples = sum(len(pcm) for pcm in unread if pcm is not None)
-        return samples >= GATHER_FRAMES * FRAME_S * self.sample_rate
+        return _samples_of(unread) >= GATHER_FRAMES * FRAME_S * self.sample_rate
+
+
+def _samples_of(generated: Collection[Pcm | None]) -> int:
+    return sum(len(pcm) for pcm in generated if pcm is not None)
 
 
 class _Generating(NamedTuple):
@@ -241,7 +244,7 @@ class _SpeakRun:
 
         def more_than(had_s: float, generated: Collection[Pcm | None]) -> bool:
             nonlocal in_hand_s
-            in_hand_s = sum(len(pcm) for pcm in generated if pcm is not None) / rate
+            in_hand_s = _samples_of(generated) / rate
             return in_hand_s > had_s
 
         await current.audio.gathered(partial(more_than, 0.0))
